@@ -1,0 +1,189 @@
+"""Loss and error of the networks along the line between two networks, each batch gone through once for all of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lthbench.ops.interpolation import count_errors, lerp_stacked
+
+State = Mapping[str, Tensor]
+Batch = tuple[Tensor, Tensor]
+
+
+class LineResult(NamedTuple):
+    """What every network on the line scored, at alpha_k for entry k."""
+
+    loss: Tensor  # [K] float64, mean cross entropy an image
+    error: Tensor  # [K] float64, fraction of images whose label is wrong
+    num_images: int
+
+
+def evaluate_line(
+    model: nn.Module,
+    state_a: State,
+    state_b: State,
+    alphas: Tensor | Sequence[float],
+    batches: Iterable[Batch],
+    *,
+    statistics: Literal["interpolate", "recompute"] = "interpolate",
+    statistics_batches: Iterable[Batch] | None = None,
+    stacked_bytes: int = 2 << 30,
+) -> LineResult:
+    """Evaluate the networks a + alpha (b - a) for all alphas in one pass over the batches.
+
+    Args:
+        model: the architecture; its own weights are neither read nor changed.
+        state_a: name -> parameter or buffer of the end at alpha = 0, as of `state_dict`, on the device to run on.
+        state_b: the same names, shapes and device for the end at alpha = 1. Floating point entries are
+            interpolated in float32; of others (counters) the end a is taken.
+        alphas: [K] points; 0 and 1 give exactly the two ends.
+        batches: (images [B, C, H, W] float32, labels [B] int64) pairs, gone through once.
+        statistics: "interpolate" takes the normalisation statistics of the line's own weights, as any other entry;
+            "recompute" estimates them for each network as the mean over `statistics_batches` of what each batch
+            gives in training mode (torch.optim.swa_utils.update_bn does the same).
+        statistics_batches: batches for "recompute", gone through once, in their order.
+        stacked_bytes: networks that together need more memory than this are formed anew for every batch.
+
+    Returns:
+        Loss and error of every network on the CPU. Each network's loss agrees with that of evaluating it alone up
+        to float32 rounding; the result is the same bits at every run with the same number of threads.
+
+    Raises:
+        ValueError: the states' names, shapes or devices disagree, `statistics_batches` is missing or superfluous,
+            or there was no image.
+    """
+    points = torch.as_tensor(alphas, dtype=torch.float64).reshape(-1).cpu()
+    _check(model, state_a, state_b, points, statistics, statistics_batches)
+    loss_sum = torch.zeros(len(points), dtype=torch.float64)
+    num_errors = torch.zeros(len(points), dtype=torch.int64)
+    num_images = 0
+    with _evaluation_mode(model):
+        line = _Line(state_a, state_b, points, stacked_bytes)
+        if statistics_batches is not None:
+            line.recompute_statistics(model, statistics_batches)
+        for images, labels in batches:  # not under inference_mode: what the iterable keeps may be trained on later
+            with torch.inference_mode():
+                for x, y in zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True):
+                    counts = count_errors(_logits(model, line, x.to(line.device)), y.to(line.device))
+                    loss_sum += counts.loss_sum.cpu()
+                    num_errors += counts.num_errors.cpu()
+            num_images += len(labels)
+    if num_images == 0:
+        raise ValueError("batches holds no image; give at least one")
+    return LineResult(loss_sum / num_images, num_errors.double() / num_images, num_images)
+
+
+_CHUNK = 250  # images evaluated at a time: activations of the project's networks then stay in the cache
+
+
+def _check(
+    model: nn.Module,
+    state_a: State,
+    state_b: State,
+    points: Tensor,
+    statistics: str,
+    statistics_batches: Iterable[Batch] | None,
+) -> None:
+    if len(points) == 0:
+        raise ValueError("alphas is empty; give at least one point")
+    if set(state_a) != set(state_b):
+        different = sorted(set(state_a) ^ set(state_b))
+        raise ValueError(f"state_a and state_b hold different names: {', '.join(different[:5])}")
+    if set(state_a) != set(model.state_dict()):
+        different = sorted(set(state_a) ^ set(model.state_dict()))
+        raise ValueError(f"state_a and model hold different names: {', '.join(different[:5])}")
+    for name, a in state_a.items():
+        b = state_b[name]
+        if a.shape != b.shape or a.device != b.device or a.is_floating_point() != b.is_floating_point():
+            raise ValueError(
+                f"{name} is {a.dtype} {tuple(a.shape)} on {a.device} in state_a, "
+                f"{b.dtype} {tuple(b.shape)} on {b.device} in state_b"
+            )
+    if statistics not in ("interpolate", "recompute"):
+        raise ValueError(f"statistics is {statistics!r}, expected 'interpolate' or 'recompute'")
+    if (statistics == "recompute") != (statistics_batches is not None):
+        raise ValueError("give statistics_batches with statistics='recompute', and only then")
+
+
+class _Line:
+    """The K networks on the line, by name: stacked where memory allows, else formed anew into one buffer."""
+
+    def __init__(self, state_a: State, state_b: State, points: Tensor, stacked_bytes: int) -> None:
+        self.names = [name for name, t in state_a.items() if t.is_floating_point()]
+        if not self.names:
+            raise ValueError("state_a holds no floating point tensor; give a network's state_dict")
+        self.num_points = len(points)
+        self.a = [state_a[name].detach().float() for name in self.names]
+        self.b = [state_b[name].detach().float() for name in self.names]
+        self.device = self.a[0].device
+        self.alphas = points.to(self.device, torch.float32)
+        self.constant = {name: t.detach() for name, t in state_a.items() if name not in set(self.names)}
+        self.recomputed: dict[str, Tensor] = {}  # name -> [K, *shape], in place of what is interpolated
+        bytes_each = sum(t.numel() * t.element_size() for t in self.a)
+        self.fits = self.num_points * bytes_each <= stacked_bytes
+        count = self.num_points if self.fits else 1
+        self.buffers = [t.new_empty((count, *t.shape)) for t in self.a]
+        if self.fits:
+            lerp_stacked(self.a, self.b, self.alphas, self.buffers)
+
+    def network(self, k: int) -> dict[str, Tensor]:
+        """The whole state of network k; valid until the next call where the networks do not fit in memory."""
+        if not self.fits:
+            lerp_stacked(self.a, self.b, self.alphas[k : k + 1], self.buffers)
+        row = k if self.fits else 0
+        state = {name: t[row] for name, t in zip(self.names, self.buffers, strict=True)}
+        return {**self.constant, **state, **{name: t[k] for name, t in self.recomputed.items()}}
+
+    def recompute_statistics(self, model: nn.Module, batches: Iterable[Batch]) -> None:
+        """Estimate every normalisation layer's statistics as the mean over the batches, in their order."""
+        layers = {name: m for name, m in model.named_modules() if _keeps_statistics(m)}
+        for name, layer in layers.items():
+            for buffer, start in (("running_mean", 0), ("running_var", 1), ("num_batches_tracked", 0)):
+                tensor = getattr(layer, buffer)
+                self.recomputed[f"{name}.{buffer}"] = torch.full(
+                    (self.num_points, *tensor.shape), start, dtype=tensor.dtype, device=self.device
+                )
+        momenta = {layer: layer.momentum for layer in layers.values()}
+        seen = False
+        try:
+            for layer in momenta:
+                layer.train()
+                layer.momentum = None  # the mean over all batches instead of a decaying one
+            for images, _ in batches:
+                seen = True
+                with torch.inference_mode():
+                    x = images.to(self.device)
+                    for k in range(self.num_points):
+                        torch.func.functional_call(model, self.network(k), (x,))
+        finally:
+            for layer, momentum in momenta.items():
+                layer.momentum = momentum
+                layer.eval()
+        if not seen:
+            raise ValueError("statistics_batches holds no batch; give at least one")
+
+
+def _logits(model: nn.Module, line: _Line, images: Tensor) -> Tensor:
+    """Logits [K, B, C] of all networks on one batch."""
+    networks = range(line.num_points)
+    return torch.stack([torch.func.functional_call(model, line.network(k), (images,)) for k in networks])
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+
+
+@contextlib.contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    modes = {m: m.training for m in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for m, training in modes.items():
+            m.training = training
