@@ -66,7 +66,7 @@ class ImageSet:
         index = index.to(self.device)
         height, width = self.pixels.shape[1:]
         source = None
-        if augment is not None and augment != Augment():
+        if augment is not None and augment.active:
             if rng is None:
                 raise ValueError(f"augment asks for random changes ({augment}), but rng is None")
             source = crop_and_flip(len(index), height, width, augment, Streams(rng), self.device)
@@ -83,7 +83,7 @@ class ImageSet:
         out = torch.empty(batch, height, width, channels, device=self.device)
         out.copy_(unpack(pixels))
         # Over a whole row of interleaved channels the constants are contiguous vectors; broadcasting [C] over
-        # the last dimension took 1.9 times as long on a CPU. Two roundings, so that devices agree in every bit.
+        # the last dimension took 1.9 times as long on a CPU. Two roundings, so devices agree in every bit.
         scale = out.new_tensor([1 / (255 * s) for s in self.std]).repeat(width)
         shift = out.new_tensor([255 * m for m in self.mean]).repeat(width)
         out.view(batch * height, width * channels).sub_(shift).mul_(scale)
