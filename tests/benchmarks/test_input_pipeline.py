@@ -61,8 +61,6 @@ def test_batches_with_crop_and_flip(benchmark) -> None:  # type: ignore[no-untyp
 
     times = [(seconds(one_batch), seconds(lambda: next(theirs))) for _ in range(ROUNDS + 1)][1:]
     mine, baseline = (statistics.median(t) for t in zip(*times, strict=True))
-    print(
-        f"\n{torch.get_num_threads()} threads: {BATCH / mine:,.0f} images/s, DataLoader + PIL {BATCH / baseline:,.0f}, "
-        f"ratio {baseline / mine:.1f}"
-    )
+    rates = f"{BATCH / mine:,.0f} images/s, DataLoader + PIL {BATCH / baseline:,.0f}"
+    print(f"\n{torch.get_num_threads()} threads: {rates}, ratio {baseline / mine:.1f}")
     benchmark(one_batch)

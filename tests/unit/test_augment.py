@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from lthbench.data.augment import Streams
+from lthbench.data.augment import Streams, draw_shifts, gather, slice_each
 from lthbench.data.images import ImageSet, pack, unpack
 from lthbench.data.spec import Augment
 
@@ -43,17 +43,30 @@ def test_crop_and_flip_equal_torchvisions(channels: int, height: int, width: int
     got = image_set.batch(index, augment, np.random.default_rng(5))
 
     streams = Streams(np.random.default_rng(5))
-    offsets = np.zeros((2, 40, 1), np.int64)
+    offsets = np.zeros((2, 40), np.int64)
     if augment.crop:
-        offsets = streams["crop"].integers(-augment.crop, augment.crop, (2, 40, 1), endpoint=True)
+        offsets = streams["crop"].integers(-augment.crop, augment.crop, (2, 40), endpoint=True)
     mirrored = streams["flip"].integers(0, 2, 40) if augment.flip else np.zeros(40)
     expected = []
     for i, image in enumerate(index.tolist()):
         one = torch.from_numpy(raw[image]).reshape(channels, height, width)
-        top, left = (int(o) + augment.crop for o in offsets[:, i, 0])
+        top, left = (int(o) + augment.crop for o in offsets[:, i])
         one = F.crop(F.pad(one, [augment.crop]), top, left, height, width)
         expected.append(normalised(F.horizontal_flip(one) if mirrored[i] else one, channels))
     torch.testing.assert_close(got, torch.stack(expected), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("augment", [Augment(crop=4), Augment(flip=True), Augment(crop=9, flip=True)])
+def test_the_devices_gather_and_the_hosts_slices_give_the_same_bits(channels: int, augment: Augment) -> None:
+    _, image_set = images(channels, 8, 20)
+    index = torch.randint(0, 40, (64,), generator=torch.Generator().manual_seed(0))
+    shifts = draw_shifts(64, augment, Streams(np.random.default_rng(2)))
+    assert shifts is not None
+    on_device = gather(image_set.pixels, index, shifts)
+    on_host = slice_each(image_set.pixels.numpy(), index.numpy(), shifts)
+    assert np.array_equal(on_device.numpy(), on_host)
+    assert torch.equal(image_set._normalise(on_device), image_set._normalise_on_host(on_host))
 
 
 def test_every_offset_and_both_mirror_images_occur_about_equally_often() -> None:
@@ -80,7 +93,7 @@ def test_switching_the_crop_off_leaves_the_flips_alone() -> None:
     raw[..., 0] = 255  # left column
     image_set = ImageSet(pack(raw), torch.zeros(200), MEAN, STD)
     only_flip = image_set.batch(torch.arange(200), Augment(flip=True), np.random.default_rng(3))
-    both = Streams(np.random.default_rng(3))["flip"].integers(0, 2, (200, 1))[:, 0].astype(bool)
+    both = Streams(np.random.default_rng(3))["flip"].integers(0, 2, 200).astype(bool)
     assert np.array_equal((only_flip[:, 0, 0, 3] > 0).numpy(), both)
 
 

@@ -379,7 +379,7 @@ def test_malformed_batches_are_refused_with_a_value_error(raw: bytes) -> None:
 
 
 def cifar_set(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small complete CIFAR-100 (100 + 100 images) in its original layout; returns the folder of its files."""
+    """A small complete CIFAR-100 (100 + 100 images) in its original layout; returns its folder."""
     info = dataclasses.replace(DATASETS["cifar100"], num_train=100, num_test=100)
     monkeypatch.setitem(DATASETS, "cifar100", info)
     folder = root / info.folder
