@@ -7,6 +7,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
   m.def("pack_mask(Tensor mask) -> Tensor");
   m.def("unpack_mask(Tensor words, int numel) -> Tensor");
 
+  // Bandwidth probes of the benchmarks: one read; a += c and b += d.
+  m.def("probe_read(Tensor words) -> int");
+  m.def("probe_update_(Tensor(a!) a, Tensor(b!) b, Tensor c, Tensor d) -> ()");
+
   // One step over a parameter list (equations in masked_update.h). An empty tensor in `masks` or `anchors`
   // stands for none, as does an empty list; `momenta` is empty without momentum. Returns the squared distance.
   m.def(

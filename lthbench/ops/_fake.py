@@ -26,6 +26,10 @@ def register() -> None:
         torch._check(words.dtype == torch.int32, lambda: f"words has dtype {words.dtype}, expected torch.int32")
         return words.new_empty(numel, dtype=torch.bool)
 
+    @_register("probe_update_")
+    def _(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> None:
+        pass
+
     @_register("masked_sgd_")
     def _(weights: list[Tensor], grads: list[Tensor], *rest: Any) -> Tensor:
         torch._check(len(grads) == len(weights), lambda: f"grads has {len(grads)} tensors, weights {len(weights)}")
