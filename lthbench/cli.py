@@ -37,7 +37,9 @@ DataOption = Annotated[
     Path | None, typer.Option("--data", help="Folder of the data sets.", envvar="LTHBENCH_DATA")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only this experiment (may be repeated).")]
+OnlyOption = Annotated[
+    list[str] | None, typer.Option("--only", help="Only this experiment (may be repeated).")
+]
 DEFAULT_STORE = Path("store")
 
 out = Console(highlight=False, soft_wrap=True)
@@ -76,7 +78,9 @@ def plan(
     if as_json:
         _print_json([asdict(row) for row in cost])
         return
-    table = Table("", "tasks", "done", "shared", "trainings", "image passes", "FLOPs", "disk", title=str(suite))
+    table = Table(
+        "", "tasks", "done", "shared", "trainings", "image passes", "FLOPs", "disk", title=str(suite)
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for row in cost:
@@ -106,10 +110,16 @@ def run(
     store: StoreOption = DEFAULT_STORE,
     data: DataOption = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes; 0 runs in this one. Default: a core each, or one a GPU.")
+        int | None,
+        typer.Option(min=0, help="Processes; 0 runs in this one. Default: a core each, or one a GPU."),
     ] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of a worker; other counts give other bits.")] = 1,
+    threads: Annotated[
+        int, typer.Option(min=1, help="CPU threads of a worker; other counts give other bits.")
+    ] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    checkpoint_every: Annotated[
+        float, typer.Option(min=0, help="Seconds between checkpoints within a training; changes no result.")
+    ] = 60.0,
     only: OnlyOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -128,8 +138,12 @@ def run(
 
         chosen = _device(device)
         _check_data(plan, data)
-        count = workers if workers is not None else (1 if chosen.startswith("cuda") else len(os.sched_getaffinity(0)))
-        settings = Settings(store=store.absolute(), data=data, device=chosen, threads=threads)
+        count = (
+            workers
+            if workers is not None
+            else (1 if chosen.startswith("cuda") else len(os.sched_getaffinity(0)))
+        )
+        settings = Settings(store.absolute(), data, chosen, threads, checkpoint_every)
         watcher: LiveProgress | PlainProgress
         watcher = LiveProgress(plan, missing, err) if err.is_terminal else PlainProgress(plan, missing, err)
         try:
@@ -152,7 +166,9 @@ def run(
         )
     if failed:
         for key, error in failed.items():
-            err.print(f"failed: {key} in {target.folder(key)}: {error.strip().splitlines()[-1]}", markup=False)
+            err.print(
+                f"failed: {key} in {target.folder(key)}: {error.strip().splitlines()[-1]}", markup=False
+            )
         err.print(f"{len(failed)} tasks failed, {len(blocked)} wait on them; running again tries them again")
         sys.exit(1)
 
@@ -166,8 +182,12 @@ def _device(name: str) -> str:
         chosen = torch.device(name)
     except RuntimeError:
         _fail(f"--device {name}: is no device; give auto, cpu, cuda or cuda:N")
-    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
-        _fail(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give --device cpu")
+    if chosen.type == "cuda" and (
+        not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()
+    ):
+        _fail(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give --device cpu"
+        )
     if chosen.type not in ("cpu", "cuda"):
         _fail(f"--device {name}: only cpu and cuda are supported")
     return str(chosen)
@@ -199,7 +219,9 @@ def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
     out.print(table)
     for row in rows:
         for key, error in row.failures.items():
-            out.print(f"failed: {key} in {Store(store).folder(key)}: {error.strip().splitlines()[-1]}", markup=False)
+            out.print(
+                f"failed: {key} in {Store(store).folder(key)}: {error.strip().splitlines()[-1]}", markup=False
+            )
 
 
 class _Format(str, Enum):
@@ -251,14 +273,22 @@ def _print_summary(plan: Plan, store: Store) -> None:
                     line["n"] = str(s.interval.n)
             if not lines:
                 continue
-            table = Table("arm", "what", "level", "step", "density", *shown, "n", title=f"{pair_name}: {label}")
+            table = Table(
+                "arm", "what", "level", "step", "density", *shown, "n", title=f"{pair_name}: {label}"
+            )
             arm_before = None
             for (arm, variant, level, step), line in lines.items():
                 if arm_before not in (None, arm):
                     table.add_section()
                 arm_before = arm
                 cells = [line.get(name, "") for name in ("density", *shown, "n")]
-                table.add_row(arm, variant, "" if level is None else str(level), "" if step is None else str(step), *cells)
+                table.add_row(
+                    arm,
+                    variant,
+                    "" if level is None else str(level),
+                    "" if step is None else str(step),
+                    *cells,
+                )
             out.print(table)
     out.print("Mean over n replicates, with the half width of its 95 % interval (Student's t).")
 

@@ -105,7 +105,12 @@ class Cell:
 
         Step 0 of a training from initialisation is the initialisation itself, so both have one key.
         """
-        if start is not None and start[1] == 0 and isinstance(start[0].spec, TrainSpec) and not start[0].spec.start:
+        if (
+            start is not None
+            and start[1] == 0
+            and isinstance(start[0].spec, TrainSpec)
+            and not start[0].spec.start
+        ):
             start = None
         spec = TrainSpec(
             model=self.model,

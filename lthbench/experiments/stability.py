@@ -45,5 +45,11 @@ class Stability(Experiment):
                 line = cell.interpolation(
                     a, b, points=self.points, statistics=self.statistics, num_train=self.num_train
                 )
-                barriers = ("test_barrier", "train_barrier", "test_loss_barrier", "train_loss_barrier", "distance")
+                barriers = (
+                    "test_barrier",
+                    "train_barrier",
+                    "test_loss_barrier",
+                    "train_loss_barrier",
+                    "distance",
+                )
                 yield Reading(line, "barrier", barriers, level=0, step=step)

@@ -66,7 +66,10 @@ def evaluate_line(
         line = _Line(state_a, state_b, points, stacked_bytes)
         if statistics_batches is not None:
             line.recompute_statistics(model, statistics_batches)
-        for images, labels in batches:  # not under inference_mode: what the iterable keeps may be trained on later
+        for (
+            images,
+            labels,
+        ) in batches:  # not under inference_mode: what the iterable keeps may be trained on later
             with torch.inference_mode():
                 for x, y in zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True):
                     counts = count_errors(_logits(model, line, x.to(line.device)), y.to(line.device))

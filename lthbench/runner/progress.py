@@ -69,7 +69,9 @@ class LiveProgress(Watcher):
         self.progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for line in self.lines.values():
             self.progress.remove_task(line)
         self.progress.stop()
@@ -92,7 +94,9 @@ class LiveProgress(Watcher):
         self._update()
 
     def failed(self, key: str, worker: int, error: str) -> None:
-        self.progress.console.print(f"[red]failed[/]: {label(self.plan, key)} ({key}): {error.strip().splitlines()[-1]}")
+        self.progress.console.print(
+            f"[red]failed[/]: {label(self.plan, key)} ({key}): {error.strip().splitlines()[-1]}"
+        )
 
     def _update(self) -> None:
         self.progress.update(
@@ -111,7 +115,9 @@ class PlainProgress(Watcher):
     def __enter__(self) -> PlainProgress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         return None
 
     def progressed(self, key: str, worker: int, done: int, total: int) -> None:

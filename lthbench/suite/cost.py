@@ -78,7 +78,11 @@ def plan_cost(plan: Plan, store: _Store) -> list[Cost]:
         else:
             disk = model.prunable_weights / 8 if isinstance(spec, MaskSpec) else 0
         done = store.is_done(key, plan.kept(key))
-        lines = [total, pairs.setdefault(cell.pair, Cost(cell.pair)), kinds.setdefault(spec.kind, Cost(spec.kind))]
+        lines = [
+            total,
+            pairs.setdefault(cell.pair, Cost(cell.pair)),
+            kinds.setdefault(spec.kind, Cost(spec.kind)),
+        ]
         lines += [experiments.setdefault(name, Cost(name)) for name in sorted(plan.users[key])]
         for line in lines:
             line.tasks += 1

@@ -74,11 +74,15 @@ def load_suite(path: Path) -> Suite:
 
 def _experiment(label: str, options: Any, node: Located) -> Experiment:
     if not isinstance(options, dict):
-        raise SuiteError(f"{node.place}: {label}: expected a mapping of the experiment's settings, found {options!r}")
+        raise SuiteError(
+            f"{node.place}: {label}: expected a mapping of the experiment's settings, found {options!r}"
+        )
     options = dict(options)
     kind = options.pop("kind", label)
     if kind not in EXPERIMENTS:
-        raise SuiteError(f"{node.place}: {label}: no experiment is called '{kind}'{_nearest(str(kind), EXPERIMENTS)}")
+        raise SuiteError(
+            f"{node.place}: {label}: no experiment is called '{kind}'{_nearest(str(kind), EXPERIMENTS)}"
+        )
     return EXPERIMENTS[kind].model_validate(options)
 
 
@@ -110,7 +114,9 @@ def _with_includes(path: Path, parents: tuple[Path, ...]) -> Located:
         shared = included.child("experiments", {})
         pairs = {
             name: Located(
-                {**pair.value, "experiments": shared.merged(pair.child("experiments", {}))}, pair.file, pair.line
+                {**pair.value, "experiments": shared.merged(pair.child("experiments", {}))},
+                pair.file,
+                pair.line,
             )
             for name, pair in included.child("pairs", {}).value.items()
             if isinstance(pair.value, dict)

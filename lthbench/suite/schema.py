@@ -42,5 +42,12 @@ class Suite(BaseModel):
             for pair_name, pair in self.pairs.items():
                 for arm_name, arm in pair.arms.items():
                     yield Cell(
-                        pair_name, arm_name, replicate, pair.model, pair.data, pair.pruning, arm.recipe, arm.search
+                        pair_name,
+                        arm_name,
+                        replicate,
+                        pair.model,
+                        pair.data,
+                        pair.pruning,
+                        arm.recipe,
+                        arm.search,
                     )

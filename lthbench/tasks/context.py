@@ -52,7 +52,6 @@ class Context:
         weights, note = read_tensors(folder / weights_file(ref.step), self.device)
         return weights, Layout(**note)
 
-
     def mask(self, key: str) -> dict[str, Tensor]:
         """The mask of another task, on this task's device; Refused where that mask was refused."""
         folder = self.folder_of(key)

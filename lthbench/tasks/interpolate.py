@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lthbench.data.images import ImageSet
 from lthbench.data.load import load
-from lthbench.ops.interpolation import evaluate_line
+from lthbench.ops.line import evaluate_line
 from lthbench.tasks.context import Context
 from lthbench.tasks.network import make_network
 from lthbench.tasks.spec import InterpolateSpec
@@ -31,7 +31,7 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
     """
     (a, layout), (b, _) = context.network(spec.a), context.network(spec.b)
     splits = load(spec.data, context.data, context.device)
-    model = make_network(spec.model, splits.train, splits.num_classes)
+    model = make_network(spec.model, splits.train, spec.data.info.num_classes)
     alphas = torch.linspace(0, 1, spec.points, dtype=torch.float64)
     sets = {"train": first(splits.train, spec.num_train), "test": splits.test}
     curves: dict[str, list[float]] = {}
@@ -48,7 +48,10 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
             statistics=spec.statistics,
             statistics_batches=batches(first(splits.train, spec.statistics_images)) if recompute else None,
         )
-        for quantity, values, metric in (("error", line.error, "barrier"), ("loss", line.loss, "loss_barrier")):
+        for quantity, values, metric in (
+            ("error", line.error, "barrier"),
+            ("loss", line.loss, "loss_barrier"),
+        ):
             curves[f"{name}_{quantity}"] = values.tolist()
             metrics[f"{name}_{metric}"] = barrier(values)
     distance = sum(float((a[n] - b[n]).double().square().sum()) for n in layout.prunable)
@@ -65,10 +68,10 @@ def first(images: ImageSet, count: int | None) -> ImageSet:
     """The first `count` images of a set (all of them for None)."""
     if count is None or count >= len(images):
         return images
-    return images.subset(torch.arange(count, device=images.pixels.device))
+    return images.subset(torch.arange(count, device=images.device))
 
 
 def batches(images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
     """The set in order, in batches of (images [B, C, H, W], labels [B])."""
-    for rows in torch.arange(len(images), device=images.pixels.device).split(BATCH):
+    for rows in torch.arange(len(images), device=images.device).split(BATCH):
         yield images.batch(rows), images.labels[rows]

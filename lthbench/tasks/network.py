@@ -17,7 +17,7 @@ from lthbench.training.streams import stream
 def make_network(spec: ModelSpec, images: ImageSet, num_classes: int) -> nn.Module:
     """The network for these images, on their device, with weights still to be set."""
     shape = images.image_shape
-    model = build(spec, shape, num_classes).to(images.pixels.device)
+    model = build(spec, shape, num_classes).to(images.device)
     # Channels-last convolutions are faster on every device here and give one layout to weights, masks and momentum.
     return model.to(memory_format=torch.channels_last) if shape[0] > 1 else model
 

@@ -26,7 +26,7 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
     The test split is looked at once, at the end.
     """
     splits = load(spec.data, context.data, context.device)
-    model = make_network(spec.model, splits.train, splits.num_classes)
+    model = make_network(spec.model, splits.train, spec.data.info.num_classes)
     set_initial_weights(model, spec.model, spec.seed, spec.init)
     initial = weights_of(model)
     if spec.start is not None:
@@ -72,7 +72,11 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
     write_tensors(context.folder / weights_file(None), end, vars(layout))
     metrics: dict[str, float] = {}
     if progress.diverged_at is None:
-        for name, images in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
+        for name, images in (
+            ("train", splits.train),
+            ("validation", splits.validation),
+            ("test", splits.test),
+        ):
             if len(images):
                 metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = evaluate(model, images)
         metrics |= learning_distance(start, end, mask, names)

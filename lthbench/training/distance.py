@@ -10,7 +10,10 @@ from torch import Tensor
 
 
 def learning_distance(
-    start: Mapping[str, Tensor], end: Mapping[str, Tensor], mask: Mapping[str, Tensor] | None, names: list[str]
+    start: Mapping[str, Tensor],
+    end: Mapping[str, Tensor],
+    mask: Mapping[str, Tensor] | None,
+    names: list[str],
 ) -> dict[str, float]:
     """The distance between the weights `names` of two states, over survivors, in four forms.
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet
+from lthbench.data.spec import Augment
 from lthbench.ops import MaskedAdamW, MaskedSGD
 from lthbench.training.recipe import AdamW, Recipe
 from lthbench.training.streams import stream
@@ -70,7 +71,8 @@ class Trainer:
         if not 0 <= begin <= self.total:
             raise ValueError(f"a training of {self.total} iterations cannot begin at iteration {begin}")
         self.progress = Progress(step=begin)
-        self.device = images.pixels.device
+        self.device = images.device
+        self._augments = recipe.augment != Augment()
         parameters = dict(model.named_parameters())
         self.optimizer = _make_optimizer(
             recipe,
@@ -108,11 +110,8 @@ class Trainer:
         step = self.progress.step
         epoch, position = divmod(step, self.steps_per_epoch)
         index = self._epoch_order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
-        augment = self.recipe.augment
-        if augment.active:
-            images = self.images.batch(index, augment, stream(self.seed, "augment", self.noise, step))
-        else:
-            images = self.images.batch(index)
+        rng = stream(self.seed, "augment", self.noise, step) if self._augments else None
+        images = self.images.batch(index, self.recipe.augment, rng)
         labels = self.images.labels[index]
         factor = self.recipe.schedule.factor(step, self.total, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
@@ -187,10 +186,10 @@ def evaluate(model: nn.Module, images: ImageSet) -> tuple[float, float]:
     """Mean cross-entropy loss and accuracy (fraction right) of a model on all images, in evaluation mode."""
     was_training = model.training
     model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=images.pixels.device)
-    right = torch.zeros((), dtype=torch.int64, device=images.pixels.device)
+    loss = torch.zeros((), dtype=torch.float64, device=images.device)
+    right = torch.zeros((), dtype=torch.int64, device=images.device)
     for index in np.split(np.arange(len(images)), range(EVAL_BATCH, len(images), EVAL_BATCH)):
-        rows = torch.from_numpy(index).to(images.pixels.device)
+        rows = torch.from_numpy(index).to(images.device)
         labels = images.labels[rows]
         logits = model(images.batch(rows))
         loss += F.cross_entropy(logits, labels, reduction="sum")
