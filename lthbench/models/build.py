@@ -15,14 +15,9 @@ from lthbench.models.conv import Conv
 from lthbench.models.lenet import LeNet
 from lthbench.models.resnet import ResNet
 from lthbench.models.spec import Init, ModelSpec
+from lthbench.models.vgg import VGG
 
 Shape = tuple[int, int, int]
-
-_FAMILIES: dict[str, Callable[[Shape, int, int, int], nn.Module]] = {
-    "lenet": lambda shape, classes, depth, width: LeNet(shape, classes, width),
-    "conv": Conv,
-    "resnet": ResNet,
-}
 
 
 def build(spec: ModelSpec, image_shape: Shape, num_classes: int) -> nn.Module:
@@ -38,8 +33,28 @@ def build(spec: ModelSpec, image_shape: Shape, num_classes: int) -> nn.Module:
     """
     info = spec.info
     _check_shape(spec, image_shape)
+    width = spec.width or info.width
     with _SkipInit():
-        return _FAMILIES[info.family](image_shape, num_classes, info.depth, spec.width or info.width)
+        match info.family:
+            case "lenet":
+                return LeNet(image_shape, num_classes, width)
+            case "conv":
+                return Conv(image_shape, num_classes, info.depth, width)
+            case "resnet":
+                return ResNet(image_shape, num_classes, info.depth, width)
+            case "vgg":
+                return VGG(image_shape, num_classes, info.depth, width)
+            case "resnet_imagenet":
+                # Imported here, and below, because importing torchvision takes longer than a small training step.
+                from lthbench.models.resnet_imagenet import resnet_imagenet
+
+                return resnet_imagenet(image_shape, num_classes, info.depth)
+            case "swin":
+                from lthbench.models.swin import swin
+
+                return swin(spec.name, image_shape, num_classes, width, spec.drop_path)
+            case family:
+                raise ValueError(f"{spec.name}: no builder for the family {family!r}")
 
 
 @torch.no_grad()
@@ -60,18 +75,18 @@ def initialise(model: nn.Module, spec: ModelSpec, rng_for: Callable[[str], np.ra
             kind = name.rpartition(".")[2]
             if isinstance(module, (nn.Conv2d, nn.Linear)) and kind == "weight":
                 _assign(parameter, _draw(init, parameter.shape, rng_for(name)))
-            elif (
-                isinstance(module, nn.BatchNorm2d) and kind == "weight" and spec.batchnorm_weight == "uniform"
-            ):
+            elif isinstance(module, nn.BatchNorm2d) and kind == "weight" and spec.batchnorm_weight == "uniform":
                 _assign(parameter, rng_for(name).random(parameter.shape))
             elif isinstance(module, nn.BatchNorm2d) and kind == "weight":
                 parameter.fill_(1.0)
+            elif isinstance(module, nn.LayerNorm) and kind == "weight":
+                parameter.fill_(1.0)
             elif kind == "bias":
                 parameter.zero_()
+            elif kind == "relative_position_bias_table":
+                _assign(parameter, _draw("trunc_normal", parameter.shape, rng_for(name)))
             else:
-                raise TypeError(
-                    f"no rule initialises {name} of a {type(module).__name__}; add one to initialise()"
-                )
+                raise TypeError(f"no rule initialises {name} of a {type(module).__name__}; add one to initialise()")
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
 
@@ -83,9 +98,7 @@ def prunable(model: nn.Module) -> list[str]:
     (Frankle et al. 2020; open_lth).
     """
     weights = {
-        f"{prefix}.weight"
-        for prefix, module in model.named_modules()
-        if isinstance(module, (nn.Conv2d, nn.Linear))
+        f"{prefix}.weight" for prefix, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))
     }
     return [name for name, _ in model.named_parameters() if name in weights]
 
@@ -102,12 +115,11 @@ def head(model: nn.Module) -> str:
 
 def _check_shape(spec: ModelSpec, image_shape: Shape) -> None:
     """Refuse images that the pooling of a model cannot halve often enough."""
-    halvings = spec.info.depth // 2 if spec.info.family == "conv" else 0
-    side = min(image_shape[1:])
-    if side < 2**halvings:
+    halvings = {"conv": spec.info.depth // 2, "vgg": 4}.get(spec.info.family, 0)
+    if min(image_shape[1:]) < 2**halvings:
         raise ValueError(
-            f"{spec.name} halves its input {halvings} times and needs images of at least "
-            f"{2**halvings} pixels, but image_shape is {image_shape}"
+            f"{spec.name} halves its input {halvings} times and needs images of at least {2**halvings} pixels, "
+            f"but image_shape is {image_shape}"
         )
 
 
@@ -117,9 +129,18 @@ def _assign(parameter: Tensor, value: np.ndarray) -> None:
 
 
 def _draw(init: Init, shape: torch.Size, rng: np.random.Generator) -> np.ndarray:
-    """Draw a weight [out, in, ...] with the variance of He et al. 2015 or Glorot & Bengio 2010."""
+    """Draw a weight of shape [out, in, ...].
+
+    Source: He et al. 2015 (kaiming, fan-in), Glorot & Bengio 2010 (glorot), Liu et al. 2021 (trunc_normal).
+    """
     receptive = math.prod(shape[2:])
     fan_in, fan_out = shape[1] * receptive, shape[0] * receptive
+    if init == "trunc_normal":
+        if len(shape) == 4:
+            # Swin leaves its only convolution, the patch embedding, at PyTorch's default.
+            return rng.uniform(-1, 1, shape) / math.sqrt(fan_in)
+        # Swin's code truncates at +-2, a hundred standard deviations: a plain normal distribution.
+        return rng.standard_normal(shape) * 0.02
     scheme, distribution = init.split("_")
     variance = 2.0 / fan_in if scheme == "kaiming" else 2.0 / (fan_in + fan_out)
     if distribution == "normal":
@@ -131,11 +152,13 @@ def _draw(init: Init, shape: torch.Size, rng: np.random.Generator) -> np.ndarray
 class _SkipInit(TorchFunctionMode):
     """Leave out the random draws that torch's layers make when constructed; `initialise` makes its own."""
 
-    _skipped = frozenset({Tensor.uniform_, Tensor.normal_})
-
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if getattr(func, "__module__", None) == "torch.nn.init" or func in self._skipped:
-            return args[0] if args else (kwargs or {})["tensor"]
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        if func in (Tensor.uniform_, Tensor.normal_):
+            # Zeros, not whatever memory holds: truncated draws are repeated until they lie within their bounds.
+            return args[0].zero_()
+        return func(*args, **kwargs)
