@@ -33,13 +33,9 @@ app.add_typer(data_app, name="data")
 
 SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite, such as suites/quick.yaml.")]
 StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the results.", envvar="LTHBENCH_STORE")]
-DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Folder of the data sets.", envvar="LTHBENCH_DATA")
-]
+DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data sets.", envvar="LTHBENCH_DATA")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-OnlyOption = Annotated[
-    list[str] | None, typer.Option("--only", help="Only this experiment (may be repeated).")
-]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only this experiment (may be repeated).")]
 DEFAULT_STORE = Path("store")
 
 out = Console(highlight=False, soft_wrap=True)
@@ -78,9 +74,7 @@ def plan(
     if as_json:
         _print_json([asdict(row) for row in cost])
         return
-    table = Table(
-        "", "tasks", "done", "shared", "trainings", "image passes", "FLOPs", "disk", title=str(suite)
-    )
+    table = Table("", "tasks", "done", "shared", "trainings", "image passes", "FLOPs", "disk", title=str(suite))
     for column in table.columns[1:]:
         column.justify = "right"
     for row in cost:
@@ -113,9 +107,7 @@ def run(
         int | None,
         typer.Option(min=0, help="Processes; 0 runs in this one. Default: a core each, or one a GPU."),
     ] = None,
-    threads: Annotated[
-        int, typer.Option(min=1, help="CPU threads of a worker; other counts give other bits.")
-    ] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of a worker; other counts give other bits.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     checkpoint_every: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints within a training; changes no result.")
@@ -138,11 +130,7 @@ def run(
 
         chosen = _device(device)
         _check_data(plan, data)
-        count = (
-            workers
-            if workers is not None
-            else (1 if chosen.startswith("cuda") else len(os.sched_getaffinity(0)))
-        )
+        count = workers if workers is not None else (1 if chosen.startswith("cuda") else len(os.sched_getaffinity(0)))
         settings = Settings(store.absolute(), data, chosen, threads, checkpoint_every)
         watcher: LiveProgress | PlainProgress
         watcher = LiveProgress(plan, missing, err) if err.is_terminal else PlainProgress(plan, missing, err)
@@ -166,9 +154,7 @@ def run(
         )
     if failed:
         for key, error in failed.items():
-            err.print(
-                f"failed: {key} in {target.folder(key)}: {error.strip().splitlines()[-1]}", markup=False
-            )
+            err.print(f"failed: {key} in {target.folder(key)}: {error.strip().splitlines()[-1]}", markup=False)
         err.print(f"{len(failed)} tasks failed, {len(blocked)} wait on them; running again tries them again")
         sys.exit(1)
 
@@ -182,12 +168,8 @@ def _device(name: str) -> str:
         chosen = torch.device(name)
     except RuntimeError:
         _fail(f"--device {name}: is no device; give auto, cpu, cuda or cuda:N")
-    if chosen.type == "cuda" and (
-        not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()
-    ):
-        _fail(
-            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give --device cpu"
-        )
+    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
+        _fail(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give --device cpu")
     if chosen.type not in ("cpu", "cuda"):
         _fail(f"--device {name}: only cpu and cuda are supported")
     return str(chosen)
@@ -219,9 +201,7 @@ def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
     out.print(table)
     for row in rows:
         for key, error in row.failures.items():
-            out.print(
-                f"failed: {key} in {Store(store).folder(key)}: {error.strip().splitlines()[-1]}", markup=False
-            )
+            out.print(f"failed: {key} in {Store(store).folder(key)}: {error.strip().splitlines()[-1]}", markup=False)
 
 
 class _Format(str, Enum):
@@ -273,9 +253,7 @@ def _print_summary(plan: Plan, store: Store) -> None:
                     line["n"] = str(s.interval.n)
             if not lines:
                 continue
-            table = Table(
-                "arm", "what", "level", "step", "density", *shown, "n", title=f"{pair_name}: {label}"
-            )
+            table = Table("arm", "what", "level", "step", "density", *shown, "n", title=f"{pair_name}: {label}")
             arm_before = None
             for (arm, variant, level, step), line in lines.items():
                 if arm_before not in (None, arm):

@@ -60,18 +60,14 @@ def initialise(model: nn.Module, spec: ModelSpec, rng_for: Callable[[str], np.ra
             kind = name.rpartition(".")[2]
             if isinstance(module, (nn.Conv2d, nn.Linear)) and kind == "weight":
                 _assign(parameter, _draw(init, parameter.shape, rng_for(name)))
-            elif (
-                isinstance(module, nn.BatchNorm2d) and kind == "weight" and spec.batchnorm_weight == "uniform"
-            ):
+            elif isinstance(module, nn.BatchNorm2d) and kind == "weight" and spec.batchnorm_weight == "uniform":
                 _assign(parameter, rng_for(name).random(parameter.shape))
             elif isinstance(module, nn.BatchNorm2d) and kind == "weight":
                 parameter.fill_(1.0)
             elif kind == "bias":
                 parameter.zero_()
             else:
-                raise TypeError(
-                    f"no rule initialises {name} of a {type(module).__name__}; add one to initialise()"
-                )
+                raise TypeError(f"no rule initialises {name} of a {type(module).__name__}; add one to initialise()")
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
 
@@ -83,9 +79,7 @@ def prunable(model: nn.Module) -> list[str]:
     (Frankle et al. 2020; open_lth).
     """
     weights = {
-        f"{prefix}.weight"
-        for prefix, module in model.named_modules()
-        if isinstance(module, (nn.Conv2d, nn.Linear))
+        f"{prefix}.weight" for prefix, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))
     }
     return [name for name, _ in model.named_parameters() if name in weights]
 
