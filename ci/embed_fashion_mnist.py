@@ -3,7 +3,7 @@
 usage: python ci/embed_fashion_mnist.py DATA      (DATA/FashionMNIST/raw holds the idx files; takes 2 minutes)
 
 The first 1,000 train and 200 test images of each class are kept, with exact pixels. Sheets hold them sorted
-by class (neighbours that look alike cost lossless WebP 1.5 % fewer bytes than file order); manifest.json holds
+by class (similar neighbours cost lossless WebP 1.5 % fewer bytes than file order); manifest.json holds
 the labels in the original file order, from which the loader restores it, and the checksums it verifies.
 """
 

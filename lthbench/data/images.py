@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lthbench.data.augment import Streams, crop_and_flip
+from lthbench.data.augment import Streams, draw_shifts, gather, slice_each
 from lthbench.data.spec import Augment
 
 
@@ -61,18 +61,33 @@ class ImageSet:
         Raises:
             ValueError: `augment` asks for random changes and there is no `rng`.
         """
-        index = index.to(self.device)
-        height, width = self.pixels.shape[1:]
-        source = None
-        if augment is not None and augment != Augment():
+        shifts = None
+        if augment is not None and augment.active:
             if rng is None:
                 raise ValueError(f"augment asks for random changes ({augment}), but rng is None")
-            source = crop_and_flip(len(index), height, width, augment, Streams(rng), self.device)
-        if source is None:
-            return self._normalise(self.pixels.index_select(0, index))
-        flat = source.flat.add_((index * (height * width))[:, None, None])
-        gathered = self.pixels.view(-1).index_select(0, flat.view(-1)).view(flat.shape)
-        return self._normalise(gathered.masked_fill_(~source.inside, 0))
+            shifts = draw_shifts(len(index), augment, Streams(rng))
+        if self.device.type == "cpu":
+            rows, pixels = index.cpu().numpy(), self.pixels.numpy()
+            chosen = slice_each(pixels, rows, shifts) if shifts else pixels[rows]
+            return self._normalise_on_host(chosen)
+        index = index.to(self.device)
+        return self._normalise(
+            gather(self.pixels, index, shifts) if shifts else self.pixels.index_select(0, index)
+        )
+
+    def _normalise_on_host(self, pixels: np.ndarray) -> Tensor:
+        """Do what `_normalise` does, on the host."""
+        batch, height, width = pixels.shape
+        channels = len(self.mean)
+        out = np.empty((batch, height, width, channels), np.float32)
+        bytes_of = pixels.view(np.uint8).reshape(batch, height, width, -1)
+        for channel in range(channels):
+            out[..., channel] = bytes_of[..., channel]
+        shift, scale = self._constants()
+        rows = out.reshape(batch * height, width * channels)
+        rows -= shift
+        rows *= scale
+        return torch.from_numpy(out).permute(0, 3, 1, 2)
 
     def _normalise(self, pixels: Tensor) -> Tensor:
         """Turn packed pixels [B, H, W] into (pixel / 255 - mean) / std, [B, C, H, W]."""
@@ -80,12 +95,17 @@ class ImageSet:
         channels = len(self.mean)
         out = torch.empty(batch, height, width, channels, device=self.device)
         out.copy_(unpack(pixels))
-        # Over a whole row of interleaved channels the constants are contiguous vectors; broadcasting [C] over
-        # the last dimension took 1.9 times as long on a CPU. Two roundings, so that devices agree in every bit.
-        scale = out.new_tensor([1 / (255 * s) for s in self.std]).repeat(width)
-        shift = out.new_tensor([255 * m for m in self.mean]).repeat(width)
+        shift, scale = (torch.from_numpy(c).to(self.device, non_blocking=True) for c in self._constants())
+        # Two roundings, not one fused multiply-add, so that devices agree in every bit.
         out.view(batch * height, width * channels).sub_(shift).mul_(scale)
         return out.permute(0, 3, 1, 2)
+
+    def _constants(self) -> tuple[np.ndarray, np.ndarray]:
+        """What a row of interleaved channels, float32 [W * C], is lessened by and then multiplied with."""
+        width = self.pixels.shape[2]
+        shift = np.tile(np.array([255 * m for m in self.mean], np.float32), width)
+        scale = np.tile(np.array([1 / (255 * s) for s in self.std], np.float32), width)
+        return shift, scale
 
 
 def pack(images: np.ndarray) -> Tensor:

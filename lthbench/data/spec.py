@@ -122,6 +122,11 @@ class Augment(BaseModel):
     crop: int = Field(default=0, ge=0)
     flip: bool = False
 
+    @property
+    def active(self) -> bool:
+        """Whether a batch needs random numbers at all."""
+        return self != Augment()
+
 
 def num_train_images(spec: DataSpec) -> int:
     """Return how many images an epoch of `spec` has; the data need not be present."""
