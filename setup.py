@@ -1,5 +1,162 @@
-"""Build of lthbench; everything that is not the extension stands in pyproject.toml."""
+"""Build of the lthbench extension; everything else stands in pyproject.toml.
+
+Two libraries are built with ninja: lthbench._C (CPU, wherever there is a C++ compiler) and lthbench._C_cuda
+(where there is nvcc and a torch with CUDA). Environment:
+
+    LTHBENCH_NO_EXTENSION=1   install pure Python; the plain PyTorch reference is used
+    FORCE_CUDA=1 / 0          fail where the CUDA part cannot be built / leave it out
+    CUDA_HOME                 the CUDA toolkit, if it is in none of the usual places
+    TORCH_CUDA_ARCH_LIST      e.g. "9.0" (default: 8.0, 8.6, 8.9, 9.0, 10.0, 12.0 and PTX of the last)
+    MAX_JOBS, DEBUG=1         parallel compilations; -O0 -g
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
 
 from setuptools import setup
 
-setup()
+ROOT = Path(__file__).resolve().parent
+ARCHS = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
+TARGET = "0x020a000000000000"  # the binary runs under torch 2.10 and later
+
+
+def say(key: str, value: object) -> None:
+    """Print one line of the configuration (pip shows it with -v)."""
+    print(f"lthbench build: {key:<16} {value}", file=sys.stderr, flush=True)
+
+
+def flag(name: str) -> bool | None:
+    """An environment variable as a switch; None where it is unset."""
+    value = os.environ.get(name, "").strip().lower()
+    return None if not value else value not in ("0", "false", "off", "no")
+
+
+def find_toolkit() -> Path | None:
+    """The first folder that holds both nvcc and its headers: a wrapper on PATH alone is no toolkit."""
+    named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    places = [Path(named)] if named else []
+    places += [Path("/usr/local/cuda"), *sorted(Path("/usr/local").glob("cuda-*"), reverse=True), Path("/opt/cuda")]
+    for packages in {sysconfig.get_paths()["purelib"], *site.getsitepackages()}:
+        places += sorted(Path(packages).glob("nvidia/cu[0-9]*"), reverse=True)
+        places += sorted(Path(packages).glob("nvidia/cuda_nvcc"))
+    on_path = shutil.which("nvcc")
+    if on_path:
+        places.append(Path(on_path).resolve().parent.parent)
+    for place in places:
+        if (place / "bin/nvcc").is_file() and (place / "include/cuda_runtime.h").is_file():
+            return place
+    return None
+
+
+def toolkit_version(toolkit: Path) -> str:
+    """The release nvcc reports, such as 13.0."""
+    text = subprocess.run([toolkit / "bin/nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"release (\d+\.\d+)", text)
+    return found.group(1) if found else "unknown"
+
+
+def why_no_cuda(torch_cuda: str | None, toolkit: Path | None) -> str | None:
+    """The reason to leave the CUDA part out; None where it can be built."""
+    if flag("FORCE_CUDA") is False:
+        return "FORCE_CUDA=0"
+    if torch_cuda is None:
+        return "this torch is built without CUDA"
+    if toolkit is None:
+        return "no folder with bin/nvcc and include/cuda_runtime.h found; set CUDA_HOME"
+    version = toolkit_version(toolkit)
+    if version.split(".")[0] != torch_cuda.split(".")[0]:
+        return f"nvcc in {toolkit} is {version}, but torch is built for CUDA {torch_cuda}; set CUDA_HOME to match"
+    return None
+
+
+def default_archs(version: str) -> str:
+    """The architectures that this toolkit knows, as TORCH_CUDA_ARCH_LIST wants them."""
+    release = tuple(int(part) for part in version.split("."))
+    known = [a for a in ARCHS if a not in ("10.0", "12.0") or release >= (12, 8)]
+    return ";".join(known) + "+PTX"
+
+
+def extensions() -> tuple[list[object], dict[str, object]]:
+    """The extension modules and the build command, or nothing for a pure Python installation."""
+    if flag("LTHBENCH_NO_EXTENSION"):
+        if flag("FORCE_CUDA"):
+            raise SystemExit("FORCE_CUDA=1 and LTHBENCH_NO_EXTENSION=1 contradict each other; unset one")
+        say("extension", "left out (LTHBENCH_NO_EXTENSION=1); the plain PyTorch reference is used")
+        return [], {}
+    compiler = shutil.which(os.environ.get("CXX", "c++").split()[0]) or shutil.which("g++")
+    try:
+        import torch
+    except ImportError:
+        torch = None
+    if compiler is None or torch is None:
+        missing = "C++ compiler" if compiler is None else "torch at build time (use --no-build-isolation)"
+        if flag("FORCE_CUDA"):
+            raise SystemExit(f"FORCE_CUDA=1, but the extension cannot be built: no {missing}")
+        say("extension", f"left out: no {missing}; the plain PyTorch reference is used")
+        return [], {}
+
+    toolkit = find_toolkit()
+    reason = why_no_cuda(torch.version.cuda, toolkit)
+    if reason and flag("FORCE_CUDA"):
+        raise SystemExit(f"FORCE_CUDA=1, but the CUDA part cannot be built: {reason}")
+    if toolkit and not reason:
+        # Set before the import below, which would otherwise take the parent of whatever nvcc is on PATH.
+        os.environ["CUDA_HOME"] = str(toolkit)
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", default_archs(toolkit_version(toolkit)))
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
+
+    debug = bool(flag("DEBUG"))
+    optimise = ["-O0", "-g"] if debug else ["-O3"]
+    # No contraction: which products are fused with an addition is part of each kernel's definition.
+    cxx = [*optimise, "-std=c++17", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"]
+    cxx += [f"-DTORCH_TARGET_VERSION={TARGET}"] if debug else ["-g0", f"-DTORCH_TARGET_VERSION={TARGET}"]
+    jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
+
+    def sources(*patterns: str) -> list[str]:
+        return sorted(str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(pattern))
+
+    modules = [
+        CppExtension(
+            "lthbench._C",
+            sources("csrc/*.cpp", "csrc/cpu/*.cpp"),
+            extra_compile_args={"cxx": cxx},
+            py_limited_api=True,
+        )
+    ]
+    say("torch", f"{torch.__version__} (the binary runs under 2.10 and later)")
+    say("compiler", compiler)
+    say("flags", " ".join(cxx))
+    if toolkit and not reason:
+        threads = os.environ.get("NVCC_THREADS") or str(min(2, int(jobs)))
+        host = ",".join(a for a in cxx if a.startswith("-f"))
+        nvcc = [*optimise, "-std=c++17", "-lineinfo", "--fmad=false", "--threads", threads, "-Xcompiler", host]
+        modules.append(
+            CUDAExtension(
+                "lthbench._C_cuda",
+                sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu"),
+                extra_compile_args={"cxx": [*cxx, "-DUSE_CUDA"], "nvcc": nvcc},
+                py_limited_api=True,
+            )
+        )
+        say("CUDA", f"{toolkit_version(toolkit)} in {toolkit}, for {os.environ['TORCH_CUDA_ARCH_LIST']}")
+        say("nvcc flags", " ".join(nvcc))
+    else:
+        say("CUDA", f"left out: {reason}")
+    say("jobs", jobs)
+    return modules, {"build_ext": BuildExtension.with_options(use_ninja=True, no_python_abi_suffix=False)}
+
+
+modules, commands = extensions()
+setup(
+    ext_modules=modules,
+    cmdclass=commands,
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if modules else {},
+)

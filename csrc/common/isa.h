@@ -1,0 +1,36 @@
+// Which copy of a CPU kernel runs: one source, inlined into a wrapper per instruction set.
+#pragma once
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define LTH_X86 1
+#define LTH_TARGET_V3 __attribute__((target("arch=x86-64-v3")))
+#define LTH_TARGET_V4 __attribute__((target("arch=x86-64-v4,prefer-vector-width=512")))
+#else
+#define LTH_X86 0
+#endif
+
+#define LTH_INLINE inline __attribute__((always_inline))
+
+namespace lth {
+
+enum class Isa { kBase, kV3, kV4 };  // baseline, AVX2 + FMA, AVX-512
+
+inline Isa detected_isa() {
+#if LTH_X86
+  static const Isa isa = [] {
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+      return Isa::kV4;
+    }
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")
+               ? Isa::kV3
+               : Isa::kBase;
+  }();
+  return isa;
+#else
+  return Isa::kBase;
+#endif
+}
+
+}  // namespace lth

@@ -1,0 +1,66 @@
+// Masked update of a list of float32 tensors in one pass. For a weight w with gradient g, anchor a (its
+// initial value), mask bit m and scalars in float32:
+//
+//   g <- g + pull * (w - a);  g <- g + weight_decay * w                          (SGD)
+//   b <- momentum * b + (1 - dampening) * g          (b = g at the first step)
+//   w <- m ? w - lr * (nesterov ? g + momentum * b : b) : +0,   b <- m ? b : +0
+//   distance^2 = sum of m * (w - a)^2 over the anchored weights, after the step
+//
+// Every multiplication followed by an addition is one fma, except momentum * b, which is rounded: so the
+// results equal torch.optim.SGD bit for bit. The distance is the sum, in list order, of one float64 per
+// chunk of kChunk weights, so it does not depend on the number of threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace lth {
+
+inline constexpr int64_t kChunk = 16384;  // weights; a multiple of the 32 weights of a mask word
+
+struct UpdateTensor {
+  float* weight;         // [numel]
+  const float* grad;     // [numel]; nullptr leaves the tensor out of the step
+  float* first;          // [numel] momentum buffer or first moment; nullptr for SGD without momentum
+  float* second;         // [numel] second moment of AdamW, else nullptr
+  const float* anchor;   // [numel] or nullptr: no pull and no distance
+  const uint32_t* mask;  // [ceil(numel / 32)] one bit a weight, or nullptr: dense
+  int64_t numel;
+  bool fresh;            // SGD: `first` holds no value yet
+};
+
+struct SgdOptions {
+  float lr, momentum, one_minus_dampening, weight_decay, pull;
+  bool nesterov;
+};
+
+struct AdamWOptions {
+  float decay;            // 1 - lr * weight_decay
+  float beta2, eps, pull;
+  float one_minus_beta1, one_minus_beta2;
+  float step_size;        // lr / (1 - beta1^step)
+  float correction;       // sqrt(1 - beta2^step)
+};
+
+struct UpdateChunk {
+  int32_t tensor;
+  int64_t begin, length;  // weights [begin, begin + length) of the tensor; begin is a multiple of kChunk
+};
+
+// The chunks of a tensor list, and the work items: runs of chunks that hold kChunk weights or so, such that
+// tiny tensors share one.
+struct UpdateSchedule {
+  std::vector<UpdateChunk> chunks;
+  std::vector<int64_t> items;  // item i is chunks [items[i], items[i + 1])
+
+  UpdateSchedule(const UpdateTensor* tensors, size_t count);
+};
+
+// Both return the squared distance; `partials` is scratch of schedule.chunks.size() values.
+double sgd_cpu(const UpdateTensor* tensors, const UpdateSchedule& schedule, const SgdOptions& options,
+               std::vector<double>& partials);
+double adamw_cpu(const UpdateTensor* tensors, const UpdateSchedule& schedule, const AdamWOptions& options,
+                 std::vector<double>& partials);
+
+}  // namespace lth

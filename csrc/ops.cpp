@@ -1,0 +1,24 @@
+// The schemas of all operators: the contract of each, with what it mutates. The implementations are
+// registered beside their argument checks, in dispatch_<operator>.cpp (CPU) and cuda/dispatch_<operator>.cpp.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
+  // One bit a weight: bit i % 32 of word i / 32 is element i of the flat mask; the bits after the last are 0.
+  m.def("pack_mask(Tensor mask) -> Tensor");
+  m.def("unpack_mask(Tensor words, int numel) -> Tensor");
+
+  // Bandwidth probes of the benchmarks: one read; a += c and b += d.
+  m.def("probe_read(Tensor words) -> int");
+  m.def("probe_update_(Tensor(a!) a, Tensor(b!) b, Tensor c, Tensor d) -> ()");
+
+  // One step over a parameter list (equations in masked_update.h). An empty tensor in `masks` or `anchors`
+  // stands for none, as does an empty list; `momenta` is empty without momentum. Returns the squared distance.
+  m.def(
+      "masked_sgd_(Tensor(a!)[] weights, Tensor[] grads, Tensor(b!)[] momenta, Tensor[] masks, "
+      "Tensor[] anchors, float lr, float momentum, float dampening, float weight_decay, float pull, "
+      "bool nesterov, bool first_step) -> Tensor");
+  m.def(
+      "masked_adamw_(Tensor(a!)[] weights, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
+      "Tensor[] masks, Tensor[] anchors, float lr, float beta1, float beta2, float eps, float weight_decay, "
+      "float pull, int step) -> Tensor");
+}

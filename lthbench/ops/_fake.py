@@ -1,0 +1,41 @@
+"""Shape-only implementations of the operators, for torch.compile and meta tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def _register(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return torch.library.register_fake(f"lthbench::{name}")
+
+
+def register() -> None:
+    """Register them; the operators' schemas must be loaded."""
+
+    @_register("pack_mask")
+    def _(mask: Tensor) -> Tensor:
+        torch._check(mask.dtype == torch.bool, lambda: f"mask has dtype {mask.dtype}, expected torch.bool")
+        return mask.new_empty((mask.numel() + 31) // 32, dtype=torch.int32)
+
+    @_register("unpack_mask")
+    def _(words: Tensor, numel: int) -> Tensor:
+        torch._check(words.dtype == torch.int32, lambda: f"words has dtype {words.dtype}, expected torch.int32")
+        return words.new_empty(numel, dtype=torch.bool)
+
+    @_register("probe_update_")
+    def _(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> None:
+        pass
+
+    @_register("masked_sgd_")
+    def _(weights: list[Tensor], grads: list[Tensor], *rest: Any) -> Tensor:
+        torch._check(len(grads) == len(weights), lambda: f"grads has {len(grads)} tensors, weights {len(weights)}")
+        return torch.empty((), dtype=torch.float64, device=weights[0].device if weights else "cpu")
+
+    @_register("masked_adamw_")
+    def _(weights: list[Tensor], grads: list[Tensor], *rest: Any) -> Tensor:
+        torch._check(len(grads) == len(weights), lambda: f"grads has {len(grads)} tensors, weights {len(weights)}")
+        return torch.empty((), dtype=torch.float64, device=weights[0].device if weights else "cpu")

@@ -1,0 +1,64 @@
+"""Loading of the compiled kernels, and what was built; without them the plain PyTorch reference is used."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from types import ModuleType
+
+import torch
+
+
+def _load(name: str) -> tuple[ModuleType | None, str]:
+    """The extension module, or None and the reason why it is not there."""
+    if importlib.util.find_spec(f"lthbench.{name}") is None:
+        return None, "not built at install"
+    try:
+        return importlib.import_module(f"lthbench.{name}"), ""
+    except (ImportError, OSError) as error:
+        return None, f"built, but it does not load: {error}"
+
+
+_cpu, _cpu_reason = _load("_C")
+_cuda, _cuda_reason = _load("_C_cuda") if _cpu else (None, "it needs the CPU part")
+
+
+def reference_wanted() -> bool:
+    """Whether LTHBENCH_REFERENCE=1 asks for the plain PyTorch reference in place of the kernels."""
+    return os.environ.get("LTHBENCH_REFERENCE", "0") not in ("", "0")
+
+
+def kernels_available(device: torch.device | str = "cpu") -> bool:
+    """Whether the compiled kernels of this device's type are loaded, and not switched off by LTHBENCH_REFERENCE=1."""
+    kind = torch.device(device).type
+    module = {"cpu": _cpu, "cuda": _cuda}.get(kind)
+    return module is not None and not reference_wanted()
+
+
+def build_info() -> dict[str, str]:
+    """What is loaded, one line a part, for reports: part -> "loaded" or the reason why not."""
+    return {
+        "cpu": "loaded" if _cpu else _cpu_reason,
+        "cuda": "loaded" if _cuda else _cuda_reason,
+        "selected": "reference (LTHBENCH_REFERENCE=1)" if reference_wanted() else "kernels" if _cpu else "reference",
+    }
+
+
+def extension(device: torch.device | str = "cpu") -> ModuleType:
+    """The extension module of a device's type.
+
+    Raises:
+        RuntimeError: it is not loaded; ask `kernels_available` first.
+    """
+    kind = torch.device(device).type
+    module, reason = {"cpu": (_cpu, _cpu_reason), "cuda": (_cuda, _cuda_reason)}.get(kind, (None, "no such kernels"))
+    if module is None:
+        raise RuntimeError(f"no compiled kernels for {kind}: {reason}; reinstall lthbench with a compiler at hand")
+    return module
+
+
+if _cpu:
+    from lthbench.ops import _fake
+
+    _fake.register()

@@ -1,0 +1,154 @@
+"""How the kernels are timed: candidates interleaved in one process, beside probes of the machine's limits.
+
+Ratios of medians are quoted, since absolute times on a shared machine drift; interleaving (A B A B) lets every
+candidate see the same drift.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lthbench.ops._library import kernels_available
+
+EVICTION_BYTES = 256 << 20  # more than any last-level cache here
+
+
+class Row(NamedTuple):
+    """One line of a benchmark table: ours against a baseline, and a limit of the machine beside them.
+
+    ``ratio`` is baseline / ours (larger is better); ``of_limit`` is limit / ours (1 is the machine's limit).
+    """
+
+    work: str
+    threads: int
+    ours_ms: float
+    baseline: str
+    baseline_ms: float
+    ratio: float
+    limit: str = ""
+    limit_ms: float = float("nan")
+    of_limit: float = float("nan")
+
+
+def interleaved(
+    candidates: Mapping[str, Callable[[], object]],
+    rounds: int = 9,
+    *,
+    before: Callable[[], object] | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, float]:
+    """Median seconds of each candidate; every round runs each once, in order, after one round of warm-up.
+
+    Args:
+        candidates: name -> a call that does the work once.
+        rounds: timed rounds.
+        before: called untimed before each candidate, for instance `evict` for cold caches.
+        device: on CUDA, times are those of events around the call.
+    """
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    timed = _cuda_seconds if torch.device(device).type == "cuda" else _seconds
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for round_ in range(rounds + 1):
+            for name, call in candidates.items():
+                if before is not None:
+                    before()
+                seconds = timed(call)
+                if round_:
+                    times[name].append(seconds)
+    finally:
+        if collecting:
+            gc.enable()
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _cuda_seconds(call: Callable[[], object]) -> float:
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Run the block with this many torch threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Eviction:
+    """Calling it pushes everything else out of the CPU caches."""
+
+    def __init__(self) -> None:
+        self._buffer = torch.zeros(EVICTION_BYTES // 4)
+
+    def __call__(self) -> None:
+        self._buffer.add_(1.0)
+
+
+def read_probe(num_weights: int) -> Callable[[], object]:
+    """One read of that many float32: the limit of a threshold."""
+    words = torch.zeros(num_weights, dtype=torch.int32)
+    if kernels_available("cpu"):
+        return lambda: torch.ops.lthbench.probe_read(words)
+    return words.sum
+
+
+def update_probe(num_weights: int) -> Callable[[], object]:
+    """Four reads and two writes in place of that many float32: the limit of a masked SGD step with anchors."""
+    a, b, c, d = (torch.zeros(num_weights) for _ in range(4))
+    if kernels_available("cpu"):
+        return lambda: torch.ops.lthbench.probe_update_(a, b, c, d)
+    return lambda: (a.add_(c), b.add_(d))
+
+
+def matmul_probe(size: int = 1024) -> tuple[Callable[[], Tensor], float]:
+    """A float32 matrix product [size, size]^2, the limit of the interpolation kernels, and its floating-point operations."""
+    left, right = torch.randn(size, size), torch.randn(size, size)
+    return lambda: left @ right, 2.0 * size**3
+
+
+def row(
+    work: str, seconds: Mapping[str, float], ours: str, baseline: str, limit: str | None = None, scale: float = 1.0
+) -> Row:
+    """The table line of one measurement of `interleaved`.
+
+    Args:
+        scale: what the limit's time is multiplied with where the probe moves other bytes than the work.
+    """
+    limit_ms = seconds[limit] * scale * 1e3 if limit else float("nan")
+    ours_ms, baseline_ms = seconds[ours] * 1e3, seconds[baseline] * 1e3
+    return Row(
+        work, torch.get_num_threads(), ours_ms, baseline, baseline_ms, baseline_ms / ours_ms,
+        limit or "", limit_ms, limit_ms / ours_ms,
+    )  # fmt: skip
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as aligned text."""
+    head = ["work", "threads", "ours ms", "baseline", "baseline ms", "ratio", "limit", "limit ms", "of limit"]
+    cells = [head] + [[c if isinstance(c, str) else f"{c:.4g}" for c in r] for r in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)
