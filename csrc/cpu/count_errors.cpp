@@ -1,10 +1,10 @@
 #include <algorithm>
-#include <bit>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
-#include "common/interpolation.h"
-#include "common/parallel.h"
+#include "../common/interpolation.h"
+#include "../common/parallel.h"
 
 namespace lth {
 namespace {
@@ -25,7 +25,12 @@ inline float exp_nonpositive(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  return p * std::bit_cast<float>((std::bit_cast<int32_t>(shifted) + 127) << 23);
+  uint32_t bits;
+  std::memcpy(&bits, &shifted, sizeof(bits));
+  bits = (bits + 127) << 23;  // 2^n
+  float scale;
+  std::memcpy(&scale, &bits, sizeof(scale));
+  return p * scale;
 }
 
 // tile is [num_classes, kLanes]; for each lane the maximum, its lowest class, and sum_c exp(z_c - maximum).

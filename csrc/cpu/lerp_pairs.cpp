@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "common/interpolation.h"
-#include "common/lerp.h"
-#include "common/parallel.h"
+#include "../common/interpolation.h"
+#include "../common/lerp.h"
+#include "../common/parallel.h"
 
 namespace lth {
 namespace {

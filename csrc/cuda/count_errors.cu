@@ -1,5 +1,5 @@
-#include "common/interpolation.h"
-#include "cuda/launch.h"
+#include "../common/interpolation.h"
+#include "launch.h"
 
 namespace lth {
 namespace {

@@ -1,6 +1,6 @@
-#include "common/interpolation.h"
-#include "common/lerp.h"
-#include "cuda/launch.h"
+#include "../common/interpolation.h"
+#include "../common/lerp.h"
+#include "launch.h"
 
 namespace lth {
 namespace {

@@ -109,7 +109,7 @@ class HostCompiler:
             source = self.folder / f"{path.stem}-{key}{path.suffix}"
             # The directive makes reports name the kernel's own file and line.
             source.write_text(f'#line 1 "{path.relative_to(ROOT)}"\n{text}')
-            include = [f"-I{folder}" for folder in (ROOT / "csrc", EXECUTOR)]
+            include = ["-iquote", str(path.parent), f"-I{ROOT / 'csrc'}", f"-I{EXECUTOR}"]
             self._compile([*flags, "-DLTH_HOST_EXECUTOR", *include, "-c", "-x", "c++", str(source)], target)
         return target
 
