@@ -13,7 +13,10 @@ from lthbench.ops._library import kernels_available
 from lthbench.ops.interpolation import count_errors, lerp_relu, lerp_stacked
 
 needs_kernels = pytest.mark.skipif(not kernels_available("cpu"), reason="the extension is not built")
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+]
 
 
 @pytest.fixture
@@ -35,7 +38,9 @@ def tensors(sizes: list[int], seed: int, device: str = "cpu") -> list[Tensor]:
 
 @needs_kernels
 @pytest.mark.parametrize("device", DEVICES)
-@given(st.lists(st.integers(0, 20_000), max_size=5), st.lists(st.floats(0, 1, width=32), min_size=1, max_size=4))
+@given(
+    st.lists(st.integers(0, 20_000), max_size=5), st.lists(st.floats(0, 1, width=32), min_size=1, max_size=4)
+)
 @settings(max_examples=25, deadline=None)
 def test_weights_on_the_line_are_the_references_bit_for_bit(device, sizes, points):
     a, b, alphas = tensors(sizes, 1, device), tensors(sizes, 2, device), torch.tensor(points, device=device)
@@ -70,7 +75,9 @@ def test_nan_survives_the_rectifier():
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("num_networks, num_rows, num_classes", [(1, 1, 1), (3, 250, 10), (2, 67, 1000), (2, 0, 10)])
+@pytest.mark.parametrize(
+    "num_networks, num_rows, num_classes", [(1, 1, 1), (3, 250, 10), (2, 67, 1000), (2, 0, 10)]
+)
 def test_loss_and_error_are_those_of_cross_entropy_and_argmax(device, num_networks, num_rows, num_classes):
     generator = torch.Generator().manual_seed(0)
     logits = (10 * torch.randn(num_networks, num_rows, num_classes, generator=generator)).to(device)
@@ -124,7 +131,11 @@ def test_results_do_not_depend_on_the_number_of_threads():
 @needs_kernels
 @pytest.mark.parametrize("device", DEVICES)
 def test_operators_keep_their_contract_with_torch(device):
-    a, b, alphas = tensors([5, 12], 1, device), tensors([5, 12], 2, device), torch.tensor([0.0, 0.5], device=device)
+    a, b, alphas = (
+        tensors([5, 12], 1, device),
+        tensors([5, 12], 2, device),
+        torch.tensor([0.0, 0.5], device=device),
+    )
     out = [x.new_empty(2, *x.shape) for x in a]
     torch.library.opcheck(torch.ops.lthbench.lerp_stacked_.default, (out, a, b, alphas, False))
     logits, labels = torch.randn(2, 6, 3, device=device), torch.randint(3, (6,), device=device)
