@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from lthbench.data.error import DataError
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store, StoreError
 from lthbench.suite.load import load_suite
@@ -46,7 +47,7 @@ def main() -> None:
     """Run the command line; faults of suites, stores and data sets exit with 2, failed tasks with 1."""
     try:
         app()
-    except (SuiteError, StoreError) as error:
+    except (SuiteError, StoreError, DataError) as error:
         _fail(str(error))
 
 
@@ -176,13 +177,10 @@ def _device(name: str) -> str:
 
 
 def _check_data(plan: Plan, data: Path | None) -> None:
-    from lthbench.data.load import DataError, load
+    from lthbench.data.load import load
 
     for spec in {pair.data for pair in plan.suite.pairs.values()}:
-        try:
-            load(spec, data)
-        except DataError as error:
-            _fail(str(error))
+        load(spec, data)
 
 
 @app.command()
@@ -276,6 +274,75 @@ def _number(metric: str, mean: float, half_width: float | None) -> str:
     scale, digits, unit = (100, 2, " %") if percent else (1, 3, "")
     width = "" if half_width is None else f" ± {half_width * scale:.{digits}f}"
     return f"{mean * scale:.{digits}f}{width}{unit}"
+
+
+@data_app.command("list")
+def data_list(data: DataOption = None, as_json: JsonOption = False) -> None:
+    """List the data sets, and whether each is there."""
+    from lthbench.data.commands import list_data
+
+    _print_data(list_data(data), as_json)
+
+
+@data_app.command("check")
+def data_check(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all that are there.")] = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read data sets in full and verify counts, shapes and checksums; exits with 1 where one is not whole."""
+    from lthbench.data.commands import check_data
+
+    rows = check_data(data, names or None)
+    _print_data(rows, as_json)
+    if any(row.problem for row in rows):
+        sys.exit(1)
+
+
+@data_app.command("download")
+def data_download(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="As `lthbench data list` names them.")],
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch data sets into the data folder, then check them."""
+    from lthbench.data.commands import download_data
+
+    rows = [download_data(name, data) for name in names]
+    _print_data(rows, as_json)
+    if any(row.problem for row in rows):
+        sys.exit(1)
+
+
+def _print_data(rows: list[Any], as_json: bool) -> None:
+    if as_json:
+        _print_json([asdict(row) for row in rows])
+        return
+    table = Table("data set", "there", "images", "licence", "folder")
+    for row in rows:
+        table.add_row(row.name, "yes" if row.present else "no", row.images, row.licence, row.path or "")
+    out.print(table)
+    for row in rows:
+        if row.problem:
+            out.print(row.problem, markup=False)
+
+
+@app.command()
+def doctor(store: StoreOption = DEFAULT_STORE, data: DataOption = None, as_json: JsonOption = False) -> None:
+    """Show what this installation has: versions, devices, kernels, data sets, store; exits with 1 on a problem."""
+    from lthbench.runner.doctor import examine
+
+    findings = examine(store, data)
+    if as_json:
+        _print_json([asdict(finding) for finding in findings])
+    else:
+        table = Table("", "", "", show_header=False)
+        for finding in findings:
+            mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]problem[/]"}[finding.level]
+            table.add_row(mark, finding.what, finding.text)
+        out.print(table)
+    if any(finding.level == "problem" for finding in findings):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -51,9 +51,7 @@ def made(spec: ModelSpec, shape: tuple[int, int, int] = CIFAR, num_classes: int 
     return model
 
 
-@pytest.mark.parametrize(
-    ("name", "shape", "num_parameters", "num_prunable", "num_tensors", "output", "first"), FACTS
-)
+@pytest.mark.parametrize(("name", "shape", "num_parameters", "num_prunable", "num_tensors", "output", "first"), FACTS)
 def test_parameter_counts_are_the_literatures(
     name: str, shape: tuple[int, int, int], num_parameters: int, num_prunable: int, num_tensors: int,
     output: str, first: str,
@@ -84,11 +82,7 @@ def test_only_convolution_and_linear_weights_are_prunable_and_in_parameter_order
         module = model.get_submodule(n.removesuffix(".weight"))
         assert isinstance(module, (nn.Conv2d, nn.Linear))
     kept = set(order) - set(names)
-    assert not [
-        n
-        for n in kept
-        if isinstance(model.get_submodule(n.rpartition(".")[0]), nn.Conv2d) and "bias" not in n
-    ]
+    assert not [n for n in kept if isinstance(model.get_submodule(n.rpartition(".")[0]), nn.Conv2d) and "bias" not in n]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -149,9 +143,7 @@ def test_an_initial_weight_depends_on_its_name_alone() -> None:
     wide = made(ModelSpec(name="resnet8"), num_classes=100)
     for name in prunable(small)[:-1]:
         assert torch.equal(small.get_parameter(name), wide.get_parameter(name))
-    assert not torch.equal(
-        small.get_parameter("blocks.0.conv1.weight"), small.get_parameter("blocks.0.conv2.weight")
-    )
+    assert not torch.equal(small.get_parameter("blocks.0.conv1.weight"), small.get_parameter("blocks.0.conv2.weight"))
 
 
 def test_initialising_again_gives_the_same_bits_whatever_the_model_went_through() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from conftest import TINY
+
 from lthbench.cli import main
 from lthbench.suite.load import load_suite
 from lthbench.suite.located import SuiteError
