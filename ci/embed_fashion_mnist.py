@@ -37,11 +37,7 @@ def main(root: Path) -> None:
         for start in range(0, len(images), IMAGES_A_SHEET):
             part = images[by_class[start : start + IMAGES_A_SHEET]]
             rows = len(part) // COLUMNS
-            sheet = (
-                part.reshape(rows, COLUMNS, SIDE, SIDE)
-                .transpose(0, 2, 1, 3)
-                .reshape(rows * SIDE, COLUMNS * SIDE)
-            )
+            sheet = part.reshape(rows, COLUMNS, SIDE, SIDE).transpose(0, 2, 1, 3).reshape(rows * SIDE, COLUMNS * SIDE)
             names.append(f"{split}-{start // IMAGES_A_SHEET}.webp")
             Image.fromarray(sheet).save(FOLDER / names[-1], lossless=True, quality=100, method=6)
         manifest[split] = {

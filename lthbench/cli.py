@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from lthbench.data.error import DataError
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store, StoreError
 from lthbench.suite.load import load_suite
@@ -33,13 +34,9 @@ app.add_typer(data_app, name="data")
 
 SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite, such as suites/quick.yaml.")]
 StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the results.", envvar="LTHBENCH_STORE")]
-DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Folder of the data sets.", envvar="LTHBENCH_DATA")
-]
+DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data sets.", envvar="LTHBENCH_DATA")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-OnlyOption = Annotated[
-    list[str] | None, typer.Option("--only", help="Only this experiment (may be repeated).")
-]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only this experiment (may be repeated).")]
 DEFAULT_STORE = Path("store")
 
 out = Console(highlight=False, soft_wrap=True)
@@ -50,7 +47,7 @@ def main() -> None:
     """Run the command line; faults of suites, stores and data sets exit with 2, failed tasks with 1."""
     try:
         app()
-    except (SuiteError, StoreError) as error:
+    except (SuiteError, StoreError, DataError) as error:
         _fail(str(error))
 
 
@@ -78,9 +75,7 @@ def plan(
     if as_json:
         _print_json([asdict(row) for row in cost])
         return
-    table = Table(
-        "", "tasks", "done", "shared", "trainings", "image passes", "FLOPs", "disk", title=str(suite)
-    )
+    table = Table("", "tasks", "done", "shared", "trainings", "image passes", "FLOPs", "disk", title=str(suite))
     for column in table.columns[1:]:
         column.justify = "right"
     for row in cost:
@@ -113,9 +108,7 @@ def run(
         int | None,
         typer.Option(min=0, help="Processes; 0 runs in this one. Default: a core each, or one a GPU."),
     ] = None,
-    threads: Annotated[
-        int, typer.Option(min=1, help="CPU threads of a worker; other counts give other bits.")
-    ] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of a worker; other counts give other bits.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     checkpoint_every: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints within a training; changes no result.")
@@ -138,11 +131,7 @@ def run(
 
         chosen = _device(device)
         _check_data(plan, data)
-        count = (
-            workers
-            if workers is not None
-            else (1 if chosen.startswith("cuda") else len(os.sched_getaffinity(0)))
-        )
+        count = workers if workers is not None else (1 if chosen.startswith("cuda") else len(os.sched_getaffinity(0)))
         settings = Settings(store.absolute(), data, chosen, threads, checkpoint_every)
         watcher: LiveProgress | PlainProgress
         watcher = LiveProgress(plan, missing, err) if err.is_terminal else PlainProgress(plan, missing, err)
@@ -166,9 +155,7 @@ def run(
         )
     if failed:
         for key, error in failed.items():
-            err.print(
-                f"failed: {key} in {target.folder(key)}: {error.strip().splitlines()[-1]}", markup=False
-            )
+            err.print(f"failed: {key} in {target.folder(key)}: {error.strip().splitlines()[-1]}", markup=False)
         err.print(f"{len(failed)} tasks failed, {len(blocked)} wait on them; running again tries them again")
         sys.exit(1)
 
@@ -182,25 +169,18 @@ def _device(name: str) -> str:
         chosen = torch.device(name)
     except RuntimeError:
         _fail(f"--device {name}: is no device; give auto, cpu, cuda or cuda:N")
-    if chosen.type == "cuda" and (
-        not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()
-    ):
-        _fail(
-            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give --device cpu"
-        )
+    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
+        _fail(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give --device cpu")
     if chosen.type not in ("cpu", "cuda"):
         _fail(f"--device {name}: only cpu and cuda are supported")
     return str(chosen)
 
 
 def _check_data(plan: Plan, data: Path | None) -> None:
-    from lthbench.data.load import DataError, load
+    from lthbench.data.load import load
 
     for spec in {pair.data for pair in plan.suite.pairs.values()}:
-        try:
-            load(spec, data)
-        except DataError as error:
-            _fail(str(error))
+        load(spec, data)
 
 
 @app.command()
@@ -219,9 +199,7 @@ def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
     out.print(table)
     for row in rows:
         for key, error in row.failures.items():
-            out.print(
-                f"failed: {key} in {Store(store).folder(key)}: {error.strip().splitlines()[-1]}", markup=False
-            )
+            out.print(f"failed: {key} in {Store(store).folder(key)}: {error.strip().splitlines()[-1]}", markup=False)
 
 
 class _Format(str, Enum):
@@ -273,9 +251,7 @@ def _print_summary(plan: Plan, store: Store) -> None:
                     line["n"] = str(s.interval.n)
             if not lines:
                 continue
-            table = Table(
-                "arm", "what", "level", "step", "density", *shown, "n", title=f"{pair_name}: {label}"
-            )
+            table = Table("arm", "what", "level", "step", "density", *shown, "n", title=f"{pair_name}: {label}")
             arm_before = None
             for (arm, variant, level, step), line in lines.items():
                 if arm_before not in (None, arm):
@@ -298,6 +274,75 @@ def _number(metric: str, mean: float, half_width: float | None) -> str:
     scale, digits, unit = (100, 2, " %") if percent else (1, 3, "")
     width = "" if half_width is None else f" ± {half_width * scale:.{digits}f}"
     return f"{mean * scale:.{digits}f}{width}{unit}"
+
+
+@data_app.command("list")
+def data_list(data: DataOption = None, as_json: JsonOption = False) -> None:
+    """List the data sets, and whether each is there."""
+    from lthbench.data.commands import list_data
+
+    _print_data(list_data(data), as_json)
+
+
+@data_app.command("check")
+def data_check(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all that are there.")] = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read data sets in full and verify counts, shapes and checksums; exits with 1 where one is not whole."""
+    from lthbench.data.commands import check_data
+
+    rows = check_data(data, names or None)
+    _print_data(rows, as_json)
+    if any(row.problem for row in rows):
+        sys.exit(1)
+
+
+@data_app.command("download")
+def data_download(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="As `lthbench data list` names them.")],
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch data sets into the data folder, then check them."""
+    from lthbench.data.commands import download_data
+
+    rows = [download_data(name, data) for name in names]
+    _print_data(rows, as_json)
+    if any(row.problem for row in rows):
+        sys.exit(1)
+
+
+def _print_data(rows: list[Any], as_json: bool) -> None:
+    if as_json:
+        _print_json([asdict(row) for row in rows])
+        return
+    table = Table("data set", "there", "images", "licence", "folder")
+    for row in rows:
+        table.add_row(row.name, "yes" if row.present else "no", row.images, row.licence, row.path or "")
+    out.print(table)
+    for row in rows:
+        if row.problem:
+            out.print(row.problem, markup=False)
+
+
+@app.command()
+def doctor(store: StoreOption = DEFAULT_STORE, data: DataOption = None, as_json: JsonOption = False) -> None:
+    """Show what this installation has: versions, devices, kernels, data sets, store; exits with 1 on a problem."""
+    from lthbench.runner.doctor import examine
+
+    findings = examine(store, data)
+    if as_json:
+        _print_json([asdict(finding) for finding in findings])
+    else:
+        table = Table("", "", "", show_header=False)
+        for finding in findings:
+            mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]problem[/]"}[finding.level]
+            table.add_row(mark, finding.what, finding.text)
+        out.print(table)
+    if any(finding.level == "problem" for finding in findings):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

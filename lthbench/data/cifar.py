@@ -47,11 +47,7 @@ def read_split(name: str, root: Path, split: str) -> tuple[np.ndarray, np.ndarra
         DataError: a file is missing, is not the original, or holds something other than CIFAR's arrays.
     """
     folder = root / DATASETS[name].folder
-    files = (
-        {"train": _TRAIN10, "test": ["test_batch"]}
-        if name == "cifar10"
-        else {"train": ["train"], "test": ["test"]}
-    )
+    files = {"train": _TRAIN10, "test": ["test_batch"]} if name == "cifar10" else {"train": ["train"], "test": ["test"]}
     parts = [_read(name, folder / file) for file in files[split]]
     return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
 
@@ -67,9 +63,7 @@ def _read(name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         batch = decode(raw)
     except ValueError as error:
-        raise damaged(
-            name, path, f"is no CIFAR batch ({error})", "byte strings, integers and one array"
-        ) from error
+        raise damaged(name, path, f"is no CIFAR batch ({error})", "byte strings, integers and one array") from error
     labels = np.array(batch["labels" if name == "cifar10" else "fine_labels"], np.int64)
     images: np.ndarray = batch["data"]
     if images.shape != (len(labels), 3072):

@@ -112,9 +112,7 @@ def _checked(status: DataStatus, root: Path | None) -> DataStatus:
             shape = (count, *info.image_shape) if info.image_shape[0] > 1 else (count, *info.image_shape[1:])
             present = np.unique(labels)
             if images.shape != shape or len(labels) != count:
-                problem = (
-                    f"{status.name}: {split} holds {images.shape} and {len(labels)} labels, expected {shape}"
-                )
+                problem = f"{status.name}: {split} holds {images.shape} and {len(labels)} labels, expected {shape}"
             elif not np.array_equal(present, np.arange(info.num_classes)):
                 problem = f"{status.name}: {split} labels are {present}, expected 0 to {info.num_classes - 1}"
     except DataError as error:

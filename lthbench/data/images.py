@@ -49,9 +49,7 @@ class ImageSet:
         index = index.to(self.device)
         return ImageSet(self.pixels[index], self.labels[index], self.mean, self.std)
 
-    def batch(
-        self, index: Tensor, augment: Augment | None = None, rng: np.random.Generator | None = None
-    ) -> Tensor:
+    def batch(self, index: Tensor, augment: Augment | None = None, rng: np.random.Generator | None = None) -> Tensor:
         """Make one batch: float32 [B, C, H, W], normalised; channels-last strides where C > 1.
 
         Args:

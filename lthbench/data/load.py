@@ -57,9 +57,7 @@ def read_split(name: str, root: Path | None, split: str) -> tuple[np.ndarray, np
     if info.kind == "sheets":
         return sheets.read_split(split)
     if root is None:
-        raise DataError(
-            f"{name}: no data folder is given; point --data or LTHBENCH_DATA at the one with {info.folder}"
-        )
+        raise DataError(f"{name}: no data folder is given; point --data or LTHBENCH_DATA at the one with {info.folder}")
     readers = {"idx": idx.read_split, "cifar": cifar.read_split}
     return readers[info.kind](name, root, split)
 

@@ -36,9 +36,7 @@ def read_split(split: str, folder: Path = FOLDER) -> tuple[np.ndarray, np.ndarra
     labels = np.array([int(digit) for digit in manifest["labels"]], np.int64)
     images = np.concatenate([_tiles(sheet) for sheet in sheets])
     if len(images) != len(labels):
-        raise DataError(
-            f"{NAME}: {folder} holds {len(images)} {split} images, expected {len(labels)}; {again}"
-        )
+        raise DataError(f"{NAME}: {folder} holds {len(images)} {split} images, expected {len(labels)}; {again}")
     in_file_order = np.empty_like(images)
     in_file_order[np.argsort(labels, kind="stable")] = images
     digest = hashlib.sha256(in_file_order.tobytes()).hexdigest()

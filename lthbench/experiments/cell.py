@@ -105,17 +105,15 @@ class Cell:
 
         Step 0 of a training from initialisation is the initialisation itself, so both have one key.
         """
-        if (
-            start is not None
-            and start[1] == 0
-            and isinstance(start[0].spec, TrainSpec)
-            and not start[0].spec.start
-        ):
+        if start is not None and start[1] == 0 and isinstance(start[0].spec, TrainSpec) and not start[0].spec.start:
             start = None
+        recipe = recipe or self.recipe
+        if start is not None and start[1] >= self.iterations(recipe.steps, recipe):
+            raise ValueError(f"a training of {recipe.steps} cannot begin at iteration {start[1]}; name an earlier step")
         spec = TrainSpec(
             model=self.model,
             data=self.data,
-            recipe=recipe or self.recipe,
+            recipe=recipe,
             seed=self.replicate,
             noise=noise,
             init=init,
@@ -167,7 +165,7 @@ class Cell:
             data=self.data,
             a=Weights(task=a.key),
             b=Weights(task=b.key),
-            **options,  # type: ignore[arg-type]
+            **options,
         )
         return Task(spec, (a, b))
 

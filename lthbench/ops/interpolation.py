@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lthbench.ops._library import kernels_available
+
 
 class Counts(NamedTuple):
     """What one batch adds to the evaluation of K networks: summed losses (float64) and wrong labels (int64)."""
@@ -44,9 +46,8 @@ def lerp_stacked(
     """
     check_lerp(a, b, alphas, out)
     if out is None:
-        out = [x.new_empty((alphas.numel(), *x.shape)) for x in a]
-    for x, y, o in zip(a, b, out, strict=True):
-        _lerp_reference(x, y, alphas, o)
+        out = [torch.empty((alphas.numel(), *x.shape), device=x.device) for x in a]
+    _lerp(a, b, alphas, out, rectified=False)
     return list(out)
 
 
@@ -69,8 +70,9 @@ def lerp_relu(a: Tensor, b: Tensor, alphas: Tensor, out: Tensor | None = None) -
     """
     check_lerp([a], [b], alphas, None if out is None else [out])
     if out is None:
-        out = a.new_empty((alphas.numel(), *a.shape))
-    return _lerp_reference(a, b, alphas, out).relu_()
+        out = torch.empty((alphas.numel(), *a.shape), device=a.device)
+    _lerp([a], [b], alphas, [out], rectified=True)
+    return out
 
 
 def count_errors(logits: Tensor, labels: Tensor) -> Counts:
@@ -90,6 +92,8 @@ def count_errors(logits: Tensor, labels: Tensor) -> Counts:
         ValueError: an argument's shape, dtype, device or layout is not as above.
     """
     check_count(logits, labels)
+    if kernels_available(logits.device):
+        return Counts(*torch.ops.lthbench.count_errors(logits.contiguous(), labels.contiguous()))
     num_classes = logits.shape[2]
     valid = (labels >= 0) & (labels < num_classes)
     index = labels.where(valid, torch.zeros_like(labels)).expand(logits.shape[:2]).unsqueeze(2)
@@ -100,14 +104,22 @@ def count_errors(logits: Tensor, labels: Tensor) -> Counts:
     return Counts(loss.sum(1), wrong.sum(1))
 
 
-def _lerp_reference(a: Tensor, b: Tensor, alphas: Tensor, out: Tensor) -> Tensor:
-    difference = b - a
-    for k, alpha in enumerate(alphas):
-        if alpha < 0.5:
-            torch.add(a, difference * alpha, out=out[k])
-        else:
-            torch.sub(b, difference * (1 - alpha), out=out[k])
-    return out
+def _lerp(
+    a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequence[Tensor], *, rectified: bool
+) -> None:
+    if kernels_available(alphas.device):
+        ends = [[x.contiguous() for x in tensors] for tensors in (a, b)]
+        torch.ops.lthbench.lerp_stacked_(list(out), *ends, alphas.contiguous(), rectified)
+        return
+    for x, y, o in zip(a, b, out, strict=True):
+        difference = y - x
+        for k, alpha in enumerate(alphas):
+            if alpha < 0.5:
+                torch.add(x, difference * alpha, out=o[k])
+            else:
+                torch.sub(y, difference * (1 - alpha), out=o[k])
+        if rectified:
+            o.relu_()
 
 
 def check_lerp(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from lthbench.ops.interpolation import count_errors, lerp_stacked
+from lthbench.ops.fusion import Fused, fuse
+from lthbench.ops.interpolation import count_errors, lerp_relu, lerp_stacked
 
 State = Mapping[str, Tensor]
 Batch = tuple[Tensor, Tensor]
@@ -32,6 +35,7 @@ def evaluate_line(
     *,
     statistics: Literal["interpolate", "recompute"] = "interpolate",
     statistics_batches: Iterable[Batch] | None = None,
+    method: Literal["auto", "fused", "stacked", "each"] = "auto",
     stacked_bytes: int = 2 << 30,
 ) -> LineResult:
     """Evaluate the networks a + alpha (b - a) for all alphas in one pass over the batches.
@@ -47,6 +51,10 @@ def evaluate_line(
             "recompute" estimates them for each network as the mean over `statistics_batches` of what each batch
             gives in training mode (torch.optim.swa_utils.update_bn does the same).
         statistics_batches: batches for "recompute", gone through once, in their order.
+        method: "fused" evaluates the networks one after another on a graph with normalisation folded and
+            activations fused; "stacked" all at once by torch.vmap; "each" the model as it is with each network's
+            weights. "auto" takes "stacked" for small networks on CUDA, else "fused", and "each" for what
+            cannot be fused.
         stacked_bytes: networks that together need more memory than this are formed anew for every batch.
 
     Returns:
@@ -64,15 +72,17 @@ def evaluate_line(
     num_images = 0
     with _evaluation_mode(model):
         line = _Line(state_a, state_b, points, stacked_bytes)
+        fused = fuse(model)
         if statistics_batches is not None:
-            line.recompute_statistics(model, statistics_batches)
+            line.recompute_statistics(model, fused, statistics_batches)
+        forward = _forward(model, line, fused, method)
         for (
             images,
             labels,
         ) in batches:  # not under inference_mode: what the iterable keeps may be trained on later
             with torch.inference_mode():
                 for x, y in zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True):
-                    counts = count_errors(_logits(model, line, x.to(line.device)), y.to(line.device))
+                    counts = count_errors(forward(x.to(line.device)), y.to(line.device))
                     loss_sum += counts.loss_sum.cpu()
                     num_errors += counts.num_errors.cpu()
             num_images += len(labels)
@@ -81,6 +91,7 @@ def evaluate_line(
     return LineResult(loss_sum / num_images, num_errors.double() / num_images, num_images)
 
 
+_FILLS_A_GPU = 16 << 20  # bytes of weights from which one network is taken to fill a device
 _CHUNK = 250  # images evaluated at a time: activations of the project's networks then stay in the cache
 
 
@@ -127,8 +138,8 @@ class _Line:
         self.alphas = points.to(self.device, torch.float32)
         self.constant = {name: t.detach() for name, t in state_a.items() if name not in set(self.names)}
         self.recomputed: dict[str, Tensor] = {}  # name -> [K, *shape], in place of what is interpolated
-        bytes_each = sum(t.numel() * t.element_size() for t in self.a)
-        self.fits = self.num_points * bytes_each <= stacked_bytes
+        self.bytes_each = sum(t.numel() * t.element_size() for t in self.a)
+        self.fits = self.num_points * self.bytes_each <= stacked_bytes
         count = self.num_points if self.fits else 1
         self.buffers = [t.new_empty((count, *t.shape)) for t in self.a]
         if self.fits:
@@ -142,8 +153,14 @@ class _Line:
         state = {name: t[row] for name, t in zip(self.names, self.buffers, strict=True)}
         return {**self.constant, **state, **{name: t[k] for name, t in self.recomputed.items()}}
 
-    def recompute_statistics(self, model: nn.Module, batches: Iterable[Batch]) -> None:
+    def stacks(self) -> dict[str, Tensor]:
+        """All networks by name, [K, *shape] each; only where they fit in memory."""
+        return {**dict(zip(self.names, self.buffers, strict=True)), **self.recomputed}
+
+    def recompute_statistics(self, model: nn.Module, fused: Fused | None, batches: Iterable[Batch]) -> None:
         """Estimate every normalisation layer's statistics as the mean over the batches, in their order."""
+        channels_last = fused is not None and self.device.type == "cpu"
+        model = fused.trainable if fused is not None else model
         layers = {name: m for name, m in model.named_modules() if _keeps_statistics(m)}
         for name, layer in layers.items():
             for buffer, start in (("running_mean", 0), ("running_var", 1), ("num_batches_tracked", 0)):
@@ -161,8 +178,10 @@ class _Line:
                 seen = True
                 with torch.inference_mode():
                     x = images.to(self.device)
+                    if channels_last and x.dim() == 4:
+                        x = x.contiguous(memory_format=torch.channels_last)
                     for k in range(self.num_points):
-                        torch.func.functional_call(model, self.network(k), (x,))
+                        functional_call(model, self.network(k), (x,))
         finally:
             for layer, momentum in momenta.items():
                 layer.momentum = momentum
@@ -171,10 +190,68 @@ class _Line:
             raise ValueError("statistics_batches holds no batch; give at least one")
 
 
-def _logits(model: nn.Module, line: _Line, images: Tensor) -> Tensor:
-    """Logits [K, B, C] of all networks on one batch."""
-    networks = range(line.num_points)
-    return torch.stack([torch.func.functional_call(model, line.network(k), (images,)) for k in networks])
+def _forward(model: nn.Module, line: _Line, fused: Fused | None, method: str) -> Callable[[Tensor], Tensor]:
+    """The evaluation of one batch [B, ...] by all networks, to logits [K, B, C]."""
+    if method == "auto":
+        small = line.fits and line.bytes_each <= _FILLS_A_GPU
+        method = "stacked" if line.device.type == "cuda" and small else "fused" if fused else "each"
+    if method == "fused":
+        if fused is None:
+            raise ValueError("method is 'fused', but the model cannot be traced and fused; use 'auto'")
+        return _FusedForward(line, fused)
+    if method == "stacked":
+        if not line.fits:
+            raise ValueError("method is 'stacked', but the networks need more than stacked_bytes; use 'auto'")
+        return lambda x: torch.vmap(lambda s: functional_call(model, {**line.constant, **s}, (x,)))(
+            line.stacks()
+        )
+    if method == "each":
+        networks = range(line.num_points)
+        return lambda x: torch.stack([functional_call(model, line.network(k), (x,)) for k in networks])
+    raise ValueError(f"method is {method!r}, expected 'auto', 'fused', 'stacked' or 'each'")
+
+
+class _FusedForward:
+    """All networks of a line on one fused graph."""
+
+    def __init__(self, line: _Line, fused: Fused) -> None:
+        self.line = line
+        self.fused = fused
+        with torch.inference_mode():
+            stacks = fused.stack(line.stacks()) if line.fits else []
+        self.rows = [[t[k] for t in stacks] for k in range(line.num_points)] if line.fits else None
+        a, b = (dict(zip(line.names, end, strict=True)) for end in (line.a, line.b))
+        self.ends = [
+            [(end[f"{linear.name}.weight"], end.get(f"{linear.name}.bias")) for end in (a, b)]
+            for linear in fused.linears
+        ]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if images.dim() == 4 and images.device.type == "cpu":
+            images = images.contiguous(memory_format=torch.channels_last)
+        shared = self.fused.prefix(images)
+        split = len(shared) - len(self.ends)
+        hidden = [
+            tuple(F.linear(x, weight, bias) for weight, bias in ends)
+            for x, ends in zip(shared[split:], self.ends, strict=True)
+        ]
+        buffers = [a.new_empty(1, *a.shape) for a, _ in hidden]
+        logits = []
+        for k in range(self.line.num_points):
+            alpha = self.line.alphas[k : k + 1]
+            for (a, b), buffer, linear in zip(hidden, buffers, self.fused.linears, strict=True):
+                if linear.rectified:
+                    lerp_relu(a, b, alpha, buffer)
+                else:
+                    lerp_stacked([a], [b], alpha, [buffer])
+            logits.append(self.fused.body(*shared[:split], *(t[0] for t in buffers), *self._weights(k)))
+        return torch.stack(logits)
+
+    def _weights(self, k: int) -> list[Tensor]:
+        if self.rows is not None:
+            return self.rows[k]
+        network = {name: t[None] for name, t in self.line.network(k).items()}
+        return [t[0] for t in self.fused.stack(network)]
 
 
 def _keeps_statistics(module: nn.Module) -> bool:

@@ -60,9 +60,7 @@ def prune_lowest(
 def check_arguments(scores: Sequence[Tensor], masks: Sequence[Tensor], num_pruned: int) -> None:
     """Validate the arguments of `prune_lowest`; each message names the argument at fault."""
     if len(scores) != len(masks):
-        raise ValueError(
-            f"scores has {len(scores)} tensors but masks has {len(masks)}; give one mask a tensor"
-        )
+        raise ValueError(f"scores has {len(scores)} tensors but masks has {len(masks)}; give one mask a tensor")
     for i, (score, mask) in enumerate(zip(scores, masks, strict=True)):
         if score.shape != mask.shape:
             raise ValueError(f"scores[{i}] has shape {tuple(score.shape)}, masks[{i}] {tuple(mask.shape)}")

@@ -72,9 +72,7 @@ class _Masked(torch.optim.Optimizer):
         grads = [p.grad for p in params]
         anchored = [i for i, p in enumerate(params) if p in self.anchors] if group["pull"] else []
         if anchored:
-            pulls = torch._foreach_sub(
-                [params[i] for i in anchored], [self.anchors[params[i]] for i in anchored]
-            )
+            pulls = torch._foreach_sub([params[i] for i in anchored], [self.anchors[params[i]] for i in anchored])
             pulled = torch._foreach_add([grads[i] for i in anchored], pulls, alpha=group["pull"])
             for i, g in zip(anchored, pulled, strict=True):
                 grads[i] = g

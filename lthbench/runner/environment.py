@@ -9,6 +9,7 @@ import torch
 import torchvision
 
 import lthbench
+from lthbench.ops._library import kernels_available
 
 
 def environment(device: torch.device) -> dict[str, str | int | bool]:
@@ -21,7 +22,7 @@ def environment(device: torch.device) -> dict[str, str | int | bool]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "kernels": False,
+        "kernels": kernels_available(device),
     }
 
 

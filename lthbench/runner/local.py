@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 import json
 import multiprocessing
@@ -55,9 +56,7 @@ class _Queue:
             for task in plan.tasks[key].inputs:
                 if task.key in self.missing:
                     self.users.setdefault(task.key, []).append(key)
-        self._ready = [
-            (-plan.depth[key], order, key) for order, key in enumerate(missing) if not self.waiting[key]
-        ]
+        self._ready = [(-plan.depth[key], order, key) for order, key in enumerate(missing) if not self.waiting[key]]
         heapq.heapify(self._ready)
         self._order = len(missing)
 
@@ -101,13 +100,9 @@ def _run_here(plan: Plan, settings: Settings, queue: _Queue, watcher: Watcher, o
     worker = Worker(settings)
     while (key := queue.pop()) is not None:
         watcher.started(key, 0)
+        report = functools.partial(watcher.progressed, key, 0)
         try:
-            result = worker.run(
-                key,
-                plan.tasks[key].canonical,
-                plan.kept(key),
-                lambda d, t, k=key: watcher.progressed(k, 0, d, t),
-            )
+            result = worker.run(key, plan.tasks[key].canonical, plan.kept(key), report)
         except Exception:
             _note_failure(Store(settings.store), key, traceback.format_exc(), outcome)
             watcher.failed(key, 0, outcome.failed[key])
@@ -174,9 +169,7 @@ class _WorkerProcess:
         self.key: str | None = None
         self.connection, theirs = context.Pipe()
         options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
-        self.process: BaseProcess = context.Process(
-            target=_serve, args=(theirs, json.dumps(options)), daemon=True
-        )
+        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, json.dumps(options)), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -192,9 +185,7 @@ class _WorkerProcess:
             self.process.join()
             code = self.process.exitcode
             how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
-            hint = (
-                "; the machine may be out of memory: try fewer --workers" if code == -signal.SIGKILL else ""
-            )
+            hint = "; the machine may be out of memory: try fewer --workers" if code == -signal.SIGKILL else ""
             return {"kind": "failure", "error": f"the worker process ended {how}{hint}"}
         return message
 

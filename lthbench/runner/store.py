@@ -52,9 +52,7 @@ class Store:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise StoreError(
-                f"{path}: is no result ({error}); delete the folder to run the task again"
-            ) from error
+            raise StoreError(f"{path}: is no result ({error}); delete the folder to run the task again") from error
         return result
 
     def failure(self, key: str) -> str | None:
@@ -75,13 +73,9 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             if not marker.exists():
                 if any(self.root.iterdir()):
-                    raise StoreError(
-                        f"{self.root}: is not empty and no store; give an empty or new folder by --store"
-                    )
+                    raise StoreError(f"{self.root}: is not empty and no store; give an empty or new folder by --store")
                 marker.write_text(LAYOUT + "\n")
             if marker.read_text().strip() != LAYOUT:
                 raise StoreError(f"{self.root}: has another layout than this program's; give another --store")
         except OSError as error:
-            raise StoreError(
-                f"{self.root}: cannot be used as store: {error.strerror}; give another --store"
-            ) from error
+            raise StoreError(f"{self.root}: cannot be used as store: {error.strerror}; give another --store") from error

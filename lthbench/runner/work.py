@@ -29,9 +29,7 @@ class Worker:
         self.device = torch.device(settings.device)
         make_deterministic(settings.threads)
 
-    def run(
-        self, key: str, spec: str, keep: frozenset[int], report: Callable[[int, int], None]
-    ) -> dict[str, Any]:
+    def run(self, key: str, spec: str, keep: frozenset[int], report: Callable[[int, int], None]) -> dict[str, Any]:
         """Run the task of a canonical specification unless it is done, and return its result.
 
         Another process at the same task is waited for; its result is then taken.

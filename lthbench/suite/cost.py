@@ -13,7 +13,7 @@ from lthbench.data.spec import DATASETS
 from lthbench.models.build import build, prunable
 from lthbench.models.spec import ModelSpec
 from lthbench.suite.plan import Plan
-from lthbench.tasks.spec import InterpolateSpec, MaskSpec, TrainSpec
+from lthbench.tasks.spec import MaskSpec, TrainSpec
 
 
 class _Store(Protocol):
@@ -74,7 +74,7 @@ def plan_cost(plan: Plan, store: _Store) -> list[Cost]:
         spec, cell = task.spec, plan.cells[key]
         model = _model_cost(cell.model, cell.data.name)
         if isinstance(spec, TrainSpec):
-            disk = model.parameter_bytes * (1 + len(plan.kept(key)))
+            disk = float(model.parameter_bytes * (1 + len(plan.kept(key))))
         else:
             disk = model.prunable_weights / 8 if isinstance(spec, MaskSpec) else 0
         done = store.is_done(key, plan.kept(key))

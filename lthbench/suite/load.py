@@ -74,15 +74,11 @@ def load_suite(path: Path) -> Suite:
 
 def _experiment(label: str, options: Any, node: Located) -> Experiment:
     if not isinstance(options, dict):
-        raise SuiteError(
-            f"{node.place}: {label}: expected a mapping of the experiment's settings, found {options!r}"
-        )
+        raise SuiteError(f"{node.place}: {label}: expected a mapping of the experiment's settings, found {options!r}")
     options = dict(options)
     kind = options.pop("kind", label)
     if kind not in EXPERIMENTS:
-        raise SuiteError(
-            f"{node.place}: {label}: no experiment is called '{kind}'{_nearest(str(kind), EXPERIMENTS)}"
-        )
+        raise SuiteError(f"{node.place}: {label}: no experiment is called '{kind}'{_nearest(str(kind), EXPERIMENTS)}")
     return EXPERIMENTS[kind].model_validate(options)
 
 
@@ -183,13 +179,20 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"
 
 
-def _explain(
-    error: ValidationError, tree: Located, prefix: tuple[str, ...], model: type[BaseModel]
-) -> list[str]:
+def _explain(error: ValidationError, tree: Located, prefix: tuple[str, ...], model: type[BaseModel]) -> list[str]:
     """One line per fault of a validation: place, key, what was expected, and the nearest valid name."""
-    lines = []
-    for fault in error.errors(include_url=False):
+    lines: dict[tuple[str, str | int, str], str] = {}
+    faults = error.errors(include_url=False)
+    misspelt = {
+        (fault["loc"][:-1], near)
+        for fault in faults
+        if fault["type"] == "extra_forbidden"
+        for near in difflib.get_close_matches(str(fault["loc"][-1]), _fields_at(model, fault["loc"][:-1]), n=1)
+    }
+    for fault in faults:
         where = fault["loc"]
+        if fault["type"] == "missing" and (where[:-1], where[-1]) in misspelt:
+            continue
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = "unknown key" + _nearest(str(where[-1]), _fields_at(model, where[:-1]))
@@ -199,8 +202,10 @@ def _explain(
             message += f", found {fault['input']!r}"
         # Pydantic puts the tag of a union into the place; the file has no such level.
         keys = [str(part) for part in (*prefix, *where) if part not in ("sgd", "adamw")]
-        lines.append(f"{tree.at(where).place}: {'.'.join(keys)}: {message}")
-    return lines
+        # What arms share is validated in each of them: its fault is told once.
+        place = tree.at(where).place
+        lines.setdefault((place, where[-1] if where else "", message), f"{place}: {'.'.join(keys)}: {message}")
+    return list(lines.values())
 
 
 def _beside(node: Located) -> str:

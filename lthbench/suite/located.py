@@ -45,7 +45,7 @@ class Located:
         if found is None:
             return Located(default, self.file, self.line)
         if not isinstance(found.value, type(default)):
-            kind = {dict: "a mapping", list: "a list"}[type(default)]
+            kind = "a mapping" if isinstance(default, dict) else "a list"
             raise SuiteError(f"{found.place}: {key}: expected {kind}, found {found.plain()!r}")
         return found
 
@@ -53,9 +53,9 @@ class Located:
         """The deepest value along a path; parts that lead nowhere are passed over."""
         node = self
         for part in path:
-            if isinstance(node.value, dict) and part in node.value:
-                node = node.value[part]
-            elif isinstance(node.value, list) and isinstance(part, int) and part < len(node.value):
+            if isinstance(node.value, dict):
+                node = node.value.get(part, node)
+            elif isinstance(node.value, list) and isinstance(part, int):
                 node = node.value[part]
         return node
 
@@ -76,7 +76,7 @@ class Located:
         result = dict(self.value)
         for key, child in over.value.items():
             result[key] = result[key].merged(child) if key in result else child
-        return Located(result, over.file, over.line)
+        return Located(result, self.file, self.line)
 
 
 def read_yaml(path: Path) -> Located:
@@ -98,7 +98,7 @@ def read_yaml(path: Path) -> Located:
         for event in yaml.parse(text, yaml.SafeLoader):
             anchor = getattr(event, "anchor", None)
             if anchor is not None:
-                line = event.start_mark.line + 1
+                line = _line(event.start_mark)
                 raise SuiteError(
                     f"{path}:{line}: anchor or alias '{anchor}': not allowed in suites; use extends or include"
                 )
@@ -107,7 +107,7 @@ def read_yaml(path: Path) -> Located:
             raise SuiteError(f"{path}: the file is empty; a suite has title, replicates and pairs")
         return _locate(node, path)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        line = _line(error.problem_mark)
         raise SuiteError(f"{path}:{line}: not valid YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise SuiteError(f"{path}: not valid YAML: {error}") from error
@@ -115,14 +115,18 @@ def read_yaml(path: Path) -> Located:
         raise SuiteError(f"{path}: nested too deeply") from error
 
 
+def _line(mark: Any) -> int:
+    return int(mark.line) + 1 if mark is not None else 1
+
+
 def _locate(node: yaml.Node, path: Path) -> Located:
-    line = node.start_mark.line + 1
+    line = _line(node.start_mark)
     if node.tag not in _PLAIN:
         raise SuiteError(f"{path}:{line}: tag {node.tag}: not allowed; suites hold plain values only")
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Located] = {}
         for key_node, value_node in node.value:
-            key_line = key_node.start_mark.line + 1
+            key_line = _line(key_node.start_mark)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise SuiteError(f"{path}:{key_line}: a key must be a plain word")
             if key_node.value in mapping:

@@ -60,7 +60,8 @@ class Plan:
                 depth[task.key] = max(depth[task.key], depth[key])
         return dict(depth)
 
-    def _add(self, task: Task, experiment: str, cell: Cell) -> None:
+    def add(self, task: Task, experiment: str, cell: Cell) -> None:
+        """Add a task and all that it needs, for an experiment of a cell."""
         pending = [(task, False)]
         while pending:
             task, inputs_done = pending.pop()
@@ -86,22 +87,18 @@ def make_plan(suite: Suite, only: tuple[str, ...] = ()) -> Plan:
     """
     known = {label for pair in suite.pairs.values() for label in pair.experiments}
     if unknown := sorted(set(only) - known):
-        raise SuiteError(
-            f"no experiment of the suite is called '{unknown[0]}'; known: {', '.join(sorted(known))}"
-        )
+        raise SuiteError(f"no experiment of the suite is called '{unknown[0]}'; known: {', '.join(sorted(known))}")
     plan = Plan(suite)
     for cell, label, reading in _readings(suite, only):
         plan.readings.append(PlacedReading(cell, label, reading))
-        plan._add(reading.task, label, cell)
+        plan.add(reading.task, label, cell)
     return plan
 
 
 def _readings(suite: Suite, only: tuple[str, ...]) -> Iterator[tuple[Cell, str, Reading]]:
     for cell in suite.cells():
         for label, experiment in suite.pairs[cell.pair].experiments.items():
-            if (only and label not in only) or (
-                experiment.arms is not None and cell.arm not in experiment.arms
-            ):
+            if (only and label not in only) or (experiment.arms is not None and cell.arm not in experiment.arms):
                 continue
             try:
                 for reading in experiment.readings(cell):

@@ -15,6 +15,8 @@ from lthbench.tasks.layout import MASK, RESULT, weights_file
 from lthbench.tasks.network import Layout
 from lthbench.tasks.spec import Weights
 
+_CPU = torch.device("cpu")
+
 
 class Refused(Exception):
     """The task can never have a result, as when the network it would prune diverged; the message says why."""
@@ -36,7 +38,7 @@ class Context:
     folder: Path
     folder_of: Callable[[str], Path]
     keep: frozenset[int] = frozenset()
-    device: torch.device = torch.device("cpu")
+    device: torch.device = _CPU
     data: Path | None = None
     report: Callable[[int, int], None] = lambda done, total: None
     checkpoint_every: float = 60.0

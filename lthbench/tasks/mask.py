@@ -38,10 +38,7 @@ def make_mask(spec: MaskSpec, context: Context) -> dict[str, Any]:
         assert spec.network is not None
         weights, layout = context.network(spec.network)
         prior = context.mask(spec.prior) if spec.prior else {}
-        mask = {
-            name: prior.get(name, torch.ones_like(weights[name], dtype=torch.bool))
-            for name in layout.prunable
-        }
+        mask = {name: prior.get(name, torch.ones_like(weights[name], dtype=torch.bool)) for name in layout.prunable}
         for names, rate in pruning_groups(spec.pruning, layout):
             keep = num_survivors(sum(mask[n].numel() for n in names), rate, spec.level)
             alive = sum(int(mask[n].sum()) for n in names)
@@ -52,9 +49,7 @@ def make_mask(spec: MaskSpec, context: Context) -> dict[str, Any]:
     write_mask(context.folder / MASK, mask)
     return {
         "status": "ok",
-        "metrics": {
-            "density": sum(int(m.sum()) for m in mask.values()) / sum(m.numel() for m in mask.values())
-        },
+        "metrics": {"density": sum(int(m.sum()) for m in mask.values()) / sum(m.numel() for m in mask.values())},
         "layer_density": {name: int(m.sum()) / m.numel() for name, m in mask.items()},
         "thresholds": thresholds,
         "num_nan": num_nan,
@@ -73,9 +68,7 @@ def pruning_groups(pruning: Pruning, layout: Layout) -> list[tuple[list[str], fl
         pattern = {"head": f"{layout.head}.*", "stem": layout.stem}.get(entry, entry)
         names = [n for n in layout.prunable if fnmatchcase(n, pattern)]
         if not names:
-            raise ValueError(
-                f"pruning names '{entry}', which matches none of the layers {', '.join(layout.prunable)}"
-            )
+            raise ValueError(f"pruning names '{entry}', which matches none of the layers {', '.join(layout.prunable)}")
         return names
 
     excluded = {name for entry in pruning.exclude for name in matches(entry)}

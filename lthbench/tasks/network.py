@@ -25,9 +25,7 @@ def make_network(spec: ModelSpec, images: ImageSet, num_classes: int) -> nn.Modu
 def set_initial_weights(model: nn.Module, spec: ModelSpec, seed: int, init: int = 0) -> None:
     """Initialise: every parameter from its own stream (seed, init or head, init, name)."""
     output = head(model) + "."
-    initialise(
-        model, spec, lambda name: stream(seed, "head" if name.startswith(output) else "init", init, name)
-    )
+    initialise(model, spec, lambda name: stream(seed, "head" if name.startswith(output) else "init", init, name))
 
 
 @dataclass(frozen=True)

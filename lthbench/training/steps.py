@@ -36,9 +36,7 @@ class Steps:
         return epochs + (f"{self.iterations}it" if self.iterations or not epochs else "")
 
     @classmethod
-    def __get_pydantic_core_schema__(
-        cls, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         def validate(value: Any) -> Steps:
             if isinstance(value, Steps):
                 return value

@@ -103,9 +103,7 @@ def test_the_bits_of_a_batch_do_not_depend_on_the_number_of_threads() -> None:
     batches = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        batches.append(
-            image_set.batch(torch.arange(40), Augment(crop=4, flip=True), np.random.default_rng(0))
-        )
+        batches.append(image_set.batch(torch.arange(40), Augment(crop=4, flip=True), np.random.default_rng(0)))
     torch.set_num_threads(before)
     assert torch.equal(*batches)
 

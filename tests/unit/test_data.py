@@ -84,9 +84,7 @@ def test_a_changed_pixel_of_the_embedded_images_is_noticed(tmp_path: Path) -> No
         sheets.read_split("test", folder)
 
 
-@pytest.mark.parametrize(
-    "damage", ["missing sheet", "truncated sheet", "no manifest", "empty manifest", "labels"]
-)
+@pytest.mark.parametrize("damage", ["missing sheet", "truncated sheet", "no manifest", "empty manifest", "labels"])
 def test_a_damaged_embedded_folder_is_named(tmp_path: Path, damage: str) -> None:
     folder = copy_of_embedded(tmp_path)
     sheet, manifest = folder / "test-0.webp", folder / "manifest.json"
@@ -134,8 +132,7 @@ def test_validation_and_test_images_are_not_in_train() -> None:
 def test_a_smaller_number_of_train_images_is_part_of_a_larger_one_and_balanced() -> None:
     labels = np.repeat(np.arange(10), 1000)
     few, many = (
-        load.split_train(labels, DataSpec(name="fashion-mnist-10k", validation=100, num_train=n))[0]
-        for n in (50, 500)
+        load.split_train(labels, DataSpec(name="fashion-mnist-10k", validation=100, num_train=n))[0] for n in (50, 500)
     )
     assert set(few) < set(many)
     assert np.bincount(labels[few]).tolist() == [5] * 10
@@ -143,9 +140,7 @@ def test_a_smaller_number_of_train_images_is_part_of_a_larger_one_and_balanced()
 
 def test_the_division_is_the_same_for_all_time() -> None:
     labels = np.repeat(np.arange(10), 1000)
-    train, held_out = load.split_train(
-        labels, DataSpec(name="fashion-mnist-10k", validation=20, num_train=20)
-    )
+    train, held_out = load.split_train(labels, DataSpec(name="fashion-mnist-10k", validation=20, num_train=20))
     assert held_out.tolist() == PINNED_VALIDATION
     assert train.tolist() == PINNED_TRAIN
 
@@ -276,9 +271,7 @@ def test_idx_files_load_and_the_second_load_returns_the_same_tensors(
     assert load.load(DataSpec(name="mnist", validation=2)).train.pixels is first.train.pixels
 
 
-def test_every_damage_to_an_idx_file_is_named_with_its_cure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_damage_to_an_idx_file_is_named_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = idx_set(tmp_path, monkeypatch)
     file = folder / "train-images-idx3-ubyte"
     raw = file.read_bytes()
@@ -314,9 +307,7 @@ class Python2Pickle:
         dtype = b"cnumpy\ndtype\n" + cls.string("u1") + b"K\x00K\x01\x87R"
         state = b"(K\x03" + cls.string("|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
         content = b"T" + struct.pack("<i", a.nbytes) + a.tobytes()
-        made = (
-            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + cls.string("b") + b"\x87R"
-        )
+        made = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + cls.string("b") + b"\x87R"
         return made + b"(K\x01" + shape + dtype + state + b"\x89" + content + b"tb"
 
     @classmethod
@@ -395,9 +386,7 @@ def cifar_set(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_every_damage_to_a_cifar_file_is_named_with_its_cure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_damage_to_a_cifar_file_is_named_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = cifar_set(tmp_path, monkeypatch) / "train"
     assert len(load.load(DataSpec(name="cifar100"), tmp_path).train) == 100
     load._load.cache_clear()
@@ -442,9 +431,7 @@ def test_list_names_every_data_set_and_which_is_there(tmp_path: Path) -> None:
     assert listed["cifar10"].path == str(tmp_path / "cifar-10-batches-py")
 
 
-def test_check_reports_what_is_wrong_and_what_is_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_reports_what_is_wrong_and_what_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cifar_set(tmp_path, monkeypatch)
     (idx_set(tmp_path, monkeypatch) / "t10k-labels-idx1-ubyte").unlink()
     status = {s.name: s for s in check_data(tmp_path)}
@@ -455,9 +442,7 @@ def test_check_reports_what_is_wrong_and_what_is_right(
     assert check_data(tmp_path, ["cifar10"])[0].problem
 
 
-def test_download_fetches_with_torchvision_and_checks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_download_fetches_with_torchvision_and_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision import datasets
 
     calls: list[tuple[object, ...]] = []

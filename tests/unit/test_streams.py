@@ -2,9 +2,7 @@ from lthbench.training.streams import stream
 
 
 def test_a_stream_gives_the_same_numbers_every_time() -> None:
-    assert (
-        stream(3, "order", 1, 7).permutation(9).tolist() == stream(3, "order", 1, 7).permutation(9).tolist()
-    )
+    assert stream(3, "order", 1, 7).permutation(9).tolist() == stream(3, "order", 1, 7).permutation(9).tolist()
 
 
 def test_streams_that_differ_in_one_part_of_their_name_differ() -> None:

@@ -127,11 +127,11 @@ void release_barrier() {
     if (f.state == State::kAtBarrier && first.state == State::kAtBarrier && f.where.line() == first.where.line() &&
         f.where.file_name() == first.where.file_name())
       continue;
-    std::fprintf(stderr, "host executor: divergent barrier or collective in block (%u, %u, %u):\n", blockIdx.x,
-                 blockIdx.y, blockIdx.z);
+    std::fprintf(stderr, "host executor: divergent barrier or collective in block %u:", blockIdx.x);
     for (const Fibre* g : {&first, &f})
-      std::fprintf(stderr, "  thread %u %s, %s:%u, mask %08x\n", g->index, name(g->state), g->where.file_name(),
-                   unsigned(g->where.line()), g->mask);
+      std::fprintf(stderr, " thread %u %s%s%s:%u;", g->index, name(g->state), g->state == State::kDone ? ", last seen " : " ",
+                   g->where.file_name(), unsigned(g->where.line()));
+    std::fputc('\n', stderr);
     std::_Exit(3);
   }
   int count = 0;

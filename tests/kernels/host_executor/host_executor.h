@@ -23,8 +23,9 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __grid_constant__
-#define LTH_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  lth_host::launch(grid, block, [&](auto... arguments) { kernel(arguments...); } __VA_OPT__(, ) __VA_ARGS__)
+#define LTH_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                   \
+  ((void)(stream), lth_host::launch(grid, block, [&](auto... arguments) { kernel(arguments...); } \
+                                    __VA_OPT__(, ) __VA_ARGS__))
 #define threadIdx (lth_host::current_thread())
 
 struct dim3 {
