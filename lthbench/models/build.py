@@ -77,9 +77,7 @@ def initialise(model: nn.Module, spec: ModelSpec, rng_for: Callable[[str], np.ra
                 _assign(parameter, _draw(init, parameter.shape, rng_for(name)))
             elif isinstance(module, nn.BatchNorm2d) and kind == "weight" and spec.batchnorm_weight == "uniform":
                 _assign(parameter, rng_for(name).random(parameter.shape))
-            elif isinstance(module, nn.BatchNorm2d) and kind == "weight":
-                parameter.fill_(1.0)
-            elif isinstance(module, nn.LayerNorm) and kind == "weight":
+            elif isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)) and kind == "weight":
                 parameter.fill_(1.0)
             elif kind == "bias":
                 parameter.zero_()
