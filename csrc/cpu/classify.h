@@ -154,26 +154,36 @@ struct Avx512Lane {
                                                const Bracket& bracket, uint32_t*& kept) {
     const __m512i low = _mm512_set1_epi32(static_cast<int>(bracket.low));
     const __m512i high = _mm512_set1_epi32(static_cast<int>(bracket.high));
-    Classes c{};
+    const __m512i width = _mm512_sub_epi32(high, low);
     const __m512i nan = _mm512_set1_epi32(static_cast<int>(nan_key(kMagnitude)));
+    Classes c{};
+    __m512i largest = _mm512_setzero_si512();
     for (int j = 0; j < 64; j += 16) {
       const __m512i key = keys(scores, i + j);
       const __mmask16 survivors = static_cast<__mmask16>(mask >> j);
-      c.nan |= static_cast<uint64_t>(_mm512_mask_cmpeq_epu32_mask(survivors, key, nan)) << j;
-      c.below |= static_cast<uint64_t>(_mm512_mask_cmplt_epu32_mask(survivors, key, low)) << j;
+      largest = _mm512_max_epu32(largest, key);
+      c.below |= static_cast<uint64_t>(_mm512_cmplt_epu32_mask(key, low)) << j;
       __mmask16 between;
       if (kHeavy) {
         between = _mm512_mask_cmplt_epu32_mask(_mm512_mask_cmpgt_epu32_mask(survivors, key, low), key, high);
-        c.at_low |= static_cast<uint64_t>(_mm512_mask_cmpeq_epu32_mask(survivors, key, low)) << j;
-        c.at_high |= static_cast<uint64_t>(_mm512_mask_cmpeq_epu32_mask(survivors, key, high)) << j;
+        c.at_low |= static_cast<uint64_t>(_mm512_cmpeq_epu32_mask(key, low)) << j;
+        c.at_high |= static_cast<uint64_t>(_mm512_cmpeq_epu32_mask(key, high)) << j;
       } else {
-        between = _mm512_mask_cmple_epu32_mask(_mm512_mask_cmpge_epu32_mask(survivors, key, low), key, high);
+        between = _mm512_mask_cmple_epu32_mask(survivors, _mm512_sub_epi32(key, low), width);
       }
       c.between |= static_cast<uint64_t>(between) << j;
       _mm512_storeu_si512(kept, _mm512_maskz_compress_epi32(between, key));
       kept += __builtin_popcount(between);
     }
-    c.at_high &= ~c.at_low;
+    c.below &= mask;
+    c.at_low &= mask;
+    c.at_high &= mask & ~c.at_low;
+    if (_mm512_cmpeq_epu32_mask(largest, nan) != 0) {
+      for (int j = 0; j < 64; j += 16) {
+        c.nan |= static_cast<uint64_t>(_mm512_cmpeq_epu32_mask(keys(scores, i + j), nan)) << j;
+      }
+      c.nan &= mask;
+    }
     return c;
   }
 };

@@ -22,8 +22,9 @@ namespace {
 
 constexpr int64_t kChunkWeights = 16384;
 constexpr int64_t kChunkWords = kChunkWeights / 64;
-constexpr int64_t kSample = 8192;      // survivors sampled in a group
-constexpr double kFirstWidth = 3.5;    // half width of the first bracket, in standard deviations of the rank
+constexpr int64_t kSampleStride = 256;  // one survivor in so many is sampled, within these numbers of them
+constexpr int64_t kMinSample = 1024, kMaxSample = 8192;
+constexpr double kFirstWidth = 3.0;    // half width of the first bracket, in standard deviations of the rank
 constexpr int64_t kHeavyShare = 128;   // an end shared by 1/128 of the sample is heavy
 constexpr int64_t kGrain = 4;          // chunks a thread
 
@@ -207,7 +208,42 @@ struct Patch {
   const uint64_t *between, *at_low, *at_high;  // [kChunkWords]; the latter two nullptr for narrow brackets
 };
 
+struct Split {
+  uint64_t less, equal;  // which of the candidates
+};
+
+// Compares the keys of a word's candidates with the threshold and steps over them.
+struct BaseComparison {
+  static LTH_INLINE Split split(const uint32_t*& key, uint64_t candidates, uint32_t threshold) {
+    Split s{};
+    for (uint64_t rest = candidates; rest != 0; rest &= rest - 1, ++key) {
+      const uint64_t bit = rest & (0 - rest);
+      s.less |= *key < threshold ? bit : 0;
+      s.equal |= *key == threshold ? bit : 0;
+    }
+    return s;
+  }
+};
+
+#if LTH_X86
+struct Avx512Comparison {
+  LTH_TARGET_V4 static inline Split split(const uint32_t*& key, uint64_t candidates, uint32_t threshold) {
+    const __m512i wanted = _mm512_set1_epi32(static_cast<int>(threshold));
+    const int count = __builtin_popcountll(candidates);
+    Split s{};
+    for (int k = 0; k < count; k += 16) {  // reads past the list's end stay in its slack; pdep drops those bits
+      const __m512i keys = _mm512_loadu_si512(key + k);
+      s.less |= static_cast<uint64_t>(_mm512_cmplt_epu32_mask(keys, wanted)) << k;
+      s.equal |= static_cast<uint64_t>(_mm512_cmpeq_epu32_mask(keys, wanted)) << k;
+    }
+    key += count;
+    return {_pdep_u64(s.less, candidates), _pdep_u64(s.equal, candidates)};
+  }
+};
+#endif
+
 // Prunes what comes before the threshold inside the bracket, and the chunk's share of the ties.
+template <class Comparison>
 LTH_INLINE void patch_chunk(const Patch& p) {
   Chunk& c = p.chunk;
   uint32_t* const mask = p.tensor.pruned;
@@ -234,13 +270,8 @@ LTH_INLINE void patch_chunk(const Patch& p) {
       if (p.where == Where::kHigh) {
         pruned |= p.between[w] | take(p.at_high[w]);
       } else {
-        uint64_t equal = 0;
-        for (uint64_t rest = p.between[w]; rest != 0; rest &= rest - 1, ++key) {
-          const uint64_t bit = rest & (0 - rest);
-          pruned |= *key < p.threshold ? bit : 0;
-          equal |= *key == p.threshold ? bit : 0;
-        }
-        pruned |= take(equal);
+        const Split split = Comparison::split(key, p.between[w], p.threshold);
+        pruned |= split.less | take(split.equal);
       }
     }
     const uint64_t left = load64(mask, first_word + 2 * w, words) & ~pruned;
@@ -250,10 +281,64 @@ LTH_INLINE void patch_chunk(const Patch& p) {
   c.kept = kept;
 }
 
-void patch_base(const Patch& p) { patch_chunk(p); }
+// The place of the set bit that `skip` others precede.
+struct BaseSelect {
+  static LTH_INLINE int nth(uint64_t bits, int skip) {
+    for (; skip > 0; --skip) bits &= bits - 1;
+    return __builtin_ctzll(bits);
+  }
+};
+#if LTH_X86
+struct Bmi2Select {
+  LTH_TARGET_V3 static inline int nth(uint64_t bits, int skip) {
+    return __builtin_ctzll(_pdep_u64(1ull << skip, bits));
+  }
+};
+#endif
+
+// Sample j of a group is its survivor of a rank in [j, j + 1) * survivors / samples.
+template <class Select>
+LTH_INLINE void sample_chunk(const ScoreTensor& t, const Chunk& chunk, int64_t survivors, bool magnitude,
+                             std::vector<uint32_t>& sample) {
+  const auto size = static_cast<int64_t>(sample.size());
+  const double step = static_cast<double>(survivors) / static_cast<double>(size);
+  const int64_t last = chunk.before + chunk.survivors;
+  const int64_t words = words32(t.numel);
+  int64_t word = chunk.begin / 32, passed = chunk.before;
+  for (int64_t j = std::max<int64_t>(0, static_cast<int64_t>(static_cast<double>(chunk.before) / step) - 1);
+       j < size; ++j) {
+    const double within = size < survivors ? jitter(static_cast<uint64_t>(j)) : 0.5;
+    const int64_t rank =
+        std::min(survivors - 1, static_cast<int64_t>((static_cast<double>(j) + within) * step));
+    if (rank < chunk.before) continue;
+    if (rank >= last) break;
+    int bits = __builtin_popcountll(load64(t.mask, word, words));
+    while (passed + bits <= rank) {
+      passed += bits;
+      word += 2;
+      bits = __builtin_popcountll(load64(t.mask, word, words));
+    }
+    const int64_t i = word * 32 + Select::nth(load64(t.mask, word, words), static_cast<int>(rank - passed));
+    sample[static_cast<size_t>(j)] = score_key(score_bits(t.scores, t.type, i), magnitude);
+  }
+}
+
+void sample_base(const ScoreTensor& t, const Chunk& c, int64_t survivors, bool magnitude,
+                 std::vector<uint32_t>& sample) {
+  sample_chunk<BaseSelect>(t, c, survivors, magnitude, sample);
+}
+#if LTH_X86
+LTH_TARGET_V3 void sample_v3(const ScoreTensor& t, const Chunk& c, int64_t survivors, bool magnitude,
+                             std::vector<uint32_t>& sample) {
+  sample_chunk<BaseSelect>(t, c, survivors, magnitude, sample);
+}
+#endif
+
+void patch_base(const Patch& p) { patch_chunk<BaseComparison>(p); }
 int64_t count_base(const uint32_t* words, int64_t count) { return count_words(words, count); }
 #if LTH_X86
-LTH_TARGET_V3 void patch_v3(const Patch& p) { patch_chunk(p); }
+LTH_TARGET_V3 void patch_v3(const Patch& p) { patch_chunk<BaseComparison>(p); }
+LTH_TARGET_V4 void patch_v4(const Patch& p) { patch_chunk<Avx512Comparison>(p); }
 LTH_TARGET_V3 int64_t count_v3(const uint32_t* words, int64_t count) { return count_words(words, count); }
 #endif
 
@@ -324,44 +409,25 @@ class Selection {
     return chunks;
   }
 
-  // Takes sample j of a group's `size` from the survivors of rank [j, j + 1) * survivors / size.
   void sample(const std::vector<Group*>& open) {
     for (Group* group : open) {
-      group->sample.resize(group->num_pruned ? static_cast<size_t>(std::min(kSample, group->survivors)) : 0);
+      const int64_t size = std::clamp(group->survivors / kSampleStride, kMinSample, kMaxSample);
+      group->sample.resize(group->num_pruned ? static_cast<size_t>(std::min(size, group->survivors)) : 0);
     }
+    auto* function = sample_base;
+#if LTH_X86
+    if (detected_isa() != Isa::kBase) function = sample_v3;
+#endif
     const std::vector<int64_t> chunks = chunks_of(open);
     auto body = [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const Chunk& chunk = chunks_[chunks[i]];
-        sample_chunk(chunk, group_of(chunk));
+        Group& group = group_of(chunk);
+        if (chunk.survivors > 0) function(tensors_[chunk.tensor], chunk, group.survivors, magnitude_, group.sample);
       }
     };
     parallel_for(static_cast<int64_t>(chunks.size()), kGrain, body);
     for (Group* group : open) set_bracket(*group);
-  }
-
-  void sample_chunk(const Chunk& chunk, Group& group) const {
-    const auto size = static_cast<int64_t>(group.sample.size());
-    if (size == 0 || chunk.survivors == 0) return;
-    const ScoreTensor& t = tensors_[chunk.tensor];
-    const double step = static_cast<double>(group.survivors) / static_cast<double>(size);
-    const int64_t last = chunk.before + chunk.survivors;
-    int64_t j = std::max<int64_t>(0, static_cast<int64_t>(static_cast<double>(chunk.before) / step) - 1);
-    int64_t word = chunk.begin / 32, passed = chunk.before;
-    for (; j < size; ++j) {
-      const int64_t rank = std::min(group.survivors - 1, static_cast<int64_t>((static_cast<double>(j) +
-                                                         (size < group.survivors ? jitter(j) : 0.5)) * step));
-      if (rank < chunk.before) continue;
-      if (rank >= last) break;
-      int bits = __builtin_popcount(t.mask[word]);
-      while (passed + bits <= rank) {
-        passed += bits;
-        bits = __builtin_popcount(t.mask[++word]);
-      }
-      uint32_t rest = t.mask[word];
-      for (int64_t skip = rank - passed; skip > 0; --skip) rest &= rest - 1;
-      group.sample[j] = score_key(score_bits(t.scores, t.type, word * 32 + __builtin_ctz(rest)), magnitude_);
-    }
   }
 
   void set_bracket(Group& group) const {
@@ -463,27 +529,28 @@ class Selection {
     }
     uint32_t bin = 0;
     while (rank >= bins[bin]) rank -= bins[bin++];
-    std::vector<uint32_t> inside;
+    std::vector<std::pair<uint32_t, int64_t>> inside;  // key and chunk of the bin's candidates
     inside.reserve(static_cast<size_t>(bins[bin]));
     for (int64_t i : group.chunks) {
       const uint32_t* keys = chunks_[i].list->at(chunks_[i].first_key);
       for (int64_t k = 0; k < chunks_[i].between; ++k) {
-        if ((keys[k] - group.bracket.low) >> shift == bin) inside.push_back(keys[k]);
+        if ((keys[k] - group.bracket.low) >> shift == bin) inside.emplace_back(keys[k], i);
       }
+      chunks_[i].ties = 0;
     }
     std::nth_element(inside.begin(), inside.begin() + rank, inside.end());
-    group.threshold = inside[static_cast<size_t>(rank)];
-    rank -= std::count_if(inside.begin(), inside.end(), [&](uint32_t key) { return key < group.threshold; });
-    for (int64_t i : group.chunks) {
-      const uint32_t* keys = chunks_[i].list->at(chunks_[i].first_key);
-      chunks_[i].ties = std::count(keys, keys + chunks_[i].between, group.threshold);
+    group.threshold = inside[static_cast<size_t>(rank)].first;
+    for (const auto& [key, chunk] : inside) {
+      if (key < group.threshold) --rank;
+      if (key == group.threshold) ++chunks_[chunk].ties;
     }
   }
 
   void patch() {
     auto* function = patch_base;
 #if LTH_X86
-    if (detected_isa() != Isa::kBase) function = patch_v3;
+    if (detected_isa() == Isa::kV3) function = patch_v3;
+    if (detected_isa() == Isa::kV4) function = patch_v4;
 #endif
     auto body = [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
