@@ -7,7 +7,7 @@ all of them. What torch.fx cannot trace, or a layer not known here, leaves a net
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 _RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
-_ADDS = (operator.add, operator.iadd, torch.add)
+_ADDS = (operator.add, torch.add)  # tracing turns += into +
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,15 @@ class Fused:
     body: fx.GraphModule
     linears: list[SharedLinear]
     weights: list[_Weight]
+    state_names: frozenset[str]  # of the whole network
     trainable: fx.GraphModule  # the unfused network, indifferent to the memory format of its input
+
+    @property
+    def names(self) -> list[str]:
+        """The entries of a state that ``stack`` reads."""
+        return list(
+            dict.fromkeys(name for weight in self.weights for name in weight.sources(self.state_names))
+        )
 
     def stack(self, states: Mapping[str, Tensor]) -> list[Tensor]:
         """The weights that ``body`` takes, [K, ...] each, from the interpolated entries [K, *shape] by name."""
@@ -54,12 +62,17 @@ class _Weight:
     norm: str = ""  # the normalisation layer folded into them
     eps: float = 0.0
 
+    def sources(self, known: Collection[str]) -> list[str]:
+        """The entries of a state that ``make`` reads."""
+        norm = ("running_mean", "running_var", "weight", "bias") if self.norm else ()
+        return [n for n in (*self.names, *(f"{self.norm}.{part}" for part in norm)) if n in known]
+
     def make(self, states: Mapping[str, Tensor]) -> list[Tensor]:
         made = [states[name] for name in self.names if name]
         if self.norm:
             scale, shift = _scale_and_shift(states, self.norm, self.eps)
             if not self.names:
-                return [scale, shift]
+                return [scale.float(), shift.float()]
             weight = states[self.names[0]]
             # In double: folding in float32 would add a rounding that evaluating the layers alone does not have.
             bias = states[self.names[1]].double() * scale + shift if self.names[1] else shift
@@ -181,6 +194,7 @@ class _Fuser:
             fx.GraphModule(self.model, self.body),
             self.linears,
             self.weights,
+            frozenset(self.state),
             trainable,
         )
 
@@ -191,7 +205,7 @@ class _Fuser:
             overwrites = (
                 getattr(module, "inplace", False)
                 or node.kwargs.get("inplace", False)
-                or node.target in (operator.iadd, torch.relu_)
+                or node.target is torch.relu_
                 or (node.op == "call_method" and str(node.target).endswith("_"))
             )
             if overwrites and isinstance(node.args[0], fx.Node) and len(node.args[0].users) > 1:

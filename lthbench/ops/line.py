@@ -76,12 +76,11 @@ def evaluate_line(
         if statistics_batches is not None:
             line.recompute_statistics(model, fused, statistics_batches)
         forward = _forward(model, line, fused, method)
-        for (
-            images,
-            labels,
-        ) in batches:  # not under inference_mode: what the iterable keeps may be trained on later
+        chunk = _CHUNK * torch.get_num_threads() if line.device.type == "cpu" else 1 << 30
+        # Reading stays outside inference_mode: what the iterable keeps may be trained on later.
+        for images, labels in batches:
             with torch.inference_mode():
-                for x, y in zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True):
+                for x, y in zip(images.split(chunk), labels.split(chunk), strict=True):
                     counts = count_errors(forward(x.to(line.device)), y.to(line.device))
                     loss_sum += counts.loss_sum.cpu()
                     num_errors += counts.num_errors.cpu()
@@ -92,7 +91,7 @@ def evaluate_line(
 
 
 _FILLS_A_GPU = 16 << 20  # bytes of weights from which one network is taken to fill a device
-_CHUNK = 250  # images evaluated at a time: activations of the project's networks then stay in the cache
+_CHUNK = 64  # images a thread evaluates at a time: the activations of small networks then stay in its cache
 
 
 def _check(
@@ -140,22 +139,26 @@ class _Line:
         self.recomputed: dict[str, Tensor] = {}  # name -> [K, *shape], in place of what is interpolated
         self.bytes_each = sum(t.numel() * t.element_size() for t in self.a)
         self.fits = self.num_points * self.bytes_each <= stacked_bytes
-        count = self.num_points if self.fits else 1
-        self.buffers = [t.new_empty((count, *t.shape)) for t in self.a]
-        if self.fits:
-            lerp_stacked(self.a, self.b, self.alphas, self.buffers)
+        self._stacks: dict[str, Tensor] = {}
+        self._buffers: list[Tensor] | None = None
 
     def network(self, k: int) -> dict[str, Tensor]:
         """The whole state of network k; valid until the next call where the networks do not fit in memory."""
-        if not self.fits:
-            lerp_stacked(self.a, self.b, self.alphas[k : k + 1], self.buffers)
-        row = k if self.fits else 0
-        state = {name: t[row] for name, t in zip(self.names, self.buffers, strict=True)}
+        if self.fits:
+            state = {name: t[k] for name, t in self.stacks(self.names).items()}
+        else:
+            alpha = self.alphas[k : k + 1]
+            self._buffers = lerp_stacked(self.a, self.b, alpha, self._buffers)
+            state = {name: t[0] for name, t in zip(self.names, self._buffers, strict=True)}
         return {**self.constant, **state, **{name: t[k] for name, t in self.recomputed.items()}}
 
-    def stacks(self) -> dict[str, Tensor]:
-        """All networks by name, [K, *shape] each; only where they fit in memory."""
-        return {**dict(zip(self.names, self.buffers, strict=True)), **self.recomputed}
+    def stacks(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """The entries of all networks by name, [K, *shape] each; only where the networks fit in memory."""
+        wanted = set(names) - set(self.recomputed) - set(self._stacks)
+        chosen = [i for i, name in enumerate(self.names) if name in wanted]
+        made = lerp_stacked([self.a[i] for i in chosen], [self.b[i] for i in chosen], self.alphas)
+        self._stacks.update({self.names[i]: t for i, t in zip(chosen, made, strict=True)})
+        return {name: self.recomputed.get(name, self._stacks.get(name)) for name in names}
 
     def recompute_statistics(self, model: nn.Module, fused: Fused | None, batches: Iterable[Batch]) -> None:
         """Estimate every normalisation layer's statistics as the mean over the batches, in their order."""
@@ -203,7 +206,7 @@ def _forward(model: nn.Module, line: _Line, fused: Fused | None, method: str) ->
         if not line.fits:
             raise ValueError("method is 'stacked', but the networks need more than stacked_bytes; use 'auto'")
         return lambda x: torch.vmap(lambda s: functional_call(model, {**line.constant, **s}, (x,)))(
-            line.stacks()
+            line.stacks(line.names)
         )
     if method == "each":
         networks = range(line.num_points)
@@ -218,7 +221,7 @@ class _FusedForward:
         self.line = line
         self.fused = fused
         with torch.inference_mode():
-            stacks = fused.stack(line.stacks()) if line.fits else []
+            stacks = fused.stack(line.stacks(fused.names)) if line.fits else []
         self.rows = [[t[k] for t in stacks] for k in range(line.num_points)] if line.fits else None
         a, b = (dict(zip(line.names, end, strict=True)) for end in (line.a, line.b))
         self.ends = [
@@ -236,7 +239,7 @@ class _FusedForward:
             for x, ends in zip(shared[split:], self.ends, strict=True)
         ]
         buffers = [a.new_empty(1, *a.shape) for a, _ in hidden]
-        logits = []
+        logits: Tensor | None = None
         for k in range(self.line.num_points):
             alpha = self.line.alphas[k : k + 1]
             for (a, b), buffer, linear in zip(hidden, buffers, self.fused.linears, strict=True):
@@ -244,13 +247,17 @@ class _FusedForward:
                     lerp_relu(a, b, alpha, buffer)
                 else:
                     lerp_stacked([a], [b], alpha, [buffer])
-            logits.append(self.fused.body(*shared[:split], *(t[0] for t in buffers), *self._weights(k)))
-        return torch.stack(logits)
+            own = self.fused.body(*shared[:split], *(t[0] for t in buffers), *self._weights(k))
+            if logits is None:
+                logits = own.new_empty(self.line.num_points, *own.shape)
+            logits[k] = own
+        assert logits is not None
+        return logits
 
     def _weights(self, k: int) -> list[Tensor]:
         if self.rows is not None:
             return self.rows[k]
-        network = {name: t[None] for name, t in self.line.network(k).items()}
+        network = {name: t[None] for name, t in self.line.network(k).items() if t.is_floating_point()}
         return [t[0] for t in self.fused.stack(network)]
 
 
