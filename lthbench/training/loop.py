@@ -99,14 +99,14 @@ class Trainer:
         while self.progress.step < self.total and self.progress.diverged_at is None:
             if on_keep and self.progress.step in keep:
                 on_keep(self)
-            self._one_step()
+            self.one_step()
             if self.progress.step % self.steps_per_epoch == 0 or self.progress.step == self.total:
                 self._finish_epoch()
             if on_step:
                 on_step(self)
         return self.progress
 
-    def _one_step(self) -> None:
+    def one_step(self) -> None:
         step = self.progress.step
         epoch, position = divmod(step, self.steps_per_epoch)
         index = self._epoch_order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
