@@ -56,3 +56,14 @@ def register() -> None:
     def _(weights: list[Tensor], grads: list[Tensor], *rest: Any) -> Tensor:
         torch._check(len(grads) == len(weights), lambda: f"grads has {len(grads)} tensors, weights {len(weights)}")
         return torch.empty((), dtype=torch.float64, device=weights[0].device if weights else "cpu")
+
+    @_register("lerp_stacked_")
+    def _(out: list[Tensor], a: list[Tensor], b: list[Tensor], alphas: Tensor, rectified: bool) -> None:
+        torch._check(len(out) == len(a), lambda: f"out has {len(out)} tensors, a {len(a)}")
+
+    @_register("count_errors")
+    def _(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        torch._check(logits.dim() == 3, lambda: f"logits has shape {tuple(logits.shape)}, expected [K, B, C]")
+        num_networks = logits.shape[0]
+        loss_sum = logits.new_empty(num_networks, dtype=torch.float64)
+        return loss_sum, logits.new_empty(num_networks, dtype=torch.int64)

@@ -1,0 +1,36 @@
+// The operators of batched interpolation evaluation (equations in lthbench/ops/interpolation.py). Pointers are to
+// contiguous memory of the device in the function's name; `stream` is a cudaStream_t. The caller has checked them.
+#pragma once
+
+#include <cstdint>
+
+namespace lth {
+
+struct LerpPair {
+  const float* a;  // [count]
+  const float* b;  // [count]
+  float* out;      // [num_points, count]
+  int64_t count;
+};
+
+// out[k] = line_point(a, b, alphas[k]) of each pair; rectified: max(that, 0). alphas is on the device of the pairs.
+void lerp_pairs_cpu(const LerpPair* pairs, int64_t num_pairs, const float* alphas, int64_t num_points,
+                    bool rectified);
+void lerp_pairs_cuda(const LerpPair* pairs, int64_t num_pairs, const float* alphas, int64_t num_points,
+                     bool rectified, void* stream);
+
+struct LogitsBatch {
+  const float* logits;    // [num_networks, num_rows, num_classes]
+  const int64_t* labels;  // [num_rows]
+  int64_t num_networks, num_rows, num_classes;
+};
+
+// loss_sum, num_errors: [num_networks].
+void count_errors_cpu(const LogitsBatch& batch, double* loss_sum, int64_t* num_errors);
+
+// partial_loss and partial_errors are scratch of count_errors_num_blocks(num_rows) * num_networks entries.
+int64_t count_errors_num_blocks(int64_t num_rows);
+void count_errors_cuda(const LogitsBatch& batch, double* partial_loss, int64_t* partial_errors, double* loss_sum,
+                       int64_t* num_errors, void* stream);
+
+}  // namespace lth

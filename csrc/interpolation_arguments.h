@@ -1,0 +1,70 @@
+// Checks of the interpolation operators' arguments, the same on every device.
+#pragma once
+
+#include "check.h"
+#include "common/interpolation.h"
+
+namespace lth {
+
+inline std::string shape(const Tensor& t) {
+  std::string text = "[";
+  for (int64_t size : t.sizes()) text += (text.size() > 1 ? ", " : "") + std::to_string(size);
+  return text + "]";
+}
+
+inline bool overlap(const Tensor& x, const Tensor& y) {
+  const auto first = reinterpret_cast<uintptr_t>(x.const_data_ptr());
+  const auto second = reinterpret_cast<uintptr_t>(y.const_data_ptr());
+  return first < second + y.numel() * sizeof(float) && second < first + x.numel() * sizeof(float);
+}
+
+inline void check_weights(const std::string& name, const Tensor& t, const Tensor& alphas) {
+  check_dtype(name, t, ScalarType::Float, "float32");
+  LTH_CHECK(same_device(t, alphas), name, " is on another device than alphas; move one to the other");
+  LTH_CHECK(t.is_contiguous(), name, " is not contiguous; call .contiguous() on it");
+}
+
+inline std::vector<LerpPair> lerp_arguments(const std::vector<Tensor>& out, const std::vector<Tensor>& a,
+                                            const std::vector<Tensor>& b, const Tensor& alphas) {
+  check_length("b", b.size(), "a", a.size());
+  check_length("out", out.size(), "a", a.size());
+  check_dtype("alphas", alphas, ScalarType::Float, "float32");
+  LTH_CHECK(alphas.dim() == 1 && alphas.numel() > 0 && alphas.is_contiguous(),
+            "alphas is not a contiguous vector of at least one point");
+  std::vector<LerpPair> pairs;
+  pairs.reserve(a.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    check_weights(item("a", i), a[i], alphas);
+    check_weights(item("b", i), b[i], alphas);
+    check_weights(item("out", i), out[i], alphas);
+    const auto sizes = a[i].sizes(), other = b[i].sizes(), stacked = out[i].sizes();
+    bool same = sizes.size() == other.size() && stacked.size() == sizes.size() + 1 && stacked[0] == alphas.numel();
+    for (size_t d = 0; same && d < sizes.size(); ++d) same = sizes[d] == other[d] && sizes[d] == stacked[d + 1];
+    LTH_CHECK(same, item("a", i), ", ", item("b", i), " and ", item("out", i), " have shapes ", shape(a[i]), ", ",
+              shape(b[i]), " and ", shape(out[i]), ", expected S, S and [", alphas.numel(), ", *S]");
+    if (a[i].numel() > 0) {
+      LTH_CHECK(!overlap(out[i], a[i]) && !overlap(out[i], b[i]), item("out", i),
+                " shares memory with an end; give it a buffer of its own");
+    }
+    pairs.push_back({static_cast<const float*>(a[i].const_data_ptr()),
+                     static_cast<const float*>(b[i].const_data_ptr()),
+                     static_cast<float*>(out[i].mutable_data_ptr()), a[i].numel()});
+  }
+  return pairs;
+}
+
+inline LogitsBatch logits_arguments(const Tensor& logits, const Tensor& labels) {
+  check_dtype("logits", logits, ScalarType::Float, "float32");
+  check_dtype("labels", labels, ScalarType::Long, "int64");
+  LTH_CHECK(logits.dim() == 3 && logits.size(2) > 0, "logits has shape ", shape(logits), ", expected [K, B, C >= 1]");
+  LTH_CHECK(labels.dim() == 1 && labels.size(0) == logits.size(1), "labels has shape ", shape(labels),
+            ", expected [B] with B = ", logits.size(1));
+  LTH_CHECK(logits.size(2) < (int64_t(1) << 31), "logits has ", logits.size(2), " classes, expected less than 2^31");
+  LTH_CHECK(same_device(logits, labels), "labels is on another device than logits; move one to the other");
+  LTH_CHECK(logits.is_contiguous(), "logits is not contiguous; call .contiguous() on it");
+  LTH_CHECK(labels.is_contiguous(), "labels is not contiguous; call .contiguous() on it");
+  return {static_cast<const float*>(logits.const_data_ptr()), static_cast<const int64_t*>(labels.const_data_ptr()),
+          logits.size(0), logits.size(1), logits.size(2)};
+}
+
+}  // namespace lth

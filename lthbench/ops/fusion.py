@@ -1,0 +1,431 @@
+"""A network's graph with its weights as arguments: normalisation folded, activations and sums fused into convolutions.
+
+One graph then evaluates all networks of a line, and whatever does not depend on the weights is computed once for
+all of them. What torch.fx cannot trace, or a layer not known here, leaves a network to be evaluated as it is.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+_RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
+_ADDS = (operator.add, torch.add)  # tracing turns += into +
+
+
+@dataclass(frozen=True)
+class SharedLinear:
+    """A linear layer whose input is the same for all networks: linear in its weights, so two products serve all."""
+
+    name: str  # of the module
+    rectified: bool  # whether a ReLU follows
+
+
+@dataclass
+class Fused:
+    """A traced network, ready for the weights of any line.
+
+    ``prefix`` maps the images to the values that all networks share; ``body`` maps these values, the outputs of the
+    shared linear layers and one network's weights to its logits.
+    """
+
+    prefix: fx.GraphModule
+    body: fx.GraphModule
+    linears: list[SharedLinear]
+    weights: list[_Weight]
+    state_names: frozenset[str]  # of the whole network
+    trainable: fx.GraphModule  # the unfused network, indifferent to the memory format of its input
+
+    @property
+    def names(self) -> list[str]:
+        """The entries of a state that ``stack`` reads."""
+        return list(
+            dict.fromkeys(name for weight in self.weights for name in weight.sources(self.state_names))
+        )
+
+    def stack(self, states: Mapping[str, Tensor]) -> list[Tensor]:
+        """The weights that ``body`` takes, [K, ...] each, from the interpolated entries [K, *shape] by name."""
+        return [made for weight in self.weights for made in weight.make(states)]
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """Which arguments of ``body`` come from which entries of a state."""
+
+    names: tuple[str, ...]  # the entry itself, or a convolution's weight and bias ("" without one)
+    norm: str = ""  # the normalisation layer folded into them
+    eps: float = 0.0
+
+    def sources(self, known: Collection[str]) -> list[str]:
+        """The entries of a state that ``make`` reads."""
+        norm = ("running_mean", "running_var", "weight", "bias") if self.norm else ()
+        return [n for n in (*self.names, *(f"{self.norm}.{part}" for part in norm)) if n in known]
+
+    def make(self, states: Mapping[str, Tensor]) -> list[Tensor]:
+        made = [states[name] for name in self.names if name]
+        if self.norm:
+            scale, shift = _scale_and_shift(states, self.norm, self.eps)
+            if not self.names:
+                return [scale.float(), shift.float()]
+            weight = states[self.names[0]]
+            # In double: folding in float32 would add a rounding that evaluating the layers alone does not have.
+            bias = states[self.names[1]].double() * scale + shift if self.names[1] else shift
+            made = [weight.double() * scale[:, :, None, None, None], bias]
+        return [_channels_last(t.float()) for t in made]
+
+
+def _scale_and_shift(states: Mapping[str, Tensor], norm: str, eps: float) -> tuple[Tensor, Tensor]:
+    variance = states[f"{norm}.running_var"].double()
+    scale = (variance + eps).rsqrt()
+    if f"{norm}.weight" in states:
+        scale = scale * states[f"{norm}.weight"].double()
+    shift = -states[f"{norm}.running_mean"].double() * scale
+    if f"{norm}.bias" in states:
+        shift = shift + states[f"{norm}.bias"].double()
+    return scale, shift
+
+
+def _channels_last(stack: Tensor) -> Tensor:
+    """Each convolution weight of a stack [K, O, I, H, W] in channels-last order; anything else contiguous."""
+    if stack.dim() != 5:
+        return stack.contiguous()
+    return stack.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+
+
+def fuse(model: nn.Module) -> Fused | None:
+    """Trace a network in evaluation mode; None where it cannot be traced or holds a layer not known here."""
+    try:
+        graph = fx.Tracer().trace(model)
+        modules = dict(model.named_modules())
+        if len([n for n in graph.nodes if n.op == "placeholder"]) != 1:
+            return None
+        _drop_identities(graph, modules)
+        return _Fuser(model, graph, modules).fused()
+    except Exception:  # a forward can fail to trace in any way; evaluated as it is, it shows its own errors
+        return None
+
+
+def _drop_identities(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
+    for node in list(graph.nodes):
+        if node.op == "call_module" and isinstance(modules[node.target], (nn.Identity, nn.Dropout)):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+        elif node.op == "call_method" and node.target == "view":
+            node.target = "reshape"  # a view of channels-last activations may not exist
+
+
+@dataclass
+class _Chain:
+    """Nodes that become one call: a convolution or linear layer and what follows it."""
+
+    layer: fx.Node
+    norm: fx.Node | None = None
+    add: fx.Node | None = None
+    other: fx.Node | None = None  # what is added
+    relu: fx.Node | None = None
+
+    @property
+    def last(self) -> fx.Node:
+        return self.relu or self.add or self.norm or self.layer
+
+
+class _Unknown(Exception):
+    """The graph holds something that this file does not handle."""
+
+
+@dataclass
+class _Fuser:
+    model: nn.Module
+    graph: fx.Graph
+    modules: dict[str, nn.Module]
+    weights: list[_Weight] = field(default_factory=list)
+    linears: list[SharedLinear] = field(default_factory=list)
+    num_arguments: int = 0  # tensors that the weights give the body
+
+    def fused(self) -> Fused:
+        nodes = list(self.graph.nodes)
+        self.state = self.model.state_dict()
+        self.position = {node: i for i, node in enumerate(nodes)}
+        self._check_mutation(nodes)
+        self.chains = self._find_chains(nodes)  # last node -> chain
+        absorbed = {
+            n for c in self.chains.values() for n in (c.layer, c.norm, c.add, c.relu) if n and n is not c.last
+        }
+        shared = self._find_shared(nodes)
+        wanted = [
+            n
+            for n in nodes
+            if n in shared and any(u not in shared and not self._is_shared_linear(u, shared) for u in n.users)
+        ]
+        linears = {c.layer: c for c in self.chains.values() if self._is_shared_linear(c.layer, shared)}
+        prefix = fx.Graph()
+        copied: dict[fx.Node, fx.Node] = {}
+        for node in nodes:
+            if node in shared:
+                copied[node] = prefix.node_copy(node, lambda n: copied[n])
+        prefix.output(tuple(copied[n] for n in wanted) + tuple(copied[layer.args[0]] for layer in linears))
+
+        self.body = fx.Graph()
+        self.made: dict[fx.Node, fx.Node] = {}
+        self.owned: set[fx.Node] = set()  # outputs of convolutions, which nothing else refers to
+        for i, node in enumerate(wanted):
+            self.made[node] = self.body.placeholder(f"shared_{i}")
+        for i, chain in enumerate(linears.values()):
+            rectified = chain.relu is not None
+            self.linears.append(SharedLinear(str(chain.layer.target), rectified))
+            self.made[chain.last] = self.body.placeholder(f"linear_{i}")
+        # Weights come after, in order of use; placeholders must stand first, so they are inserted here.
+        self.head = self.body.call_function(int)
+        for node in nodes:
+            if node in shared or node in absorbed or node in self.made:
+                continue
+            self.made[node] = self._emit(node)
+        self.body.erase_node(self.head)
+        self.body.lint()
+        trainable = fx.GraphModule(self.model, self.graph)
+        return Fused(
+            fx.GraphModule(self.model, prefix),
+            fx.GraphModule(self.model, self.body),
+            self.linears,
+            self.weights,
+            frozenset(self.state),
+            trainable,
+        )
+
+    def _check_mutation(self, nodes: Sequence[fx.Node]) -> None:
+        """Refuse a graph where what is overwritten is read elsewhere: fusing moves reads past writes."""
+        for node in nodes:
+            module = self._module(node)
+            overwrites = (
+                getattr(module, "inplace", False)
+                or node.kwargs.get("inplace", False)
+                or node.target is torch.relu_
+                or (node.op == "call_method" and str(node.target).endswith("_"))
+            )
+            if overwrites and isinstance(node.args[0], fx.Node) and len(node.args[0].users) > 1:
+                raise _Unknown(f"{node} overwrites what is read elsewhere")
+
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        return self.modules[str(node.target)] if node.op == "call_module" else None
+
+    def _is_relu(self, node: fx.Node) -> bool:
+        if node.op == "call_module":
+            return type(self._module(node)) is nn.ReLU
+        return node.op in ("call_function", "call_method") and node.target in _RELUS
+
+    def _is_norm(self, node: fx.Node) -> bool:
+        module = self._module(node)
+        return type(module) is nn.BatchNorm2d and module.track_running_stats
+
+    def _is_convolution(self, node: fx.Node) -> bool:
+        module = self._module(node)
+        return (
+            type(module) is nn.Conv2d
+            and module.padding_mode == "zeros"
+            and not isinstance(module.padding, str)
+        )
+
+    def _find_chains(self, nodes: Sequence[fx.Node]) -> dict[fx.Node, _Chain]:
+        chains: dict[fx.Node, _Chain] = {}
+        taken: set[fx.Node] = set()
+        for node in nodes:  # a convolution, its normalisation, and a sum with something else
+            if node.op != "call_function" or node.target not in _ADDS or len(node.args) != 2 or node.kwargs:
+                continue
+            for end, other in (node.args, node.args[::-1]):
+                chain = self._convolution_ending_at(end)
+                if chain and isinstance(other, fx.Node) and other is not end:
+                    chain.add, chain.other = node, other
+                    taken.add(chain.layer)
+                    self._close(chain, chains)
+                    break
+        for node in nodes:
+            if node in taken:
+                continue
+            if self._is_convolution(node):
+                chain = _Chain(node)
+                user = _only_user(node)
+                if user is not None and self._is_norm(user):
+                    chain.norm = user
+                self._close(chain, chains)
+            elif type(self._module(node)) is nn.Linear:
+                self._close(_Chain(node), chains)
+        return chains
+
+    def _convolution_ending_at(self, node: Any) -> _Chain | None:
+        if not isinstance(node, fx.Node) or len(node.users) != 1:
+            return None
+        if self._is_convolution(node):
+            return _Chain(node)
+        layer = node.args[0] if self._is_norm(node) else None
+        if isinstance(layer, fx.Node) and self._is_convolution(layer) and len(layer.users) == 1:
+            return _Chain(layer, norm=node)
+        return None
+
+    def _close(self, chain: _Chain, chains: dict[fx.Node, _Chain]) -> None:
+        user = _only_user(chain.last)
+        if user is not None and self._is_relu(user):
+            chain.relu = user
+        chains[chain.last] = chain
+
+    def _find_shared(self, nodes: Sequence[fx.Node]) -> set[fx.Node]:
+        """The nodes whose value is the same for all networks."""
+        shared: set[fx.Node] = set()
+        for node in nodes:
+            module = self._module(node)
+            stateless = module is None or not (list(module.parameters()) or list(module.buffers()))
+            if node.op == "placeholder" or (
+                node.op in ("call_module", "call_function", "call_method")
+                and stateless
+                and all(n in shared for n in node.all_input_nodes)
+            ):
+                shared.add(node)
+        return shared
+
+    def _is_shared_linear(self, node: fx.Node, shared: set[fx.Node]) -> bool:
+        return type(self._module(node)) is nn.Linear and node.args[0] in shared
+
+    def _weight(self, weight: _Weight, count: int) -> list[fx.Node]:
+        """New arguments of the body that hold a weight's tensors."""
+        first = self.num_arguments
+        self.num_arguments += count
+        self.weights.append(weight)
+        with self.body.inserting_before(self.head):
+            return [self.body.placeholder(f"weight_{first + i}") for i in range(count)]
+
+    def _emit(self, node: fx.Node) -> fx.Node:
+        if node.op == "output":
+            return self.body.output(self._arguments(node.args[0]))
+        if node in self.chains:
+            chain = self.chains[node]
+            return (
+                self._linear(chain)
+                if type(self._module(chain.layer)) is nn.Linear
+                else self._convolution(chain)
+            )
+        if node.op == "get_attr" and str(node.target) in self.state:
+            if not self.state[str(node.target)].is_floating_point():
+                raise _Unknown(f"{node.target} is part of the state and no floating point tensor")
+            return self._weight(_Weight((str(node.target),)), 1)[0]
+        module = self._module(node)
+        if module is None or not (list(module.parameters()) or list(module.buffers())):
+            return self.body.node_copy(node, lambda n: self.made[n])
+        if self._is_norm(node):
+            assert isinstance(module, nn.BatchNorm2d)
+            scale, shift = self._weight(_Weight((), str(node.target), module.eps), 2)
+            return self.body.call_function(scale_and_shift, (self.made[node.args[0]], scale, shift))
+        if type(module) is nn.LayerNorm and module.elementwise_affine and module.bias is not None:
+            weight = self._weight(_Weight((f"{node.target}.weight",)), 1)[0]
+            bias = self._weight(_Weight((f"{node.target}.bias",)), 1)[0]
+            shape = tuple(module.normalized_shape)
+            return self.body.call_function(
+                F.layer_norm, (self.made[node.args[0]], shape, weight, bias, module.eps)
+            )
+        raise _Unknown(f"{node.target} is a {type(module).__name__}")
+
+    def _arguments(self, arguments: Any) -> Any:
+        return fx.map_arg(arguments, lambda n: self.made[n])
+
+    def _linear(self, chain: _Chain) -> fx.Node:
+        module, name = self._module(chain.layer), chain.layer.target
+        assert isinstance(module, nn.Linear)
+        weight = self._weight(_Weight((f"{name}.weight",)), 1)[0]
+        bias = self._weight(_Weight((f"{name}.bias",)), 1)[0] if module.bias is not None else None
+        out = self.body.call_function(F.linear, (self.made[chain.layer.args[0]], weight, bias))
+        return self.body.call_function(torch.relu_, (out,)) if chain.relu else out
+
+    def _convolution(self, chain: _Chain) -> fx.Node:
+        module, name = self._module(chain.layer), chain.layer.target
+        assert isinstance(module, nn.Conv2d)
+        bias_name = f"{name}.bias" if module.bias is not None else ""
+        if chain.norm is not None:
+            norm = self._module(chain.norm)
+            assert isinstance(norm, nn.BatchNorm2d)
+            weight, bias = self._weight(
+                _Weight((f"{name}.weight", bias_name), str(chain.norm.target), norm.eps), 2
+            )
+        else:
+            weight = self._weight(_Weight((f"{name}.weight",)), 1)[0]
+            bias = self._weight(_Weight((bias_name,)), 1)[0] if bias_name else None
+        geometry = (list(module.stride), list(module.padding), list(module.dilation), module.groups)
+        arguments = (self.made[chain.layer.args[0]], weight, bias, *geometry)
+        if chain.add is None:
+            out = self.body.call_function(convolution, (*arguments, chain.relu is not None))
+        else:
+            other, in_place = self.made[chain.other], self._may_overwrite(chain)
+            out = self.body.call_function(
+                convolution_add, (other, *arguments, chain.relu is not None, in_place)
+            )
+        self.owned.add(chain.last)
+        return out
+
+    def _may_overwrite(self, chain: _Chain) -> bool:
+        """Whether the sum is the last use of what is added, and nothing else refers to its memory."""
+        here = self.position[chain.last]
+        last_of = {c.layer: last for last, c in self.chains.items()}
+        return chain.other in self.owned and all(
+            user is chain.add
+            or (user in last_of and self.position[last_of[user]] < here and self._is_convolution(user))
+            for user in chain.other.users
+        )
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Normalise [B, C, H, W] with one scale and shift [C] a channel."""
+    return torch.addcmul(shift[:, None, None], x, scale[:, None, None])
+
+
+def convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    rectified: bool,
+) -> Tensor:
+    """Convolve and optionally rectify, in one pass where oneDNN is at hand."""
+    if not _onednn(x):
+        out = torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        return out.relu_() if rectified else out
+    activation = "relu" if rectified else "none"
+    return torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, padding, stride, dilation, groups, activation, [], ""
+    )
+
+
+def convolution_add(
+    other: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    rectified: bool,
+    in_place: bool,
+) -> Tensor:
+    """Convolve, add ``other`` and optionally rectify; ``in_place`` writes the result over ``other``."""
+    geometry = (padding, stride, dilation, groups)
+    if in_place and _onednn(x):
+        activation = "relu" if rectified else None
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            other, x, weight, bias, *geometry, "add", 1.0, activation, [], ""
+        )
+    out = convolution(x, weight, bias, stride, padding, dilation, groups, False).add_(other)
+    return out.relu_() if rectified else out
+
+
+def _onednn(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()

@@ -1,0 +1,117 @@
+"""Every CUDA kernel gives the CPU kernel's results on the host executor, and planted faults are caught there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from host_compiler import SANITIZERS, Fault, HostCompiler, why_unavailable
+
+pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
+
+DRIVERS = {
+    "interpolation_driver": [
+        "cpu/count_errors.cpp",
+        "cpu/lerp_pairs.cpp",
+        "cuda/count_errors.cu",
+        "cuda/lerp_pairs.cu",
+    ],
+}
+
+FAULTS = [
+    Fault(
+        "missing barrier after the warps' sums",
+        "cuda/count_errors.cu",
+        "    errors[warp] = wrong;\n  }\n  __syncthreads();",
+        "    errors[warp] = wrong;\n  }",
+        "interpolation_driver",
+    ),
+    Fault(
+        "missing barrier before the tree sum",
+        "cuda/count_errors.cu",
+        "  errors[threadIdx.x] = wrong;\n  __syncthreads();",
+        "  errors[threadIdx.x] = wrong;",
+        "interpolation_driver",
+    ),
+    Fault(
+        "missing barrier between the steps of the tree sum",
+        "cuda/count_errors.cu",
+        "    }\n    __syncthreads();\n  }",
+        "    }\n  }",
+        "interpolation_driver",
+    ),
+    Fault(
+        "barrier inside a branch",
+        "cuda/count_errors.cu",
+        "    }\n    __syncthreads();\n  }",
+        "      __syncthreads();\n    }\n  }",
+        "interpolation_driver",
+    ),
+    Fault(
+        "warp mask of half a warp",
+        "cuda/count_errors.cu",
+        "kFullWarp = 0xffffffffu",
+        "kFullWarp = 0x0000ffffu",
+        "interpolation_driver",
+    ),
+    Fault(
+        "rows counted once too often at the tail",
+        "cuda/count_errors.cu",
+        "row < end; row += kWarps",
+        "row <= end; row += kWarps",
+        "interpolation_driver",
+    ),
+    Fault(
+        "off by one at the tail of a tensor",
+        "cuda/lerp_pairs.cu",
+        "i = begin + threadIdx.x; i < end;",
+        "i = begin + threadIdx.x; i <= end;",
+        "interpolation_driver",
+    ),
+    Fault(
+        "16-byte access to rows of odd length",
+        "cuda/lerp_pairs.cu",
+        " && pair.count % 4 == 0",
+        "",
+        "interpolation_driver",
+    ),
+    Fault(
+        "ties go to whichever lane is asked",
+        "cuda/count_errors.cu",
+        "(!(z < best) && c < best_class)",
+        "!(z < best)",
+        "interpolation_driver",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def compiler(request: pytest.FixtureRequest) -> HostCompiler:
+    return HostCompiler(Path(request.config.cache.mkdir("host_executor")))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_300000_weights_give_the_cpu_kernels_results_in_any_order(compiler, driver, seed):
+    outcome = compiler.run(compiler.executable(driver, DRIVERS[driver], "plain"), seed, 300_000)
+    assert outcome.verdict == "equal", outcome.output
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("sanitizer", ["thread", "address"])
+def test_no_race_and_no_access_out_of_bounds(compiler, driver, sanitizer):
+    outcome = compiler.run(compiler.executable(driver, DRIVERS[driver], sanitizer), 1, 20_000)
+    assert outcome.verdict == "equal", outcome.output
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.name)
+def test_a_planted_fault_is_caught(compiler, fault, capsys):
+    found = {}
+    for sanitizer in SANITIZERS:
+        program = compiler.executable(fault.driver, DRIVERS[fault.driver], sanitizer, fault)
+        found[sanitizer] = compiler.run(program, 1, 20_000)
+    with capsys.disabled():
+        print(f"\nplanted: {fault.name} ({fault.source})")
+        for sanitizer, outcome in found.items():
+            print(f"  {sanitizer:8} {outcome.verdict if outcome.caught else '-'}")
+    assert any(outcome.caught for outcome in found.values()), found

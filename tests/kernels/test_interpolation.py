@@ -1,0 +1,185 @@
+"""The interpolation operators: the kernels give the reference's results, and lines obey their laws."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lthbench.ops import interpolation
+from lthbench.ops._library import kernels_available
+from lthbench.ops.interpolation import count_errors, lerp_relu, lerp_stacked
+
+needs_kernels = pytest.mark.skipif(not kernels_available("cpu"), reason="the extension is not built")
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+]
+
+
+@pytest.fixture
+def reference(monkeypatch):
+    """A call of an operator's plain PyTorch reference."""
+
+    def call(operator, *arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(interpolation, "kernels_available", lambda device: False)
+            return operator(*arguments)
+
+    return call
+
+
+def tensors(sizes: list[int], seed: int, device: str = "cpu") -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, generator=generator).to(device) for n in sizes]
+
+
+@needs_kernels
+@pytest.mark.parametrize("device", DEVICES)
+@given(st.lists(st.integers(0, 20_000), max_size=5), st.lists(st.floats(0, 1, width=32), min_size=1, max_size=4))
+@settings(max_examples=25, deadline=None)
+def test_weights_on_the_line_are_the_references_bit_for_bit(device, sizes, points):
+    a, b, alphas = tensors(sizes, 1, device), tensors(sizes, 2, device), torch.tensor(points, device=device)
+    got, relu = lerp_stacked(a, b, alphas), [lerp_relu(x, y, alphas) for x, y in zip(a, b, strict=True)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpolation, "kernels_available", lambda device: False)
+        assert all(torch.equal(x, y) for x, y in zip(got, lerp_stacked(a, b, alphas), strict=True))
+    assert all(torch.equal(x.relu(), y) for x, y in zip(got, relu, strict=True))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_line_starts_at_a_ends_at_b_and_stays_where_they_agree(device):
+    a, b = tensors([1000], 1, device), tensors([1000], 2, device)
+    b[0][::3] = a[0][::3]
+    line = lerp_stacked(a, b, torch.tensor([0.0, 0.3, 0.7, 1.0], device=device))[0]
+    assert torch.equal(line[0], a[0])
+    assert torch.equal(line[3], b[0])
+    assert torch.equal(line[:, ::3], a[0][::3].expand(4, -1))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_walking_the_line_backwards_visits_the_same_networks(device):
+    a, b = tensors([999], 1, device), tensors([999], 2, device)
+    alphas = torch.arange(1, 32, 2, device=device) / 32  # 1 - alpha is exact, and 1/2 is not among them
+    forward, backward = lerp_stacked(a, b, alphas)[0], lerp_stacked(b, a, 1 - alphas)[0]
+    assert torch.equal(forward, backward)
+
+
+def test_nan_survives_the_rectifier():
+    a = torch.tensor([float("nan"), -1.0, 1.0])
+    assert lerp_relu(a, a, torch.tensor([0.5]))[0].isnan().tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("num_networks, num_rows, num_classes", [(1, 1, 1), (3, 250, 10), (2, 67, 1000), (2, 0, 10)])
+def test_loss_and_error_are_those_of_cross_entropy_and_argmax(device, num_networks, num_rows, num_classes):
+    generator = torch.Generator().manual_seed(0)
+    logits = (10 * torch.randn(num_networks, num_rows, num_classes, generator=generator)).to(device)
+    labels = torch.randint(num_classes, (num_rows,), generator=generator).to(device)
+    logits[:, ::2] = logits[:, ::2].round()  # ties for the highest logit
+    loss_sum, num_errors = count_errors(logits, labels)
+    for k in range(num_networks):
+        loss = torch.nn.functional.cross_entropy(logits[k].double(), labels, reduction="sum")
+        torch.testing.assert_close(loss_sum[k], loss, rtol=1e-6, atol=1e-6)
+        assert int(num_errors[k]) == int((logits[k].argmax(1) != labels).sum())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "row, label, error",
+    [
+        ([float("nan"), 1.0, 2.0], 0, 0),
+        ([3.0, float("nan"), float("nan")], 1, 0),
+        ([3.0, float("nan"), 2.0], 0, 1),
+        ([1.0, float("inf"), 2.0], 1, 0),
+        ([1.0, 2.0, 3.0], 3, 1),
+        ([1.0, 2.0, 3.0], -1, 1),
+    ],
+)
+def test_what_is_no_number_gives_a_loss_of_nan_and_a_defined_label(device, row, label, error, reference):
+    logits, labels = torch.tensor([[row]], device=device), torch.tensor([label], device=device)
+    for counts in (count_errors(logits, labels), reference(count_errors, logits, labels)):
+        assert counts.loss_sum.isnan().all()
+        assert counts.num_errors.tolist() == [error]
+
+
+def test_extreme_logits_do_not_overflow(reference):
+    logits = torch.tensor([[[3e38, -3e38, 0.0], [-1e4, -2e4, -3e4], [0.0, 1e-40, -1e-40]]])
+    labels = torch.tensor([0, 0, 1])
+    got, expected = count_errors(logits, labels), reference(count_errors, logits, labels)
+    torch.testing.assert_close(got.loss_sum, expected.loss_sum)
+    assert torch.equal(got.num_errors, expected.num_errors)
+
+
+@needs_kernels
+def test_results_do_not_depend_on_the_number_of_threads():
+    logits, labels = torch.randn(7, 1000, 10), torch.randint(10, (1000,))
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        results.append(count_errors(logits, labels))
+    torch.set_num_threads(before)
+    assert torch.equal(results[0].loss_sum, results[1].loss_sum)
+
+
+@needs_kernels
+@pytest.mark.parametrize("device", DEVICES)
+def test_operators_keep_their_contract_with_torch(device):
+    a, b, alphas = (
+        tensors([5, 12], 1, device),
+        tensors([5, 12], 2, device),
+        torch.tensor([0.0, 0.5], device=device),
+    )
+    out = [x.new_empty(2, *x.shape) for x in a]
+    torch.library.opcheck(torch.ops.lthbench.lerp_stacked_.default, (out, a, b, alphas, False))
+    logits, labels = torch.randn(2, 6, 3, device=device), torch.randint(3, (6,), device=device)
+    torch.library.opcheck(torch.ops.lthbench.count_errors.default, (logits, labels))
+
+
+X, ALPHAS = torch.ones(3), torch.tensor([0.5])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (([X], [], ALPHAS), "b has 0 tensors"),
+        (([X], [torch.ones(4)], ALPHAS), r"b\[0\] has shape \(4,\)"),
+        (([X], [X.double()], ALPHAS), r"b\[0\] has dtype torch.float64"),
+        (([X], [X], ALPHAS.double()), "alphas is torch.float64"),
+        (([X], [X], torch.ones(0)), "alphas is"),
+        (([X], [X], ALPHAS, [X]), r"out\[0\] has shape \(3,\), expected \(1, 3\)"),
+        (([X], [X], ALPHAS, [torch.ones(1, 6)[:, ::2]]), r"out\[0\] is not contiguous"),
+        (([X], [X.to("meta")], ALPHAS), r"b\[0\] is on meta"),
+    ],
+)
+def test_a_wrong_argument_of_lerp_stacked_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        lerp_stacked(*arguments)
+
+
+@needs_kernels
+def test_a_buffer_that_shares_memory_with_an_end_is_refused():
+    a = torch.ones(3)
+    with pytest.raises(RuntimeError, match=r"out\[0\] shares memory"):
+        lerp_stacked([a], [X], ALPHAS, [a.view(1, 3)])
+
+
+@pytest.mark.parametrize(
+    "logits, labels, message",
+    [
+        (torch.ones(2, 3), torch.ones(3, dtype=torch.int64), "logits is"),
+        (torch.ones(1, 3, 2).double(), torch.ones(3, dtype=torch.int64), "logits is torch.float64"),
+        (torch.ones(1, 3, 2), torch.ones(2, dtype=torch.int64), "expected int64 .B. with B = 3"),
+        (torch.ones(1, 3, 2), torch.ones(3), "labels is torch.float32"),
+        (torch.ones(1, 3, 2), torch.ones(3, dtype=torch.int64, device="meta"), "labels is on meta"),
+    ],
+)
+def test_a_wrong_argument_of_count_errors_is_named(logits, labels, message):
+    with pytest.raises(ValueError, match=message):
+        count_errors(logits, labels)
+
+
+def test_no_tensors_make_no_networks():
+    assert lerp_stacked([], [], ALPHAS) == []
