@@ -53,7 +53,7 @@ struct AdamW {
     m = keep(o.one_minus_beta1 < 0.5f ? __builtin_fmaf(o.one_minus_beta1, g - m, m)
                                       : __builtin_fmaf(o.one_minus_beta1 - 1.0f, g - m, g),
              kept);
-    v = keep(v * o.beta2 + o.one_minus_beta2 * g * g, kept);
+    v = keep(__builtin_fmaf(o.one_minus_beta2 * g, g, v * o.beta2), kept);
     const float denominator = std::sqrt(v) / t.correction + o.eps;
     w = keep(decayed - t.step_size * m / denominator, kept);
     if (kAnchor) {
