@@ -7,6 +7,15 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
   m.def("pack_mask(Tensor mask) -> Tensor");
   m.def("unpack_mask(Tensor words, int numel) -> Tensor");
 
+  m.def("count_survivors(Tensor[] masks) -> Tensor");
+
+  // Exact pruning by rank (threshold.h): scores and packed masks of every tensor, its group, and the number
+  // to prune in each group. Returns the new packed masks one after the other, the threshold of each group,
+  // and for each tensor how many weights were pruned and how many survivors' scores are NaN.
+  m.def(
+      "prune_lowest(Tensor[] scores, Tensor[] masks, int[] groups, int[] num_pruned, bool magnitude) -> "
+      "(Tensor words, Tensor thresholds, Tensor counts)");
+
   // Bandwidth probes of the benchmarks: one read; a += c and b += d.
   m.def("probe_read(Tensor words) -> int");
   m.def("probe_update_(Tensor(a!) a, Tensor(b!) b, Tensor c, Tensor d) -> ()");

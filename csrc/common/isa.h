@@ -1,5 +1,9 @@
-// Which copy of a CPU kernel runs: one source, inlined into a wrapper per instruction set.
+// Which copy of a CPU kernel runs: one source, inlined into a wrapper per instruction set. The tests run all of
+// them: LTHBENCH_CPU_ISA=base or v3 holds the choice down.
 #pragma once
+
+#include <cstdlib>
+#include <cstring>
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define LTH_X86 1
@@ -19,7 +23,9 @@ inline Isa detected_isa() {
 #if LTH_X86
   static const Isa isa = [] {
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+    const char* limit = std::getenv("LTHBENCH_CPU_ISA");
+    if (limit && std::strcmp(limit, "base") == 0) return Isa::kBase;
+    if (!(limit && std::strcmp(limit, "v3") == 0) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
       return Isa::kV4;
     }

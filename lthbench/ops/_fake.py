@@ -26,6 +26,23 @@ def register() -> None:
         torch._check(words.dtype == torch.int32, lambda: f"words has dtype {words.dtype}, expected torch.int32")
         return words.new_empty(numel, dtype=torch.bool)
 
+    @_register("count_survivors")
+    def _(masks: list[Tensor]) -> Tensor:
+        return torch.empty(len(masks), dtype=torch.int64)
+
+    @_register("prune_lowest")
+    def _(
+        scores: list[Tensor], masks: list[Tensor], groups: list[int], num_pruned: list[int], magnitude: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        torch._check(len(masks) == len(scores), lambda: f"masks has {len(masks)} tensors, scores {len(scores)}")
+        like = masks[0] if masks else torch.empty(0)
+        num_words = sum((s.numel() + 31) // 32 for s in scores)
+        return (
+            like.new_empty(num_words, dtype=torch.int32),
+            torch.empty(len(num_pruned), dtype=torch.float32),
+            torch.empty(len(scores), 2, dtype=torch.int64),
+        )
+
     @_register("probe_update_")
     def _(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> None:
         pass

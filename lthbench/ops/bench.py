@@ -110,7 +110,7 @@ class Eviction:
 
 def read_probe(num_weights: int) -> Callable[[], object]:
     """One read of that many float32: the limit of a threshold."""
-    words = torch.zeros(num_weights, dtype=torch.int32)
+    words = torch.ones(num_weights, dtype=torch.int32)  # zeros would share one page of memory
     if kernels_available("cpu"):
         return lambda: torch.ops.lthbench.probe_read(words)
     return words.sum
@@ -118,7 +118,7 @@ def read_probe(num_weights: int) -> Callable[[], object]:
 
 def update_probe(num_weights: int) -> Callable[[], object]:
     """Four reads and two writes in place of that many float32: the limit of a masked SGD step with anchors."""
-    a, b, c, d = (torch.zeros(num_weights) for _ in range(4))
+    a, b, c, d = (torch.ones(num_weights) for _ in range(4))
     if kernels_available("cpu"):
         return lambda: torch.ops.lthbench.probe_update_(a, b, c, d)
     return lambda: (a.add_(c), b.add_(d))
