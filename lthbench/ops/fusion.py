@@ -21,10 +21,32 @@ _ADDS = (operator.add, torch.add)  # tracing turns += into +
 
 @dataclass(frozen=True)
 class SharedLinear:
-    """A linear layer whose input is the same for all networks: linear in its weights, so two products serve all."""
+    """A linear layer that sees the same input in all networks: its output is linear in alpha.
+
+    Where a ReLU and a second linear layer follow, ``second`` is that layer; ``body`` takes its output then.
+    """
 
     name: str  # of the module
-    rectified: bool  # whether a ReLU follows
+    rectified: bool  # whether a ReLU follows it
+    second: Second | None
+
+
+@dataclass(frozen=True)
+class Second:
+    """The linear layer behind a shared one."""
+
+    name: str
+    rectified: bool
+    num_outputs: int
+
+    def make(self, states: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Weight [K, H, N] and bias [K, N] of all networks as `lerp_linear` takes them: padded with zeros."""
+        weight = states[f"{self.name}.weight"]
+        bias = states.get(f"{self.name}.bias")
+        if bias is None:
+            bias = weight.new_zeros(weight.shape[:2])
+        pad = -self.num_outputs % 16
+        return F.pad(weight.transpose(1, 2), (0, pad)).contiguous(), F.pad(bias, (0, pad))
 
 
 @dataclass
@@ -44,10 +66,16 @@ class Fused:
 
     @property
     def names(self) -> list[str]:
-        """The entries of a state that ``stack`` reads."""
-        return list(
-            dict.fromkeys(name for weight in self.weights for name in weight.sources(self.state_names))
-        )
+        """The entries of a state that all K networks differ in, as far as ``body`` reads them."""
+        names = [name for weight in self.weights for name in weight.sources(self.state_names)]
+        seconds = [linear.second.name for linear in self.linears if linear.second]
+        names += [f"{name}.{part}" for name in seconds for part in ("weight", "bias")]
+        return [name for name in dict.fromkeys(names) if name in self.state_names]
+
+    @property
+    def has_convolution(self) -> bool:
+        """Whether activations are planes, which fill a cache sooner than vectors do."""
+        return any(node.target in (convolution, convolution_add) for node in self.body.graph.nodes)
 
     def stack(self, states: Mapping[str, Tensor]) -> list[Tensor]:
         """The weights that ``body`` takes, [K, ...] each, from the interpolated entries [K, *shape] by name."""
@@ -177,9 +205,13 @@ class _Fuser:
         for i, node in enumerate(wanted):
             self.made[node] = self.body.placeholder(f"shared_{i}")
         for i, chain in enumerate(linears.values()):
-            rectified = chain.relu is not None
-            self.linears.append(SharedLinear(str(chain.layer.target), rectified))
+            second = self._second(chain)
             self.made[chain.last] = self.body.placeholder(f"linear_{i}")
+            if second is not None:
+                self.made[second.last] = self.made[chain.last]
+            self.linears.append(
+                SharedLinear(str(chain.layer.target), chain.relu is not None, self._describe(second))
+            )
         # Weights come after, in order of use; placeholders must stand first, so they are inserted here.
         self.head = self.body.call_function(int)
         for node in nodes:
@@ -289,6 +321,20 @@ class _Fuser:
 
     def _is_shared_linear(self, node: fx.Node, shared: set[fx.Node]) -> bool:
         return type(self._module(node)) is nn.Linear and node.args[0] in shared
+
+    def _second(self, chain: _Chain) -> _Chain | None:
+        """The linear layer that alone reads the rectified output of a shared one."""
+        user = _only_user(chain.last) if chain.relu else None
+        if user is None or type(self._module(user)) is not nn.Linear:
+            return None
+        return next(c for c in self.chains.values() if c.layer is user)
+
+    def _describe(self, second: _Chain | None) -> Second | None:
+        if second is None:
+            return None
+        module = self._module(second.layer)
+        assert isinstance(module, nn.Linear)
+        return Second(str(second.layer.target), second.relu is not None, module.out_features)
 
     def _weight(self, weight: _Weight, count: int) -> list[fx.Node]:
         """New arguments of the body that hold a weight's tensors."""

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lthbench.ops.fusion import Fused, fuse
-from lthbench.ops.interpolation import count_errors, lerp_relu, lerp_stacked
+from lthbench.ops.fusion import Fused, SharedLinear, fuse
+from lthbench.ops.interpolation import count_errors, lerp_linear, lerp_relu, lerp_stacked
 
 State = Mapping[str, Tensor]
 Batch = tuple[Tensor, Tensor]
@@ -76,7 +76,7 @@ def evaluate_line(
         if statistics_batches is not None:
             line.recompute_statistics(model, fused, statistics_batches)
         forward = _forward(model, line, fused, method)
-        chunk = _CHUNK * torch.get_num_threads() if line.device.type == "cpu" else 1 << 30
+        chunk = _chunk(line, fused)
         # Reading stays outside inference_mode: what the iterable keeps may be trained on later.
         for images, labels in batches:
             with torch.inference_mode():
@@ -91,7 +91,11 @@ def evaluate_line(
 
 
 _FILLS_A_GPU = 16 << 20  # bytes of weights from which one network is taken to fill a device
-_CHUNK = 64  # images a thread evaluates at a time: the activations of small networks then stay in its cache
+_CHUNK_PLANES = (
+    64  # images a thread evaluates at a time: activations of small networks then stay in its cache
+)
+_CHUNK_CUDA = 1024
+_CHUNK_VECTORS = 336  # without convolutions
 
 
 def _check(
@@ -220,9 +224,16 @@ class _FusedForward:
     def __init__(self, line: _Line, fused: Fused) -> None:
         self.line = line
         self.fused = fused
-        with torch.inference_mode():
-            stacks = fused.stack(line.stacks(fused.names)) if line.fits else []
-        self.rows = [[t[k] for t in stacks] for k in range(line.num_points)] if line.fits else None
+        self.rows: list[_Row] | None = None
+        if line.fits:
+            with torch.inference_mode():
+                states = line.stacks(fused.names)
+                stacks = fused.stack(states)
+                seconds = [linear.second.make(states) if linear.second else None for linear in fused.linears]
+            self.rows = [
+                _Row([t[k] for t in stacks], [s and (s[0][k : k + 1], s[1][k : k + 1]) for s in seconds])
+                for k in range(line.num_points)
+            ]
         a, b = (dict(zip(line.names, end, strict=True)) for end in (line.a, line.b))
         self.ends = [
             [(end[f"{linear.name}.weight"], end.get(f"{linear.name}.bias")) for end in (a, b)]
@@ -238,31 +249,55 @@ class _FusedForward:
             tuple(F.linear(x, weight, bias) for weight, bias in ends)
             for x, ends in zip(shared[split:], self.ends, strict=True)
         ]
-        buffers = [a.new_empty(1, *a.shape) for a, _ in hidden]
         logits: Tensor | None = None
         for k in range(self.line.num_points):
+            row = self._row(k) if self.rows is None else self.rows[k]
             alpha = self.line.alphas[k : k + 1]
-            for (a, b), buffer, linear in zip(hidden, buffers, self.fused.linears, strict=True):
-                if linear.rectified:
-                    lerp_relu(a, b, alpha, buffer)
-                else:
-                    lerp_stacked([a], [b], alpha, [buffer])
-            own = self.fused.body(*shared[:split], *(t[0] for t in buffers), *self._weights(k))
+            outputs = [
+                _shared_output(linear, a, b, alpha, second)
+                for linear, (a, b), second in zip(self.fused.linears, hidden, row.seconds, strict=True)
+            ]
+            own = self.fused.body(*shared[:split], *outputs, *row.weights)
             if logits is None:
                 logits = own.new_empty(self.line.num_points, *own.shape)
             logits[k] = own
         assert logits is not None
         return logits
 
-    def _weights(self, k: int) -> list[Tensor]:
-        if self.rows is not None:
-            return self.rows[k]
-        network = {name: t[None] for name, t in self.line.network(k).items() if t.is_floating_point()}
-        return [t[0] for t in self.fused.stack(network)]
+    def _row(self, k: int) -> _Row:
+        states = {name: t[None] for name, t in self.line.network(k).items() if t.is_floating_point()}
+        seconds = [linear.second.make(states) if linear.second else None for linear in self.fused.linears]
+        return _Row([t[0] for t in self.fused.stack(states)], seconds)
+
+
+class _Row(NamedTuple):
+    """What one network adds to the fused graph."""
+
+    weights: list[Tensor]  # the arguments of the body
+    seconds: list[
+        tuple[Tensor, Tensor] | None
+    ]  # weight [1, H, N] and bias [1, N] behind each shared linear layer
+
+
+def _shared_output(
+    linear: SharedLinear, a: Tensor, b: Tensor, alpha: Tensor, second: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    if linear.second is not None and second is not None:
+        out = lerp_linear(a, b, alpha, *second, rectified=linear.second.rectified)[0]
+        return out[:, : linear.second.num_outputs]
+    return lerp_relu(a, b, alpha)[0] if linear.rectified else lerp_stacked([a], [b], alpha)[0][0]
 
 
 def _keeps_statistics(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+
+
+def _chunk(line: _Line, fused: Fused | None) -> int:
+    """Images evaluated at a time."""
+    if line.device.type != "cpu":
+        return _CHUNK_CUDA
+    planes = fused is None or fused.has_convolution
+    return (_CHUNK_PLANES if planes else _CHUNK_VECTORS) * torch.get_num_threads()
 
 
 @contextlib.contextmanager
