@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lthbench.ops.fusion import Fused, SharedLinear, fuse
+from lthbench.ops.fusion import Fused, fuse
 from lthbench.ops.interpolation import count_errors, lerp_linear, lerp_relu, lerp_stacked
 
 State = Mapping[str, Tensor]
@@ -224,16 +224,10 @@ class _FusedForward:
     def __init__(self, line: _Line, fused: Fused) -> None:
         self.line = line
         self.fused = fused
-        self.rows: list[_Row] | None = None
+        self.stacks: _Weights | None = None
         if line.fits:
             with torch.inference_mode():
-                states = line.stacks(fused.names)
-                stacks = fused.stack(states)
-                seconds = [linear.second.make(states) if linear.second else None for linear in fused.linears]
-            self.rows = [
-                _Row([t[k] for t in stacks], [s and (s[0][k : k + 1], s[1][k : k + 1]) for s in seconds])
-                for k in range(line.num_points)
-            ]
+                self.stacks = self._weights(line.stacks(fused.names))
         a, b = (dict(zip(line.names, end, strict=True)) for end in (line.a, line.b))
         self.ends = [
             [(end[f"{linear.name}.weight"], end.get(f"{linear.name}.bias")) for end in (a, b)]
@@ -250,42 +244,53 @@ class _FusedForward:
             for x, ends in zip(shared[split:], self.ends, strict=True)
         ]
         logits: Tensor | None = None
+        if self.stacks is not None:
+            outputs = self._shared_outputs(hidden, self.line.alphas, self.stacks)
         for k in range(self.line.num_points):
-            row = self._row(k) if self.rows is None else self.rows[k]
-            alpha = self.line.alphas[k : k + 1]
-            outputs = [
-                _shared_output(linear, a, b, alpha, second)
-                for linear, (a, b), second in zip(self.fused.linears, hidden, row.seconds, strict=True)
-            ]
-            own = self.fused.body(*shared[:split], *outputs, *row.weights)
+            weights, row = self.stacks, k
+            if weights is None:
+                network = self.line.network(k)
+                weights, row = (
+                    self._weights({n: t[None] for n, t in network.items() if t.is_floating_point()}),
+                    0,
+                )
+                outputs = self._shared_outputs(hidden, self.line.alphas[k : k + 1], weights)
+            own = self.fused.body(
+                *shared[:split], *(t[row] for t in outputs), *(t[row] for t in weights.arguments)
+            )
             if logits is None:
                 logits = own.new_empty(self.line.num_points, *own.shape)
             logits[k] = own
         assert logits is not None
         return logits
 
-    def _row(self, k: int) -> _Row:
-        states = {name: t[None] for name, t in self.line.network(k).items() if t.is_floating_point()}
+    def _weights(self, states: dict[str, Tensor]) -> _Weights:
         seconds = [linear.second.make(states) if linear.second else None for linear in self.fused.linears]
-        return _Row([t[0] for t in self.fused.stack(states)], seconds)
+        return _Weights(self.fused.stack(states), seconds)
+
+    def _shared_outputs(
+        self, hidden: list[tuple[Tensor, Tensor]], alphas: Tensor, weights: _Weights
+    ) -> list[Tensor]:
+        """What each shared linear layer hands to the body, [K, B, N], from its pre-activations at both ends."""
+        outputs = []
+        for linear, (a, b), second in zip(self.fused.linears, hidden, weights.seconds, strict=True):
+            if linear.second is not None and second is not None:
+                out = lerp_linear(a, b, alphas, *second, rectified=linear.second.rectified)
+                outputs.append(out[..., : linear.second.num_outputs])
+            else:
+                outputs.append(
+                    lerp_relu(a, b, alphas) if linear.rectified else lerp_stacked([a], [b], alphas)[0]
+                )
+        return outputs
 
 
-class _Row(NamedTuple):
-    """What one network adds to the fused graph."""
+class _Weights(NamedTuple):
+    """What networks add to the fused graph, all of them or one, stacked."""
 
-    weights: list[Tensor]  # the arguments of the body
+    arguments: list[Tensor]  # of the body
     seconds: list[
         tuple[Tensor, Tensor] | None
-    ]  # weight [1, H, N] and bias [1, N] behind each shared linear layer
-
-
-def _shared_output(
-    linear: SharedLinear, a: Tensor, b: Tensor, alpha: Tensor, second: tuple[Tensor, Tensor] | None
-) -> Tensor:
-    if linear.second is not None and second is not None:
-        out = lerp_linear(a, b, alpha, *second, rectified=linear.second.rectified)[0]
-        return out[:, : linear.second.num_outputs]
-    return lerp_relu(a, b, alpha)[0] if linear.rectified else lerp_stacked([a], [b], alpha)[0][0]
+    ]  # weight [K, H, N] and bias [K, N] behind each shared linear layer
 
 
 def _keeps_statistics(module: nn.Module) -> bool:
