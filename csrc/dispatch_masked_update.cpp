@@ -32,12 +32,13 @@ Tensor masked_adamw(const std::vector<Tensor>& weights, const std::vector<Tensor
   LTH_CHECK(step >= 1, "step is ", step, ", expected 1 at the first step");
   check_length("exp_avgs", exp_avgs.size(), "weights", weights.size());
   check_length("exp_avg_sqs", exp_avg_sqs.size(), "weights", weights.size());
-  const auto tensors =
+  auto tensors =
       update_tensors(weights, grads, "exp_avgs", exp_avgs, "exp_avg_sqs", exp_avg_sqs, masks, anchors, false);
+  for (UpdateTensor& t : tensors) set_adamw_step(t, lr, beta1, beta2, step);
   const UpdateSchedule schedule(tensors.data(), tensors.size());
   std::vector<double> partials;
   return scalar(adamw_cpu(tensors.data(), schedule,
-                          adamw_options(lr, beta1, beta2, eps, weight_decay, pull, step), partials));
+                          adamw_options(lr, beta1, beta2, eps, weight_decay, pull), partials));
 }
 
 }  // namespace

@@ -21,13 +21,16 @@ inline constexpr int64_t kChunk = 16384;  // weights; a multiple of the 32 weigh
 
 struct UpdateTensor {
   float* weight;         // [numel]
-  const float* grad;     // [numel]; nullptr leaves the tensor out of the step
+  const float* grad;     // [numel]; nullptr leaves the tensor as it is, and only its distance is counted
   float* first;          // [numel] momentum buffer or first moment; nullptr for SGD without momentum
   float* second;         // [numel] second moment of AdamW, else nullptr
   const float* anchor;   // [numel] or nullptr: no pull and no distance
   const uint32_t* mask;  // [ceil(numel / 32)] one bit a weight, or nullptr: dense
-  int64_t numel;
+  const float* step;     // AdamW, CUDA: the step's number on the device, else nullptr and
+  float step_size;       //   lr / (1 - beta1^step)
+  float correction;      //   sqrt(1 - beta2^step)
   bool fresh;            // SGD: `first` holds no value yet
+  int64_t numel;
 };
 
 struct SgdOptions {
@@ -36,11 +39,8 @@ struct SgdOptions {
 };
 
 struct AdamWOptions {
-  float decay;            // 1 - lr * weight_decay
-  float beta2, eps, pull;
-  float one_minus_beta1, one_minus_beta2;
-  float step_size;        // lr / (1 - beta1^step)
-  float correction;       // sqrt(1 - beta2^step)
+  float lr, weight_decay, decay;  // decay = 1 - lr * weight_decay
+  float beta1, beta2, one_minus_beta1, one_minus_beta2, eps, pull;
 };
 
 struct UpdateChunk {
@@ -62,5 +62,22 @@ double sgd_cpu(const UpdateTensor* tensors, const UpdateSchedule& schedule, cons
                std::vector<double>& partials);
 double adamw_cpu(const UpdateTensor* tensors, const UpdateSchedule& schedule, const AdamWOptions& options,
                  std::vector<double>& partials);
+
+// The CUDA forms: `tensors` lie on the device, the list itself on the host. With `lr` (on the device) that
+// value takes the place of the options'. The squared distance is written to `distance` if that is not
+// nullptr; `partials` has num_partials_cuda() values of room. Both are on the device, `stream` is a cudaStream_t.
+int64_t num_partials_cuda(const UpdateTensor* tensors, size_t count);
+void sgd_cuda(const UpdateTensor* tensors, size_t count, const SgdOptions& options, const float* lr,
+              double* partials, double* distance, void* stream);
+void adamw_cuda(const UpdateTensor* tensors, size_t count, const AdamWOptions& options, const float* lr,
+                double* partials, double* distance, void* stream);
+
+// What the CUDA module gives to the update plan of the CPU module, in a capsule of this name.
+struct UpdateBackend {
+  decltype(&num_partials_cuda) num_partials;
+  decltype(&sgd_cuda) sgd;
+  decltype(&adamw_cuda) adamw;
+};
+inline constexpr const char* kUpdateBackendName = "lthbench._C_cuda.update_backend";
 
 }  // namespace lth

@@ -1,11 +1,20 @@
 // The Python module lthbench._C. Importing it registers the CPU operators (static initialisers of this binary).
 #include <Python.h>
 
+int add_update_plan(PyObject* module);  // plan.cpp
+
 namespace {
 
-PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", "CPU kernels of lthbench.", -1, nullptr,
-                      nullptr,               nullptr, nullptr,                  nullptr};
+PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", "CPU kernels of lthbench.", -1, nullptr,
+                          nullptr,               nullptr, nullptr,                  nullptr};
 
 }  // namespace
 
-PyMODINIT_FUNC PyInit__C() { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit__C() {
+  PyObject* module = PyModule_Create(&definition);
+  if (module && add_update_plan(module) < 0) {
+    Py_DECREF(module);
+    return nullptr;
+  }
+  return module;
+}

@@ -2,11 +2,10 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "check.h"
-#include "masked_update.h"
+#include "update_options.h"
 
 namespace lth {
 
@@ -82,29 +81,6 @@ inline std::vector<UpdateTensor> update_tensors(const std::vector<Tensor>& weigh
   states.insert(states.end(), second.begin(), second.end());
   check_disjoint(weights, states);
   return tensors;
-}
-
-inline SgdOptions sgd_options(double lr, double momentum, double dampening, double weight_decay, double pull,
-                              bool nesterov) {
-  return {static_cast<float>(lr),        static_cast<float>(momentum),
-          static_cast<float>(1.0 - dampening), static_cast<float>(weight_decay),
-          static_cast<float>(pull),      nesterov};
-}
-
-// The scalars that torch.optim.AdamW computes in float64 before it rounds them.
-inline AdamWOptions adamw_options(double lr, double beta1, double beta2, double eps, double weight_decay,
-                                  double pull, int64_t step) {
-  const double steps = static_cast<double>(step);
-  AdamWOptions o{};
-  o.decay = static_cast<float>(1.0 - lr * weight_decay);
-  o.beta2 = static_cast<float>(beta2);
-  o.eps = static_cast<float>(eps);
-  o.pull = static_cast<float>(pull);
-  o.one_minus_beta1 = static_cast<float>(1.0 - beta1);
-  o.one_minus_beta2 = static_cast<float>(1.0 - beta2);
-  o.step_size = static_cast<float>(lr / (1.0 - std::pow(beta1, steps)));
-  o.correction = static_cast<float>(std::sqrt(1.0 - std::pow(beta2, steps)));
-  return o;
 }
 
 }  // namespace lth

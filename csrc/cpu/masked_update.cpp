@@ -27,7 +27,7 @@ struct Sgd {
   enum Kind { kPlain, kFresh, kMomentum, kFreshNesterov, kNesterov };
 
   template <int kKind, bool kAnchor>
-  static LTH_INLINE void update(const SgdOptions& o, float& w, float g, float& b, float&, float a,
+  static LTH_INLINE void update(const UpdateTensor&, const SgdOptions& o, float& w, float g, float& b, float&, float a,
                                 uint32_t kept, float& squared) {
     if (kAnchor) g = o.pull != 0.0f ? __builtin_fmaf(o.pull, w - a, g) : g;
     g = o.weight_decay != 0.0f ? __builtin_fmaf(o.weight_decay, w, g) : g;
@@ -45,7 +45,7 @@ struct Sgd {
 
 struct AdamW {
   template <int, bool kAnchor>
-  static LTH_INLINE void update(const AdamWOptions& o, float& w, float g, float& m, float& v, float a,
+  static LTH_INLINE void update(const UpdateTensor& t, const AdamWOptions& o, float& w, float g, float& m, float& v, float a,
                                 uint32_t kept, float& squared) {
     if (kAnchor) g = o.pull != 0.0f ? __builtin_fmaf(o.pull, w - a, g) : g;
     const float decayed = w * o.decay;
@@ -53,9 +53,9 @@ struct AdamW {
     m = keep(o.one_minus_beta1 < 0.5f ? __builtin_fmaf(o.one_minus_beta1, g - m, m)
                                       : __builtin_fmaf(o.one_minus_beta1 - 1.0f, g - m, g),
              kept);
-    v = keep(v * o.beta2 + o.one_minus_beta2 * g * g, kept);
-    const float denominator = std::sqrt(v) / o.correction + o.eps;
-    w = keep(decayed - o.step_size * m / denominator, kept);
+    v = keep(__builtin_fmaf(o.one_minus_beta2 * g, g, v * o.beta2), kept);
+    const float denominator = std::sqrt(v) / t.correction + o.eps;
+    w = keep(decayed - t.step_size * m / denominator, kept);
     if (kAnchor) {
       const float d = keep(w - a, kept);
       squared = __builtin_fmaf(d, d, squared);
@@ -65,7 +65,9 @@ struct AdamW {
 
 // Weights [begin, begin + length) of one tensor; returns their squared distance.
 template <class Rule, int kKind, bool kAnchor, bool kFirst, bool kSecond, class Options>
-LTH_INLINE double update_chunk(const UpdateTensor& t, int64_t begin, int64_t length, const Options& options) {
+LTH_INLINE double update_chunk(const UpdateTensor& tensor, int64_t begin, int64_t length,
+                               const Options& options) {
+  const UpdateTensor t = tensor;  // copies, which no store below can alias
   const Options o = options;
   float* __restrict__ w = t.weight + begin;
   const float* __restrict__ g = t.grad + begin;
@@ -85,7 +87,7 @@ LTH_INLINE double update_chunk(const UpdateTensor& t, int64_t begin, int64_t len
         float b = kFirst ? first[i + j] : 0.0f;
         float v = kSecond ? second[i + j] : 0.0f;
         float weight = w[i + j];
-        Rule::template update<kKind, kAnchor>(o, weight, g[i + j], b, v, kAnchor ? a[i + j] : 0.0f, kept,
+        Rule::template update<kKind, kAnchor>(t, o, weight, g[i + j], b, v, kAnchor ? a[i + j] : 0.0f, kept,
                                               squared[j]);
         w[i + j] = weight;
         if (kFirst) first[i + j] = b;
@@ -96,13 +98,24 @@ LTH_INLINE double update_chunk(const UpdateTensor& t, int64_t begin, int64_t len
       const uint32_t kept = mask ? 0u - ((mask[i / kLanes] >> j) & 1u) : ~0u;
       float b = kFirst ? first[i] : 0.0f;
       float v = kSecond ? second[i] : 0.0f;
-      Rule::template update<kKind, kAnchor>(o, w[i], g[i], b, v, kAnchor ? a[i] : 0.0f, kept, squared[j]);
+      Rule::template update<kKind, kAnchor>(t, o, w[i], g[i], b, v, kAnchor ? a[i] : 0.0f, kept, squared[j]);
       if (kFirst) first[i] = b;
       if (kSecond) second[i] = v;
     }
     if (kAnchor) {
       for (float lane : squared) total += lane;
     }
+  }
+  return total;
+}
+
+// The squared distance of weights that take no step.
+double distance_of(const UpdateTensor& t, int64_t begin, int64_t length) {
+  double total = 0.0;
+  for (int64_t i = begin; t.anchor && i < begin + length; ++i) {
+    const bool kept = !t.mask || ((t.mask[i / kLanes] >> (i % kLanes)) & 1u);
+    const double d = kept ? t.weight[i] - t.anchor[i] : 0.0f;
+    total += d * d;
   }
   return total;
 }
@@ -145,7 +158,8 @@ double run(const UpdateTensor* tensors, const UpdateSchedule& schedule, const Op
     for (int64_t c = schedule.items[begin]; c < schedule.items[end]; ++c) {
       const UpdateChunk& chunk = schedule.chunks[c];
       const UpdateTensor& t = tensors[chunk.tensor];
-      partials[c] = t.grad ? choose(t)(t, chunk.begin, chunk.length, options) : 0.0;
+      partials[c] = t.grad ? choose(t)(t, chunk.begin, chunk.length, options)
+                           : distance_of(t, chunk.begin, chunk.length);
     }
   };
   parallel_for(static_cast<int64_t>(schedule.items.size()) - 1, 2, body);

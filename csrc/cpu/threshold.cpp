@@ -296,15 +296,14 @@ struct Bmi2Select {
 };
 #endif
 
-// Sample j of a group is its survivor of a rank in [j, j + 1) * survivors / samples.
+// Finds where the samples lie that fall into a chunk: sample j of a group is its survivor of a rank in
+// [j, j + 1) * survivors / samples. Their weights are only prefetched, as each is a cache miss.
 template <class Select>
-LTH_INLINE void sample_chunk(const ScoreTensor& t, const Chunk& chunk, int64_t survivors, bool magnitude,
-                             std::vector<uint32_t>& sample) {
-  const auto size = static_cast<int64_t>(sample.size());
+LTH_INLINE int64_t locate_samples(const ScoreTensor& t, const Chunk& chunk, int64_t survivors, int64_t size,
+                                  int64_t* first, int64_t* places) {
   const double step = static_cast<double>(survivors) / static_cast<double>(size);
-  const int64_t last = chunk.before + chunk.survivors;
-  const int64_t words = words32(t.numel);
-  int64_t word = chunk.begin / 32, passed = chunk.before;
+  const int64_t last = chunk.before + chunk.survivors, words = words32(t.numel);
+  int64_t word = chunk.begin / 32, passed = chunk.before, found = 0;
   for (int64_t j = std::max<int64_t>(0, static_cast<int64_t>(static_cast<double>(chunk.before) / step) - 1);
        j < size; ++j) {
     const double within = size < survivors ? jitter(static_cast<uint64_t>(j)) : 0.5;
@@ -312,25 +311,31 @@ LTH_INLINE void sample_chunk(const ScoreTensor& t, const Chunk& chunk, int64_t s
         std::min(survivors - 1, static_cast<int64_t>((static_cast<double>(j) + within) * step));
     if (rank < chunk.before) continue;
     if (rank >= last) break;
-    int bits = __builtin_popcountll(load64(t.mask, word, words));
-    while (passed + bits <= rank) {
-      passed += bits;
+    uint64_t bits = load64(t.mask, word, words);
+    int count = __builtin_popcountll(bits);
+    while (passed + count <= rank) {
+      passed += count;
       word += 2;
-      bits = __builtin_popcountll(load64(t.mask, word, words));
+      bits = load64(t.mask, word, words);
+      count = __builtin_popcountll(bits);
     }
-    const int64_t i = word * 32 + Select::nth(load64(t.mask, word, words), static_cast<int>(rank - passed));
-    sample[static_cast<size_t>(j)] = score_key(score_bits(t.scores, t.type, i), magnitude);
+    if (found == 0) *first = j;
+    places[found] = word * 32 + Select::nth(bits, static_cast<int>(rank - passed));
+    __builtin_prefetch(static_cast<const char*>(t.scores) +
+                       places[found] * (t.type == ScoreType::kFloat32 ? 4 : 2));
+    ++found;
   }
+  return found;
 }
 
-void sample_base(const ScoreTensor& t, const Chunk& c, int64_t survivors, bool magnitude,
-                 std::vector<uint32_t>& sample) {
-  sample_chunk<BaseSelect>(t, c, survivors, magnitude, sample);
+int64_t locate_base(const ScoreTensor& t, const Chunk& chunk, int64_t survivors, int64_t size, int64_t* first,
+                    int64_t* places) {
+  return locate_samples<BaseSelect>(t, chunk, survivors, size, first, places);
 }
 #if LTH_X86
-LTH_TARGET_V3 void sample_v3(const ScoreTensor& t, const Chunk& c, int64_t survivors, bool magnitude,
-                             std::vector<uint32_t>& sample) {
-  sample_chunk<BaseSelect>(t, c, survivors, magnitude, sample);
+LTH_TARGET_V3 int64_t locate_v3(const ScoreTensor& t, const Chunk& chunk, int64_t survivors, int64_t size,
+                                int64_t* first, int64_t* places) {
+  return locate_samples<Bmi2Select>(t, chunk, survivors, size, first, places);
 }
 #endif
 
@@ -414,16 +419,28 @@ class Selection {
       const int64_t size = std::clamp(group->survivors / kSampleStride, kMinSample, kMaxSample);
       group->sample.resize(group->num_pruned ? static_cast<size_t>(std::min(size, group->survivors)) : 0);
     }
-    auto* function = sample_base;
+    auto* locate = locate_base;
 #if LTH_X86
-    if (detected_isa() != Isa::kBase) function = sample_v3;
+    if (detected_isa() != Isa::kBase) locate = locate_v3;
 #endif
     const std::vector<int64_t> chunks = chunks_of(open);
     auto body = [&](int64_t begin, int64_t end) {
+      std::vector<int64_t> places(kMaxSample);
+      const auto load = [&](const Chunk& chunk, int64_t first, int64_t found) {
+        const ScoreTensor& t = tensors_[chunk.tensor];
+        uint32_t* sample = group_of(chunk).sample.data() + first;
+        for (int64_t j = 0; j < found; ++j) {
+          sample[j] = score_key(score_bits(t.scores, t.type, places[static_cast<size_t>(j)]), magnitude_);
+        }
+      };
       for (int64_t i = begin; i < end; ++i) {
         const Chunk& chunk = chunks_[chunks[i]];
-        Group& group = group_of(chunk);
-        if (chunk.survivors > 0) function(tensors_[chunk.tensor], chunk, group.survivors, magnitude_, group.sample);
+        const Group& group = group_of(chunk);
+        const auto size = static_cast<int64_t>(group.sample.size());
+        if (size == 0 || chunk.survivors == 0) continue;
+        int64_t first = 0;
+        const int64_t found = locate(tensors_[chunk.tensor], chunk, group.survivors, size, &first, places.data());
+        load(chunk, first, found);
       }
     };
     parallel_for(static_cast<int64_t>(chunks.size()), kGrain, body);

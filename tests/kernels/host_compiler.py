@@ -97,9 +97,7 @@ class HostCompiler:
         text = path.read_text()
         if fault and path == ROOT / "csrc" / fault.source:
             if text.count(fault.old) != 1:
-                raise AssertionError(
-                    f"{fault.name}: {path.name} holds {text.count(fault.old)} times {fault.old!r}"
-                )
+                raise AssertionError(f"{fault.name}: {path.name} holds {text.count(fault.old)} times {fault.old!r}")
             text = text.replace(fault.old, fault.new)
         optimise = ["-O2"] if path.suffix == ".cpp" else ["-O1"]
         flags = ["-std=c++20", "-g", *optimise, "-ffp-contract=off", *flags]

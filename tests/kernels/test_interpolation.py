@@ -38,9 +38,7 @@ def tensors(sizes: list[int], seed: int, device: str = "cpu") -> list[Tensor]:
 
 @needs_kernels
 @pytest.mark.parametrize("device", DEVICES)
-@given(
-    st.lists(st.integers(0, 20_000), max_size=5), st.lists(st.floats(0, 1, width=32), min_size=1, max_size=4)
-)
+@given(st.lists(st.integers(0, 20_000), max_size=5), st.lists(st.floats(0, 1, width=32), min_size=1, max_size=4))
 @settings(max_examples=25, deadline=None)
 def test_weights_on_the_line_are_the_references_bit_for_bit(device, sizes, points):
     a, b, alphas = tensors(sizes, 1, device), tensors(sizes, 2, device), torch.tensor(points, device=device)
@@ -75,9 +73,7 @@ def test_nan_survives_the_rectifier():
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(
-    "num_networks, num_rows, num_classes", [(1, 1, 1), (3, 250, 10), (2, 67, 1000), (2, 0, 10)]
-)
+@pytest.mark.parametrize("num_networks, num_rows, num_classes", [(1, 1, 1), (3, 250, 10), (2, 67, 1000), (2, 0, 10)])
 def test_loss_and_error_are_those_of_cross_entropy_and_argmax(device, num_networks, num_rows, num_classes):
     generator = torch.Generator().manual_seed(0)
     logits = (10 * torch.randn(num_networks, num_rows, num_classes, generator=generator)).to(device)

@@ -1,0 +1,105 @@
+"""The results table: tidy rows, one a measured number, and their summary over replicates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+
+from lthbench.analysis.statistics import Interval, mean_interval
+from lthbench.runner.store import Store
+from lthbench.suite.plan import Plan
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number and what it is of.
+
+    Attributes:
+        density: fraction of the prunable weights that survive; None for a line between two networks.
+        step: iteration of rewinding or spawning.
+        metric: what the value is; accuracies, errors and barriers are fractions, losses nats.
+        key: the task that measured it.
+    """
+
+    pair: str
+    experiment: str
+    arm: str
+    replicate: int
+    variant: str
+    level: int | None
+    density: float | None
+    step: int | None
+    metric: str
+    value: float
+    key: str
+
+
+def results_table(plan: Plan, store: Store) -> list[Row]:
+    """All numbers of a plan that are in the store, in the plan's order; diverged and refused tasks have none."""
+    rows = []
+    for placed in plan.readings:
+        reading, cell = placed.reading, placed.cell
+        result = store.result(reading.task.key)
+        if result is None:
+            continue
+        metrics = result["metrics"]
+        for metric in reading.metrics:
+            if metric in metrics:
+                rows.append(
+                    Row(
+                        pair=cell.pair,
+                        experiment=placed.experiment,
+                        arm=cell.arm,
+                        replicate=cell.replicate,
+                        variant=reading.variant,
+                        level=reading.level,
+                        density=metrics.get("density"),
+                        step=reading.step,
+                        metric=metric,
+                        value=metrics[metric],
+                        key=reading.task.key,
+                    )
+                )
+    return rows
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One metric over the replicates of one point: mean, interval, n."""
+
+    pair: str
+    experiment: str
+    arm: str
+    variant: str
+    level: int | None
+    density: float | None
+    step: int | None
+    metric: str
+    interval: Interval
+
+
+def summarise(rows: Iterable[Row]) -> list[Summary]:
+    """Mean, 95 % interval and n over replicates; values of one replicate (several pairs of children) count once."""
+
+    def point(row: Row) -> tuple[str, str, str, str, int, int, str]:
+        none_first = (-1 if row.level is None else row.level, -1 if row.step is None else row.step)
+        return (row.pair, row.experiment, row.arm, row.variant, *none_first, row.metric)
+
+    order = {p: i for i, p in enumerate(dict.fromkeys(point(row) for row in rows))}
+    summaries = []
+    for _, group in groupby(sorted(rows, key=lambda row: order[point(row)]), key=point):
+        members = list(group)
+        by_replicate: dict[int, list[float]] = {}
+        for row in members:
+            by_replicate.setdefault(row.replicate, []).append(row.value)
+        values = [math.fsum(v) / len(v) for v in by_replicate.values()]
+        row = members[0]
+        summaries.append(
+            Summary(
+                row.pair, row.experiment, row.arm, row.variant, row.level, row.density, row.step, row.metric,
+                mean_interval(values),
+            )
+        )  # fmt: skip
+    return summaries

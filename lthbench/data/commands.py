@@ -1,0 +1,120 @@
+"""What `lthbench data list`, `check` and `download` do, as plain data for the command line to print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lthbench.data.error import DataError
+from lthbench.data.load import data_root, read_split
+from lthbench.data.sheets import FOLDER
+from lthbench.data.spec import DATASETS, DataInfo
+from lthbench.names import unknown
+
+
+@dataclass(frozen=True)
+class DataStatus:
+    """One data set as it stands on this machine.
+
+    Attributes:
+        present: its folder is there (`list`), or everything in it is as it must be (`check`).
+        path: where it lies or would lie; None where no data folder is given.
+        images: "train + test" counts, image shape, number of classes.
+        problem: what is wrong and its cure; None where nothing is.
+    """
+
+    name: str
+    present: bool
+    path: str | None
+    images: str
+    licence: str
+    origin: str
+    problem: str | None = None
+
+
+def list_data(root: Path | None) -> list[DataStatus]:
+    """Return every known data set; only whether its folder is there is looked at."""
+    root = data_root(root)
+    return [_status(name, info, root) for name, info in DATASETS.items()]
+
+
+def check_data(root: Path | None, names: Iterable[str] | None = None) -> list[DataStatus]:
+    """Read the named data sets in full and verify counts, shapes, labels and checksums.
+
+    Without names those whose folder is there are checked.
+
+    Raises:
+        DataError: a name is unknown.
+    """
+    root = data_root(root)
+    listed = {status.name: status for status in list_data(root)}
+    chosen = list(names) if names is not None else [name for name, status in listed.items() if status.present]
+    return [_checked(listed[_known(name)], root) for name in chosen]
+
+
+def download_data(name: str, root: Path | None) -> DataStatus:
+    """Fetch a data set with torchvision, then check it; what is there already is not fetched again.
+
+    Raises:
+        DataError: the name is unknown, there is no data folder, or nothing can be fetched for this name.
+    """
+    info = DATASETS[_known(name)]
+    root = data_root(root)
+    if info.kind != "sheets":
+        if info.download is None:
+            raise DataError(f"{name}: there is nothing to download ({info.origin})")
+        if root is None:
+            raise DataError(f"{name}: no data folder is given; use --data DIR or set LTHBENCH_DATA")
+        from torchvision import datasets
+
+        # train=True fetches the files of both splits. Its reading of them is not used: `check` reads safely.
+        fetch = getattr(datasets, info.download)
+        root.mkdir(parents=True, exist_ok=True)
+        try:
+            fetch(str(root), train=True, download=True)
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"{name}: torchvision could not download it to {root} ({error})") from error
+    return _checked(_status(name, info, root), root)
+
+
+def _known(name: str) -> str:
+    if name not in DATASETS:
+        raise DataError(unknown("data set", name, DATASETS))
+    return name
+
+
+def _status(name: str, info: DataInfo, root: Path | None) -> DataStatus:
+    if info.kind == "sheets":
+        path: Path | None = FOLDER
+    else:
+        path = root / info.folder if root is not None else None
+    shape = " x ".join(map(str, info.image_shape))
+    return DataStatus(
+        name,
+        present=path is not None and path.is_dir(),
+        path=str(path) if path is not None else None,
+        images=f"{info.num_train:,} + {info.num_test:,} of {shape}, {info.num_classes} classes",
+        licence=info.licence,
+        origin=info.origin,
+    )
+
+
+def _checked(status: DataStatus, root: Path | None) -> DataStatus:
+    """Return `status` with what a full reading found."""
+    info = DATASETS[status.name]
+    problem = None
+    try:
+        for split, count in (("train", info.num_train), ("test", info.num_test)):
+            images, labels = read_split(status.name, root, split)
+            shape = (count, *info.image_shape) if info.image_shape[0] > 1 else (count, *info.image_shape[1:])
+            present = np.unique(labels)
+            if images.shape != shape or len(labels) != count:
+                problem = f"{status.name}: {split} holds {images.shape} and {len(labels)} labels, expected {shape}"
+            elif not np.array_equal(present, np.arange(info.num_classes)):
+                problem = f"{status.name}: {split} labels are {present}, expected 0 to {info.num_classes - 1}"
+    except DataError as error:
+        problem = str(error)
+    return DataStatus(**{**vars(status), "present": problem is None, "problem": problem})

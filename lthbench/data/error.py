@@ -1,0 +1,30 @@
+"""The one error of this room: a data set that is missing, partial, corrupt or hostile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lthbench.data.spec import DATASETS
+
+
+class DataError(Exception):
+    """A data set cannot be used; the message names the file or folder, what was expected, and the cure."""
+
+
+def missing(name: str, path: Path, expected: str) -> DataError:
+    """Return the error for a file or folder of data set `name` that is not there."""
+    return DataError(f"{name}: {path} is missing, expected {expected}; {cure(name)}")
+
+
+def damaged(name: str, path: Path, found: str, expected: str) -> DataError:
+    """Return the error for a file of data set `name` whose content is not what it must be."""
+    return DataError(f"{name}: {path} {found}, expected {expected}; delete it, then {cure(name)}")
+
+
+def cure(name: str) -> str:
+    """Return what a user can do to get data set `name`."""
+    info = DATASETS[name]
+    point = "point --data or LTHBENCH_DATA at the folder that holds it"
+    if info.download:
+        return f"run `lthbench data download {name} --data DIR` or {point}"
+    return f"{point} ({info.origin})"

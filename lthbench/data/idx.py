@@ -1,0 +1,63 @@
+"""MNIST's idx files, as torchvision leaves them under <name>/raw."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from lthbench.data.error import damaged, missing
+from lthbench.data.spec import DATASETS
+
+# SHA-256 of the unpacked files, made from the archives whose MD5 torchvision publishes.
+_SHA256 = {
+    "mnist": {
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    },
+    "fashion-mnist": {
+        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    },
+}
+
+
+def read_split(name: str, root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read one split of `name` below the data folder `root`.
+
+    Returns:
+        images uint8 [N, H, W] and labels int64 [N], in file order.
+
+    Raises:
+        DataError: a file is missing, or is not the original.
+    """
+    info = DATASETS[name]
+    count = info.num_train if split == "train" else info.num_test
+    prefix = "train" if split == "train" else "t10k"
+    folder = root / info.folder
+    images = _read(name, folder / f"{prefix}-images-idx3-ubyte", (count, *info.image_shape[1:]))
+    labels = _read(name, folder / f"{prefix}-labels-idx1-ubyte", (count,))
+    return images, labels.astype(np.int64)
+
+
+def _read(name: str, path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Read one idx file: magic 0x0000 08 rank, the big-endian sizes, then the bytes."""
+    if not path.is_file():
+        raise missing(name, path, f"the idx file of {shape[0]} entries")
+    raw = path.read_bytes()
+    header = struct.pack(f">{1 + len(shape)}I", 0x0800 | len(shape), *shape)
+    expected = len(header) + int(np.prod(shape))
+    if len(raw) != expected:
+        raise damaged(name, path, f"has {len(raw)} bytes", f"{expected} ({' x '.join(map(str, shape))})")
+    if not raw.startswith(header):
+        raise damaged(name, path, f"begins with {raw[: len(header)].hex()}", f"the idx header {header.hex()}")
+    digest = hashlib.sha256(raw).hexdigest()
+    if digest != _SHA256[name][path.name]:
+        raise damaged(name, path, f"has SHA-256 {digest}", f"the original's {_SHA256[name][path.name]}")
+    return np.frombuffer(raw, np.uint8, offset=len(header)).reshape(shape)

@@ -1,0 +1,96 @@
+"""From a DataSpec and a data folder to checked image sets."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from lthbench.data import cifar, idx, sheets
+from lthbench.data.error import DataError
+from lthbench.data.images import ImageSet, pack
+from lthbench.data.spec import DATASETS, DataSpec
+
+__all__ = ["DataError", "Splits", "data_root", "load", "read_split", "split_train"]
+
+
+class Splits(NamedTuple):
+    """What is trained on, what choices are made on, and what is looked at once at the end."""
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+
+
+def load(spec: DataSpec, root: Path | None = None, device: torch.device | str = "cpu") -> Splits:
+    """Read, verify and divide a data set; a second call in the same process returns the same tensors.
+
+    Args:
+        spec: which data set, and how its train split is divided.
+        root: the data folder; None is the environment variable LTHBENCH_DATA. The embedded set needs none.
+        device: where the images shall lie.
+
+    Raises:
+        DataError: a file is missing, partial or not the original; nothing of it is used.
+    """
+    return _load(spec, data_root(root), torch.device(device))
+
+
+def data_root(root: Path | None) -> Path | None:
+    """Return the data folder: `root`, or else that of LTHBENCH_DATA, or None."""
+    if root is None and os.environ.get("LTHBENCH_DATA"):
+        root = Path(os.environ["LTHBENCH_DATA"])
+    return root.expanduser().resolve() if root is not None else None
+
+
+def read_split(name: str, root: Path | None, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read and verify one split, "train" or "test": uint8 images [N, H, W] or [N, 3, H, W], labels int64 [N].
+
+    Raises:
+        DataError: as `load`.
+    """
+    info = DATASETS[name]
+    if info.kind == "sheets":
+        return sheets.read_split(split)
+    if root is None:
+        raise DataError(f"{name}: no data folder is given; point --data or LTHBENCH_DATA at the one with {info.folder}")
+    readers = {"idx": idx.read_split, "cifar": cifar.read_split}
+    return readers[info.kind](name, root, split)
+
+
+def split_train(labels: np.ndarray, spec: DataSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the train split, labels int64 [N], into indices (train, validation), ascending and disjoint.
+
+    The images are shuffled once and for all, and then ordered so that any first part holds as nearly equally
+    many of each class as it can. Validation is the first part, `num_train` the part after it.
+    """
+    # Raw Philox words: NumPy promises never to change them, which it does not for its distributions.
+    shuffled = np.argsort(np.random.Philox(key=0x6C7468).random_raw(len(labels)), kind="stable")
+    turn = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        turn[members] = np.arange(len(members))
+    order = np.lexsort((labels, turn))
+    validation, rest = order[: spec.validation], order[spec.validation :]
+    return np.sort(rest[: spec.num_train]), np.sort(validation)
+
+
+@lru_cache(maxsize=4)
+def _load(spec: DataSpec, root: Path | None, device: torch.device) -> Splits:
+    info = spec.info
+
+    def image_set(images: np.ndarray, labels: np.ndarray) -> ImageSet:
+        return ImageSet(pack(images), torch.from_numpy(labels), info.mean, info.std).to(device)
+
+    images, labels = read_split(spec.name, root, "train")
+    train, validation = split_train(labels, spec)
+    test_images, test_labels = read_split(spec.name, root, "test")
+    return Splits(
+        image_set(images[train], labels[train]),
+        image_set(images[validation], labels[validation]),
+        image_set(test_images, test_labels),
+    )

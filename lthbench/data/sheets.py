@@ -1,0 +1,52 @@
+"""The embedded default: Fashion-MNIST images as lossless WebP sheets, made by ci/embed_fashion_mnist.py."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lthbench.data.error import DataError
+
+FOLDER = Path(__file__).parent / "embedded"
+NAME = "fashion-mnist-10k"
+SIDE = 28
+COLUMNS = 50
+
+
+def read_split(split: str, folder: Path = FOLDER) -> tuple[np.ndarray, np.ndarray]:
+    """Read one split of the embedded images.
+
+    Returns:
+        images uint8 [N, 28, 28] and labels int64 [N], in the order of the original files.
+
+    Raises:
+        DataError: a file is missing or its pixels have another checksum than the manifest's.
+    """
+    again = "reinstall lthbench"
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())[split]
+        # A sheet of 2,500 images has 2 million pixels; Pillow's guard against decompression bombs stays on.
+        sheets = [np.asarray(Image.open(folder / name).convert("L")) for name in manifest["sheets"]]
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"{NAME}: {folder} cannot be read ({error}); {again}") from error
+    labels = np.array([int(digit) for digit in manifest["labels"]], np.int64)
+    images = np.concatenate([_tiles(sheet) for sheet in sheets])
+    if len(images) != len(labels):
+        raise DataError(f"{NAME}: {folder} holds {len(images)} {split} images, expected {len(labels)}; {again}")
+    in_file_order = np.empty_like(images)
+    in_file_order[np.argsort(labels, kind="stable")] = images
+    digest = hashlib.sha256(in_file_order.tobytes()).hexdigest()
+    if digest != manifest["sha256"]:
+        found = f"the {split} pixels in {folder} have SHA-256 {digest}"
+        raise DataError(f"{NAME}: {found}, expected {manifest['sha256']}; {again}")
+    return in_file_order, labels
+
+
+def _tiles(sheet: np.ndarray) -> np.ndarray:
+    """Cut a sheet [rows * 28, 50 * 28] into its images [rows * 50, 28, 28], row by row."""
+    rows = sheet.shape[0] // SIDE
+    return sheet.reshape(rows, SIDE, COLUMNS, SIDE).transpose(0, 2, 1, 3).reshape(-1, SIDE, SIDE)

@@ -1,0 +1,133 @@
+"""What a suite says of data and augmentation, and the static facts of each data set (no torch here)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from lthbench.names import unknown
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """The static facts of one data set.
+
+    Attributes:
+        kind: the file of lthbench/data/ that reads it.
+        folder: where its files lie, relative to the data folder (empty: inside the package).
+        image_shape: (C, H, W).
+        mean, std: per channel over the train split's pixels, pixels in [0, 1].
+        download: torchvision's class that fetches it, if any does.
+    """
+
+    kind: Literal["sheets", "idx", "cifar"]
+    folder: str
+    num_train: int
+    num_test: int
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    origin: str
+    licence: str
+    download: str | None = None
+
+
+_CIFAR_LICENCE = "none stated; cite Krizhevsky 2009"
+_CIFAR10_MEAN, _CIFAR10_STD = (0.49140, 0.48216, 0.44653), (0.24703, 0.24349, 0.26159)
+# As published by weiaicunzai/pytorch-cifar100, rounded.
+_CIFAR100_MEAN, _CIFAR100_STD = (0.50708, 0.48655, 0.44092), (0.26733, 0.25644, 0.27615)
+
+DATASETS: dict[str, DataInfo] = {
+    "fashion-mnist-10k": DataInfo(
+        "sheets", "", 10_000, 2_000, (1, 28, 28), 10, (0.28668,), (0.35401,),
+        "the first 1,000 + 200 images of each class of Fashion-MNIST, shipped inside the package", "MIT",
+    ),
+    "fashion-mnist": DataInfo(
+        "idx", "FashionMNIST/raw", 60_000, 10_000, (1, 28, 28), 10, (0.28604,), (0.35302,),
+        "https://github.com/zalandoresearch/fashion-mnist", "MIT", "FashionMNIST",
+    ),
+    "mnist": DataInfo(
+        "idx", "MNIST/raw", 60_000, 10_000, (1, 28, 28), 10, (0.13066,), (0.30811,),
+        "http://yann.lecun.com/exdb/mnist/", "usually given as CC BY-SA 3.0", "MNIST",
+    ),
+    "cifar10": DataInfo(
+        "cifar", "cifar-10-batches-py", 50_000, 10_000, (3, 32, 32), 10, _CIFAR10_MEAN, _CIFAR10_STD,
+        "https://www.cs.toronto.edu/~kriz/cifar.html", _CIFAR_LICENCE, "CIFAR10",
+    ),
+    "cifar100": DataInfo(
+        "cifar", "cifar-100-python", 50_000, 10_000, (3, 32, 32), 100, _CIFAR100_MEAN, _CIFAR100_STD,
+        "https://www.cs.toronto.edu/~kriz/cifar.html", _CIFAR_LICENCE, "CIFAR100",
+    ),
+    "cifar100-mini": DataInfo(
+        "cifar", "cifar100-mini/cifar-100-python", 5_000, 1_000, (3, 32, 32), 100,
+        _CIFAR100_MEAN, _CIFAR100_STD,
+        "50 + 10 images of each class of CIFAR-100, for tests", _CIFAR_LICENCE,
+    ),
+}  # fmt: skip
+
+
+class DataSpec(BaseModel):
+    """A data set by name, and how its train split is divided.
+
+    Attributes:
+        name: a key of DATASETS.
+        validation: images carved from train for choices: the same ones for every seed and recipe, and as
+            nearly equally many of each class as the number allows.
+        num_train: train on only so many of the remaining images, chosen likewise (a smaller number's images
+            are among a larger one's); None is all of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    validation: int = Field(default=0, ge=0)
+    num_train: int | None = Field(default=None, ge=1)
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in DATASETS:
+            raise ValueError(unknown("data set", name, DATASETS))
+        return name
+
+    @model_validator(mode="after")
+    def _fits(self) -> DataSpec:
+        wanted = self.validation + (self.num_train or 1)
+        if wanted > self.info.num_train:
+            raise ValueError(
+                f"{self.name} has {self.info.num_train} train images, but validation ({self.validation}) and "
+                f"num_train ({self.num_train or 'at least 1'}) need {wanted}"
+            )
+        return self
+
+    @property
+    def info(self) -> DataInfo:
+        """The static facts of this data set."""
+        return DATASETS[self.name]
+
+
+class Augment(BaseModel):
+    """Random changes to each training image; each is off by default and draws from a stream of its own.
+
+    Attributes:
+        crop: pad so many black pixels on each side, then crop the original size at a random place.
+        flip: mirror left to right with probability 1/2.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    crop: int = Field(default=0, ge=0)
+    flip: bool = False
+
+    @property
+    def active(self) -> bool:
+        """Whether a batch needs random numbers at all."""
+        return self != Augment()
+
+
+def num_train_images(spec: DataSpec) -> int:
+    """Return how many images an epoch of `spec` has; the data need not be present."""
+    return spec.num_train or spec.info.num_train - spec.validation

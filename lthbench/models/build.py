@@ -1,0 +1,162 @@
+"""From a ModelSpec to a module, and from random streams to its initial weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from lthbench.models.conv import Conv
+from lthbench.models.lenet import LeNet
+from lthbench.models.resnet import ResNet
+from lthbench.models.spec import Init, ModelSpec
+from lthbench.models.vgg import VGG
+
+Shape = tuple[int, int, int]
+
+
+def build(spec: ModelSpec, image_shape: Shape, num_classes: int) -> nn.Module:
+    """Make the module with undefined weights on the default device (`with torch.device("meta")` works).
+
+    Args:
+        spec: the model.
+        image_shape: (C, H, W) of one image.
+        num_classes: length of a logits row.
+
+    Raises:
+        ValueError: the model cannot be built for images of this shape; the message names both.
+    """
+    info = spec.info
+    _check_shape(spec, image_shape)
+    width = spec.width or info.width
+    with _SkipInit():
+        match info.family:
+            case "lenet":
+                return LeNet(image_shape, num_classes, width)
+            case "conv":
+                return Conv(image_shape, num_classes, info.depth, width)
+            case "resnet":
+                return ResNet(image_shape, num_classes, info.depth, width)
+            case "vgg":
+                return VGG(image_shape, num_classes, info.depth, width)
+            case "resnet_imagenet":
+                # Imported here, and below, because importing torchvision takes longer than a small training step.
+                from lthbench.models.resnet_imagenet import resnet_imagenet
+
+                return resnet_imagenet(image_shape, num_classes, info.depth)
+            case "swin":
+                from lthbench.models.swin import swin
+
+                return swin(spec.name, image_shape, num_classes, width, spec.drop_path)
+            case family:
+                raise ValueError(f"{spec.name}: no builder for the family {family!r}")
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, spec: ModelSpec, rng_for: Callable[[str], np.random.Generator]) -> None:
+    """Give every parameter its initial value and reset every running statistic, in place.
+
+    A weight is drawn on the host from `rng_for(its name)` in float64 and rounded, so its value depends on its
+    name, its shape and that generator alone: not on other layers, the device or the thread count.
+    Biases and the shift of normalisation are 0, its scale is 1 (of batches: `spec.batchnorm_weight`).
+
+    Raises:
+        TypeError: a module holds parameters that no rule here covers.
+    """
+    init = spec.init or spec.info.init
+    for prefix, module in model.named_modules():
+        own = dict(module.named_parameters(prefix, recurse=False))
+        for name, parameter in own.items():
+            kind = name.rpartition(".")[2]
+            if isinstance(module, (nn.Conv2d, nn.Linear)) and kind == "weight":
+                _assign(parameter, _draw(init, parameter.shape, rng_for(name)))
+            elif isinstance(module, nn.BatchNorm2d) and kind == "weight" and spec.batchnorm_weight == "uniform":
+                _assign(parameter, rng_for(name).random(parameter.shape))
+            elif isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)) and kind == "weight":
+                parameter.fill_(1.0)
+            elif kind == "bias":
+                parameter.zero_()
+            elif kind == "relative_position_bias_table":
+                _assign(parameter, _draw("trunc_normal", parameter.shape, rng_for(name)))
+            else:
+                raise TypeError(f"no rule initialises {name} of a {type(module).__name__}; add one to initialise()")
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+
+
+def prunable(model: nn.Module) -> list[str]:
+    """Return the names of the weights that pruning may touch, in parameter order.
+
+    They are the weights of convolutions and linear layers; never biases, normalisation or positional tables
+    (Frankle et al. 2020; open_lth).
+    """
+    weights = {
+        f"{prefix}.weight" for prefix, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))
+    }
+    return [name for name, _ in model.named_parameters() if name in weights]
+
+
+def stem(model: nn.Module) -> str:
+    """Return the name of the first layer's weight."""
+    return prunable(model)[0]
+
+
+def head(model: nn.Module) -> str:
+    """Return the name of the output layer, the prefix of its weight and bias."""
+    return prunable(model)[-1].removesuffix(".weight")
+
+
+def _check_shape(spec: ModelSpec, image_shape: Shape) -> None:
+    """Refuse images that the pooling of a model cannot halve often enough."""
+    halvings = {"conv": spec.info.depth // 2, "vgg": 4}.get(spec.info.family, 0)
+    if min(image_shape[1:]) < 2**halvings:
+        raise ValueError(
+            f"{spec.name} halves its input {halvings} times and needs images of at least {2**halvings} pixels, "
+            f"but image_shape is {image_shape}"
+        )
+
+
+def _assign(parameter: Tensor, value: np.ndarray) -> None:
+    """Copy float64 draws into a parameter, rounded once."""
+    parameter.copy_(torch.from_numpy(value.astype(np.float32)))
+
+
+def _draw(init: Init, shape: torch.Size, rng: np.random.Generator) -> np.ndarray:
+    """Draw a weight of shape [out, in, ...].
+
+    Source: He et al. 2015 (kaiming, fan-in), Glorot & Bengio 2010 (glorot), Liu et al. 2021 (trunc_normal).
+    """
+    receptive = math.prod(shape[2:])
+    fan_in, fan_out = shape[1] * receptive, shape[0] * receptive
+    if init == "trunc_normal":
+        if len(shape) == 4:
+            # Swin leaves its only convolution, the patch embedding, at PyTorch's default.
+            return rng.uniform(-1, 1, shape) / math.sqrt(fan_in)
+        # Swin's code truncates at +-2, a hundred standard deviations: a plain normal distribution.
+        return rng.standard_normal(shape) * 0.02
+    scheme, distribution = init.split("_")
+    variance = 2.0 / fan_in if scheme == "kaiming" else 2.0 / (fan_in + fan_out)
+    if distribution == "normal":
+        return rng.standard_normal(shape) * math.sqrt(variance)
+    bound = math.sqrt(3.0 * variance)
+    return rng.uniform(-bound, bound, shape)
+
+
+class _SkipInit(TorchFunctionMode):
+    """Leave out the random draws that torch's layers make when constructed; `initialise` makes its own."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        if func in (Tensor.uniform_, Tensor.normal_):
+            # Zeros, not whatever memory holds: truncated draws are repeated until they lie within their bounds.
+            return args[0].zero_()
+        return func(*args, **kwargs)

@@ -1,0 +1,61 @@
+"""CIFAR ResNets of 6n + 2 layers (He et al. 2016, section 4.2), with open_lth's projection shortcuts."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """Return a 3x3 convolution without bias, which the batch normalisation behind it would cancel."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions with batch normalisation; a strided 1x1 projection where the shape changes."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(in_channels, out_channels, stride)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = conv3x3(out_channels, out_channels)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False),
+                nn.BatchNorm2d(out_channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Activations [B, in, H, W] to [B, out, H / stride, W / stride]."""
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """Three stages of n blocks (width, 2 width and 4 width channels), mean pooling, the output layer `fc`."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, depth: int, width: int = 16) -> None:
+        super().__init__()
+        if depth < 8 or (depth - 2) % 6:
+            raise ValueError(f"a CIFAR ResNet has 6n + 2 layers with n >= 1, but depth is {depth}")
+        self.conv = conv3x3(image_shape[0], width)
+        self.bn = nn.BatchNorm2d(width)
+        blocks = []
+        in_channels = width
+        for stage in range(3):
+            for i in range((depth - 2) // 6):
+                out_channels = width * 2**stage
+                blocks.append(Block(in_channels, out_channels, stride=2 if stage and i == 0 else 1))
+                in_channels = out_channels
+        self.blocks = nn.Sequential(*blocks)
+        self.fc = nn.Linear(in_channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [B, C, H, W] to logits [B, num_classes]."""
+        x = F.relu(self.bn(self.conv(x)))
+        x = self.blocks(x)
+        # A mean over the plane, not adaptive pooling: its backward pass is deterministic on every device.
+        return self.fc(x.mean((2, 3)))

@@ -1,0 +1,105 @@
+"""What a suite says of a model, and what is known of each model without building it (no torch here)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from lthbench.names import unknown
+
+Init = Literal["kaiming_normal", "kaiming_uniform", "glorot_normal", "glorot_uniform", "trunc_normal"]
+INITS: tuple[str, ...] = get_args(Init)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The static facts of one model.
+
+    Attributes:
+        family: the file of lthbench/models/ that builds it.
+        depth: weighted layers, mostly the number in its name; for transformers the blocks.
+        width: its standard width, the value of `ModelSpec.width` when that is None.
+        init: the distribution of its weights in the literature.
+        source: where the architecture and the initialisation come from.
+        any_width: whether `ModelSpec.width` may differ from `width`.
+        has_drop_path: whether `ModelSpec.drop_path` may be above 0.
+    """
+
+    family: str
+    depth: int
+    width: int
+    init: Init
+    source: str
+    any_width: bool = True
+    has_drop_path: bool = False
+
+
+_LENET = "LeCun et al. 1998; Frankle & Carbin 2019 (1803.03635); initialised as in open_lth"
+_CONV = "Frankle & Carbin 2019 (1803.03635), figure 2, Glorot normal"
+_RESNET = "He et al. 2016 (1512.03385), section 4.2; projection shortcuts and initialisation as in open_lth"
+_VGG = "Simonyan & Zisserman 2015 with batch normalisation, one linear layer, as in open_lth; Kaiming normal"
+_IMAGENET = "He et al. 2016 (1512.03385), torchvision's; 3x3 stem up to 64 pixels as in weiaicunzai/pytorch-cifar100"
+_SWIN64 = "Swin (2103.14030) for 64 pixels: Lee et al. 2021 (2112.13492) and their code, SPT_LSA_ViT"
+_SWIN = "Swin-T (2103.14030), torchvision's"
+
+MODELS: dict[str, ModelInfo] = {
+    "lenet-300-100": ModelInfo("lenet", 3, 100, "kaiming_normal", _LENET),
+    "conv-2": ModelInfo("conv", 2, 64, "glorot_normal", _CONV),
+    "conv-4": ModelInfo("conv", 4, 64, "glorot_normal", _CONV),
+    "conv-6": ModelInfo("conv", 6, 64, "glorot_normal", _CONV),
+    "resnet8": ModelInfo("resnet", 8, 16, "kaiming_normal", _RESNET),
+    "resnet20": ModelInfo("resnet", 20, 16, "kaiming_normal", _RESNET),
+    "resnet56": ModelInfo("resnet", 56, 16, "kaiming_normal", _RESNET),
+    "vgg11": ModelInfo("vgg", 11, 64, "kaiming_normal", _VGG),
+    "vgg16": ModelInfo("vgg", 16, 64, "kaiming_normal", _VGG),
+    "vgg19": ModelInfo("vgg", 19, 64, "kaiming_normal", _VGG),
+    "resnet18": ModelInfo("resnet_imagenet", 18, 64, "kaiming_normal", _IMAGENET, any_width=False),
+    "resnet50": ModelInfo("resnet_imagenet", 50, 64, "kaiming_normal", _IMAGENET, any_width=False),
+    "swin-small64": ModelInfo("swin", 12, 96, "trunc_normal", _SWIN64, has_drop_path=True),
+    "swin-t": ModelInfo("swin", 12, 96, "trunc_normal", _SWIN, has_drop_path=True),
+}
+
+
+class ModelSpec(BaseModel):
+    """A model by name, with the choices that a recipe may make.
+
+    Attributes:
+        name: a key of MODELS.
+        width: channels of the first stage (LeNet: units of the second hidden layer, the first has three times
+            as many); None is the model's own.
+        init: distribution of convolution and linear weights; None is the literature's for the model.
+        batchnorm_weight: initial scale of batch normalisation, 1 or U(0, 1) as in open_lth.
+        drop_path: stochastic depth of transformers: the last block's probability of being skipped in training,
+            from which the others' fall linearly to 0 (Huang et al. 2016). It draws from torch's global generator.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    width: int | None = Field(default=None, ge=1)
+    init: Init | None = None
+    batchnorm_weight: Literal["ones", "uniform"] = "ones"
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in MODELS:
+            raise ValueError(unknown("model", name, MODELS))
+        return name
+
+    @model_validator(mode="after")
+    def _offered(self) -> ModelSpec:
+        if self.width not in (None, self.info.width) and not self.info.any_width:
+            raise ValueError(f"the width of {self.name} is {self.info.width} and cannot be {self.width}; leave it out")
+        if self.drop_path and not self.info.has_drop_path:
+            offered = ", ".join(name for name, info in MODELS.items() if info.has_drop_path)
+            raise ValueError(f"{self.name} has no drop_path (only {offered}); leave it out")
+        return self
+
+    @property
+    def info(self) -> ModelInfo:
+        """The static facts of this model."""
+        return MODELS[self.name]

@@ -1,0 +1,52 @@
+"""Swin transformers (Liu et al. 2021, 2103.14030) from torchvision: Swin-T, and a small one for 64 pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from torchvision.models import SwinTransformer
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Blocks and attention heads of each stage, pixels of a patch, patches of a window, hidden width of the MLP."""
+
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    patch: int
+    window: int
+    mlp_ratio: float
+
+
+_FORMS = {
+    # Lee et al. 2021 (2112.13492), code SPT_LSA_ViT: three stages, so that the last has one window of 4 x 4 patches.
+    "swin-small64": _Form((2, 6, 4), (3, 6, 12), patch=4, window=4, mlp_ratio=2.0),
+    "swin-t": _Form((2, 2, 6, 2), (3, 6, 12, 24), patch=4, window=7, mlp_ratio=4.0),
+}
+
+
+def swin(
+    name: str, image_shape: tuple[int, int, int], num_classes: int, width: int, drop_path: float
+) -> SwinTransformer:
+    """Make a Swin transformer; `width` is the dimension of the patch embedding.
+
+    Raises:
+        ValueError: the width cannot be divided among the heads.
+    """
+    form = _FORMS[name]
+    if width % form.heads[0]:
+        raise ValueError(f"{name} has {form.heads[0]} heads in its first stage, which must divide its width of {width}")
+    model = SwinTransformer(
+        patch_size=[form.patch, form.patch],
+        embed_dim=width,
+        depths=list(form.depths),
+        num_heads=list(form.heads),
+        window_size=[form.window, form.window],
+        mlp_ratio=form.mlp_ratio,
+        stochastic_depth_prob=drop_path,
+        num_classes=num_classes,
+    )
+    if image_shape[0] != 3:
+        model.features[0][0] = nn.Conv2d(image_shape[0], width, form.patch, stride=form.patch)
+    return model

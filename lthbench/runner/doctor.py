@@ -1,0 +1,72 @@
+"""What an installation has, for `lthbench doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+import torch
+
+from lthbench.data.commands import list_data
+from lthbench.ops._library import build_info
+from lthbench.runner.environment import environment
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: fine, worth a note, or a problem."""
+
+    level: Literal["ok", "note", "problem"]
+    what: str
+    text: str
+
+
+def examine(store: Path, data: Path | None) -> list[Finding]:
+    """Look at versions, processor, memory, GPUs, kernels, data sets and the store's disk."""
+    here = environment(torch.device("cpu"))
+    versions = ", ".join(f"{name} {here[name]}" for name in ("lthbench", "python", "torch", "torchvision"))
+    cores, memory = len(os.sched_getaffinity(0)), psutil.virtual_memory()
+    findings = [
+        Finding("ok", "versions", versions),
+        Finding(
+            "ok",
+            "processor",
+            f"{cores} cores ({platform.machine()}, {here['cpu_capability']}), "
+            f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB memory free",
+        ),
+        _gpus(),
+    ]
+    for part, state in build_info().items():
+        fine = state in ("loaded", "kernels") or (part == "cuda" and not torch.cuda.is_available())
+        findings.append(Finding("ok" if fine else "note", f"kernels, {part}", state))
+    there = [status.name for status in list_data(data) if status.present]
+    missing = [status.name for status in list_data(data) if not status.present]
+    findings.append(Finding("ok", "data sets", "there: " + ", ".join(there)))
+    if missing:
+        findings.append(
+            Finding("note", "data sets", f"not there: {', '.join(missing)}; `lthbench data download NAME --data DIR`")
+        )
+    findings.append(_disk(store))
+    return findings
+
+
+def _gpus() -> Finding:
+    if not torch.cuda.is_available():
+        return Finding("note", "GPU", "none that torch can use; everything runs on the processor")
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return Finding("ok", "GPU", ", ".join(names))
+
+
+def _disk(store: Path) -> Finding:
+    folder = store.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 2**30
+    if not os.access(folder, os.W_OK):
+        return Finding("problem", "store", f"{folder} cannot be written; give another --store")
+    return Finding("ok" if free > 5 else "note", "store", f"{store.absolute()}: {free:.1f} GiB free")

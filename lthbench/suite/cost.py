@@ -1,0 +1,98 @@
+"""What a plan costs: tasks, trainings, image passes, floating-point operations, disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lthbench.data.spec import DATASETS
+from lthbench.models.build import build, prunable
+from lthbench.models.spec import ModelSpec
+from lthbench.suite.plan import Plan
+from lthbench.tasks.spec import MaskSpec, TrainSpec
+
+
+class _Store(Protocol):
+    def is_done(self, key: str, keep: frozenset[int] = frozenset()) -> bool: ...
+
+
+@dataclass
+class Cost:
+    """A line of the plan: one pair, one experiment or one kind of task, or all.
+
+    Attributes:
+        shared: tasks that more than one experiment needs.
+        image_passes: forward and backward pass of one image is 1, forward alone 1/3.
+        flops: floating-point operations, multiply and add counted apart; backward as twice forward.
+        disk_bytes: weights (float32) and masks (1 bit a weight) when all is done.
+    """
+
+    name: str
+    tasks: int = 0
+    done: int = 0
+    shared: int = 0
+    trainings: int = 0
+    image_passes: float = 0.0
+    flops: float = 0.0
+    disk_bytes: float = 0.0
+    is_last_of_section: bool = False
+
+
+@dataclass(frozen=True)
+class _ModelCost:
+    forward_flops: int
+    parameter_bytes: int
+    prunable_weights: int
+
+
+@cache
+def _model_cost(model: ModelSpec, data: str) -> _ModelCost:
+    info = DATASETS[data]
+    with torch.device("meta"):
+        network = build(model, info.image_shape, info.num_classes).eval()
+        with FlopCounterMode(display=False) as counter:
+            network(torch.empty(1, *info.image_shape))
+    weights = dict(network.named_parameters())
+    return _ModelCost(
+        counter.get_total_flops(),
+        sum(t.numel() * t.element_size() for t in network.state_dict().values()),
+        sum(weights[name].numel() for name in prunable(network)),
+    )
+
+
+def plan_cost(plan: Plan, store: _Store) -> list[Cost]:
+    """Costs by pair, by experiment, by kind of task, and in all. A shared task counts in each line that needs it."""
+    total = Cost("all")
+    pairs: dict[str, Cost] = {}
+    experiments: dict[str, Cost] = {}
+    kinds: dict[str, Cost] = {}
+    for key, task in plan.tasks.items():
+        spec, cell = task.spec, plan.cells[key]
+        model = _model_cost(cell.model, cell.data.name)
+        if isinstance(spec, TrainSpec):
+            disk = float(model.parameter_bytes * (1 + len(plan.kept(key))))
+        else:
+            disk = model.prunable_weights / 8 if isinstance(spec, MaskSpec) else 0
+        done = store.is_done(key, plan.kept(key))
+        lines = [
+            total,
+            pairs.setdefault(cell.pair, Cost(cell.pair)),
+            kinds.setdefault(spec.kind, Cost(spec.kind)),
+        ]
+        lines += [experiments.setdefault(name, Cost(name)) for name in sorted(plan.users[key])]
+        for line in lines:
+            line.tasks += 1
+            line.done += done
+            line.shared += len(plan.users[key]) > 1
+            line.trainings += isinstance(spec, TrainSpec)
+            line.image_passes += plan.cost[key]
+            line.flops += 3 * plan.cost[key] * model.forward_flops
+            line.disk_bytes += disk
+    sections = [list(kinds.values()), list(experiments.values()), list(pairs.values()), [total]]
+    for section in sections:
+        section[-1].is_last_of_section = True
+    return [line for section in sections for line in section]

@@ -1,0 +1,132 @@
+"""`Plan`: the task graph of a suite, each task once, with what must be kept and what it costs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from lthbench.data.spec import DATASETS, num_train_images
+from lthbench.experiments import Cell, Reading
+from lthbench.suite.located import SuiteError
+from lthbench.suite.schema import Suite
+from lthbench.tasks.spec import InterpolateSpec, MaskSpec, Task, TrainSpec
+
+
+@dataclass(frozen=True)
+class PlacedReading:
+    """A reading and the cell and experiment it belongs to."""
+
+    cell: Cell
+    experiment: str
+    reading: Reading
+
+
+@dataclass
+class Plan:
+    """All tasks of a suite, inputs before the tasks that need them.
+
+    Attributes:
+        tasks: key -> task.
+        keep: key of a training -> the steps whose weights other tasks need.
+        users: key -> the experiments that need the task.
+        cells: key -> the first cell that needs the task.
+    """
+
+    suite: Suite
+    readings: list[PlacedReading] = field(default_factory=list)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    keep: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    users: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    cells: dict[str, Cell] = field(default_factory=dict)
+
+    def kept(self, key: str) -> frozenset[int]:
+        """The steps that a training must keep."""
+        return frozenset(self.keep.get(key, ()))
+
+    @cached_property
+    def cost(self) -> dict[str, float]:
+        """Key -> cost in image passes: one forward and backward pass of one image is 1, forward alone 1/3."""
+        return {key: _image_passes(task) for key, task in self.tasks.items()}
+
+    @cached_property
+    def depth(self) -> dict[str, float]:
+        """Key -> cost of the longest chain that begins with the task: what must run first to end soonest."""
+        depth: dict[str, float] = defaultdict(float)
+        for key in reversed(self.tasks):
+            depth[key] += self.cost[key]
+            for task in self.tasks[key].inputs:
+                depth[task.key] = max(depth[task.key], depth[key])
+        return dict(depth)
+
+    def add(self, task: Task, experiment: str, cell: Cell) -> None:
+        """Add a task and all that it needs, for an experiment of a cell."""
+        pending = [(task, False)]
+        while pending:
+            task, inputs_done = pending.pop()
+            if inputs_done:
+                self.tasks.setdefault(task.key, task)
+                continue
+            if experiment in self.users[task.key]:
+                continue
+            self.users[task.key].add(experiment)
+            self.cells.setdefault(task.key, cell)
+            for ref in task.weights_needed():
+                if ref.step is not None:
+                    self.keep[ref.task].add(ref.step)
+            pending.append((task, True))
+            pending += [(t, False) for t in task.inputs]
+
+
+def make_plan(suite: Suite, only: tuple[str, ...] = ()) -> Plan:
+    """The plan of a suite, or of some of its experiments.
+
+    Raises:
+        SuiteError: `only` names no experiment, or an experiment asks for what the recipe cannot give.
+    """
+    known = {label for pair in suite.pairs.values() for label in pair.experiments}
+    if unknown := sorted(set(only) - known):
+        raise SuiteError(f"no experiment of the suite is called '{unknown[0]}'; known: {', '.join(sorted(known))}")
+    plan = Plan(suite)
+    for cell, label, reading in _readings(suite, only):
+        plan.readings.append(PlacedReading(cell, label, reading))
+        plan.add(reading.task, label, cell)
+    return plan
+
+
+def _readings(suite: Suite, only: tuple[str, ...]) -> Iterator[tuple[Cell, str, Reading]]:
+    for cell in suite.cells():
+        for label, experiment in suite.pairs[cell.pair].experiments.items():
+            if (only and label not in only) or (experiment.arms is not None and cell.arm not in experiment.arms):
+                continue
+            try:
+                for reading in experiment.readings(cell):
+                    yield cell, label, reading
+            except ValueError as error:
+                raise SuiteError(f"pairs.{cell.pair}.arms.{cell.arm}, experiment {label}: {error}") from error
+
+
+def _image_passes(task: Task) -> float:
+    spec = task.spec
+    if isinstance(spec, TrainSpec):
+        images = num_train_images(spec.data)
+        steps = spec.recipe.steps.count(spec.recipe.steps_per_epoch(images)) - spec.begin
+        evaluated = images + spec.data.validation + DATASETS[spec.data.name].num_test
+        return steps * min(spec.recipe.batch_size, images) + evaluated / 3
+    if isinstance(spec, InterpolateSpec):
+        train = min(spec.num_train or num_train_images(spec.data), num_train_images(spec.data))
+        extra = 2 * spec.statistics_images if spec.statistics == "recompute" else 0
+        return spec.points * (train + DATASETS[spec.data.name].num_test + extra) / 3
+    return 0.0
+
+
+def describe(task: Task) -> str:
+    """A task in a few words, for people who watch it run."""
+    spec = task.spec
+    if isinstance(spec, TrainSpec):
+        levels = [t.spec.level for t in task.inputs if isinstance(t.spec, MaskSpec)]
+        return f"train at level {levels[0]}" if levels else "train dense"
+    if isinstance(spec, MaskSpec):
+        return f"{spec.criterion} mask of level {spec.level}"
+    return f"line of {spec.points} points"

@@ -1,0 +1,77 @@
+"""The verb `interpolate`: from two trained networks to loss and error along the line between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lthbench.data.images import ImageSet
+from lthbench.data.load import load
+from lthbench.ops.line import evaluate_line
+from lthbench.tasks.context import Context
+from lthbench.tasks.network import make_network
+from lthbench.tasks.spec import InterpolateSpec
+
+BATCH = 250
+
+
+def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
+    """Evaluate the networks (1 - alpha) a + alpha b and return the result.
+
+    Returns:
+        alphas: the points; curves: loss and error (fraction) on train and test at each of them;
+        metrics: for each split, `barrier` (error) and `loss_barrier`: the maximum over alpha minus the mean of
+        the ends, as in Frankle et al. 2020 (arXiv 1912.05671), section 2; and the squared distance of the ends.
+
+    Raises:
+        Refused: one of the ends diverged.
+    """
+    (a, layout), (b, _) = context.network(spec.a), context.network(spec.b)
+    splits = load(spec.data, context.data, context.device)
+    model = make_network(spec.model, splits.train, spec.data.info.num_classes)
+    alphas = torch.linspace(0, 1, spec.points, dtype=torch.float64)
+    sets = {"train": first(splits.train, spec.num_train), "test": splits.test}
+    curves: dict[str, list[float]] = {}
+    metrics: dict[str, float] = {}
+    for done, (name, images) in enumerate(sets.items()):
+        context.report(done, len(sets))
+        recompute = spec.statistics == "recompute"
+        line = evaluate_line(
+            model,
+            a,
+            b,
+            alphas,
+            batches(images),
+            statistics=spec.statistics,
+            statistics_batches=batches(first(splits.train, spec.statistics_images)) if recompute else None,
+        )
+        for quantity, values, metric in (
+            ("error", line.error, "barrier"),
+            ("loss", line.loss, "loss_barrier"),
+        ):
+            curves[f"{name}_{quantity}"] = values.tolist()
+            metrics[f"{name}_{metric}"] = barrier(values)
+    distance = sum(float((a[n] - b[n]).double().square().sum()) for n in layout.prunable)
+    metrics["distance"] = distance**0.5
+    return {"status": "ok", "metrics": metrics, "alphas": alphas.tolist(), "curves": curves}
+
+
+def barrier(values: Tensor) -> float:
+    """The height of a line: its maximum minus the mean of its ends. values: [K], the ends first and last."""
+    return float(values.max() - (values[0] + values[-1]) / 2)
+
+
+def first(images: ImageSet, count: int | None) -> ImageSet:
+    """The first `count` images of a set (all of them for None)."""
+    if count is None or count >= len(images):
+        return images
+    return images.subset(torch.arange(count, device=images.device))
+
+
+def batches(images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+    """The set in order, in batches of (images [B, C, H, W], labels [B])."""
+    for rows in torch.arange(len(images), device=images.device).split(BATCH):
+        yield images.batch(rows), images.labels[rows]

@@ -1,0 +1,192 @@
+"""The three kinds of task as values, and the key under which each one's result is stored (no torch needed).
+
+A specification is everything that determines a task's result. Its key is the hash of its canonical form: JSON
+with sorted keys, without the fields that have their default value, with the schema version. Other tasks are
+named in it by their keys. So equal work has equal keys, in whatever experiment it occurs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+
+from lthbench.data.spec import DataSpec
+from lthbench.models.spec import ModelSpec
+from lthbench.training.recipe import Recipe
+
+# Raise it when a change alters the result of an unchanged specification.
+SCHEMA_VERSION = 1
+
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def canonical(self) -> str:
+        """The canonical JSON text that is hashed."""
+        content = {"schema": SCHEMA_VERSION, **self.model_dump(mode="json", exclude_defaults=True)}
+        content["kind"] = self.kind  # type: ignore[attr-defined]
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+class Weights(BaseModel):
+    """The weights of a training: at its end, or at a kept step (iterations since initialisation)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Key
+    step: Annotated[int, Field(ge=0)] | None = None
+
+
+class TrainSpec(_Spec):
+    """Training: from weights, a mask, data and a recipe to weights, kept steps and metrics.
+
+    Attributes:
+        seed: the replicate; names the initialisation and all other streams.
+        noise: which draw of the SGD noise (data order and augmentation).
+        init: which draw of the initialisation; 0 is the replicate's own, others are reinitialisations.
+        start: weights to start from instead of an initialisation.
+        begin: the iteration at which the schedule and the streams begin (the rewinding step k).
+        mask: the mask task whose mask holds during training; None is the dense network.
+    """
+
+    kind: Literal["train"] = "train"
+    model: ModelSpec
+    data: DataSpec
+    recipe: Recipe
+    seed: Annotated[int, Field(ge=0)]
+    noise: Annotated[int, Field(ge=0)] = 0
+    init: Annotated[int, Field(ge=0)] = 0
+    start: Weights | None = None
+    begin: Annotated[int, Field(ge=0)] = 0
+    mask: Key | None = None
+
+
+class Pruning(BaseModel):
+    """What is pruned, how much, and where the threshold is taken.
+
+    Attributes:
+        rate: the fraction of the survivors pruned at each level (0.2 in the literature).
+        scope: `global`, one threshold over all layers of a rate; `layer`, each layer its own.
+        exclude: layers never pruned: `head`, `stem` or patterns of parameter names.
+        rates: other rates for some layers, by `head`, `stem` or pattern; layers of one entry share a threshold.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rate: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    scope: Literal["global", "layer"] = "global"
+    exclude: tuple[str, ...] = ()
+    rates: dict[str, Annotated[float, Field(ge=0, lt=1)]] = {}
+
+    @field_validator("exclude")
+    @classmethod
+    def _sorted(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(value)))
+
+
+def num_survivors(total: int, rate: float, level: int) -> int:
+    """Exactly how many of `total` weights survive `level` prunings: total * (1 - rate)^level, to the nearest.
+
+    The rate is read as the decimal that was written, so 0.2 is 1/5 and no rounding accumulates over levels.
+    """
+    return round(total * (1 - Fraction(str(rate))) ** level)
+
+
+class MaskSpec(_Spec):
+    """Pruning: from a trained network and its mask to the mask of `level`.
+
+    Attributes:
+        network: the trained weights that are ranked (magnitude), or whose mask is copied layer by layer (random).
+        level: the level of the new mask; the number of survivors follows from `pruning`.
+        criterion: `magnitude`, lowest |w| first; `random`, survivors drawn at random with the layer densities
+            of the mask `like`.
+        like: for `random`, the mask whose layer densities are copied.
+        seed, draw: name the stream of a random criterion.
+    """
+
+    kind: Literal["mask"] = "mask"
+    level: Annotated[int, Field(ge=1)]
+    pruning: Pruning = Pruning()
+    criterion: Literal["magnitude", "random"] = "magnitude"
+    network: Weights | None = None
+    prior: Key | None = None
+    like: Key | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
+    draw: Annotated[int, Field(ge=0)] = 0
+
+
+class InterpolateSpec(_Spec):
+    """Interpolation: from two trained networks to loss and error at points of the line between them.
+
+    Attributes:
+        a, b: the two ends.
+        points: evenly spaced alphas from 0 to 1, ends included (30 in the literature).
+        statistics: normalisation statistics `interpolate`d like weights, or `recompute`d at each point from
+            `statistics_images` train images.
+        num_train: how many train images the train error is taken over; None is all of them.
+    """
+
+    kind: Literal["interpolate"] = "interpolate"
+    model: ModelSpec
+    data: DataSpec
+    a: Weights
+    b: Weights
+    points: Annotated[int, Field(ge=3)] = 30
+    statistics: Literal["interpolate", "recompute"] = "interpolate"
+    statistics_images: Annotated[int, Field(ge=1)] = 2000
+    num_train: Annotated[int, Field(ge=1)] | None = None
+
+
+Spec = Annotated[TrainSpec | MaskSpec | InterpolateSpec, Field(discriminator="kind")]
+_ADAPTER: TypeAdapter[TrainSpec | MaskSpec | InterpolateSpec] = TypeAdapter(Spec)
+
+
+def parse_spec(text: str) -> TrainSpec | MaskSpec | InterpolateSpec:
+    """Read a specification back from its canonical text; ValueError where its schema version is another."""
+    content = json.loads(text)
+    version = content.pop("schema", None)
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"the specification has schema version {version}, this program {SCHEMA_VERSION}; "
+            "use the version of lthbench that wrote it, or another store"
+        )
+    return _ADAPTER.validate_python(content)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A specification together with the tasks it names."""
+
+    spec: TrainSpec | MaskSpec | InterpolateSpec
+    inputs: tuple[Task, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def canonical(self) -> str:
+        return self.spec.canonical()
+
+    @cached_property
+    def key(self) -> str:
+        """The name of the task's result: 128 bits of the hash of its canonical specification."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()[:32]
+
+    def weights_needed(self) -> list[Weights]:
+        """The weights of other tasks that this one reads; those with a step must be kept by their training."""
+        refs = [getattr(self.spec, name, None) for name in ("start", "network", "a", "b")]
+        return [ref for ref in refs if isinstance(ref, Weights)]
+
+
+T = TypeVar("T", TrainSpec, MaskSpec, InterpolateSpec)
+
+
+def make_task(spec_class: type[T], /, *tasks: Task | None, **fields: Any) -> Task:
+    """A task of `spec_class` whose specification names the given input tasks (None entries are passed over)."""
+    inputs = {task.key: task for task in tasks if task is not None}
+    return Task(spec_class(**fields), tuple(inputs.values()))

@@ -1,0 +1,53 @@
+"""Learning distance: how far training moved the surviving weights from where they started."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+def learning_distance(
+    start: Mapping[str, Tensor],
+    end: Mapping[str, Tensor],
+    mask: Mapping[str, Tensor] | None,
+    names: list[str],
+) -> dict[str, float]:
+    """The distance between the weights `names` of two states, over survivors, in four forms.
+
+    Args:
+        start, end: name -> weights before and after training, same shapes.
+        mask: name -> bool, True where a weight survives; a name without one is dense.
+        names: the weights that count (the prunable ones).
+
+    Returns:
+        distance: ||m (end - start)||_2;
+        distance_rms: the same per square root of the number of survivors;
+        distance_relative: the same per ||m start||_2, which normalisation layers leave meaningful;
+        distance_angle: 2 arccos(cosine) / pi of the surviving weights, from 0 (same direction) to 2 (opposite).
+
+    Source: distances as in Sakamoto & Sato 2022 (arXiv 2205.07320); the angle as in Maene et al. 2021
+    (arXiv 2106.06955), section 4.1.
+    """
+    squared = dot = start_squared = end_squared = 0.0
+    survivors = 0
+    for name in names:
+        a, b = start[name].detach().double().reshape(-1), end[name].detach().double().reshape(-1)
+        if mask is not None and name in mask:
+            keep = mask[name].reshape(-1)
+            a, b = a[keep], b[keep]
+        survivors += a.numel()
+        squared += float((b - a).square().sum())
+        dot += float(torch.dot(a, b))
+        start_squared += float(a.square().sum())
+        end_squared += float(b.square().sum())
+    norms = math.sqrt(start_squared * end_squared)
+    cosine = max(-1.0, min(1.0, dot / norms)) if norms else 1.0
+    return {
+        "distance": math.sqrt(squared),
+        "distance_rms": math.sqrt(squared / survivors) if survivors else 0.0,
+        "distance_relative": math.sqrt(squared / start_squared) if start_squared else 0.0,
+        "distance_angle": 2.0 * math.acos(cosine) / math.pi,
+    }

@@ -1,0 +1,198 @@
+"""The training loop: from a model, images and a recipe to trained weights, resumable at any step to the same bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lthbench.data.images import ImageSet
+from lthbench.data.spec import Augment
+from lthbench.ops import MaskedAdamW, MaskedSGD
+from lthbench.training.recipe import AdamW, Recipe
+from lthbench.training.streams import stream
+
+EVAL_BATCH = 500
+
+
+@dataclass
+class Progress:
+    """Where a training stands: all that a checkpoint must hold beside weights and optimizer state.
+
+    Attributes:
+        step: iterations done since initialisation (a rewound training begins at its rewinding step).
+        epoch_losses: mean training loss of every finished epoch.
+        loss_sum, num_seen: of the epoch under way.
+        diverged_at: the step at which a non-finite loss was noticed.
+    """
+
+    step: int
+    epoch_losses: list[float] = field(default_factory=list)
+    loss_sum: float = 0.0
+    num_seen: int = 0
+    diverged_at: int | None = None
+
+
+class Trainer:
+    """One training: `run()` goes from where `progress` stands to the end of the recipe.
+
+    Args:
+        model: on its device, with the weights to start from and, where masked, already pruned.
+        images: the train images, on the model's device.
+        seed, noise: name the streams of data order and augmentation.
+        begin: the iteration at which schedule and streams begin.
+        mask: parameter name -> bool, True where a weight survives.
+        anchors: parameter name -> initial weights that `recipe.pull` pulls to; needed only where it is not 0.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: ImageSet,
+        recipe: Recipe,
+        *,
+        seed: int,
+        noise: int = 0,
+        begin: int = 0,
+        mask: Mapping[str, Tensor] | None = None,
+        anchors: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.model, self.images, self.recipe = model, images, recipe
+        self.seed, self.noise = seed, noise
+        self.batch_size = min(recipe.batch_size, len(images))
+        self.steps_per_epoch = recipe.steps_per_epoch(len(images))
+        self.total = recipe.steps.count(self.steps_per_epoch)
+        if not 0 <= begin <= self.total:
+            raise ValueError(f"a training of {self.total} iterations cannot begin at iteration {begin}")
+        self.progress = Progress(step=begin)
+        self.device = images.device
+        self._augments = recipe.augment != Augment()
+        parameters = dict(model.named_parameters())
+        self.optimizer = _make_optimizer(
+            recipe,
+            list(parameters.values()),
+            {parameters[name]: _like(m, parameters[name]) for name, m in (mask or {}).items()},
+            {parameters[name]: _like(a, parameters[name]) for name, a in (anchors or {}).items()},
+        )
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._order: tuple[int, Tensor] | None = None
+
+    def run(
+        self,
+        keep: frozenset[int] = frozenset(),
+        on_keep: Callable[[Trainer], None] | None = None,
+        on_step: Callable[[Trainer], None] | None = None,
+    ) -> Progress:
+        """Train to the end, or to the end of the epoch in which the loss or a weight became non-finite.
+
+        Args:
+            keep: the steps before which `on_keep` is called.
+            on_step: called after every step, when the state is consistent (checkpoints may be taken).
+        """
+        self.model.train()
+        while self.progress.step < self.total and self.progress.diverged_at is None:
+            if on_keep and self.progress.step in keep:
+                on_keep(self)
+            self.one_step()
+            if self.progress.step % self.steps_per_epoch == 0 or self.progress.step == self.total:
+                self._finish_epoch()
+            if on_step:
+                on_step(self)
+        return self.progress
+
+    def one_step(self) -> None:
+        step = self.progress.step
+        epoch, position = divmod(step, self.steps_per_epoch)
+        index = self._epoch_order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
+        rng = stream(self.seed, "augment", self.noise, step) if self._augments else None
+        images = self.images.batch(index, self.recipe.augment, rng)
+        labels = self.images.labels[index]
+        factor = self.recipe.schedule.factor(step, self.total, self.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.optimizer.lr * factor
+        loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.recipe.label_smoothing)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self._loss_sum += loss.detach() * len(index)
+        self.progress.num_seen += len(index)
+        self.progress.step += 1
+
+    def _epoch_order(self, epoch: int) -> Tensor:
+        if self._order is None or self._order[0] != epoch:
+            order = stream(self.seed, "order", self.noise, epoch).permutation(len(self.images))
+            self._order = (epoch, torch.from_numpy(order).to(self.device))
+        return self._order[1]
+
+    def _finish_epoch(self) -> None:
+        progress = self.progress
+        progress.epoch_losses.append(float(self._loss_sum) / progress.num_seen)
+        if not math.isfinite(progress.epoch_losses[-1]) or not self._weights_are_finite():
+            progress.diverged_at = progress.step
+        self._loss_sum.zero_()
+        progress.num_seen = 0
+
+    def _weights_are_finite(self) -> bool:
+        return all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that is needed to go on: tensors (weights, statistics, optimizer state) and a JSON note."""
+        self.progress.loss_sum = float(self._loss_sum)
+        tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": t for name, t in state.items() if t is not None}
+        return tensors, vars(self.progress).copy()
+
+    def restore(self, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
+        """Go back to what `state` gave."""
+        model = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
+        self.model.load_state_dict(model)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, t in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, slot = name.split(".", 2)
+                state.setdefault(int(index), {})[slot] = t
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.progress = Progress(**note)
+        self._loss_sum.fill_(self.progress.loss_sum)
+
+
+def _make_optimizer(
+    recipe: Recipe, parameters: list[nn.Parameter], masks: dict[Tensor, Tensor], anchors: dict[Tensor, Tensor]
+) -> MaskedSGD | MaskedAdamW:
+    options = recipe.optimizer.model_dump(exclude={"name"})
+    if recipe.pull:
+        options["pull"] = recipe.pull
+    else:
+        anchors = {}
+    optimizer = MaskedAdamW if isinstance(recipe.optimizer, AdamW) else MaskedSGD
+    return optimizer(parameters, **options, masks=masks, anchors=anchors)
+
+
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    """`value` with the parameter's device and memory layout."""
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, images: ImageSet) -> tuple[float, float]:
+    """Mean cross-entropy loss and accuracy (fraction right) of a model on all images, in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    loss = torch.zeros((), dtype=torch.float64, device=images.device)
+    right = torch.zeros((), dtype=torch.int64, device=images.device)
+    for index in np.split(np.arange(len(images)), range(EVAL_BATCH, len(images), EVAL_BATCH)):
+        rows = torch.from_numpy(index).to(images.device)
+        labels = images.labels[rows]
+        logits = model(images.batch(rows))
+        loss += F.cross_entropy(logits, labels, reduction="sum")
+        right += (logits.argmax(1) == labels).sum()
+    model.train(was_training)
+    return float(loss) / len(images), int(right) / len(images)

@@ -1,0 +1,105 @@
+"""`Recipe`: every hyperparameter of one training, as validated values (no torch needed to read one)."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lthbench.data.spec import Augment
+from lthbench.training.steps import Steps
+
+PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFinite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SGD(_Frozen):
+    """Stochastic gradient descent with coupled weight decay, as torch.optim.SGD."""
+
+    name: Literal["sgd"]
+    lr: PositiveFinite
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dampening: Annotated[float, Field(ge=0, le=1)] = 0.0
+    nesterov: bool = False
+    weight_decay: NonNegativeFinite = 0.0
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> SGD:
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            raise ValueError("nesterov needs a momentum above 0 and a dampening of 0")
+        return self
+
+
+class AdamW(_Frozen):
+    """Adam with decoupled weight decay, as torch.optim.AdamW; with weight_decay 0 it is Adam."""
+
+    name: Literal["adamw"]
+    lr: PositiveFinite
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: PositiveFinite = 1e-8
+    weight_decay: NonNegativeFinite = 0.0
+
+
+Optimizer = Annotated[SGD | AdamW, Field(discriminator="name")]
+
+
+class Schedule(_Frozen):
+    """The learning rate as a multiple of the optimizer's, at each iteration.
+
+    Attributes:
+        name: `constant`; `step` (times gamma at each milestone); `cosine` (from 1 to 0 between warm-up and end).
+        milestones: for `step`, the points at which the rate is multiplied by gamma.
+        gamma: the factor of each milestone.
+        warmup: the rate grows linearly over these first steps; iteration t (from 0) has (t + 1) / warmup of it.
+    """
+
+    name: Literal["constant", "step", "cosine"] = "constant"
+    milestones: tuple[Steps, ...] = ()
+    gamma: PositiveFinite = 0.1
+    warmup: Steps = Steps()
+
+    @model_validator(mode="after")
+    def _milestones_belong_to_step(self) -> Schedule:
+        if self.milestones and self.name != "step":
+            raise ValueError(f"milestones are for the step schedule, but name is {self.name}")
+        return self
+
+    def factor(self, iteration: int, total: int, steps_per_epoch: int) -> float:
+        """The multiple of the learning rate at `iteration` (0-based) of `total`."""
+        warmup = self.warmup.count(steps_per_epoch)
+        factor = min(1.0, (iteration + 1) / warmup) if warmup else 1.0
+        if self.name == "step":
+            passed = sum(iteration >= m.count(steps_per_epoch) for m in self.milestones)
+            factor *= self.gamma**passed
+        elif self.name == "cosine":
+            progress = max(0, iteration - warmup) / max(1, total - warmup)
+            factor *= 0.5 * (1.0 + math.cos(math.pi * progress))
+        return factor
+
+
+class Recipe(_Frozen):
+    """Every hyperparameter of one training.
+
+    Attributes:
+        steps: the length T of a training from initialisation; a rewound one runs from step k to T.
+        batch_size: images per update; the last batch of an epoch may be smaller.
+        label_smoothing: of the training loss only.
+        pull: lambda of the distance regulariser (lambda/2) ||m (theta - theta_0)||^2.
+    """
+
+    steps: Steps
+    batch_size: Annotated[int, Field(ge=1)]
+    optimizer: Optimizer
+    schedule: Schedule = Schedule()
+    augment: Augment = Augment()
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    pull: NonNegativeFinite = 0.0
+
+    def steps_per_epoch(self, num_images: int) -> int:
+        """Iterations in one pass over `num_images` images."""
+        return -(-num_images // self.batch_size)

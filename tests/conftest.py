@@ -1,0 +1,84 @@
+"""A suite that runs in seconds, and stores filled from it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from lthbench.experiments import Cell
+from lthbench.runner.local import run_plan
+from lthbench.runner.settings import Settings
+from lthbench.runner.store import Store
+from lthbench.suite.load import load_suite
+from lthbench.suite.plan import Plan, make_plan
+
+TINY = """\
+title: tiny
+replicates: 1
+pairs:
+  tiny:
+    model: {name: lenet-300-100, width: 10}
+    data: {name: fashion-mnist-10k, validation: 100, num_train: 300}
+    pruning: {rate: 0.36, rates: {head: 0.18}}
+    recipe:
+      steps: 3ep
+      batch_size: 64
+      optimizer: {name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 1.0e-3}
+    arms:
+      early: {}
+      late: {recipe: {optimizer: {lr: 0.2}}}
+    experiments:
+      imp: {levels: 2}
+      rewound: {kind: imp, levels: 2, rewind: 1ep, arms: [early]}
+      controls: {levels: [2]}
+      stability: {spawns: [0it, 1ep2it], points: 5, num_train: 200}
+"""
+
+
+@pytest.fixture
+def tiny_suite(tmp_path: Path) -> Path:
+    """The path of a suite of a narrow LeNet on 300 of the embedded images."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store]:
+    """The plan of that suite and a store where it has run, to be read only."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "tiny.yaml").write_text(TINY)
+    return run_here(make_plan(load_suite(folder / "tiny.yaml")), folder / "store")
+
+
+def run_here(plan: Plan, root: Path) -> tuple[Plan, Store]:
+    """Run a plan in this process."""
+    store = Store(root)
+    store.check()
+    outcome = run_plan(plan, Settings(root), num_workers=0)
+    assert not outcome.failed, outcome.failed
+    return plan, store
+
+
+@pytest.fixture
+def cell(tiny_run: tuple[Plan, Store]) -> Cell:
+    """The early arm of the tiny suite, replicate 0."""
+    return next(iter(tiny_run[0].suite.cells()))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Bits may depend on the number of threads; the tests use one."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of the full data sets; tests that need one are skipped where LTHBENCH_DATA is not set."""
+    root = os.environ.get("LTHBENCH_DATA")
+    if not root:
+        pytest.skip("needs the full data sets: set LTHBENCH_DATA to their folder")
+    return Path(root)

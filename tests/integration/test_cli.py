@@ -1,0 +1,133 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from lthbench.cli import main
+
+
+def call(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str | Path
+) -> tuple[int, str, str]:
+    """Run a command in this process: exit code, standard output, standard error."""
+    monkeypatch.setattr("sys.argv", ["lthbench", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    captured = capsys.readouterr()
+    return int(exit_.value.code or 0), captured.out, captured.err
+
+
+def test_a_suite_from_plan_to_results(
+    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+
+    def run(*arguments: str) -> str:
+        code, out, err = call(capsys, monkeypatch, arguments[0], tiny_suite, "--store", store, *arguments[1:])
+        assert code == 0, err
+        return out
+
+    planned = {line["name"]: line for line in json.loads(run("plan", "--json"))}
+    assert planned["all"]["done"] == 0 and not store.exists(), "planning writes nothing"
+    assert planned["all"]["tasks"] == sum(planned[kind]["tasks"] for kind in ("train", "mask", "interpolate"))
+    assert 0 < planned["all"]["shared"] < planned["all"]["tasks"]
+
+    rows = json.loads(run("run", "--workers", "0", "--json"))
+    assert {row["metric"] for row in rows} >= {"test_accuracy", "distance_relative", "test_barrier"}
+    assert json.loads(run("results", "--json")) == rows
+    table = list(csv.DictReader(io.StringIO(run("results", "--csv"))))
+    assert [float(line["value"]) for line in table] == [row["value"] for row in rows]
+
+    planned = {line["name"]: line for line in json.loads(run("plan", "--json"))}
+    assert planned["all"]["done"] == planned["all"]["tasks"]
+    ran = list(store.glob("tasks/*/*/result.json"))
+    assert len(ran) == planned["all"]["tasks"], "what runs is what was planned"
+    status = json.loads(run("status", "--json"))
+    assert sum(arm["done"] for arm in status) == len(ran)
+    for command in ("plan", "run", "status", "results"):
+        assert "tiny" in run(command)
+
+
+def test_only_one_experiment_runs_where_only_it_is_asked_for(
+    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--store", tmp_path / "store", "--workers", "0", "--only", "stability", "--json")
+    code, out, _ = call(capsys, monkeypatch, "run", tiny_suite, *options)
+    assert code == 0
+    assert {row["experiment"] for row in json.loads(out)} == {"stability"}
+    code, _, err = call(capsys, monkeypatch, "run", tiny_suite, "--only", "stabilty")
+    assert (code, "known: controls, imp, rewound, stability" in err) == (2, True)
+
+
+def test_a_failed_task_stops_what_needs_it_and_nothing_else(
+    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lthbench.tasks.run as tasks
+
+    def broken(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tasks, "make_mask", broken)
+        code, out, err = call(capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "s", "--workers", "0")
+    assert code == 1
+    assert "no space left on device" in err and "dense" in out and "ticket" not in out
+    code, out, _ = call(capsys, monkeypatch, "status", tiny_suite, "--store", tmp_path / "s")
+    assert "no space left on device" in out
+    code, out, _ = call(capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "s", "--workers", "0")
+    assert code == 0 and "ticket" in out, "running again tries failed tasks again"
+
+
+def test_a_folder_that_is_no_store_is_left_alone(
+    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("mine")
+    code, _, err = call(capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "home")
+    assert (code, "is not empty and no store" in err) == (2, True)
+    assert [p.name for p in (tmp_path / "home").iterdir()] == ["thesis.txt"]
+
+
+def test_missing_data_is_named_before_anything_is_trained(
+    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_suite.write_text(tiny_suite.read_text().replace("fashion-mnist-10k", "fashion-mnist"))
+    monkeypatch.delenv("LTHBENCH_DATA", raising=False)
+    code, _, err = call(capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "s", "--data", tmp_path / "none")
+    assert code == 2
+    assert "fashion-mnist" in err and "lthbench data download" in err
+    assert not list((tmp_path / "s").glob("tasks/*"))
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "meta"])
+def test_a_device_that_is_not_there_is_an_error(
+    device: str, tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = call(capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "s", "--device", device)
+    assert (code, f"--device {device}" in err) == (2, True)
+
+
+def test_a_damaged_result_is_named_with_its_cure(
+    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = (tiny_suite, "--store", tmp_path / "s", "--workers", "0", "--only", "imp")
+    assert call(capsys, monkeypatch, "run", *options)[0] == 0
+    path = next((tmp_path / "s").glob("tasks/*/*/weights.safetensors")).with_name("result.json")
+    path.write_text("{")
+    code, _, err = call(capsys, monkeypatch, "results", tiny_suite, "--store", tmp_path / "s")
+    assert (code, f"{path}: is no result" in err and "delete the folder" in err) == (2, True)
+
+
+def test_doctor_and_data_list_tell_of_the_embedded_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, _ = call(capsys, monkeypatch, "doctor", "--store", tmp_path, "--json")
+    assert code == 0 and any("fashion-mnist-10k" in finding["text"] for finding in json.loads(out))
+    code, out, _ = call(capsys, monkeypatch, "data", "check", "fashion-mnist-10k", "--json")
+    assert code == 0 and json.loads(out)[0]["present"]

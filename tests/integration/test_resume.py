@@ -1,0 +1,96 @@
+"""Killed at any moment and started again, a run ends in the bits of an uninterrupted one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lthbench.runner.store import Store
+from lthbench.suite.load import load_suite
+from lthbench.suite.plan import make_plan
+
+SUITE = """\
+title: resume
+replicates: 1
+pairs:
+  pair:
+    model: {name: resnet8, width: 2}
+    data: {name: fashion-mnist-10k, num_train: 640}
+    recipe:
+      steps: 8ep
+      batch_size: 32
+      optimizer: {name: sgd, lr: 0.05, momentum: 0.9, nesterov: true, weight_decay: 1.0e-3}
+      augment: {crop: 2, flip: true}
+    arms: {sgd: {}, adam: {recipe: {optimizer: {name: adamw, lr: 1.0e-3}}}}
+    experiments: {imp: {levels: 2, rewind: 1ep}, stability: {spawns: [2ep3it], points: 3}}
+"""
+
+
+def run(suite: Path, store: Path) -> subprocess.Popen[bytes]:
+    """Start a run in a process group of its own, with a checkpoint after every step."""
+    command = [sys.executable, "-m", "lthbench", "run", str(suite), "--store", str(store), "--workers", "2"]
+    return subprocess.Popen(
+        [*command, "--checkpoint-every", "0", "--device", "cpu"],
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def digests(suite: Path, store: Path) -> dict[str, object]:
+    """Everything that a run measured, but for times."""
+    plan, found = make_plan(load_suite(suite)), {}
+    for key in plan.tasks:
+        result = Store(store).result(key)
+        assert result is not None, f"{key} is not done"
+        found[key] = {k: v for k, v in result.items() if k not in ("seconds", "finished", "environment")}
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_group", [True, False], ids=["all processes", "the main process alone"])
+def test_a_run_killed_again_and_again_ends_in_the_bits_of_an_uninterrupted_one(
+    tmp_path: Path, whole_group: bool
+) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(SUITE)
+    straight = run(suite, tmp_path / "straight")
+    assert straight.wait() == 0, straight.stderr and straight.stderr.read()
+    rng = random.Random(0)
+    store = tmp_path / "killed"
+    kills = interrupted = 0
+    while True:
+        process = run(suite, store)
+        # A worker needs some seconds to start; then it is killed somewhere in a training, a mask or a line.
+        deadline = time.monotonic() + (rng.uniform(4, 9) if kills < 4 else 300)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if process.poll() is not None:
+            assert process.returncode == 0, process.stderr and process.stderr.read()
+            break
+        if whole_group:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.wait()
+        kills += 1
+        interrupted += any(store.glob("tasks/*/*/checkpoint.safetensors"))
+    assert interrupted >= 1, "no training was under way at any kill"
+    assert digests(suite, store) == digests(suite, tmp_path / "straight")
+    assert not list(store.glob("tasks/*/*/checkpoint.safetensors"))
+
+
+def test_running_a_finished_suite_again_trains_nothing(tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(SUITE.replace("8ep", "4ep").replace("640", "64"))
+    assert run(suite, tmp_path / "store").wait() == 0
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*")}
+    assert run(suite, tmp_path / "store").wait() == 0
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*")} == before

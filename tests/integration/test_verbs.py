@@ -1,0 +1,272 @@
+"""Facts about lottery tickets, on a narrow LeNet that trains in a moment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run_here
+
+from lthbench.data.load import load
+from lthbench.data.spec import DataSpec
+from lthbench.experiments import Cell
+from lthbench.runner.local import run_plan
+from lthbench.runner.settings import Settings
+from lthbench.runner.store import Store
+from lthbench.suite.plan import Plan
+from lthbench.tasks.context import Context
+from lthbench.tasks.files import digest, read_mask, read_tensors, write_json, write_tensors
+from lthbench.tasks.layout import MASK, RESULT, weights_file
+from lthbench.tasks.mask import make_mask
+from lthbench.tasks.network import apply_mask, make_network, set_initial_weights
+from lthbench.tasks.spec import MaskSpec, Task, TrainSpec, num_survivors
+from lthbench.training.loop import Trainer
+
+Run = tuple[Plan, Store]
+
+
+def weights(store: Store, task: Task, step: int | None = None) -> dict[str, torch.Tensor]:
+    return read_tensors(store.folder(task.key) / weights_file(step))[0]
+
+
+def mask_of(store: Store, task: Task | None) -> dict[str, torch.Tensor]:
+    assert task is not None
+    return read_mask(store.folder(task.key) / MASK)
+
+
+def result(store: Store, task: Task) -> dict[str, object]:
+    found = store.result(task.key)
+    assert found is not None
+    return found
+
+
+def test_each_level_has_exactly_the_survivors_of_its_density(tiny_run: Run, cell: Cell) -> None:
+    _, store = tiny_run
+    for level in (1, 2):
+        mask = mask_of(store, cell.mask(level))
+        hidden = [m for name, m in mask.items() if name != "fc.weight"]
+        assert sum(int(m.sum()) for m in hidden) == num_survivors(sum(m.numel() for m in hidden), 0.36, level)
+        assert int(mask["fc.weight"].sum()) == num_survivors(mask["fc.weight"].numel(), 0.18, level)
+
+
+def test_a_mask_lies_within_the_mask_before_it(tiny_run: Run, cell: Cell) -> None:
+    first, second = (mask_of(tiny_run[1], cell.mask(level)) for level in (1, 2))
+    assert all(bool((first[name] | ~second[name]).all()) for name in first)
+
+
+def test_what_is_pruned_is_smaller_than_what_survives(tiny_run: Run, cell: Cell) -> None:
+    trained, mask = weights(tiny_run[1], cell.dense()), mask_of(tiny_run[1], cell.mask(1))
+    names = ["fc1.weight", "fc2.weight"]
+    pruned = torch.cat([trained[n][~mask[n]] for n in names]).abs()
+    survivors = torch.cat([trained[n][mask[n]] for n in names]).abs()
+    assert pruned.max() <= survivors.min()
+
+
+def test_pruned_weights_are_exactly_zero_after_training(tiny_run: Run, cell: Cell) -> None:
+    for level in (1, 2):
+        trained, mask = weights(tiny_run[1], cell.ticket(level)), mask_of(tiny_run[1], cell.mask(level))
+        for name, m in mask.items():
+            assert not trained[name][~m].any()
+            assert trained[name][m].any()
+
+
+def test_rewound_weights_are_bitwise_those_of_the_kept_step(tiny_run: Run, cell: Cell) -> None:
+    store, ticket = tiny_run[1], cell.ticket(2, rewind=5)
+    assert isinstance(ticket.spec, TrainSpec)
+    assert ticket.spec.begin == 5
+    kept, mask = weights(store, cell.dense(), step=5), mask_of(store, cell.mask(2, rewind=5))
+    rewound = {name: torch.where(mask[name], t, 0.0) if name in mask else t for name, t in kept.items()}
+    digests = result(store, ticket)["digests"]
+    assert isinstance(digests, dict)
+    assert digests["start"] == digest(rewound)
+
+
+def test_children_of_one_step_start_from_the_same_weights_and_end_apart(tiny_run: Run, cell: Cell) -> None:
+    for step in (0, 7):
+        a, b = (result(tiny_run[1], cell.train(start=(cell.dense(), step), noise=n)) for n in (1, 2))
+        assert a["digests"]["start"] == b["digests"]["start"]  # type: ignore[index]
+        assert a["digests"]["weights"] != b["digests"]["weights"]  # type: ignore[index]
+
+
+def test_a_training_to_the_end_agrees_with_its_kept_step_and_its_continuation(
+    tiny_run: Run, cell: Cell, tmp_path: Path
+) -> None:
+    """Without momentum, training from the kept step with the same noise is the rest of the same training."""
+    plain = cell.recipe.model_copy(update={"optimizer": cell.recipe.optimizer.model_copy(update={"momentum": 0.0})})
+    whole = cell.train(recipe=plain)
+    rest = cell.train(recipe=plain, start=(whole, 6))
+    _, store = run_here(plan_of(tiny_run[0], cell, rest), tmp_path)
+    assert result(store, whole)["digests"]["weights"] == result(store, rest)["digests"]["weights"]  # type: ignore[index]
+
+
+def plan_of(plan: Plan, cell: Cell, *tasks: Task) -> Plan:
+    """A plan of just these tasks."""
+    new = Plan(plan.suite)
+    for task in tasks:
+        new.add(task, "test", cell)
+    return new
+
+
+def test_the_same_specification_gives_the_same_bits(tiny_run: Run, cell: Cell, tmp_path: Path) -> None:
+    ticket = cell.ticket(1)
+    _, again = run_here(plan_of(tiny_run[0], cell, ticket), tmp_path)
+    for task in (cell.dense(), ticket):
+        first, second = result(tiny_run[1], task), result(again, task)
+        for volatile in ("seconds", "finished", "kept"):
+            first.pop(volatile), second.pop(volatile)
+        assert first == second
+
+
+def test_a_random_mask_has_the_layer_densities_of_the_searched_one(tiny_run: Run, cell: Cell) -> None:
+    searched, random = (mask_of(tiny_run[1], m) for m in (cell.mask(2), cell.random_mask(2)))
+    assert {n: int(m.sum()) for n, m in searched.items()} == {n: int(m.sum()) for n, m in random.items()}
+    assert any(bool((searched[n] != random[n]).any()) for n in searched)
+
+
+def test_a_reinitialisation_has_other_weights_on_the_same_mask(tiny_run: Run, cell: Cell) -> None:
+    store = tiny_run[1]
+    ticket, reinit = result(store, cell.ticket(2)), result(store, cell.train(mask=cell.mask(2), noise=2, init=1))
+    assert ticket["layer_density"] == reinit["layer_density"]
+    assert ticket["digests"]["start"] != reinit["digests"]["start"]  # type: ignore[index]
+
+
+def test_the_barrier_of_a_network_with_itself_is_zero(tiny_run: Run, cell: Cell, tmp_path: Path) -> None:
+    line = cell.interpolation(cell.dense(), cell.dense(), points=7)
+    _, store = run_here(plan_of(tiny_run[0], cell, line), tmp_path)
+    metrics = result(store, line)["metrics"]
+    assert isinstance(metrics, dict)
+    assert metrics["test_barrier"] == metrics["train_barrier"] == metrics["distance"] == 0
+    assert metrics["test_loss_barrier"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_ends_of_a_line_have_the_accuracy_of_the_networks(tiny_run: Run, cell: Cell) -> None:
+    a, b = (cell.train(start=(cell.dense(), 7), noise=n) for n in (1, 2))
+    line = result(tiny_run[1], cell.interpolation(a, b, points=5, num_train=200))["curves"]
+    assert isinstance(line, dict)
+    for end, task in ((0, a), (-1, b)):
+        metrics = result(tiny_run[1], task)["metrics"]
+        assert line["test_error"][end] == pytest.approx(1 - metrics["test_accuracy"])  # type: ignore[index]
+        assert line["test_loss"][end] == pytest.approx(metrics["test_loss"], rel=1e-5)  # type: ignore[index]
+
+
+def test_pruned_momentum_stays_exactly_zero(cell: Cell) -> None:
+    trainer, mask = masked_trainer(cell)
+    trainer.run()
+    parameters = dict(trainer.model.named_parameters())
+    for name, m in mask.items():
+        buffer = trainer.optimizer.state[parameters[name]]["momentum_buffer"]
+        assert not buffer[~m].any()
+        assert not parameters[name][~m].any()
+        assert buffer[m].any()
+
+
+def masked_trainer(cell: Cell, noise: int = 0) -> tuple[Trainer, dict[str, torch.Tensor]]:
+    images = load(cell.data).train
+    model = make_network(cell.model, images, 10)
+    set_initial_weights(model, cell.model, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    mask = {name: torch.rand(p.shape, generator=generator) < 0.3 for name, p in model.named_parameters() if p.dim() > 1}
+    apply_mask(model, mask)
+    return Trainer(model, images, cell.recipe, seed=0, noise=noise, mask=mask), mask
+
+
+def test_another_noise_changes_the_data_order_alone(cell: Cell) -> None:
+    (one, _), (two, _) = masked_trainer(cell), masked_trainer(cell, noise=1)
+    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert one._epoch_order(0).tolist() != two._epoch_order(0).tolist()
+    assert sorted(one._epoch_order(0).tolist()) == sorted(two._epoch_order(0).tolist())
+
+
+@pytest.mark.parametrize("stop", [1, 5, 7])
+def test_a_training_resumed_from_any_checkpoint_has_the_same_bits(cell: Cell, stop: int) -> None:
+    whole, _ = masked_trainer(cell)
+    saved: list[tuple[dict[str, torch.Tensor], dict[str, object]]] = []
+
+    def save(trainer: Trainer) -> None:
+        if trainer.progress.step == stop:
+            tensors, note = trainer.state()
+            saved.append(({n: t.clone() for n, t in tensors.items()}, json.loads(json.dumps(note))))
+
+    whole.run(on_step=save)
+    resumed, _ = masked_trainer(cell)
+    resumed.restore(*saved[0])
+    resumed.run()
+    assert resumed.progress == whole.progress
+    for a, b in zip(whole.model.state_dict().values(), resumed.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_no_mask_is_made_from_a_diverged_network(tiny_run: Run, cell: Cell, tmp_path: Path) -> None:
+    wild = cell.recipe.model_copy(update={"optimizer": cell.recipe.optimizer.model_copy(update={"lr": 1e6})})
+    diverging = Cell(**{**vars(cell), "recipe": wild, "search": wild, "_masks": {}})
+    plan, store = run_here(plan_of(tiny_run[0], cell, diverging.ticket(2)), tmp_path)
+    assert result(store, diverging.dense())["status"] == "diverged"
+    for task in (diverging.mask(1), diverging.ticket(1), diverging.mask(2), diverging.ticket(2)):
+        assert task is not None
+        refused = result(store, task)
+        assert refused["status"] == "refused"
+        assert not (store.folder(task.key) / MASK).exists()
+    assert not run_plan(plan, Settings(tmp_path), num_workers=0).ran, "a refused task is done"
+
+
+@pytest.mark.parametrize("kind", ["ties", "bfloat16"])
+def test_ties_are_pruned_at_the_lowest_flat_index_in_parameter_order(tmp_path: Path, kind: str) -> None:
+    """Whatever equal magnitudes there are: the survivors are those of a stable sort."""
+    generator = torch.Generator().manual_seed(1)
+    tensors = {name: torch.randn(shape, generator=generator) for name, shape in (("b", (7, 3)), ("a", (11,)))}
+    if kind == "ties":
+        tensors = {name: t.sign() for name, t in tensors.items()}
+    else:
+        tensors = {name: t.bfloat16().float() for name, t in tensors.items()}
+    layout = {"prunable": ["b", "a"], "head": "h", "stem": "b"}
+    source = tmp_path / "source"
+    source.mkdir()
+    write_tensors(source / weights_file(None), tensors, layout)
+    write_json(source / RESULT, {"status": "ok", "reason": None})
+    out = tmp_path / "out"
+    out.mkdir()
+    spec = MaskSpec(network={"task": "0" * 32}, level=3, pruning={"rate": 0.2})
+    made = make_mask(spec, Context(folder=out, folder_of=lambda key: source))
+    flat = torch.cat([tensors[n].reshape(-1) for n in ("b", "a")]).abs()
+    order = sorted(range(32), key=lambda i: (float(flat[i]), i))
+    expected = torch.ones(32, dtype=torch.bool)
+    expected[order[: 32 - num_survivors(32, 0.2, 3)]] = False
+    mask = read_mask(out / MASK)
+    assert torch.equal(torch.cat([mask[n].reshape(-1) for n in ("b", "a")]), expected)
+    assert made["metrics"]["density"] == 16 / 32
+
+
+def test_excluded_layers_keep_every_weight(tmp_path: Path) -> None:
+    tensors = {name: torch.randn(5, 5) for name in ("conv.weight", "mid.weight", "fc.weight")}
+    source = tmp_path / "source"
+    source.mkdir()
+    write_tensors(
+        source / weights_file(None), tensors, {"prunable": list(tensors), "head": "fc", "stem": "conv.weight"}
+    )
+    write_json(source / RESULT, {"status": "ok", "reason": None})
+    spec = MaskSpec(network={"task": "0" * 32}, level=1, pruning={"rate": 0.5, "exclude": ["head", "stem"]})
+    make_mask(spec, Context(folder=tmp_path, folder_of=lambda key: source))
+    survivors = {name: int(m.sum()) for name, m in read_mask(tmp_path / MASK).items()}
+    assert survivors == {"conv.weight": 25, "mid.weight": 12, "fc.weight": 25}
+
+
+def test_layer_scope_prunes_every_layer_alike(tmp_path: Path) -> None:
+    tensors = {"a": torch.randn(10), "b": 100 * torch.randn(10)}
+    source = tmp_path / "source"
+    source.mkdir()
+    write_tensors(source / weights_file(None), tensors, {"prunable": ["a", "b"], "head": "h", "stem": "a"})
+    write_json(source / RESULT, {"status": "ok", "reason": None})
+    for scope, expected in (("layer", [8, 8]), ("global", [6, 10])):
+        spec = MaskSpec(network={"task": "0" * 32}, level=1, pruning={"rate": 0.2, "scope": scope})
+        make_mask(spec, Context(folder=tmp_path, folder_of=lambda key: source))
+        assert [int(m.sum()) for m in read_mask(tmp_path / MASK).values()] == expected
+
+
+def test_splits_share_no_image() -> None:
+    splits = load(DataSpec(name="fashion-mnist-10k", validation=1000))
+    assert [len(s) for s in splits] == [9000, 1000, 2000]
+    seen = [{row.numpy().tobytes() for row in s.pixels} for s in splits]
+    assert not (seen[0] & seen[1])

@@ -1,0 +1,40 @@
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from lthbench.training.recipe import SGD, Recipe, Schedule
+from lthbench.training.steps import Steps
+
+
+def test_warm_up_is_linear_and_complete_after_its_last_step() -> None:
+    schedule = Schedule(warmup=Steps.parse("4it"))
+    assert [schedule.factor(t, 10, 5) for t in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+
+
+def test_the_step_schedule_drops_at_its_milestones_and_not_before() -> None:
+    schedule = Schedule(name="step", milestones=(Steps.parse("1ep"), Steps.parse("1ep3it")), gamma=0.1)
+    factors = [schedule.factor(t, 20, 5) for t in (0, 4, 5, 7, 8, 19)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_the_cosine_schedule_goes_from_one_to_nearly_zero_after_warm_up() -> None:
+    schedule = Schedule(name="cosine", warmup=Steps.parse("2it"))
+    assert schedule.factor(2, 12, 5) == 1
+    assert schedule.factor(7, 12, 5) == pytest.approx(0.5)
+    assert schedule.factor(11, 12, 5) == pytest.approx(0.5 * (1 + math.cos(0.9 * math.pi)))
+
+
+def test_an_epoch_ends_with_a_smaller_batch_rather_than_dropping_images() -> None:
+    recipe = Recipe(steps="1ep", batch_size=128, optimizer=SGD(name="sgd", lr=0.1))
+    assert recipe.steps_per_epoch(50_000) == 391
+
+
+def test_milestones_of_a_constant_schedule_are_refused() -> None:
+    with pytest.raises(ValidationError, match="milestones are for the step schedule"):
+        Schedule(milestones=("1ep",))
+
+
+def test_nesterov_without_momentum_is_refused() -> None:
+    with pytest.raises(ValidationError, match="nesterov needs a momentum"):
+        SGD(name="sgd", lr=0.1, nesterov=True)

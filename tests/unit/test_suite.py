@@ -1,0 +1,114 @@
+"""Suites: what they merge to, and one clear error for every kind of bad file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+from lthbench.cli import main
+from lthbench.suite.load import load_suite
+from lthbench.suite.located import SuiteError
+from lthbench.suite.plan import make_plan
+from lthbench.suite.schema import Suite
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def load(folder: Path, text: str) -> Suite:
+    (folder / "suite.yaml").write_text(text)
+    return load_suite(folder / "suite.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "suites").glob("**/*.yaml")), ids=lambda p: p.stem)
+def test_every_suite_of_the_repository_is_valid_and_has_a_plan(path: Path) -> None:
+    assert make_plan(load_suite(path)).tasks
+
+
+def test_an_arm_changes_only_what_it_names(tmp_path: Path) -> None:
+    arms = load(tmp_path, TINY).pairs["tiny"].arms
+    assert (arms["early"].recipe.optimizer.lr, arms["late"].recipe.optimizer.lr) == (0.05, 0.2)
+    assert arms["late"].recipe.optimizer.weight_decay == 1e-3
+    assert arms["late"].search == arms["late"].recipe
+
+
+def test_an_arm_that_changes_the_optimizer_inherits_none_of_its_options(tmp_path: Path) -> None:
+    text = TINY.replace("early: {}", "early: {recipe: {optimizer: {name: adamw, lr: 1e-3}}}")
+    assert load(tmp_path, text).pairs["tiny"].arms["early"].recipe.optimizer.weight_decay == 0
+
+
+def test_an_arm_extends_another_in_recipe_and_search(tmp_path: Path) -> None:
+    text = TINY.replace(
+        "early: {}", "early: {search: {steps: 1ep}}\n      more: {extends: early, recipe: {pull: 0.01}}"
+    )
+    arms = load(tmp_path, text).pairs["tiny"].arms
+    assert (str(arms["more"].search.steps), arms["more"].search.pull, arms["more"].recipe.pull) == ("1ep", 0.01, 0.01)
+    assert str(arms["more"].recipe.steps) == "3ep"
+
+
+def test_an_including_suite_lays_its_changes_over_the_included_pairs(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    text = "title: all\nreplicates: 2\ninclude: [tiny.yaml]\npairs: {tiny: {recipe: {steps: 2ep}}}\n"
+    suite = load(tmp_path, text)
+    assert (suite.title, suite.replicates, str(suite.pairs["tiny"].arms["late"].recipe.steps)) == ("all", 2, "2ep")
+    assert set(suite.pairs["tiny"].experiments) == {"imp", "rewound", "controls", "stability"}
+
+
+BAD = {
+    "a wrong type": (TINY.replace("replicates: 1", "replicates: many"), 2, "replicates", "found 'many'"),
+    "a number out of range": (TINY.replace("lr: 0.2", "lr: -1"), 14, "lr", "greater than 0, found -1"),
+    "an unknown model": (TINY.replace("lenet-300-100", "lenet-300-10"), 5, "name", "did you mean 'lenet-300-100'"),
+    "an unknown data set": (TINY.replace("fashion-mnist-10k", "fashion"), 6, "name", "fashion-mnist"),
+    "an unknown key at the top": (TINY.replace("title", "titel"), 1, "titel", "did you mean 'title'"),
+    "an unknown key of a pair": (TINY.replace("pruning:", "prunning:"), 7, "prunning", "did you mean 'pruning'"),
+    "an unknown key of a recipe": (TINY.replace("batch_size", "batchsize"), 10, "batchsize", "'batch_size'"),
+    "an unknown key of an optimizer": (TINY.replace("momentum:", "momemtum:"), 11, "momemtum", "'momentum'"),
+    "an unknown experiment": (TINY.replace("controls:", "control:"), 18, "control", "did you mean 'controls'"),
+    "an unknown key of an experiment": (TINY.replace("levels: [2]", "level: [2]"), 18, "level", "'levels'"),
+    "an unknown arm of an experiment": (TINY.replace("[early]", "[earlier]"), 17, "arms", "did you mean 'early'"),
+    "a missing key": (TINY.replace("batch_size: 64", ""), 9, "batch_size", "is required"),
+    "steps without a unit": (TINY.replace("steps: 3ep", "steps: 3"), 9, "steps", "write 500it, 160ep or 3ep50it"),
+    "arms in a circle": (
+        TINY.replace("early: {}", "early: {extends: late}").replace("late: {", "late: {extends: early, "),
+        13, "early", "circular reference: early -> late -> early",
+    ),
+    "a file that includes itself": (TINY + "include: [suite.yaml]\n", None, "include", "circular reference"),
+    "a missing include": (TINY + "include: [other.yaml]\n", None, "other.yaml", "cannot be read"),
+    "an empty file": ("", None, "suite.yaml", "the file is empty"),
+    "a list": ("- 1\n", 1, "", "expected a mapping"),
+    "a tag that would build an object": ("title: !!python/object/apply:os.system [touch harm]\n", 1, "tag", "allowed"),
+    "an anchor": (TINY.replace("early: {}", "early: &a {}"), 13, "anchor", "use extends or include"),
+    "broken YAML": ("title: [\n", 2, "YAML", "expected"),
+    "a key given twice": (TINY + "title: again\n", 20, "title", "given twice"),
+    "deep nesting": ("title: " + "[" * 5000 + "]" * 5000, None, "", "nested too deeply"),
+    "an experiment beyond the training": (TINY.replace("1ep2it", "9ep"), None, "stability", "cannot begin"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_suite_gives_one_clear_error_and_writes_nothing(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, line, key, message = BAD[name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "suite.yaml").write_text(text)
+    monkeypatch.setattr("sys.argv", ["lthbench", "run", "suite.yaml", "--store", "store"])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    printed = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert "Traceback" not in printed
+    assert len(printed.strip().splitlines()) == 1, printed
+    assert (f"suite.yaml:{line}: " if line else "") in printed, printed
+    assert key in printed and message in printed, printed
+    assert [p.name for p in tmp_path.iterdir()] == ["suite.yaml"]
+
+
+def test_a_file_of_nested_anchors_is_refused_before_it_grows(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 30)]
+    with pytest.raises(SuiteError, match="anchor or alias"):
+        load(tmp_path, "\n".join(lines))
+    with pytest.raises(SuiteError, match="a suite has at most 1,048,576"):
+        load(tmp_path, "\n".join(lines) + "\n#" + "x" * 10_000_000)
