@@ -75,9 +75,7 @@ def lerp_relu(a: Tensor, b: Tensor, alphas: Tensor, out: Tensor | None = None) -
     return out
 
 
-def lerp_linear(
-    a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tensor, *, rectified: bool
-) -> Tensor:
+def lerp_linear(a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tensor, *, rectified: bool) -> Tensor:
     """Apply the second layer of K networks to the line between their ends' pre-activations, without storing it.
 
     out[k] = relu(line(a, b, alpha_k)) weight[k] + bias[k], then rectified again if asked.
@@ -143,9 +141,7 @@ def count_errors(logits: Tensor, labels: Tensor) -> Counts:
     return Counts(loss.sum(1), wrong.sum(1))
 
 
-def _lerp(
-    a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequence[Tensor], *, rectified: bool
-) -> None:
+def _lerp(a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequence[Tensor], *, rectified: bool) -> None:
     if kernels_available(alphas.device):
         ends = [[x.contiguous() for x in tensors] for tensors in (a, b)]
         torch.ops.lthbench.lerp_stacked_(list(out), *ends, alphas.contiguous(), rectified)
@@ -161,9 +157,7 @@ def _lerp(
             o.relu_()
 
 
-def check_lerp(
-    a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequence[Tensor] | None
-) -> None:
+def check_lerp(a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequence[Tensor] | None) -> None:
     """Validate the arguments of `lerp_stacked`; each message names the argument at fault."""
     if alphas.dim() != 1 or alphas.numel() == 0 or alphas.dtype != torch.float32:
         raise ValueError(
@@ -180,9 +174,7 @@ def check_lerp(
             if t.dtype != torch.float32:
                 raise ValueError(f"{name}[{i}] has dtype {t.dtype}, expected torch.float32")
             if t.device != alphas.device:
-                raise ValueError(
-                    f"{name}[{i}] is on {t.device}, alphas on {alphas.device}; move one to the other"
-                )
+                raise ValueError(f"{name}[{i}] is on {t.device}, alphas on {alphas.device}; move one to the other")
             if name == "out" and not t.is_contiguous():
                 raise ValueError(f"out[{i}] is not contiguous; give a buffer of new_empty")
 
@@ -190,9 +182,7 @@ def check_lerp(
 def check_count(logits: Tensor, labels: Tensor) -> None:
     """Validate the arguments of `count_errors`; each message names the argument at fault."""
     if logits.dim() != 3 or logits.dtype != torch.float32 or logits.shape[2] == 0:
-        raise ValueError(
-            f"logits is {logits.dtype} of shape {tuple(logits.shape)}, expected float32 [K, B, C >= 1]"
-        )
+        raise ValueError(f"logits is {logits.dtype} of shape {tuple(logits.shape)}, expected float32 [K, B, C >= 1]")
     if labels.shape != logits.shape[1:2] or labels.dtype != torch.int64:
         raise ValueError(
             f"labels is {labels.dtype} of shape {tuple(labels.shape)}, expected int64 [B] with B = {logits.shape[1]}"

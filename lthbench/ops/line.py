@@ -91,9 +91,7 @@ def evaluate_line(
 
 
 _FILLS_A_GPU = 16 << 20  # bytes of weights from which one network is taken to fill a device
-_CHUNK_PLANES = (
-    64  # images a thread evaluates at a time: activations of small networks then stay in its cache
-)
+_CHUNK_PLANES = 64  # images a thread evaluates at a time: activations of small networks then stay in its cache
 _CHUNK_CUDA = 1024
 _CHUNK_VECTORS = 336  # without convolutions
 
@@ -162,7 +160,8 @@ class _Line:
         chosen = [i for i, name in enumerate(self.names) if name in wanted]
         made = lerp_stacked([self.a[i] for i in chosen], [self.b[i] for i in chosen], self.alphas)
         self._stacks.update({self.names[i]: t for i, t in zip(chosen, made, strict=True)})
-        return {name: self.recomputed.get(name, self._stacks.get(name)) for name in names}
+        known = {**self._stacks, **self.recomputed}
+        return {name: known[name] for name in names}
 
     def recompute_statistics(self, model: nn.Module, fused: Fused | None, batches: Iterable[Batch]) -> None:
         """Estimate every normalisation layer's statistics as the mean over the batches, in their order."""
@@ -239,10 +238,8 @@ class _FusedForward:
             images = images.contiguous(memory_format=torch.channels_last)
         shared = self.fused.prefix(images)
         split = len(shared) - len(self.ends)
-        hidden = [
-            tuple(F.linear(x, weight, bias) for weight, bias in ends)
-            for x, ends in zip(shared[split:], self.ends, strict=True)
-        ]
+        hidden = [(F.linear(x, *a), F.linear(x, *b)) for x, (a, b) in zip(shared[split:], self.ends, strict=True)]
+        constants = [self.line.constant[name] for name in self.fused.constants]
         logits: Tensor | None = None
         if self.stacks is not None:
             outputs = self._shared_outputs(hidden, self.line.alphas, self.stacks)
@@ -250,13 +247,14 @@ class _FusedForward:
             weights, row = self.stacks, k
             if weights is None:
                 network = self.line.network(k)
-                weights, row = (
-                    self._weights({n: t[None] for n, t in network.items() if t.is_floating_point()}),
-                    0,
-                )
+                weights = self._weights({n: t[None] for n, t in network.items() if t.is_floating_point()})
+                row = 0
                 outputs = self._shared_outputs(hidden, self.line.alphas[k : k + 1], weights)
             own = self.fused.body(
-                *shared[:split], *(t[row] for t in outputs), *(t[row] for t in weights.arguments)
+                *shared[:split],
+                *(t[row] for t in outputs),
+                *constants,
+                *(t[row] for t in weights.arguments),
             )
             if logits is None:
                 logits = own.new_empty(self.line.num_points, *own.shape)
@@ -268,9 +266,7 @@ class _FusedForward:
         seconds = [linear.second.make(states) if linear.second else None for linear in self.fused.linears]
         return _Weights(self.fused.stack(states), seconds)
 
-    def _shared_outputs(
-        self, hidden: list[tuple[Tensor, Tensor]], alphas: Tensor, weights: _Weights
-    ) -> list[Tensor]:
+    def _shared_outputs(self, hidden: list[tuple[Tensor, Tensor]], alphas: Tensor, weights: _Weights) -> list[Tensor]:
         """What each shared linear layer hands to the body, [K, B, N], from its pre-activations at both ends."""
         outputs = []
         for linear, (a, b), second in zip(self.fused.linears, hidden, weights.seconds, strict=True):
@@ -278,9 +274,7 @@ class _FusedForward:
                 out = lerp_linear(a, b, alphas, *second, rectified=linear.second.rectified)
                 outputs.append(out[..., : linear.second.num_outputs])
             else:
-                outputs.append(
-                    lerp_relu(a, b, alphas) if linear.rectified else lerp_stacked([a], [b], alphas)[0]
-                )
+                outputs.append(lerp_relu(a, b, alphas) if linear.rectified else lerp_stacked([a], [b], alphas)[0])
         return outputs
 
 
@@ -288,9 +282,7 @@ class _Weights(NamedTuple):
     """What networks add to the fused graph, all of them or one, stacked."""
 
     arguments: list[Tensor]  # of the body
-    seconds: list[
-        tuple[Tensor, Tensor] | None
-    ]  # weight [K, H, N] and bias [K, N] behind each shared linear layer
+    seconds: list[tuple[Tensor, Tensor] | None]  # weight [K, H, N] and bias [K, N] behind each shared linear layer
 
 
 def _keeps_statistics(module: nn.Module) -> bool:
