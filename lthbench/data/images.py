@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ class ImageSet:
         bytes_of = pixels.view(np.uint8).reshape(batch, height, width, -1)
         for channel in range(channels):
             out[..., channel] = bytes_of[..., channel]
-        shift, scale = self._constants()
+        shift, scale = self._constants
         rows = out.reshape(batch * height, width * channels)
         rows -= shift
         rows *= scale
@@ -95,11 +96,12 @@ class ImageSet:
         channels = len(self.mean)
         out = torch.empty(batch, height, width, channels, device=self.device)
         out.copy_(unpack(pixels))
-        shift, scale = (torch.from_numpy(c).to(self.device, non_blocking=True) for c in self._constants())
+        shift, scale = (torch.from_numpy(c).to(self.device, non_blocking=True) for c in self._constants)
         # Two roundings, not one fused multiply-add, so that devices agree in every bit.
         out.view(batch * height, width * channels).sub_(shift).mul_(scale)
         return out.permute(0, 3, 1, 2)
 
+    @cached_property
     def _constants(self) -> tuple[np.ndarray, np.ndarray]:
         """What a row of interleaved channels, float32 [W * C], is lessened by and then multiplied with."""
         width = self.pixels.shape[2]
@@ -108,14 +110,20 @@ class ImageSet:
         return shift, scale
 
 
-def pack(images: np.ndarray) -> Tensor:
-    """Pack uint8 images, [N, H, W] grey or [N, 3, H, W] colour, into the pixels [N, H, W] of an ImageSet."""
+def pack(images: np.ndarray, index: np.ndarray | None = None) -> Tensor:
+    """Pack uint8 images, [N, H, W] grey or [N, 3, H, W] colour, into the pixels [M, H, W] of an ImageSet.
+
+    Args:
+        index: int64 [M], which images, in this order; None is all of them.
+    """
     if images.ndim == 3:
-        return torch.from_numpy(np.require(images, requirements=["C", "W"]))
-    num_images, channels, height, width = images.shape
-    packed = np.zeros((num_images, height, width, 4), np.uint8)
+        chosen = images if index is None else images[index]
+        return torch.from_numpy(np.require(chosen, requirements=["C", "W"]))
+    _, channels, height, width = images.shape
+    packed = np.zeros((len(images if index is None else index), height, width, 4), np.uint8)
+    # A channel at a time, so that the chosen images are never whole in memory twice.
     for channel in range(channels):
-        packed[..., channel] = images[:, channel]
+        packed[..., channel] = images[:, channel] if index is None else images[index, channel]
     return torch.from_numpy(packed.view(np.int32)[..., 0])
 
 

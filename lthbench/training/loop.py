@@ -18,7 +18,7 @@ from lthbench.ops import MaskedAdamW, MaskedSGD
 from lthbench.training.recipe import AdamW, Recipe
 from lthbench.training.streams import stream
 
-EVAL_BATCH = 500
+EVAL_BATCH = 250
 
 
 @dataclass
