@@ -1,4 +1,4 @@
-"""Exact global pruning: clear the masks of exactly k survivors with the lowest scores.
+"""Exact pruning by rank: clear the masks of exactly k survivors with the lowest scores.
 
 The rule (every implementation gives the same masks, bit for bit): survivors are ordered by
 (score, flat index in parameter order); the first ``num_pruned`` of them are cleared. So ties are
@@ -13,52 +13,147 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lthbench.ops import reference
+from lthbench.ops._library import kernels_available
+from lthbench.ops.masks import pack_mask, unpack_mask
+
+SCORE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
 
 class Pruned(NamedTuple):
-    """New masks, the score of the last pruned weight (-inf when none was), and the NaN scores seen."""
+    """New masks, the score of the last pruned weight (-inf when none was), and the NaN scores seen.
+
+    With groups, ``threshold`` is the largest of ``thresholds``, which holds one a group. A weight that
+    ``min_kept`` saved may lie below them.
+    """
 
     masks: list[Tensor]
     threshold: float
     num_nan: int
+    thresholds: list[float] = []  # noqa: RUF012  (never changed)
 
 
 def prune_lowest(
-    scores: Sequence[Tensor], masks: Sequence[Tensor], num_pruned: int, *, magnitude: bool = True
+    scores: Sequence[Tensor],
+    masks: Sequence[Tensor],
+    num_pruned: int | Sequence[int],
+    *,
+    magnitude: bool = True,
+    groups: Sequence[int] | None = None,
+    min_kept: int | Sequence[int] = 0,
 ) -> Pruned:
     """Clear exactly ``num_pruned`` more mask entries: the survivors with the lowest |score| over all tensors.
 
     Args:
-        scores: one tensor per prunable parameter, any shape; float32, bfloat16 or float16.
+        scores: one tensor per prunable parameter, any shape; float32, bfloat16 or float16. The weights for
+            magnitude pruning; anything else (movement |w| - |w0|, random numbers) with ``magnitude=False``.
         masks: bool tensors of the same shapes; True marks a survivor. They are not changed.
-        num_pruned: how many survivors to clear, 0 <= num_pruned <= number of survivors.
+        num_pruned: how many survivors to clear, 0 <= num_pruned <= number of survivors; with ``groups``, one
+            number a group.
         magnitude: order by |score| (magnitude pruning); False orders by the signed score.
+        groups: the group of each tensor, an index into ``num_pruned``: the rule holds within each group. None
+            is one group of all tensors (global pruning); ``range(len(scores))`` is per-layer pruning.
+        min_kept: survivors that each tensor keeps at least (one number, or one a tensor; a tensor with fewer
+            keeps all). Tensors at their minimum are passed over, and the rest of their group is pruned instead.
 
     Raises:
         ValueError: lengths, shapes or dtypes disagree, or num_pruned is out of range.
 
     Source: Frankle et al. 2020 (arXiv 1912.05671), algorithm 2: the lowest magnitudes are pruned globally.
     """
-    check_arguments(scores, masks, num_pruned)
+    group_of = [0] * len(scores) if groups is None else list(groups)
+    counts = [num_pruned] if isinstance(num_pruned, int) else list(num_pruned)
+    _check_tensors(scores, masks)
+    _check_groups(scores, groups, group_of, counts)
     if not scores:
-        return Pruned([], float("-inf"), 0)
-    flat_mask = torch.cat([m.reshape(-1) for m in masks])
-    flat = torch.cat([s.detach().reshape(-1).float() for s in scores])
-    survivors = flat_mask.nonzero().reshape(-1)
-    values = flat[survivors]
-    if magnitude:
-        values = values.abs()
-    num_nan = int(values.isnan().sum())
-    # A stable ascending sort puts NaN last and keeps equal scores in flat order: the rule above, word for word.
-    order = torch.argsort(values, stable=True)[:num_pruned]
-    flat_mask[survivors[order]] = False
-    threshold = float(values[order[-1]]) if num_pruned else float("-inf")
-    pieces = flat_mask.split([m.numel() for m in masks])
-    new_masks = [piece.reshape(m.shape).clone() for piece, m in zip(pieces, masks, strict=True)]
-    return Pruned(new_masks, threshold, num_nan)
+        return Pruned([], float("-inf"), 0, [float("-inf")] * len(counts))
+    if kernels_available(scores[0].device):
+        rule: _Rule = _KernelRule(scores, masks, magnitude)
+    else:
+        rule = _ReferenceRule(scores, masks, magnitude)
+    minimum = [min_kept] * len(scores) if isinstance(min_kept, int) else list(min_kept)
+    if len(minimum) != len(scores):
+        raise ValueError(f"min_kept has {len(minimum)} numbers for {len(scores)} tensors; give one each, or a single one")
+    caps = [max(0, alive - kept) for alive, kept in zip(rule.survivors, minimum, strict=True)]
+    for g, count in enumerate(counts):
+        available = sum(cap for cap, of in zip(caps, group_of, strict=True) if of == g)
+        if not 0 <= count <= available:
+            name = "num_pruned" if groups is None else f"num_pruned[{g}]"
+            raise ValueError(f"{name} is {count}, expected 0 to the {available} survivors that may be pruned")
+    return _prune_within(rule, group_of, counts, caps)
 
 
-def check_arguments(scores: Sequence[Tensor], masks: Sequence[Tensor], num_pruned: int) -> None:
-    """Validate the arguments of `prune_lowest`; each message names the argument at fault."""
+class _Rule:
+    """The rule on fixed scores and masks; groups and counts are given at each call."""
+
+    survivors: list[int]
+
+    def __call__(self, groups: list[int], counts: list[int]) -> tuple[list[Tensor], list[float], list[int], int]:
+        """New masks, a threshold a group, the number pruned in each tensor, and the number of NaN scores."""
+        raise NotImplementedError
+
+
+class _KernelRule(_Rule):
+    def __init__(self, scores: Sequence[Tensor], masks: Sequence[Tensor], magnitude: bool) -> None:
+        self.scores = [s.detach().contiguous() for s in scores]
+        self.shapes = [m.shape for m in masks]
+        self.words = [pack_mask(m.contiguous()) for m in masks]
+        self.magnitude = magnitude
+        self.survivors = torch.ops.lthbench.count_survivors(self.words).tolist()
+
+    def __call__(self, groups: list[int], counts: list[int]) -> tuple[list[Tensor], list[float], list[int], int]:
+        words, thresholds, tally = torch.ops.lthbench.prune_lowest(
+            self.scores, self.words, groups, counts, self.magnitude
+        )
+        pieces = words.split([w.numel() for w in self.words])
+        masks = [unpack_mask(w, s.numel()).view(s) for w, s in zip(pieces, self.shapes, strict=True)]
+        return masks, thresholds.tolist(), tally[:, 0].tolist(), int(tally[:, 1].sum())
+
+
+class _ReferenceRule(_Rule):
+    def __init__(self, scores: Sequence[Tensor], masks: Sequence[Tensor], magnitude: bool) -> None:
+        self.scores, self.masks, self.magnitude = list(scores), list(masks), magnitude
+        self.survivors = [int(m.sum()) for m in masks]
+
+    def __call__(self, groups: list[int], counts: list[int]) -> tuple[list[Tensor], list[float], list[int], int]:
+        masks, thresholds, total_nan = list(self.masks), [], 0
+        for g, count in enumerate(counts):
+            members = [i for i, of in enumerate(groups) if of == g]
+            pruned, threshold, num_nan = reference.prune_lowest(
+                [self.scores[i] for i in members], [self.masks[i] for i in members], count, self.magnitude
+            )
+            thresholds.append(threshold)
+            total_nan += num_nan
+            for i, mask in zip(members, pruned, strict=True):
+                masks[i] = mask
+        num_pruned = [alive - int(m.sum()) for alive, m in zip(self.survivors, masks, strict=True)]
+        return masks, thresholds, num_pruned, total_nan
+
+
+def _prune_within(rule: _Rule, group_of: list[int], counts: list[int], caps: list[int]) -> Pruned:
+    """Apply the rule with at most ``caps[i]`` weights pruned in tensor i.
+
+    A tensor over its cap stays over it when others are capped too, since that only raises the threshold. So
+    each round makes a group of its own of every tensor over its cap, until there is none.
+    """
+    groups, wanted = list(group_of), list(counts)
+    while True:
+        masks, thresholds, num_pruned, num_nan = rule(groups, wanted)
+        over = [i for i, (n, cap) in enumerate(zip(num_pruned, caps, strict=True)) if n > cap]
+        if not over:
+            of_groups = thresholds[: len(counts)]
+            return Pruned(masks, max(thresholds, default=float("-inf"), key=_nan_last), num_nan, of_groups)
+        for i in over:
+            wanted[groups[i]] -= caps[i]
+            groups[i] = len(wanted)
+            wanted.append(caps[i])
+
+
+def _nan_last(threshold: float) -> tuple[bool, float]:
+    return (threshold != threshold, threshold)
+
+
+def _check_tensors(scores: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
     if len(scores) != len(masks):
         raise ValueError(f"scores has {len(scores)} tensors but masks has {len(masks)}; give one mask a tensor")
     for i, (score, mask) in enumerate(zip(scores, masks, strict=True)):
@@ -66,10 +161,19 @@ def check_arguments(scores: Sequence[Tensor], masks: Sequence[Tensor], num_prune
             raise ValueError(f"scores[{i}] has shape {tuple(score.shape)}, masks[{i}] {tuple(mask.shape)}")
         if mask.dtype != torch.bool:
             raise ValueError(f"masks[{i}] has dtype {mask.dtype}, expected torch.bool")
-        if score.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        if score.dtype not in SCORE_DTYPES:
             raise ValueError(f"scores[{i}] has dtype {score.dtype}, expected float32, bfloat16 or float16")
         if score.device != mask.device or score.device != scores[0].device:
             raise ValueError(f"scores[{i}] and masks[{i}] must all lie on one device")
-    num_survivors = sum(int(m.sum()) for m in masks)
-    if not 0 <= num_pruned <= num_survivors:
-        raise ValueError(f"num_pruned is {num_pruned}, expected 0 to the {num_survivors} survivors")
+
+
+def _check_groups(
+    scores: Sequence[Tensor], groups: Sequence[int] | None, group_of: list[int], counts: list[int]
+) -> None:
+    if groups is None and len(counts) != 1:
+        raise ValueError(f"num_pruned has {len(counts)} numbers without groups; give one number, or groups as well")
+    if len(group_of) != len(scores):
+        raise ValueError(f"groups has {len(group_of)} numbers for {len(scores)} tensors; give one a tensor")
+    for i, g in enumerate(group_of):
+        if not 0 <= g < len(counts):
+            raise ValueError(f"groups[{i}] is {g}, expected 0 to {len(counts) - 1}, an index of num_pruned")

@@ -2,12 +2,14 @@
 
 One step of `MaskedSGD` for a weight w with gradient g, momentum buffer b, mask m, anchor a (its initial value):
 
-    g <- g + weight_decay * w + pull * (w - a)
+    g <- g + pull * (w - a);  g <- g + weight_decay * w
     b <- momentum * b + (1 - dampening) * g          (b = g at the first step)
     w <- m * (w - lr * (nesterov ? g + momentum * b : b)),    b <- m * b
     distance^2 = sum over anchored weights of m * (w - a)^2
 
-Pruned weights and their optimizer state are exactly +0 after every step.
+Pruned weights and their optimizer state are exactly +0 after every step, whatever their gradients are. With the
+compiled kernels all parameters of a group are updated in one pass; the plain PyTorch reference gives the same bits
+for SGD.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
-from torch.optim.sgd import sgd
+
+from lthbench.ops import reference
+from lthbench.ops.plan import GroupPlan, supported
 
 
 class _Masked(torch.optim.Optimizer):
-    """What the masked optimizers share: the masks, the anchors and the distance."""
+    """What the masked optimizers share: the masks, the anchors, the plans and the distance."""
 
     def __init__(
         self,
@@ -43,7 +46,12 @@ class _Masked(torch.optim.Optimizer):
                     raise ValueError(
                         f"{kind} holds {tuple(t.shape)} on {t.device} for a parameter of {tuple(p.shape)} on {p.device}"
                     )
+                if kind == "masks" and t.dtype != torch.bool:
+                    raise ValueError(f"masks holds {t.dtype} for a parameter of {tuple(p.shape)}, expected torch.bool")
         self._pruned = {p: ~m for p, m in self.masks.items()}
+        self._plans: dict[int, GroupPlan] = {}
+        self._distance: Tensor | None = None
+        self._distance_versions: list[tuple[int, int]] = []
         self.apply_masks()
 
     @torch.no_grad()
@@ -51,32 +59,85 @@ class _Masked(torch.optim.Optimizer):
         """Set every pruned weight and its optimizer state to exactly +0."""
         for p, pruned in self._pruned.items():
             p.masked_fill_(pruned, 0.0)
-            for value in self.state.get(p, {}).values():
+            for value in (self.state[p] if p in self.state else {}).values():
                 if isinstance(value, Tensor) and value.shape == p.shape:
                     value.masked_fill_(pruned, 0.0)
 
     @torch.no_grad()
     def squared_distance(self) -> Tensor:
-        """Squared L2 distance of the surviving anchored weights from their anchors (float64, shape [])."""
-        total = torch.zeros((), dtype=torch.float64)
-        for p, a in self.anchors.items():
-            delta = (p - a).double()
-            if p in self._pruned:
-                delta = delta.masked_fill(self._pruned[p], 0.0)
-            total += delta.square().sum().cpu()
-        return total
+        """Squared L2 distance of the surviving anchored weights from their anchors (float64, shape []).
 
-    def _gradients(self, group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-        """The group's parameters that have a gradient, and those gradients, the pull included."""
-        params = [p for p in group["params"] if p.grad is not None]
-        grads = [p.grad for p in params]
-        anchored = [i for i, p in enumerate(params) if p in self.anchors] if group["pull"] else []
-        if anchored:
-            pulls = torch._foreach_sub([params[i] for i in anchored], [self.anchors[params[i]] for i in anchored])
-            pulled = torch._foreach_add([grads[i] for i in anchored], pulls, alpha=group["pull"])
-            for i, g in zip(anchored, pulled, strict=True):
-                grads[i] = g
-        return params, grads
+        It was summed while the weights were updated; it is computed anew where they were changed since.
+        """
+        if self._distance is None or self._versions() != self._distance_versions:
+            return reference.squared_distance(self.anchors, self._pruned)
+        return self._distance.cpu()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Do one update of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        distances = [self._step_group(i, group) for i, group in enumerate(self.param_groups)]
+        self._distance = None
+        if all(d is not None for d in distances):
+            if self.anchors:
+                self._distance = torch.stack([d for d in distances if d is not None]).sum()
+                self._distance_versions = self._versions()
+        else:
+            self.apply_masks()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state dict of this optimizer, or of its `torch.optim` counterpart; the masks are applied to it."""
+        super().load_state_dict(state_dict)
+        self._plans.clear()
+        self.apply_masks()
+
+    def _versions(self) -> list[tuple[int, int]]:
+        return [(p._version, p.data_ptr()) for p in self.anchors]
+
+    def _step_group(self, index: int, group: dict[str, Any]) -> Tensor | None:
+        """Update one group; its squared distance, or None where the reference did it and masks are still to apply."""
+        params = group["params"]
+        names = self._state_names(group)
+        plan = self._plans.get(index)
+        if plan is None or not plan.describes(params, names):
+            plan = self._new_plan(index, group, names)
+        for _ in range(2):
+            if plan is None:
+                break
+            distance = self._planned_step(plan, group)
+            if distance is not None:
+                return distance
+            plan = self._new_plan(index, group, names)
+        self._reference_step(group)
+        return None
+
+    def _new_plan(self, index: int, group: dict[str, Any], names: tuple[str, ...]) -> GroupPlan | None:
+        self._plans.pop(index, None)
+        if not supported(group["params"]):
+            return None
+        self._start(group)
+        plan = GroupPlan(
+            group["params"], self.state, names, self.masks, self.anchors, bool(group.get("capturable", False))
+        )
+        self._plans[index] = plan
+        return plan
+
+    def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def _start(self, group: dict[str, Any]) -> None:
+        """Create the states that a step needs and that the plan does not create."""
+
+    def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | None:
+        raise NotImplementedError
+
+    def _reference_step(self, group: dict[str, Any]) -> None:
+        raise NotImplementedError
 
 
 class MaskedSGD(_Masked):
@@ -84,7 +145,8 @@ class MaskedSGD(_Masked):
 
     Args:
         params: parameters or parameter groups, as for torch.optim.
-        lr, momentum, dampening, weight_decay, nesterov: as for torch.optim.SGD; weight decay is coupled.
+        lr, momentum, dampening, weight_decay, nesterov: as for torch.optim.SGD; weight decay is coupled. On CUDA
+            lr may be a float32 tensor on the device, so that a captured graph follows its schedule.
         masks: parameter -> bool tensor of its shape, True where it survives; parameters without one are dense.
         anchors: parameter -> the value it is pulled to and its distance is measured from.
         pull: lambda of (lambda/2) ||m (w - anchor)||^2, per group.
@@ -93,7 +155,7 @@ class MaskedSGD(_Masked):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float,
+        lr: float | Tensor,
         momentum: float = 0.0,
         dampening: float = 0.0,
         weight_decay: float = 0.0,
@@ -111,28 +173,14 @@ class MaskedSGD(_Masked):
         }  # fmt: skip
         super().__init__(params, defaults, masks, anchors)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Do one update of every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            params, grads = self._gradients(group)
-            if not params:
-                continue
-            buffers = [self.state[p].get("momentum_buffer") for p in params]
-            sgd(
-                params, grads, buffers, foreach=True, fused=False, weight_decay=group["weight_decay"],
-                momentum=group["momentum"], lr=group["lr"], dampening=group["dampening"],
-                nesterov=group["nesterov"], maximize=False,
-            )  # fmt: skip
-            if group["momentum"]:
-                for p, buffer in zip(params, buffers, strict=True):
-                    self.state[p]["momentum_buffer"] = buffer
-        self.apply_masks()
-        return loss
+    def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("momentum_buffer",) if group["momentum"] else ()
+
+    def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | None:
+        return plan.sgd(group)
+
+    def _reference_step(self, group: dict[str, Any]) -> None:
+        reference.sgd_step(group, self.state, self.anchors)
 
 
 class MaskedAdamW(_Masked):
@@ -141,48 +189,45 @@ class MaskedAdamW(_Masked):
     Args:
         params: parameters or parameter groups, as for torch.optim.
         lr, betas, eps, weight_decay: as for torch.optim.AdamW.
+        capturable: count the steps on the device, so that a CUDA graph can capture `step`.
         masks, anchors, pull: as for `MaskedSGD`.
     """
 
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         *,
+        capturable: bool = False,
         masks: Mapping[Tensor, Tensor] | None = None,
         anchors: Mapping[Tensor, Tensor] | None = None,
         pull: float = 0.0,
     ) -> None:
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "pull": pull}
+        defaults = {
+            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "capturable": capturable, "pull": pull,
+        }  # fmt: skip
         super().__init__(params, defaults, masks, anchors)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
-        """Do one update of every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            params, grads = self._gradients(group)
-            if not params:
-                continue
-            for p in params:
-                if not self.state[p]:
-                    self.state[p] = {
-                        "step": torch.zeros((), dtype=torch.float32),
-                        "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
-                        "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
-                    }
-            states = [self.state[p] for p in params]
-            adamw(
-                params, grads, [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [],
-                [s["step"] for s in states], foreach=True, fused=False, amsgrad=False,
-                beta1=group["betas"][0], beta2=group["betas"][1], lr=group["lr"],
-                weight_decay=group["weight_decay"], eps=group["eps"], maximize=False,
-            )  # fmt: skip
-        self.apply_masks()
-        return loss
+    def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq")
+
+    def _start(self, group: dict[str, Any]) -> None:
+        for p in group["params"]:
+            if p.grad is not None:
+                reference.start_adamw(p, self.state, group["capturable"])
+
+    def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | None:
+        steps = []
+        if group["capturable"]:
+            steps = [self.state[p]["step"] for p in group["params"] if p.grad is not None]
+            torch._foreach_add_(steps, 1.0)
+        distance = plan.adamw(group)
+        if distance is None and steps:
+            torch._foreach_sub_(steps, 1.0)
+        return distance
+
+    def _reference_step(self, group: dict[str, Any]) -> None:
+        reference.adamw_step(group, self.state, self.anchors)

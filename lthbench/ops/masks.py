@@ -1,0 +1,52 @@
+"""Packed masks: one bit a weight inside the kernels, bool tensors outside.
+
+Bit i % 32 of word i / 32 is weight i in the order of memory; the bits after the last weight are 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lthbench.ops._library import kernels_available
+
+
+def pack_mask(mask: Tensor) -> Tensor:
+    """The mask, a contiguous bool tensor of any shape, as int32 words [ceil(numel / 32)]."""
+    if kernels_available(mask.device):
+        words: Tensor = torch.ops.lthbench.pack_mask(mask)
+        return words
+    bits = torch.zeros((mask.numel() + 31) // 32 * 32, dtype=torch.int64, device=mask.device)
+    bits[: mask.numel()] = mask.reshape(-1)
+    places = torch.arange(32, dtype=torch.int64, device=mask.device)
+    return (bits.view(-1, 32) << places).sum(1).to(torch.int32)
+
+
+def unpack_mask(words: Tensor, numel: int) -> Tensor:
+    """The bool mask [numel] of packed words."""
+    if kernels_available(words.device):
+        mask: Tensor = torch.ops.lthbench.unpack_mask(words, numel)
+        return mask
+    places = torch.arange(32, dtype=torch.int32, device=words.device)
+    return ((words.view(-1, 1) >> places) & 1).bool().view(-1)[:numel].clone()
+
+
+def is_dense(t: Tensor) -> bool:
+    """Whether the elements fill their stretch of memory without gaps or overlap, in whatever order."""
+    if t.is_contiguous():
+        return True
+    expected = 1
+    for stride, size in sorted(zip(t.stride(), t.shape, strict=True)):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def in_memory_order(t: Tensor, like: Tensor) -> Tensor:
+    """The elements of t as a vector, in the order in which `like`, a dense tensor of its shape, holds its own."""
+    if t.stride() != like.stride():
+        t = torch.empty_like(like, dtype=t.dtype, requires_grad=False).copy_(t)
+    return t.as_strided((t.numel(),), (1,), t.storage_offset())
