@@ -46,6 +46,7 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
         begin=spec.begin,
         mask=mask,
         anchors={name: initial[name] for name in names},
+        compile=context.compile,
     )
     if unknown := [step for step in context.keep if not spec.begin <= step < trainer.total]:
         raise ValueError(f"steps {unknown} cannot be kept by a training from {spec.begin} to {trainer.total}")
