@@ -72,9 +72,7 @@ class ImageSet:
             chosen = slice_each(pixels, rows, shifts) if shifts else pixels[rows]
             return self._normalise_on_host(chosen)
         index = index.to(self.device)
-        return self._normalise(
-            gather(self.pixels, index, shifts) if shifts else self.pixels.index_select(0, index)
-        )
+        return self._normalise(gather(self.pixels, index, shifts) if shifts else self.pixels.index_select(0, index))
 
     def _normalise_on_host(self, pixels: np.ndarray) -> Tensor:
         """Do what `_normalise` does, on the host."""
