@@ -113,6 +113,9 @@ def run(
     checkpoint_every: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints within a training; changes no result.")
     ] = 60.0,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Train on compiled models: faster after a minute; other bits.")
+    ] = False,
     only: OnlyOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -135,7 +138,7 @@ def run(
             chosen = _device(device)
             _check_data(plan, data)
             count = 1 if chosen.startswith("cuda") else len(os.sched_getaffinity(0))
-            settings = Settings(store.absolute(), data, chosen, threads, checkpoint_every)
+            settings = Settings(store.absolute(), data, chosen, threads, checkpoint_every, compiled)
         assert count is not None
         try:
             with (LiveProgress if err.is_terminal else PlainProgress)(plan, missing, err) as watcher:

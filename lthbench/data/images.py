@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -161,7 +162,7 @@ class ImageSet:
             out[..., channel] = bytes_of[..., channel]
         # Over a whole row of interleaved channels the constants are contiguous vectors.
         rows = out.reshape(batch * height, width * channels)
-        shift, scale = (np.tile(constant, width) for constant in self._constants())
+        shift, scale = _row_constants(self.mean, self.std, width)
         rows -= shift
         rows *= scale
         return torch.from_numpy(out).permute(0, 3, 1, 2)
@@ -171,17 +172,19 @@ class ImageSet:
         batch, channels, height, width = images.shape
         out = torch.empty(batch, height, width, channels, device=images.device)
         out.copy_(images.permute(0, 2, 3, 1))
-        constants = (np.tile(constant, width) for constant in self._constants())
+        constants = _row_constants(self.mean, self.std, width)
         shift, scale = (torch.from_numpy(c).to(images.device, non_blocking=True) for c in constants)
         # Two roundings, not one fused multiply-add, so that devices agree in every bit.
         out.view(batch * height, width * channels).sub_(shift).mul_(scale)
         return out.permute(0, 3, 1, 2)
 
-    def _constants(self) -> tuple[np.ndarray, np.ndarray]:
-        """What a level is lessened by and then multiplied with: float32 [C] each."""
-        shift = np.array([255 * m for m in self.mean], np.float32)
-        scale = np.array([1 / (255 * s) for s in self.std], np.float32)
-        return shift, scale
+
+@lru_cache(maxsize=32)
+def _row_constants(mean: tuple[float, ...], std: tuple[float, ...], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a row of interleaved levels is lessened by and then multiplied with: float32 [W * C] each."""
+    shift = np.array([255 * m for m in mean], np.float32)
+    scale = np.array([1 / (255 * s) for s in std], np.float32)
+    return np.tile(shift, width), np.tile(scale, width)
 
 
 def _streams(augment: Augment, rng: np.random.Generator | None) -> Streams | None:

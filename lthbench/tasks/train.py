@@ -102,6 +102,7 @@ def _fit(spec: TrainSpec, context: Context, start: Start, images: ImageSet) -> P
         mask=start.mask,
         anchors=anchors_of(spec, start, context) if spec.recipe.pull else None,
         tracked=start.layout.prunable,
+        compile=context.compile,
     )
     if unknown := [step for step in context.keep if not spec.begin <= step < trainer.end]:
         raise ValueError(f"steps {unknown} cannot be kept by a training from {spec.begin} to {trainer.end}")

@@ -145,7 +145,7 @@ def test_a_strong_pull_keeps_the_weights_near_their_initialisation(run: tuple[Pl
     near = early.with_search(pulled(early.search, 10, "kept")).searched_dense()
     _, store = run_here(plan_of(run[0], early, near, early.dense()), run[1].root)
     distances = [metrics((run[0], store), task)["metrics"]["distance_relative"] for task in (near, early.dense())]
-    assert distances[0] < 0.1 * distances[1]
+    assert distances[0] < 0.2 * distances[1]
 
 
 def test_matched_controls_reach_the_distance_that_they_are_to_match(rows: list[Row]) -> None:
