@@ -54,7 +54,7 @@ def make_trainer(pair: str, root: Path, steps: str = "1000000it") -> Trainer:
             "augment": augment,
         }
     )
-    return Trainer(model, images, recipe, seed=0, mask=mask)
+    return Trainer(model, images, recipe, num_classes=10, seed=0, mask=mask)
 
 
 def make_usual(trainer: Trainer, pair: str, root: Path) -> UsualTraining:
