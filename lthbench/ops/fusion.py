@@ -45,9 +45,7 @@ class Fused:
     @property
     def names(self) -> list[str]:
         """The entries of a state that ``stack`` reads."""
-        return list(
-            dict.fromkeys(name for weight in self.weights for name in weight.sources(self.state_names))
-        )
+        return list(dict.fromkeys(name for weight in self.weights for name in weight.sources(self.state_names)))
 
     def stack(self, states: Mapping[str, Tensor]) -> list[Tensor]:
         """The weights that ``body`` takes, [K, ...] each, from the interpolated entries [K, *shape] by name."""
@@ -154,9 +152,7 @@ class _Fuser:
         self.position = {node: i for i, node in enumerate(nodes)}
         self._check_mutation(nodes)
         self.chains = self._find_chains(nodes)  # last node -> chain
-        absorbed = {
-            n for c in self.chains.values() for n in (c.layer, c.norm, c.add, c.relu) if n and n is not c.last
-        }
+        absorbed = {n for c in self.chains.values() for n in (c.layer, c.norm, c.add, c.relu) if n and n is not c.last}
         shared = self._find_shared(nodes)
         wanted = [
             n
@@ -225,11 +221,7 @@ class _Fuser:
 
     def _is_convolution(self, node: fx.Node) -> bool:
         module = self._module(node)
-        return (
-            type(module) is nn.Conv2d
-            and module.padding_mode == "zeros"
-            and not isinstance(module.padding, str)
-        )
+        return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
     def _find_chains(self, nodes: Sequence[fx.Node]) -> dict[fx.Node, _Chain]:
         chains: dict[fx.Node, _Chain] = {}
@@ -303,11 +295,7 @@ class _Fuser:
             return self.body.output(self._arguments(node.args[0]))
         if node in self.chains:
             chain = self.chains[node]
-            return (
-                self._linear(chain)
-                if type(self._module(chain.layer)) is nn.Linear
-                else self._convolution(chain)
-            )
+            return self._linear(chain) if type(self._module(chain.layer)) is nn.Linear else self._convolution(chain)
         if node.op == "get_attr" and str(node.target) in self.state:
             if not self.state[str(node.target)].is_floating_point():
                 raise _Unknown(f"{node.target} is part of the state and no floating point tensor")
@@ -323,9 +311,7 @@ class _Fuser:
             weight = self._weight(_Weight((f"{node.target}.weight",)), 1)[0]
             bias = self._weight(_Weight((f"{node.target}.bias",)), 1)[0]
             shape = tuple(module.normalized_shape)
-            return self.body.call_function(
-                F.layer_norm, (self.made[node.args[0]], shape, weight, bias, module.eps)
-            )
+            return self.body.call_function(F.layer_norm, (self.made[node.args[0]], shape, weight, bias, module.eps))
         raise _Unknown(f"{node.target} is a {type(module).__name__}")
 
     def _arguments(self, arguments: Any) -> Any:
@@ -346,9 +332,7 @@ class _Fuser:
         if chain.norm is not None:
             norm = self._module(chain.norm)
             assert isinstance(norm, nn.BatchNorm2d)
-            weight, bias = self._weight(
-                _Weight((f"{name}.weight", bias_name), str(chain.norm.target), norm.eps), 2
-            )
+            weight, bias = self._weight(_Weight((f"{name}.weight", bias_name), str(chain.norm.target), norm.eps), 2)
         else:
             weight = self._weight(_Weight((f"{name}.weight",)), 1)[0]
             bias = self._weight(_Weight((bias_name,)), 1)[0] if bias_name else None
@@ -358,9 +342,7 @@ class _Fuser:
             out = self.body.call_function(convolution, (*arguments, chain.relu is not None))
         else:
             other, in_place = self.made[chain.other], self._may_overwrite(chain)
-            out = self.body.call_function(
-                convolution_add, (other, *arguments, chain.relu is not None, in_place)
-            )
+            out = self.body.call_function(convolution_add, (other, *arguments, chain.relu is not None, in_place))
         self.owned.add(chain.last)
         return out
 

@@ -104,9 +104,7 @@ def count_errors(logits: Tensor, labels: Tensor) -> Counts:
     return Counts(loss.sum(1), wrong.sum(1))
 
 
-def _lerp(
-    a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequence[Tensor], *, rectified: bool
-) -> None:
+def _lerp(a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequence[Tensor], *, rectified: bool) -> None:
     if kernels_available(alphas.device):
         ends = [[x.contiguous() for x in tensors] for tensors in (a, b)]
         torch.ops.lthbench.lerp_stacked_(list(out), *ends, alphas.contiguous(), rectified)
@@ -122,9 +120,7 @@ def _lerp(
             o.relu_()
 
 
-def check_lerp(
-    a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequence[Tensor] | None
-) -> None:
+def check_lerp(a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequence[Tensor] | None) -> None:
     """Validate the arguments of `lerp_stacked`; each message names the argument at fault."""
     if alphas.dim() != 1 or alphas.numel() == 0 or alphas.dtype != torch.float32:
         raise ValueError(
@@ -141,9 +137,7 @@ def check_lerp(
             if t.dtype != torch.float32:
                 raise ValueError(f"{name}[{i}] has dtype {t.dtype}, expected torch.float32")
             if t.device != alphas.device:
-                raise ValueError(
-                    f"{name}[{i}] is on {t.device}, alphas on {alphas.device}; move one to the other"
-                )
+                raise ValueError(f"{name}[{i}] is on {t.device}, alphas on {alphas.device}; move one to the other")
             if name == "out" and not t.is_contiguous():
                 raise ValueError(f"out[{i}] is not contiguous; give a buffer of new_empty")
 
@@ -151,9 +145,7 @@ def check_lerp(
 def check_count(logits: Tensor, labels: Tensor) -> None:
     """Validate the arguments of `count_errors`; each message names the argument at fault."""
     if logits.dim() != 3 or logits.dtype != torch.float32 or logits.shape[2] == 0:
-        raise ValueError(
-            f"logits is {logits.dtype} of shape {tuple(logits.shape)}, expected float32 [K, B, C >= 1]"
-        )
+        raise ValueError(f"logits is {logits.dtype} of shape {tuple(logits.shape)}, expected float32 [K, B, C >= 1]")
     if labels.shape != logits.shape[1:2] or labels.dtype != torch.int64:
         raise ValueError(
             f"labels is {labels.dtype} of shape {tuple(labels.shape)}, expected int64 [B] with B = {logits.shape[1]}"

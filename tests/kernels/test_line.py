@@ -115,14 +115,10 @@ def batches(sizes: tuple[int, ...] = (150, 30, 1), seed: int = 1) -> list[tuple[
 
 
 @torch.no_grad()
-def alone(
-    model: nn.Module, a: dict[str, Tensor], b: dict[str, Tensor], alpha: float, statistics_batches=None
-):
+def alone(model: nn.Module, a: dict[str, Tensor], b: dict[str, Tensor], alpha: float, statistics_batches=None):
     """Loss, error, and the logits of one network built and evaluated the plain way."""
     model = copy.deepcopy(model)
-    model.load_state_dict(
-        {n: (1 - alpha) * a[n] + alpha * b[n] if a[n].is_floating_point() else a[n] for n in a}
-    )
+    model.load_state_dict({n: (1 - alpha) * a[n] + alpha * b[n] if a[n].is_floating_point() else a[n] for n in a})
     if statistics_batches is not None:
         torch.optim.swa_utils.update_bn(statistics_batches, model)
     model.eval()
@@ -169,9 +165,7 @@ def test_recomputed_statistics_are_those_of_update_bn(name, method):
 def test_networks_that_do_not_fit_in_memory_are_formed_for_every_batch(name):
     model, a, b = ends(name)
     for method in ("fused", "each"):
-        assert_agrees(
-            evaluate_line(model, a, b, ALPHAS, batches(), stacked_bytes=0, method=method), model, a, b
-        )
+        assert_agrees(evaluate_line(model, a, b, ALPHAS, batches(), stacked_bytes=0, method=method), model, a, b)
 
 
 @pytest.mark.parametrize("name", FUSED)
@@ -227,9 +221,7 @@ def test_the_model_keeps_its_weights_and_modes_and_batches_are_read_once():
     model[1].eval()
     before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
     evaluate_line(model, a, b, ALPHAS, iter(batches()))
-    evaluate_line(
-        model, a, b, ALPHAS, iter(batches()), statistics="recompute", statistics_batches=iter(batches())
-    )
+    evaluate_line(model, a, b, ALPHAS, iter(batches()), statistics="recompute", statistics_batches=iter(batches()))
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
     assert modes == [m.training for m in model.modules()]
     assert model[1].momentum == 0.1
