@@ -75,6 +75,43 @@ def lerp_relu(a: Tensor, b: Tensor, alphas: Tensor, out: Tensor | None = None) -
     return out
 
 
+def lerp_linear(a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tensor, *, rectified: bool) -> Tensor:
+    """Apply the second layer of K networks to the line between their ends' pre-activations, without storing it.
+
+    out[k] = relu(line(a, b, alpha_k)) weight[k] + bias[k], then rectified again if asked.
+
+    Args:
+        a, b: [B, H] pre-activations of the ends, float32.
+        alphas: [K] float32.
+        weight: [K, H, N] float32, inputs first; N is a multiple of 16 (pad with zeros).
+        bias: [K, N] float32.
+        rectified: whether a ReLU follows.
+
+    Returns:
+        [K, B, N] float32; the products' rounding depends on the implementation.
+
+    Raises:
+        ValueError: an argument's shape, dtype or device is not as above.
+    """
+    check_lerp([a], [b], alphas, None)
+    shape = (alphas.numel(), a.shape[-1])
+    for name, t in (("weight", weight), ("bias", bias)):
+        if t.dtype != torch.float32 or t.device != alphas.device:
+            raise ValueError(f"{name} is {t.dtype} on {t.device}, expected float32 on {alphas.device}")
+    if a.dim() != 2 or weight.dim() != 3 or weight.shape[:2] != shape or weight.shape[2] % 16:
+        raise ValueError(
+            f"a has shape {tuple(a.shape)} and weight {tuple(weight.shape)}, expected [B, H] and [K, H, N]"
+            f" with K = {shape[0]} and N a multiple of 16"
+        )
+    if bias.shape != (weight.shape[0], weight.shape[2]):
+        raise ValueError(f"bias has shape {tuple(bias.shape)}, expected [K, N] as of weight")
+    if alphas.device.type == "cpu" and kernels_available("cpu"):
+        operands = (t.contiguous() for t in (a, b, alphas, weight, bias))
+        return torch.ops.lthbench.lerp_linear(*operands, rectified)
+    out = torch.baddbmm(bias[:, None], lerp_relu(a, b, alphas), weight)
+    return out.relu_() if rectified else out
+
+
 def count_errors(logits: Tensor, labels: Tensor) -> Counts:
     """Sum the cross entropy and count the wrong labels of K networks in one pass; no probability is stored.
 
@@ -104,9 +141,7 @@ def count_errors(logits: Tensor, labels: Tensor) -> Counts:
     return Counts(loss.sum(1), wrong.sum(1))
 
 
-def _lerp(
-    a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequence[Tensor], *, rectified: bool
-) -> None:
+def _lerp(a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequence[Tensor], *, rectified: bool) -> None:
     if kernels_available(alphas.device):
         ends = [[x.contiguous() for x in tensors] for tensors in (a, b)]
         torch.ops.lthbench.lerp_stacked_(list(out), *ends, alphas.contiguous(), rectified)
@@ -122,9 +157,7 @@ def _lerp(
             o.relu_()
 
 
-def check_lerp(
-    a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequence[Tensor] | None
-) -> None:
+def check_lerp(a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequence[Tensor] | None) -> None:
     """Validate the arguments of `lerp_stacked`; each message names the argument at fault."""
     if alphas.dim() != 1 or alphas.numel() == 0 or alphas.dtype != torch.float32:
         raise ValueError(
@@ -141,9 +174,7 @@ def check_lerp(
             if t.dtype != torch.float32:
                 raise ValueError(f"{name}[{i}] has dtype {t.dtype}, expected torch.float32")
             if t.device != alphas.device:
-                raise ValueError(
-                    f"{name}[{i}] is on {t.device}, alphas on {alphas.device}; move one to the other"
-                )
+                raise ValueError(f"{name}[{i}] is on {t.device}, alphas on {alphas.device}; move one to the other")
             if name == "out" and not t.is_contiguous():
                 raise ValueError(f"out[{i}] is not contiguous; give a buffer of new_empty")
 
@@ -151,9 +182,7 @@ def check_lerp(
 def check_count(logits: Tensor, labels: Tensor) -> None:
     """Validate the arguments of `count_errors`; each message names the argument at fault."""
     if logits.dim() != 3 or logits.dtype != torch.float32 or logits.shape[2] == 0:
-        raise ValueError(
-            f"logits is {logits.dtype} of shape {tuple(logits.shape)}, expected float32 [K, B, C >= 1]"
-        )
+        raise ValueError(f"logits is {logits.dtype} of shape {tuple(logits.shape)}, expected float32 [K, B, C >= 1]")
     if labels.shape != logits.shape[1:2] or labels.dtype != torch.int64:
         raise ValueError(
             f"labels is {labels.dtype} of shape {tuple(labels.shape)}, expected int64 [B] with B = {logits.shape[1]}"

@@ -65,6 +65,18 @@ class Viewing(nn.Module):
         return self.fc(g.view(g.size(0), -1))
 
 
+class Indexing(nn.Module):
+    """Looks its weights up through a table that is part of its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(5, 192))
+        self.register_buffer("index", torch.tensor([4, 0, 2, 2]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.table[self.index].t()
+
+
 class Branching(nn.Module):
     """Cannot be traced: what it does depends on its input."""
 
@@ -88,6 +100,7 @@ MODELS = {
     "linear": lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(192, 4, bias=False)),
     "viewing": Viewing,
     "layer norm": lambda: nn.Sequential(nn.Flatten(), nn.LayerNorm(192), nn.Linear(192, 4)),
+    "indexing": Indexing,
     "branching": Branching,
 }
 FUSED = [name for name in MODELS if name != "branching"]
@@ -115,14 +128,10 @@ def batches(sizes: tuple[int, ...] = (150, 30, 1), seed: int = 1) -> list[tuple[
 
 
 @torch.no_grad()
-def alone(
-    model: nn.Module, a: dict[str, Tensor], b: dict[str, Tensor], alpha: float, statistics_batches=None
-):
+def alone(model: nn.Module, a: dict[str, Tensor], b: dict[str, Tensor], alpha: float, statistics_batches=None):
     """Loss, error, and the logits of one network built and evaluated the plain way."""
     model = copy.deepcopy(model)
-    model.load_state_dict(
-        {n: (1 - alpha) * a[n] + alpha * b[n] if a[n].is_floating_point() else a[n] for n in a}
-    )
+    model.load_state_dict({n: (1 - alpha) * a[n] + alpha * b[n] if a[n].is_floating_point() else a[n] for n in a})
     if statistics_batches is not None:
         torch.optim.swa_utils.update_bn(statistics_batches, model)
     model.eval()
@@ -169,9 +178,7 @@ def test_recomputed_statistics_are_those_of_update_bn(name, method):
 def test_networks_that_do_not_fit_in_memory_are_formed_for_every_batch(name):
     model, a, b = ends(name)
     for method in ("fused", "each"):
-        assert_agrees(
-            evaluate_line(model, a, b, ALPHAS, batches(), stacked_bytes=0, method=method), model, a, b
-        )
+        assert_agrees(evaluate_line(model, a, b, ALPHAS, batches(), stacked_bytes=0, method=method), model, a, b)
 
 
 @pytest.mark.parametrize("name", FUSED)
@@ -227,9 +234,7 @@ def test_the_model_keeps_its_weights_and_modes_and_batches_are_read_once():
     model[1].eval()
     before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
     evaluate_line(model, a, b, ALPHAS, iter(batches()))
-    evaluate_line(
-        model, a, b, ALPHAS, iter(batches()), statistics="recompute", statistics_batches=iter(batches())
-    )
+    evaluate_line(model, a, b, ALPHAS, iter(batches()), statistics="recompute", statistics_batches=iter(batches()))
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
     assert modes == [m.training for m in model.modules()]
     assert model[1].momentum == 0.1
