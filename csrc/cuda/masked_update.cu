@@ -76,8 +76,8 @@ __device__ inline void read_scalars(AdamWOptions& o, const UpdateTensor& t, cons
   }
   if (t.step) {
     const auto step = static_cast<long long>(*t.step);
-    step_size = static_cast<float>(o.lr / (1.0 - power(o.beta1, step)));
-    correction = sqrtf(static_cast<float>(1.0 - power(o.beta2, step)));
+    step_size = static_cast<float>(o.lr / (1.0 - power(o.exact_beta1, step)));
+    correction = static_cast<float>(sqrt(1.0 - power(o.exact_beta2, step)));
   }
 }
 
