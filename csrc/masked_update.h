@@ -40,7 +40,8 @@ struct SgdOptions {
 
 struct AdamWOptions {
   float lr, weight_decay, decay;  // decay = 1 - lr * weight_decay
-  float beta1, beta2, one_minus_beta1, one_minus_beta2, eps, pull;
+  float beta2, one_minus_beta1, one_minus_beta2, eps, pull;
+  double exact_beta1, exact_beta2;  // for powers of them on the device
 };
 
 struct UpdateChunk {

@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "macros.h"
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #define LTH_X86 1
 #define LTH_TARGET_V3 __attribute__((target("arch=x86-64-v3")))
@@ -12,8 +14,6 @@
 #else
 #define LTH_X86 0
 #endif
-
-#define LTH_INLINE inline __attribute__((always_inline))
 
 namespace lth {
 

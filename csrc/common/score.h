@@ -8,11 +8,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define LTH_HOST_DEVICE __host__ __device__
-#else
-#define LTH_HOST_DEVICE
-#endif
+#include "macros.h"
 
 namespace lth {
 

@@ -3,11 +3,10 @@
 #include "../masked_update.h"
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
 #include "../common/isa.h"
 #include "../common/parallel.h"
+#include "../common/update_rule.h"
 
 namespace lth {
 namespace {
@@ -15,60 +14,34 @@ namespace {
 constexpr int kLanes = 32;
 constexpr int64_t kFlush = 2048;  // weights whose squared distances are summed in float32, 64 a lane
 
-LTH_INLINE float keep(float value, uint32_t ones_if_kept) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  bits &= ones_if_kept;
-  std::memcpy(&value, &bits, sizeof bits);
-  return value;
-}
-
+// A rule with its compile-time choices: what update_chunk() applies to each weight.
+template <SgdKind kKind, bool kAnchor>
 struct Sgd {
-  enum Kind { kPlain, kFresh, kMomentum, kFreshNesterov, kNesterov };
-
-  template <int kKind, bool kAnchor>
-  static LTH_INLINE void update(const UpdateTensor&, const SgdOptions& o, float& w, float g, float& b, float&, float a,
+  using Options = SgdOptions;
+  static constexpr bool kFirst = kKind != SgdKind::kPlain, kSecond = false, kAnchored = kAnchor;
+  static LTH_INLINE void update(const UpdateTensor&, const Options& o, float& w, float g, float& b, float&, float a,
                                 uint32_t kept, float& squared) {
-    if (kAnchor) g = o.pull != 0.0f ? __builtin_fmaf(o.pull, w - a, g) : g;
-    g = o.weight_decay != 0.0f ? __builtin_fmaf(o.weight_decay, w, g) : g;
-    float s = g;
-    if (kKind == kMomentum || kKind == kNesterov) s = __builtin_fmaf(o.one_minus_dampening, g, o.momentum * b);
-    if (kKind != kPlain) b = keep(s, kept);
-    if (kKind == kFreshNesterov || kKind == kNesterov) s = __builtin_fmaf(o.momentum, s, g);
-    w = keep(__builtin_fmaf(-o.lr, s, w), kept);
-    if (kAnchor) {
-      const float d = keep(w - a, kept);
-      squared = __builtin_fmaf(d, d, squared);
-    }
+    sgd_update(o, kKind, kAnchor, w, g, b, a, kept, squared);
   }
 };
 
+template <bool kAnchor>
 struct AdamW {
-  template <int, bool kAnchor>
-  static LTH_INLINE void update(const UpdateTensor& t, const AdamWOptions& o, float& w, float g, float& m, float& v, float a,
-                                uint32_t kept, float& squared) {
-    if (kAnchor) g = o.pull != 0.0f ? __builtin_fmaf(o.pull, w - a, g) : g;
-    const float decayed = w * o.decay;
-    // torch.lerp's two forms, chosen by the weight so that each rounds well.
-    m = keep(o.one_minus_beta1 < 0.5f ? __builtin_fmaf(o.one_minus_beta1, g - m, m)
-                                      : __builtin_fmaf(o.one_minus_beta1 - 1.0f, g - m, g),
-             kept);
-    v = keep(__builtin_fmaf(o.one_minus_beta2 * g, g, v * o.beta2), kept);
-    const float denominator = std::sqrt(v) / t.correction + o.eps;
-    w = keep(decayed - t.step_size * m / denominator, kept);
-    if (kAnchor) {
-      const float d = keep(w - a, kept);
-      squared = __builtin_fmaf(d, d, squared);
-    }
+  using Options = AdamWOptions;
+  static constexpr bool kFirst = true, kSecond = true, kAnchored = kAnchor;
+  static LTH_INLINE void update(const UpdateTensor& t, const Options& o, float& w, float g, float& m, float& v,
+                                float a, uint32_t kept, float& squared) {
+    adamw_update(o, t.step_size, t.correction, kAnchor, w, g, m, v, a, kept, squared);
   }
 };
 
 // Weights [begin, begin + length) of one tensor; returns their squared distance.
-template <class Rule, int kKind, bool kAnchor, bool kFirst, bool kSecond, class Options>
+template <class Rule>
 LTH_INLINE double update_chunk(const UpdateTensor& tensor, int64_t begin, int64_t length,
-                               const Options& options) {
+                               const typename Rule::Options& options) {
+  constexpr bool kAnchor = Rule::kAnchored, kFirst = Rule::kFirst, kSecond = Rule::kSecond;
   const UpdateTensor t = tensor;  // copies, which no store below can alias
-  const Options o = options;
+  const auto o = options;
   float* __restrict__ w = t.weight + begin;
   const float* __restrict__ g = t.grad + begin;
   float* __restrict__ first = kFirst ? t.first + begin : nullptr;
@@ -87,8 +60,7 @@ LTH_INLINE double update_chunk(const UpdateTensor& tensor, int64_t begin, int64_
         float b = kFirst ? first[i + j] : 0.0f;
         float v = kSecond ? second[i + j] : 0.0f;
         float weight = w[i + j];
-        Rule::template update<kKind, kAnchor>(t, o, weight, g[i + j], b, v, kAnchor ? a[i + j] : 0.0f, kept,
-                                              squared[j]);
+        Rule::update(t, o, weight, g[i + j], b, v, kAnchor ? a[i + j] : 0.0f, kept, squared[j]);
         w[i + j] = weight;
         if (kFirst) first[i + j] = b;
         if (kSecond) second[i + j] = v;
@@ -98,7 +70,7 @@ LTH_INLINE double update_chunk(const UpdateTensor& tensor, int64_t begin, int64_
       const uint32_t kept = mask ? 0u - ((mask[i / kLanes] >> j) & 1u) : ~0u;
       float b = kFirst ? first[i] : 0.0f;
       float v = kSecond ? second[i] : 0.0f;
-      Rule::template update<kKind, kAnchor>(t, o, w[i], g[i], b, v, kAnchor ? a[i] : 0.0f, kept, squared[j]);
+      Rule::update(t, o, w[i], g[i], b, v, kAnchor ? a[i] : 0.0f, kept, squared[j]);
       if (kFirst) first[i] = b;
       if (kSecond) second[i] = v;
     }
@@ -123,31 +95,42 @@ double distance_of(const UpdateTensor& t, int64_t begin, int64_t length) {
 template <class Options>
 using ChunkFunction = double (*)(const UpdateTensor&, int64_t, int64_t, const Options&);
 
-#define LTH_CHUNK_FUNCTION(name, target)                                                             \
-  template <class Rule, int kKind, bool kAnchor, bool kFirst, bool kSecond, class Options>           \
-  target double name(const UpdateTensor& t, int64_t begin, int64_t length, const Options& options) { \
-    return update_chunk<Rule, kKind, kAnchor, kFirst, kSecond>(t, begin, length, options);           \
-  }
-
-LTH_CHUNK_FUNCTION(chunk_base, )
+template <class Rule>
+double chunk_base(const UpdateTensor& t, int64_t begin, int64_t length, const typename Rule::Options& options) {
+  return update_chunk<Rule>(t, begin, length, options);
+}
 #if LTH_X86
-LTH_CHUNK_FUNCTION(chunk_v3, LTH_TARGET_V3)
-LTH_CHUNK_FUNCTION(chunk_v4, LTH_TARGET_V4)
+template <class Rule>
+LTH_TARGET_V3 double chunk_v3(const UpdateTensor& t, int64_t begin, int64_t length,
+                              const typename Rule::Options& options) {
+  return update_chunk<Rule>(t, begin, length, options);
+}
+template <class Rule>
+LTH_TARGET_V4 double chunk_v4(const UpdateTensor& t, int64_t begin, int64_t length,
+                              const typename Rule::Options& options) {
+  return update_chunk<Rule>(t, begin, length, options);
+}
 #endif
-#undef LTH_CHUNK_FUNCTION
 
-template <class Rule, int kKind, bool kAnchor, bool kFirst, bool kSecond, class Options>
-ChunkFunction<Options> for_this_cpu() {
+template <class Rule>
+ChunkFunction<typename Rule::Options> for_this_cpu() {
 #if LTH_X86
-  if (detected_isa() == Isa::kV4) return chunk_v4<Rule, kKind, kAnchor, kFirst, kSecond, Options>;
-  if (detected_isa() == Isa::kV3) return chunk_v3<Rule, kKind, kAnchor, kFirst, kSecond, Options>;
+  if (detected_isa() == Isa::kV4) return chunk_v4<Rule>;
+  if (detected_isa() == Isa::kV3) return chunk_v3<Rule>;
 #endif
-  return chunk_base<Rule, kKind, kAnchor, kFirst, kSecond, Options>;
+  return chunk_base<Rule>;
 }
 
-template <int kKind, bool kAnchor>
-ChunkFunction<SgdOptions> sgd_function() {
-  return for_this_cpu<Sgd, kKind, kAnchor, kKind != Sgd::kPlain, false, SgdOptions>();
+template <bool kAnchor>
+ChunkFunction<SgdOptions> sgd_function(SgdKind kind) {
+  switch (kind) {
+    case SgdKind::kPlain: return for_this_cpu<Sgd<SgdKind::kPlain, kAnchor>>();
+    case SgdKind::kFirst: return for_this_cpu<Sgd<SgdKind::kFirst, kAnchor>>();
+    case SgdKind::kMomentum: return for_this_cpu<Sgd<SgdKind::kMomentum, kAnchor>>();
+    case SgdKind::kFirstNesterov: return for_this_cpu<Sgd<SgdKind::kFirstNesterov, kAnchor>>();
+    case SgdKind::kNesterov: break;
+  }
+  return for_this_cpu<Sgd<SgdKind::kNesterov, kAnchor>>();
 }
 
 template <class Options, class Choose>
@@ -189,28 +172,17 @@ UpdateSchedule::UpdateSchedule(const UpdateTensor* tensors, size_t count) {
 
 double sgd_cpu(const UpdateTensor* tensors, const UpdateSchedule& schedule, const SgdOptions& options,
                std::vector<double>& partials) {
-  static const ChunkFunction<SgdOptions> functions[2][5] = {
-      {sgd_function<Sgd::kPlain, false>(), sgd_function<Sgd::kFresh, false>(),
-       sgd_function<Sgd::kMomentum, false>(), sgd_function<Sgd::kFreshNesterov, false>(),
-       sgd_function<Sgd::kNesterov, false>()},
-      {sgd_function<Sgd::kPlain, true>(), sgd_function<Sgd::kFresh, true>(),
-       sgd_function<Sgd::kMomentum, true>(), sgd_function<Sgd::kFreshNesterov, true>(),
-       sgd_function<Sgd::kNesterov, true>()}};
   return run(tensors, schedule, options, partials, [&](const UpdateTensor& t) {
-    int kind = Sgd::kPlain;
-    if (t.first && options.nesterov) kind = t.fresh ? Sgd::kFreshNesterov : Sgd::kNesterov;
-    if (t.first && !options.nesterov) kind = t.fresh ? Sgd::kFresh : Sgd::kMomentum;
-    return functions[t.anchor != nullptr][kind];
+    const SgdKind kind = sgd_kind(t, options.nesterov);
+    return t.anchor ? sgd_function<true>(kind) : sgd_function<false>(kind);
   });
 }
 
 double adamw_cpu(const UpdateTensor* tensors, const UpdateSchedule& schedule, const AdamWOptions& options,
                  std::vector<double>& partials) {
-  static const ChunkFunction<AdamWOptions> functions[2] = {
-      for_this_cpu<AdamW, 0, false, true, true, AdamWOptions>(),
-      for_this_cpu<AdamW, 0, true, true, true, AdamWOptions>()};
-  return run(tensors, schedule, options, partials,
-             [&](const UpdateTensor& t) { return functions[t.anchor != nullptr]; });
+  return run(tensors, schedule, options, partials, [](const UpdateTensor& t) {
+    return t.anchor ? for_this_cpu<AdamW<true>>() : for_this_cpu<AdamW<false>>();
+  });
 }
 
 }  // namespace lth

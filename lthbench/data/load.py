@@ -87,10 +87,11 @@ def _load(spec: DataSpec, root: Path | None, device: torch.device) -> Splits:
         return ImageSet(pack(images), torch.from_numpy(labels), info.mean, info.std).to(device)
 
     images, labels = read_split(spec.name, root, "train")
+    both = image_set(images, labels)
     train, validation = split_train(labels, spec)
     test_images, test_labels = read_split(spec.name, root, "test")
     return Splits(
-        image_set(images[train], labels[train]),
-        image_set(images[validation], labels[validation]),
+        both.subset(torch.from_numpy(train)) if len(train) < len(both) else both,
+        both.subset(torch.from_numpy(validation)),
         image_set(test_images, test_labels),
     )

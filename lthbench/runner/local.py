@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from lthbench.runner.allocator import kept_memory
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
@@ -170,7 +171,8 @@ class _WorkerProcess:
         self.connection, theirs = context.Pipe()
         options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
         self.process: BaseProcess = context.Process(target=_serve, args=(theirs, json.dumps(options)), daemon=True)
-        self.process.start()
+        with kept_memory():
+            self.process.start()
         theirs.close()
 
     def send(self, key: str, plan: Plan) -> None:

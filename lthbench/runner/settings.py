@@ -16,6 +16,7 @@ class Settings:
         device: `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads of one worker; part of the environment that decides bits.
         checkpoint_every: seconds between checkpoints within a training.
+        compile: train on compiled models; part of the environment that decides bits.
     """
 
     store: Path
@@ -23,3 +24,4 @@ class Settings:
     device: str = "cpu"
     threads: int = 1
     checkpoint_every: float = 60.0
+    compile: bool = False

@@ -50,12 +50,13 @@ class Worker:
                 data=self.settings.data,
                 report=report,
                 checkpoint_every=self.settings.checkpoint_every,
+                compile=self.settings.compile,
             )
             begun = time.perf_counter()
             result = run_task(parse_spec(spec), context)
             result["seconds"] = round(time.perf_counter() - begun, 3)
             result["finished"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-            result["environment"] = environment(self.device)
+            result["environment"] = environment(self.device) | {"compile": self.settings.compile}
             write_json(folder / RESULT, result)
             (folder / FAILURE).unlink(missing_ok=True)
             return result

@@ -33,6 +33,7 @@ class Context:
         data: root folder of the data sets; None has only the embedded one.
         report: called with (done, total) steps from time to time.
         checkpoint_every: seconds between checkpoints within a training.
+        compile: whether trainings run on compiled models.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Context:
     data: Path | None = None
     report: Callable[[int, int], None] = lambda done, total: None
     checkpoint_every: float = 60.0
+    compile: bool = False
 
     def network(self, ref: Weights) -> tuple[dict[str, Tensor], Layout]:
         """The weights and normalisation statistics of another task, on this task's device, and their layout.

@@ -31,7 +31,7 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
     """
     (a, layout), (b, _) = context.network(spec.a), context.network(spec.b)
     splits = load(spec.data, context.data, context.device)
-    model = make_network(spec.model, splits.train, spec.data.info.num_classes)
+    model = make_network(spec.model, spec.data, context.device)
     alphas = torch.linspace(0, 1, spec.points, dtype=torch.float64)
     sets = {"train": first(splits.train, spec.num_train), "test": splits.test}
     curves: dict[str, list[float]] = {}

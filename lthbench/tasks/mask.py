@@ -11,50 +11,81 @@ from torch import Tensor
 from lthbench.ops import prune_lowest
 from lthbench.tasks.context import Context
 from lthbench.tasks.files import digest, write_mask
-from lthbench.tasks.layout import MASK
-from lthbench.tasks.network import Layout
-from lthbench.tasks.spec import MaskSpec, Pruning, num_survivors
+from lthbench.tasks.layout import MASK, SPEC
+from lthbench.tasks.network import Layout, weights_of
+from lthbench.tasks.spec import MaskSpec, Pruning, TrainSpec, Weights, num_survivors, parse_spec
+from lthbench.tasks.start import start_of
+from lthbench.training.distance import learning_distance
 from lthbench.training.streams import stream
 
 
 def make_mask(spec: MaskSpec, context: Context) -> dict[str, Any]:
     """Make one mask and return its result; the mask is written into the task's folder.
 
-    A mask covers every prunable layer; layers that the specification excludes keep all their weights.
-
     Returns:
-        metrics: density over all prunable weights; layer_density; thresholds (the largest pruned score of each
+        metrics: density over all prunable weights; the learning distances of the weights that this pruning keeps and
+        of those that it removes (`_kept`, `_pruned`); layer_density; thresholds (the largest pruned score of each
         group); num_nan (scores that were NaN); digests.
 
     Raises:
         Refused: the network diverged, so no mask may be made from it.
     """
-    thresholds: list[float] = []
-    num_nan = 0
+    result: dict[str, Any] = {"status": "ok"}
+    metrics: dict[str, float] = {}
     if spec.like is not None:
         assert spec.seed is not None
-        mask = random_mask(context.mask(spec.like), spec.seed, spec.draw)
+        imitate = random_mask if spec.criterion == "random" else shuffled_mask
+        mask = imitate(context.mask(spec.like), spec.seed, spec.draw)
     else:
         assert spec.network is not None
         weights, layout = context.network(spec.network)
+        started = _start_weights(spec.network, context)
         prior = context.mask(spec.prior) if spec.prior else {}
-        mask = {name: prior.get(name, torch.ones_like(weights[name], dtype=torch.bool)) for name in layout.prunable}
-        for names, rate in pruning_groups(spec.pruning, layout):
-            keep = num_survivors(sum(mask[n].numel() for n in names), rate, spec.level)
-            alive = sum(int(mask[n].sum()) for n in names)
-            pruned = prune_lowest([weights[n] for n in names], [mask[n] for n in names], alive - keep)
-            mask |= dict(zip(names, pruned.masks, strict=True))
-            thresholds.append(pruned.threshold)
-            num_nan += pruned.num_nan
+        prior = {n: prior.get(n, torch.ones_like(weights[n], dtype=torch.bool)) for n in layout.prunable}
+        movement = spec.criterion == "movement"
+        scores = {n: weights[n].abs() - started[n].abs() if movement else weights[n].abs() for n in layout.prunable}
+        mask, result["thresholds"], result["num_nan"] = prune(scores, prior, layout, spec.pruning, spec.level)
+        for kind, part in (("kept", mask), ("pruned", {n: prior[n] & ~mask[n] for n in mask})):
+            distances = learning_distance(started, weights, part, layout.prunable)
+            metrics |= {f"{name}_{kind}": value for name, value in distances.items()}
+    metrics["density"] = sum(int(m.sum()) for m in mask.values()) / sum(m.numel() for m in mask.values())
     write_mask(context.folder / MASK, mask)
     return {
-        "status": "ok",
-        "metrics": {"density": sum(int(m.sum()) for m in mask.values()) / sum(m.numel() for m in mask.values())},
+        **result,
+        "metrics": metrics,
         "layer_density": {name: int(m.sum()) / m.numel() for name, m in mask.items()},
-        "thresholds": thresholds,
-        "num_nan": num_nan,
         "digests": {"mask": digest(mask)},
     }
+
+
+def prune(
+    scores: dict[str, Tensor], prior: dict[str, Tensor], layout: Layout, pruning: Pruning, level: int
+) -> tuple[dict[str, Tensor], list[float], int]:
+    """The mask of a level: of the survivors of `prior`, those with the lowest scores are pruned.
+
+    Args:
+        scores, prior: name -> score and bool of every prunable weight.
+
+    Returns:
+        The mask, which covers every prunable layer (excluded ones keep all their weights); the largest pruned score
+        of each group of layers that share a threshold; the number of scores that were NaN.
+    """
+    mask, thresholds, num_nan = dict(prior), [], 0
+    for names, rate in pruning_groups(pruning, layout):
+        keep = num_survivors(sum(mask[n].numel() for n in names), rate, level)
+        alive = sum(int(mask[n].sum()) for n in names)
+        pruned = prune_lowest([scores[n] for n in names], [mask[n] for n in names], alive - keep, magnitude=False)
+        mask |= dict(zip(names, pruned.masks, strict=True))
+        thresholds.append(pruned.threshold)
+        num_nan += pruned.num_nan
+    return mask, thresholds, num_nan
+
+
+def _start_weights(network: Weights, context: Context) -> dict[str, Tensor]:
+    """The weights that the training of a network started from, built again from its specification."""
+    spec = parse_spec((context.folder_of(network.task) / SPEC).read_text())
+    assert isinstance(spec, TrainSpec)
+    return weights_of(start_of(spec, context).model)
 
 
 def pruning_groups(pruning: Pruning, layout: Layout) -> list[tuple[list[str], float]]:
@@ -89,4 +120,15 @@ def random_mask(like: dict[str, Tensor], seed: int, draw: int) -> dict[str, Tens
         flat = torch.zeros(m.numel(), dtype=torch.bool)
         flat[torch.from_numpy(order[: int(m.sum())])] = True
         mask[name] = flat.reshape(m.shape).to(m.device)
+    return mask
+
+
+def shuffled_mask(like: dict[str, Tensor], seed: int, draw: int) -> dict[str, Tensor]:
+    """The masks of `like` with the outputs and the inputs of each layer permuted, so that unit densities stay."""
+    mask = {}
+    for name, m in like.items():
+        for dim in (0, 1):
+            order = stream(seed, "mask", draw, "shuffled", name, dim).permutation(m.shape[dim])
+            m = m.index_select(dim, torch.from_numpy(order).to(m.device))
+        mask[name] = m
     return mask

@@ -54,7 +54,16 @@ class TrainSpec(_Spec):
         init: which draw of the initialisation; 0 is the replicate's own, others are reinitialisations.
         start: weights to start from instead of an initialisation.
         begin: the iteration at which the schedule and the streams begin (the rewinding step k).
+        stop: the iteration at which training ends early, its schedule still that of the whole recipe.
         mask: the mask task whose mask holds during training; None is the dense network.
+        new_head: the start or mask comes from another data set: the output layer is initialised anew, and dense.
+        shuffle: the weights to start from are permuted within each layer (a control).
+        anchor: which draw of the initialisation `recipe.pull` pulls to; 0 is the replicate's own.
+        per_class: train on so many images of each class (few-shot); None is all.
+        draw: which draw of the few-shot images; a smaller number's images are among a larger one's of that draw.
+        probe: leave all but the output layer as it is, and fit that one by logistic regression on the features,
+            with normalisation by the statistics of each `batch`, those `estimated` on the train images, or `none`;
+            `affine` trains the normalisation's scales and shifts too, with the recipe.
     """
 
     kind: Literal["train"] = "train"
@@ -66,7 +75,14 @@ class TrainSpec(_Spec):
     init: Annotated[int, Field(ge=0)] = 0
     start: Weights | None = None
     begin: Annotated[int, Field(ge=0)] = 0
+    stop: Annotated[int, Field(ge=1)] | None = None
     mask: Key | None = None
+    new_head: bool = False
+    shuffle: bool = False
+    anchor: Annotated[int, Field(ge=0)] = 0
+    per_class: Annotated[int, Field(ge=1)] | None = None
+    draw: Annotated[int, Field(ge=0)] = 0
+    probe: Literal["batch", "estimated", "none", "affine"] | None = None
 
 
 class Pruning(BaseModel):
@@ -104,18 +120,20 @@ class MaskSpec(_Spec):
     """Pruning: from a trained network and its mask to the mask of `level`.
 
     Attributes:
-        network: the trained weights that are ranked (magnitude), or whose mask is copied layer by layer (random).
+        network: the trained weights that are ranked.
+        prior: the mask that held in its training; None where it was dense.
         level: the level of the new mask; the number of survivors follows from `pruning`.
-        criterion: `magnitude`, lowest |w| first; `random`, survivors drawn at random with the layer densities
-            of the mask `like`.
-        like: for `random`, the mask whose layer densities are copied.
-        seed, draw: name the stream of a random criterion.
+        criterion: `magnitude`, lowest |w| first; `movement`, lowest |w| - |w at the start| first (Zhou et al. 2019,
+            "magnitude increase"); `random`, survivors drawn at random with the layer densities of the mask `like`;
+            `shuffled`, the units of each layer of `like` permuted, outputs and inputs, so that unit densities stay.
+        like: for `random` and `shuffled`, the mask that is imitated.
+        seed, draw: name their stream.
     """
 
     kind: Literal["mask"] = "mask"
     level: Annotated[int, Field(ge=1)]
     pruning: Pruning = Pruning()
-    criterion: Literal["magnitude", "random"] = "magnitude"
+    criterion: Literal["magnitude", "movement", "random", "shuffled"] = "magnitude"
     network: Weights | None = None
     prior: Key | None = None
     like: Key | None = None

@@ -5,14 +5,19 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from lthbench.data.load import load
+from lthbench.data.few_shot import few_shot
+from lthbench.data.images import ImageSet
+from lthbench.data.load import Splits, load
 from lthbench.tasks.context import Context
 from lthbench.tasks.files import digest, read_tensors, write_tensors
 from lthbench.tasks.layout import CHECKPOINT, weights_file
-from lthbench.tasks.network import Layout, apply_mask, make_network, set_initial_weights, weights_of
+from lthbench.tasks.network import weights_of
 from lthbench.tasks.spec import TrainSpec
+from lthbench.tasks.start import Start, anchors_of, start_of
 from lthbench.training.distance import learning_distance
-from lthbench.training.loop import Trainer, evaluate
+from lthbench.training.loop import Progress, Trainer, evaluate
+from lthbench.training.probe import fit_probe, train_only_head_and_normalisation
+from lthbench.training.streams import stream
 
 
 def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
@@ -20,82 +25,104 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
 
     Returns:
         status: `ok`, or `diverged` with the reason;
-        metrics: losses and accuracies (fractions) on train, validation and test, learning distances, density;
-        epoch_losses: mean training loss of each epoch; layer_density; kept; steps; digests.
+        metrics: losses and accuracies (fractions) on train, validation and test; learning distances from the start
+        (and, where that is not the initialisation, `_from_init`); path_length; density;
+        epoch_losses, epoch_distances: after each epoch; layer_density; layer_distance (relative); kept; steps;
+        digests.
 
-    The test split is looked at once, at the end.
+    The test split is looked at once, at the end (before training only for a probe's untrained accuracy).
     """
     splits = load(spec.data, context.data, context.device)
-    model = make_network(spec.model, splits.train, spec.data.info.num_classes)
-    set_initial_weights(model, spec.model, spec.seed, spec.init)
-    initial = weights_of(model)
-    if spec.start is not None:
-        model.load_state_dict(context.network(spec.start)[0])
-    mask = context.mask(spec.mask) if spec.mask else {}
-    apply_mask(model, mask)
-    start = weights_of(model)
-    layout = Layout.of(model)
-    names = layout.prunable
+    images = train_images(spec, splits)
+    start = start_of(spec, context)
+    model, names, mask = start.model, start.layout.prunable, start.mask
+    begun = weights_of(model)
+    metrics: dict[str, float] = {}
+    progress = Progress(step=spec.begin)
+    if spec.probe is not None:
+        metrics["untrained_test_accuracy"] = evaluate(model, splits.test)[1]
+    if spec.probe is None or spec.probe == "affine":
+        if spec.probe == "affine":
+            train_only_head_and_normalisation(model, start.layout.head)
+        progress = _fit(spec, context, start, images)
+    else:
+        metrics |= fit_probe(model, start.layout.head, images, splits.validation, spec.probe)
 
+    end = weights_of(model)
+    write_tensors(context.folder / weights_file(None), end, vars(start.layout))
+    layer_distance: dict[str, float] = {}
+    if progress.diverged_at is None:
+        for name, split in (("train", images), ("validation", splits.validation), ("test", splits.test)):
+            if len(split):
+                metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = evaluate(model, split)
+        metrics |= learning_distance(begun, end, mask, names)
+        if progress.epoch_distances:
+            metrics["path_length"] = progress.path_length
+        if spec.start is not None:
+            since_init = learning_distance(start.initial, end, mask, names)
+            metrics |= {f"{name}_from_init": value for name, value in since_init.items()}
+        layer_distance = {n: learning_distance(begun, end, mask, [n])["distance_relative"] for n in names}
+    survivors = {n: int(mask[n].sum()) if n in mask else begun[n].numel() for n in names}
+    metrics["density"] = sum(survivors.values()) / sum(begun[n].numel() for n in names)
+    diverged = progress.diverged_at is not None
+    (context.folder / CHECKPOINT).unlink(missing_ok=True)
+    return {
+        "status": "diverged" if diverged else "ok",
+        "reason": f"the loss or a weight was not finite after iteration {progress.diverged_at}" if diverged else None,
+        "metrics": metrics,
+        "epoch_losses": progress.epoch_losses,
+        "epoch_distances": progress.epoch_distances,
+        "layer_density": {n: survivors[n] / begun[n].numel() for n in names},
+        "layer_distance": layer_distance,
+        "kept": sorted(context.keep),
+        "steps": [spec.begin, progress.step],
+        "digests": {"start": digest(begun), "weights": digest(end)},
+    }
+
+
+def train_images(spec: TrainSpec, splits: Splits) -> ImageSet:
+    """The images a training sees: the train split, or its few-shot subset."""
+    if spec.per_class is None:
+        return splits.train
+    labels = splits.train.labels
+    index = few_shot(labels, spec.per_class, lambda label: stream(spec.seed, "subset", spec.draw, label))
+    return splits.train.subset(index)
+
+
+def _fit(spec: TrainSpec, context: Context, start: Start, images: ImageSet) -> Progress:
+    """Train from the start, or from the checkpoint that is there, and keep what is to be kept."""
     trainer = Trainer(
-        model,
-        splits.train,
+        start.model,
+        images,
         spec.recipe,
         seed=spec.seed,
         noise=spec.noise,
         begin=spec.begin,
-        mask=mask,
-        anchors={name: initial[name] for name in names},
+        stop=spec.stop,
+        mask=start.mask,
+        anchors=anchors_of(spec, start, context) if spec.recipe.pull else None,
+        tracked=start.layout.prunable,
+        compile=context.compile,
     )
-    if unknown := [step for step in context.keep if not spec.begin <= step < trainer.total]:
-        raise ValueError(f"steps {unknown} cannot be kept by a training from {spec.begin} to {trainer.total}")
+    if unknown := [step for step in context.keep if not spec.begin <= step < trainer.end]:
+        raise ValueError(f"steps {unknown} cannot be kept by a training from {spec.begin} to {trainer.end}")
     checkpoint = context.folder / CHECKPOINT
     if checkpoint.exists():
         trainer.restore(*read_tensors(checkpoint, context.device))
     last_checkpoint = last_report = time.monotonic()
 
     def keep_weights(trainer: Trainer) -> None:
-        write_tensors(context.folder / weights_file(trainer.progress.step), weights_of(model), vars(layout))
+        path = context.folder / weights_file(trainer.progress.step)
+        write_tensors(path, weights_of(trainer.model), vars(start.layout))
 
     def after_step(trainer: Trainer) -> None:
         nonlocal last_checkpoint, last_report
         now = time.monotonic()
         if now - last_report > 0.5:
             last_report = now
-            context.report(trainer.progress.step - spec.begin, trainer.total - spec.begin)
+            context.report(trainer.progress.step - spec.begin, trainer.end - spec.begin)
         if now - last_checkpoint > context.checkpoint_every:
             last_checkpoint = now
             write_tensors(checkpoint, *trainer.state())
 
-    progress = trainer.run(context.keep, keep_weights, after_step)
-    end = weights_of(model)
-    write_tensors(context.folder / weights_file(None), end, vars(layout))
-    metrics: dict[str, float] = {}
-    if progress.diverged_at is None:
-        for name, images in (
-            ("train", splits.train),
-            ("validation", splits.validation),
-            ("test", splits.test),
-        ):
-            if len(images):
-                metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = evaluate(model, images)
-        metrics |= learning_distance(start, end, mask, names)
-        if spec.start is not None:
-            since_init = learning_distance(initial, end, mask, names)
-            metrics |= {f"{name}_from_init": value for name, value in since_init.items()}
-    survivors = {n: int(mask[n].sum()) if n in mask else start[n].numel() for n in names}
-    metrics["density"] = sum(survivors.values()) / sum(start[n].numel() for n in names)
-    result = {
-        "status": "ok" if progress.diverged_at is None else "diverged",
-        "reason": None,
-        "metrics": metrics,
-        "epoch_losses": progress.epoch_losses,
-        "layer_density": {n: survivors[n] / start[n].numel() for n in names},
-        "kept": sorted(context.keep),
-        "steps": [spec.begin, progress.step],
-        "digests": {"start": digest(start), "weights": digest(end)},
-    }
-    if progress.diverged_at is not None:
-        result["reason"] = f"the loss or a weight was not finite after iteration {progress.diverged_at}"
-    checkpoint.unlink(missing_ok=True)
-    return result
+    return trainer.run(context.keep, keep_weights, after_step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from lthbench.ops import MaskedAdamW, MaskedSGD
 from lthbench.training.recipe import AdamW, Recipe
 from lthbench.training.streams import stream
 
-EVAL_BATCH = 500
+EVAL_BATCH = 250
 
 
 @dataclass
@@ -28,12 +28,16 @@ class Progress:
     Attributes:
         step: iterations done since initialisation (a rewound training begins at its rewinding step).
         epoch_losses: mean training loss of every finished epoch.
+        epoch_distances: L2 distance of the tracked weights from where they started, after every finished epoch.
+        path_length: sum of the L2 distances from epoch to epoch, a lower bound of the length of the way.
         loss_sum, num_seen: of the epoch under way.
         diverged_at: the step at which a non-finite loss was noticed.
     """
 
     step: int
     epoch_losses: list[float] = field(default_factory=list)
+    epoch_distances: list[float] = field(default_factory=list)
+    path_length: float = 0.0
     loss_sum: float = 0.0
     num_seen: int = 0
     diverged_at: int | None = None
@@ -47,8 +51,12 @@ class Trainer:
         images: the train images, on the model's device.
         seed, noise: name the streams of data order and augmentation.
         begin: the iteration at which schedule and streams begin.
+        stop: the iteration at which training ends, if before that of the recipe.
         mask: parameter name -> bool, True where a weight survives.
         anchors: parameter name -> initial weights that `recipe.pull` pulls to; needed only where it is not 0.
+        tracked: the parameters whose distance from their start is noted after every epoch.
+        compile: train on the model as torch.compile makes it: after a minute of compilation, faster; results
+            agree with the plain ones within rounding, and repeat bit for bit.
     """
 
     def __init__(
@@ -60,8 +68,11 @@ class Trainer:
         seed: int,
         noise: int = 0,
         begin: int = 0,
+        stop: int | None = None,
         mask: Mapping[str, Tensor] | None = None,
         anchors: Mapping[str, Tensor] | None = None,
+        tracked: Iterable[str] = (),
+        compile: bool = False,
     ) -> None:
         self.model, self.images, self.recipe = model, images, recipe
         self.seed, self.noise = seed, noise
@@ -70,15 +81,23 @@ class Trainer:
         self.total = recipe.steps.count(self.steps_per_epoch)
         if not 0 <= begin <= self.total:
             raise ValueError(f"a training of {self.total} iterations cannot begin at iteration {begin}")
+        self.end = min(self.total, stop or self.total)
         self.progress = Progress(step=begin)
+        # A graph for each of the two batch sizes of an epoch, compiled in this process.
+        options: dict[str, Any] = {"compile_threads": 1}
+        self._forward = torch.compile(model, dynamic=False, options=options) if compile else model
         self.device = images.device
         self._augments = recipe.augment != Augment()
         parameters = dict(model.named_parameters())
+        self._tracked = {name: parameters[name].detach() for name in tracked}
+        self._begun = {name: t.clone() for name, t in self._tracked.items()}
+        self._epoch_before = self._begun
+        trained = {name: p for name, p in parameters.items() if p.requires_grad}
         self.optimizer = _make_optimizer(
             recipe,
-            list(parameters.values()),
-            {parameters[name]: _like(m, parameters[name]) for name, m in (mask or {}).items()},
-            {parameters[name]: _like(a, parameters[name]) for name, a in (anchors or {}).items()},
+            list(trained.values()),
+            {trained[name]: _like(m, trained[name]) for name, m in (mask or {}).items() if name in trained},
+            {trained[name]: _like(a, trained[name]) for name, a in (anchors or {}).items() if name in trained},
         )
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._order: tuple[int, Tensor] | None = None
@@ -96,17 +115,18 @@ class Trainer:
             on_step: called after every step, when the state is consistent (checkpoints may be taken).
         """
         self.model.train()
-        while self.progress.step < self.total and self.progress.diverged_at is None:
+        while self.progress.step < self.end and self.progress.diverged_at is None:
             if on_keep and self.progress.step in keep:
                 on_keep(self)
             self.one_step()
-            if self.progress.step % self.steps_per_epoch == 0 or self.progress.step == self.total:
+            if self.progress.step % self.steps_per_epoch == 0 or self.progress.step == self.end:
                 self._finish_epoch()
             if on_step:
                 on_step(self)
         return self.progress
 
     def one_step(self) -> None:
+        """Train on the next batch; the model must be in training mode."""
         step = self.progress.step
         epoch, position = divmod(step, self.steps_per_epoch)
         index = self._epoch_order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
@@ -116,7 +136,7 @@ class Trainer:
         factor = self.recipe.schedule.factor(step, self.total, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.optimizer.lr * factor
-        loss = F.cross_entropy(self.model(images), labels, label_smoothing=self.recipe.label_smoothing)
+        loss = F.cross_entropy(self._forward(images), labels, label_smoothing=self.recipe.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -135,6 +155,9 @@ class Trainer:
         progress.epoch_losses.append(float(self._loss_sum) / progress.num_seen)
         if not math.isfinite(progress.epoch_losses[-1]) or not self._weights_are_finite():
             progress.diverged_at = progress.step
+        progress.epoch_distances.append(_distance(self._tracked, self._begun))
+        progress.path_length += _distance(self._tracked, self._epoch_before)
+        self._epoch_before = {name: t.clone() for name, t in self._tracked.items()}
         self._loss_sum.zero_()
         progress.num_seen = 0
 
@@ -147,12 +170,14 @@ class Trainer:
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": t for name, t in state.items() if t is not None}
+        tensors |= {f"before.{name}": t for name, t in self._epoch_before.items()}
         return tensors, vars(self.progress).copy()
 
     def restore(self, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
         """Go back to what `state` gave."""
         model = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
         self.model.load_state_dict(model)
+        self._epoch_before = {name: tensors[f"before.{name}"] for name in self._tracked}
         state: dict[int, dict[str, Tensor]] = {}
         for name, t in tensors.items():
             if name.startswith("optimizer."):
@@ -174,6 +199,11 @@ def _make_optimizer(
         anchors = {}
     optimizer = MaskedAdamW if isinstance(recipe.optimizer, AdamW) else MaskedSGD
     return optimizer(parameters, **options, masks=masks, anchors=anchors)
+
+
+def _distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
+    """L2 distance between two sets of tensors of the same names."""
+    return math.sqrt(sum(float((a[name] - b[name]).double().square().sum()) for name in a))
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:

@@ -16,15 +16,15 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-
 from baseline import UsualTraining, usual_loader
 from contestant import Contestant, Rate
+
 from lthbench.data.load import load
 from lthbench.data.spec import DATASETS, Augment, DataSpec
 from lthbench.models.spec import ModelSpec
 from lthbench.runner.environment import make_deterministic
 from lthbench.tasks.network import Layout, apply_mask, make_network, set_initial_weights
-from lthbench.training.loop import Trainer, evaluate
+from lthbench.training.loop import Trainer
 from lthbench.training.recipe import Recipe
 
 PAIRS = {
@@ -99,7 +99,9 @@ def test_training_speed(pair: str, data_root: Path, benchmark) -> None:  # type:
             busy, begin = _busy_seconds(), time.perf_counter()
             rates[name].append(contestant.turn(PAIRS[pair][-1]))
             others.append((_busy_seconds() - busy) / (time.perf_counter() - begin) - rates[name][-1].cores)
-    print(f"\n{pair}: medians of {ROUNDS} interleaved turns; other work kept {statistics.median(others):.2f} cores busy")
+    print(
+        f"\n{pair}: medians of {ROUNDS} interleaved turns; other work kept {statistics.median(others):.2f} cores busy"
+    )
     base = _median(rates["usual, 1 process x 2 threads"])
     for name, turns in rates.items():
         rate = _median(turns)

@@ -16,12 +16,11 @@ from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
-from lthbench.tasks.context import Context
-from lthbench.tasks.files import digest, read_mask, read_tensors, write_json, write_tensors
-from lthbench.tasks.layout import MASK, RESULT, weights_file
-from lthbench.tasks.mask import make_mask
-from lthbench.tasks.network import apply_mask, make_network, set_initial_weights
-from lthbench.tasks.spec import MaskSpec, Task, TrainSpec, num_survivors
+from lthbench.tasks.files import digest, read_mask, read_tensors
+from lthbench.tasks.layout import MASK, weights_file
+from lthbench.tasks.mask import prune, pruning_groups
+from lthbench.tasks.network import Layout, apply_mask, make_network, set_initial_weights
+from lthbench.tasks.spec import Pruning, Task, TrainSpec, num_survivors
 from lthbench.training.loop import Trainer
 
 Run = tuple[Plan, Store]
@@ -164,7 +163,7 @@ def test_pruned_momentum_stays_exactly_zero(cell: Cell) -> None:
 
 def masked_trainer(cell: Cell, noise: int = 0) -> tuple[Trainer, dict[str, torch.Tensor]]:
     images = load(cell.data).train
-    model = make_network(cell.model, images, 10)
+    model = make_network(cell.model, cell.data, torch.device("cpu"))
     set_initial_weights(model, cell.model, seed=0)
     generator = torch.Generator().manual_seed(0)
     mask = {name: torch.rand(p.shape, generator=generator) < 0.3 for name, p in model.named_parameters() if p.dim() > 1}
@@ -212,57 +211,47 @@ def test_no_mask_is_made_from_a_diverged_network(tiny_run: Run, cell: Cell, tmp_
     assert not run_plan(plan, Settings(tmp_path), num_workers=0).ran, "a refused task is done"
 
 
-@pytest.mark.parametrize("kind", ["ties", "bfloat16"])
-def test_ties_are_pruned_at_the_lowest_flat_index_in_parameter_order(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["ties", "bfloat16", "zeros"])
+def test_ties_are_pruned_at_the_lowest_flat_index_in_parameter_order(kind: str) -> None:
     """Whatever equal magnitudes there are: the survivors are those of a stable sort."""
     generator = torch.Generator().manual_seed(1)
-    tensors = {name: torch.randn(shape, generator=generator) for name, shape in (("b", (7, 3)), ("a", (11,)))}
-    if kind == "ties":
-        tensors = {name: t.sign() for name, t in tensors.items()}
-    else:
-        tensors = {name: t.bfloat16().float() for name, t in tensors.items()}
-    layout = {"prunable": ["b", "a"], "head": "h", "stem": "b"}
-    source = tmp_path / "source"
-    source.mkdir()
-    write_tensors(source / weights_file(None), tensors, layout)
-    write_json(source / RESULT, {"status": "ok", "reason": None})
-    out = tmp_path / "out"
-    out.mkdir()
-    spec = MaskSpec(network={"task": "0" * 32}, level=3, pruning={"rate": 0.2})
-    made = make_mask(spec, Context(folder=out, folder_of=lambda key: source))
-    flat = torch.cat([tensors[n].reshape(-1) for n in ("b", "a")]).abs()
+    scores = {name: torch.randn(shape, generator=generator).abs() for name, shape in (("b", (7, 3)), ("a", (11,)))}
+    change = {"ties": lambda t: t.round(), "bfloat16": lambda t: t.bfloat16().float(), "zeros": lambda t: 0 * t}[kind]
+    scores = {name: change(t) for name, t in scores.items()}
+    full = {name: torch.ones(t.shape, dtype=torch.bool) for name, t in scores.items()}
+    mask, _, _ = prune(scores, full, Layout(["b", "a"], "h", "b"), Pruning(rate=0.2), level=3)
+    flat = torch.cat([scores[n].reshape(-1) for n in ("b", "a")])
     order = sorted(range(32), key=lambda i: (float(flat[i]), i))
     expected = torch.ones(32, dtype=torch.bool)
     expected[order[: 32 - num_survivors(32, 0.2, 3)]] = False
-    mask = read_mask(out / MASK)
     assert torch.equal(torch.cat([mask[n].reshape(-1) for n in ("b", "a")]), expected)
-    assert made["metrics"]["density"] == 16 / 32
+    assert int(expected.sum()) == 16
 
 
-def test_excluded_layers_keep_every_weight(tmp_path: Path) -> None:
-    tensors = {name: torch.randn(5, 5) for name in ("conv.weight", "mid.weight", "fc.weight")}
-    source = tmp_path / "source"
-    source.mkdir()
-    write_tensors(
-        source / weights_file(None), tensors, {"prunable": list(tensors), "head": "fc", "stem": "conv.weight"}
-    )
-    write_json(source / RESULT, {"status": "ok", "reason": None})
-    spec = MaskSpec(network={"task": "0" * 32}, level=1, pruning={"rate": 0.5, "exclude": ["head", "stem"]})
-    make_mask(spec, Context(folder=tmp_path, folder_of=lambda key: source))
-    survivors = {name: int(m.sum()) for name, m in read_mask(tmp_path / MASK).items()}
-    assert survivors == {"conv.weight": 25, "mid.weight": 12, "fc.weight": 25}
+@pytest.mark.parametrize(
+    ("pruning", "survivors"),
+    [
+        ({"rate": 0.5, "exclude": ["head", "stem"]}, {"conv.weight": 25, "mid.weight": 12, "fc.weight": 25}),
+        ({"rate": 0.2, "scope": "layer"}, {"conv.weight": 20, "mid.weight": 20, "fc.weight": 20}),
+        ({"rate": 0.2}, {"conv.weight": 10, "mid.weight": 25, "fc.weight": 25}),
+        ({"rate": 0.4, "rates": {"fc.*": 0.2}}, {"conv.weight": 5, "mid.weight": 25, "fc.weight": 20}),
+    ],
+    ids=["excluded layers keep all", "layer scope", "global scope", "another rate for the head"],
+)
+def test_the_scope_of_pruning_decides_which_layers_lose_weights(
+    pruning: dict[str, object], survivors: dict[str, int]
+) -> None:
+    scores = {
+        name: scale + torch.rand(5, 5) for name, scale in (("conv.weight", 0), ("mid.weight", 2), ("fc.weight", 4))
+    }
+    full = {name: torch.ones(5, 5, dtype=torch.bool) for name in scores}
+    mask, _, _ = prune(scores, full, Layout(list(scores), "fc", "conv.weight"), Pruning(**pruning), level=1)
+    assert {name: int(m.sum()) for name, m in mask.items()} == survivors
 
 
-def test_layer_scope_prunes_every_layer_alike(tmp_path: Path) -> None:
-    tensors = {"a": torch.randn(10), "b": 100 * torch.randn(10)}
-    source = tmp_path / "source"
-    source.mkdir()
-    write_tensors(source / weights_file(None), tensors, {"prunable": ["a", "b"], "head": "h", "stem": "a"})
-    write_json(source / RESULT, {"status": "ok", "reason": None})
-    for scope, expected in (("layer", [8, 8]), ("global", [6, 10])):
-        spec = MaskSpec(network={"task": "0" * 32}, level=1, pruning={"rate": 0.2, "scope": scope})
-        make_mask(spec, Context(folder=tmp_path, folder_of=lambda key: source))
-        assert [int(m.sum()) for m in read_mask(tmp_path / MASK).values()] == expected
+def test_a_layer_that_pruning_names_and_the_network_lacks_is_an_error() -> None:
+    with pytest.raises(ValueError, match="names 'layer9'"):
+        pruning_groups(Pruning(exclude=("layer9",)), Layout(["a"], "h", "a"))
 
 
 def test_splits_share_no_image() -> None:

@@ -1,0 +1,68 @@
+"""Where a training starts: the network, its initial weights and its mask, rebuilt from the specification alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from lthbench.tasks.context import Context
+from lthbench.tasks.network import (
+    Layout,
+    apply_mask,
+    make_network,
+    set_initial_weights,
+    shuffle_weights,
+    weights_of,
+)
+from lthbench.tasks.spec import TrainSpec
+
+
+class Start(NamedTuple):
+    """A network about to be trained.
+
+    Attributes:
+        model: with the weights that training starts from, pruned ones 0.
+        layout: its prunable weights, head and stem.
+        initial: name -> weights of the replicate's initialisation.
+        mask: name -> bool, True where a weight survives; empty for a dense network.
+    """
+
+    model: nn.Module
+    layout: Layout
+    initial: dict[str, Tensor]
+    mask: dict[str, Tensor]
+
+
+def start_of(spec: TrainSpec, context: Context) -> Start:
+    """Build the network of a training as it stands before the first step.
+
+    Raises:
+        Refused: the training whose weights or mask it takes diverged or was refused.
+    """
+    model = make_network(spec.model, spec.data, context.device)
+    layout = Layout.of(model)
+    set_initial_weights(model, spec.model, spec.seed, spec.init)
+    initial = weights_of(model)
+    if spec.start is not None:
+        weights = context.network(spec.start)[0]
+        if spec.new_head:
+            weights = {name: initial[name] if layout.is_head(name) else t for name, t in weights.items()}
+        model.load_state_dict(weights)
+    if spec.shuffle:
+        shuffle_weights(model, spec.seed)
+    mask = context.mask(spec.mask) if spec.mask else {}
+    if spec.new_head:
+        mask = {name: m for name, m in mask.items() if not layout.is_head(name)}
+    apply_mask(model, mask)
+    return Start(model, layout, initial, mask)
+
+
+def anchors_of(spec: TrainSpec, start: Start, context: Context) -> dict[str, Tensor]:
+    """The weights that `recipe.pull` pulls the prunable weights to."""
+    source = start.initial
+    if spec.anchor != spec.init:
+        other = make_network(spec.model, spec.data, context.device)
+        set_initial_weights(other, spec.model, spec.seed, spec.anchor)
+        source = weights_of(other)
+    return {name: source[name] for name in start.layout.prunable}
