@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from lthbench.ops.sparse import Pattern, from_blocks, sparse_convolution, to_blocks
+
 _RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
 _ADDS = (operator.add, torch.add)  # tracing turns += into +
 
@@ -76,7 +78,13 @@ class Fused:
     @property
     def has_convolution(self) -> bool:
         """Whether activations are planes, which fill a cache sooner than vectors do."""
-        return any(node.target in (convolution, convolution_add) for node in self.body.graph.nodes)
+        dense = any(node.target in (convolution, convolution_add) for node in self.body.graph.nodes)
+        return dense or self.sparse
+
+    @property
+    def sparse(self) -> bool:
+        """Whether convolutions go over the surviving weights alone, sixteen images at a time."""
+        return any(isinstance(module, BlockedConvolution) for module in self.body.children())
 
     def stack(self, states: Mapping[str, Tensor]) -> list[Tensor]:
         """The weights that ``body`` takes, [K, ...] each, from the interpolated entries [K, *shape] by name."""
@@ -90,6 +98,7 @@ class _Weight:
     names: tuple[str, ...]  # the entry itself, or a convolution's weight and bias ("" without one)
     norm: str = ""  # the normalisation layer folded into them
     eps: float = 0.0
+    pattern: Pattern | None = None  # of the surviving weights; they alone are taken, and a bias is always made
 
     def sources(self, known: Collection[str]) -> list[str]:
         """The entries of a state that ``make`` reads."""
@@ -106,7 +115,10 @@ class _Weight:
             # In double: folding in float32 would add a rounding that evaluating the layers alone does not have.
             bias = states[self.names[1]].double() * scale + shift if self.names[1] else shift
             made = [weight.double() * scale[:, :, None, None, None], bias]
-        return [_channels_last(t.float()) for t in made]
+        if self.pattern is None:
+            return [_channels_last(t.float()) for t in made]
+        weight, bias = made if len(made) == 2 else (made[0], made[0].new_zeros(made[0].shape[:2]))
+        return [weight.flatten(1)[:, self.pattern.index].float().contiguous(), bias.float().contiguous()]
 
 
 def _scale_and_shift(states: Mapping[str, Tensor], norm: str, eps: float) -> tuple[Tensor, Tensor]:
@@ -127,15 +139,20 @@ def _channels_last(stack: Tensor) -> Tensor:
     return stack.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
 
-def fuse(model: nn.Module) -> Fused | None:
-    """Trace a network in evaluation mode; None where it cannot be traced or holds a layer not known here."""
+def fuse(model: nn.Module, survives: Mapping[str, Tensor] | None = None) -> Fused | None:
+    """Trace a network in evaluation mode; None where it cannot be traced or holds a layer not known here.
+
+    Args:
+        survives: weight name -> bool mask of its shape, for convolutions over the surviving weights alone (on the
+            CPU; every convolution needs one). None makes dense convolutions.
+    """
     try:
         graph = fx.Tracer().trace(model)
         modules = dict(model.named_modules())
         if len([n for n in graph.nodes if n.op == "placeholder"]) != 1:
             return None
         _drop_identities(graph, modules)
-        return _Fuser(model, graph, modules).fused()
+        return _Fuser(model, graph, modules, survives).fused()
     except Exception:  # a forward can fail to trace in any way; evaluated as it is, it shows its own errors
         return None
 
@@ -173,9 +190,11 @@ class _Fuser:
     model: nn.Module
     graph: fx.Graph
     modules: dict[str, nn.Module]
+    survives: Mapping[str, Tensor] | None = None
     weights: list[_Weight] = field(default_factory=list)
     linears: list[SharedLinear] = field(default_factory=list)
     constants: list[str] = field(default_factory=list)
+    calls: dict[str, nn.Module] = field(default_factory=dict)  # sparse convolutions, as modules of the body
     num_arguments: int = 0  # tensors that the weights give the body
 
     def fused(self) -> Fused:
@@ -197,6 +216,12 @@ class _Fuser:
         for node in nodes:
             if node in shared:
                 copied[node] = prefix.node_copy(node, lambda n: copied[n])
+        # Images that convolutions alone read are laid out in blocks once for all networks.
+        self.blocked = {
+            n for n in wanted if self.survives is not None and all(self._is_convolution(u) for u in n.users)
+        }
+        for node in self.blocked:
+            copied[node] = prefix.call_function(to_blocks, (copied[node],))
         prefix.output(tuple(copied[n] for n in wanted) + tuple(copied[_source(layer)] for layer in linears))
 
         self.body = fx.Graph()
@@ -220,10 +245,11 @@ class _Fuser:
         self.body.erase_node(self.head_constants)
         self.body.erase_node(self.head)
         self.body.lint()
+        root: Any = {**self.modules, **self.calls} if self.calls else self.model
         trainable = fx.GraphModule(self.model, self.graph)
         return Fused(
             fx.GraphModule(self.model, prefix),
-            fx.GraphModule(self.model, self.body),
+            fx.GraphModule(root, self.body),
             self.linears,
             self.constants,
             self.weights,
@@ -355,7 +381,7 @@ class _Fuser:
             return self._weight(_Weight((str(node.target),)), 1)[0]
         module = self._module(node)
         if module is None or not module.state_dict():
-            return self.body.node_copy(node, lambda n: self.made[n])
+            return self.body.node_copy(node, self._value)
         if self._is_norm(node):
             assert isinstance(module, nn.BatchNorm2d)
             scale, shift = self._weight(_Weight((), str(node.target), module.eps), 2)
@@ -367,12 +393,19 @@ class _Fuser:
             return self.body.call_function(F.layer_norm, (self._input(node), shape, weight, bias, module.eps))
         raise _Unknown(f"{node.target} is a {type(module).__name__}")
 
-    def _input(self, node: fx.Node) -> fx.Node:
+    def _value(self, node: fx.Node, blocked: bool = False) -> fx.Node:
+        """What the body has for a node, in blocks of images or as the network has it."""
+        made = self.made[node]
+        if (node in self.blocked) == blocked:
+            return made
+        return self.body.call_function(to_blocks if blocked else from_blocks, (made,))
+
+    def _input(self, node: fx.Node, blocked: bool = False) -> fx.Node:
         """What the body has for a layer's input."""
-        return self.made[_source(node)]
+        return self._value(_source(node), blocked)
 
     def _arguments(self, arguments: Any) -> Any:
-        return fx.map_arg(arguments, lambda n: self.made[n])
+        return fx.map_arg(arguments, self._value)
 
     def _linear(self, chain: _Chain) -> fx.Node:
         module, name = self._module(chain.layer), chain.layer.target
@@ -386,6 +419,8 @@ class _Fuser:
         module, name = self._module(chain.layer), chain.layer.target
         assert isinstance(module, nn.Conv2d)
         bias_name = f"{name}.bias" if module.bias is not None else ""
+        if self.survives is not None:
+            return self._sparse_convolution(chain, module, bias_name)
         bias: fx.Node | None = None
         if chain.norm is not None:
             norm = self._module(chain.norm)
@@ -406,6 +441,27 @@ class _Fuser:
         self.owned.add(chain.last)
         return out
 
+    def _sparse_convolution(self, chain: _Chain, module: nn.Conv2d, bias_name: str) -> fx.Node:
+        assert self.survives is not None
+        (kernel, *_), (stride, *_), (padding, *_) = module.kernel_size, module.stride, module.padding
+        square = all(len(set(p)) == 1 for p in (module.kernel_size, module.stride, module.padding))
+        if not square or int(padding) > 1 or module.groups != 1 or set(module.dilation) != {1}:
+            raise _Unknown(f"{chain.layer.target} has no square kernel, or a padding, dilation or groups over 1")
+        name = f"{chain.layer.target}.weight"
+        norm, eps = "", 0.0
+        if chain.norm is not None:
+            layer = self._module(chain.norm)
+            assert isinstance(layer, nn.BatchNorm2d)
+            norm, eps = str(chain.norm.target), layer.eps
+        pattern = Pattern.of(self.survives[name])
+        call = BlockedConvolution(pattern, kernel, stride, int(padding), chain.relu is not None)
+        values, bias = self._weight(_Weight((name, bias_name), norm, eps, pattern), 2)
+        other = None if chain.other is None else self._value(chain.other, blocked=True)
+        target = f"sparse_{len(self.weights)}"
+        self.calls[target] = call
+        self.blocked.add(chain.last)
+        return self.body.call_module(target, (self._input(chain.layer, blocked=True), values, bias, other))
+
     def _may_overwrite(self, chain: _Chain, other: fx.Node) -> bool:
         """Whether the sum is the last use of what is added, and nothing else refers to its memory."""
         here = self.position[chain.last]
@@ -415,6 +471,20 @@ class _Fuser:
             or (user in last_of and self.position[last_of[user]] < here and self._is_convolution(user))
             for user in other.users
         )
+
+
+class BlockedConvolution(nn.Module):
+    """A convolution over surviving weights, with everything but its operands."""
+
+    def __init__(self, pattern: Pattern, kernel: int, stride: int, padding: int, rectified: bool) -> None:
+        super().__init__()
+        self.pattern = pattern
+        self.geometry = (kernel, stride, padding)
+        self.rectified = rectified
+
+    def forward(self, x: Tensor, values: Tensor, bias: Tensor, other: Tensor | None) -> Tensor:
+        """Images in blocks to images in blocks."""
+        return sparse_convolution(x, values, bias, self.pattern, *self.geometry, other, rectified=self.rectified)
 
 
 def _source(layer: fx.Node) -> fx.Node:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lthbench.ops._library import kernels_available
 from lthbench.ops.fusion import Fused, fuse
 from lthbench.ops.interpolation import count_errors, lerp_linear, lerp_relu, lerp_stacked
 
@@ -35,7 +36,7 @@ def evaluate_line(
     *,
     statistics: Literal["interpolate", "recompute"] = "interpolate",
     statistics_batches: Iterable[Batch] | None = None,
-    method: Literal["auto", "fused", "stacked", "each"] = "auto",
+    method: Literal["auto", "fused", "sparse", "stacked", "each"] = "auto",
     stacked_bytes: int = 2 << 30,
 ) -> LineResult:
     """Evaluate the networks a + alpha (b - a) for all alphas in one pass over the batches.
@@ -52,7 +53,8 @@ def evaluate_line(
             gives in training mode (torch.optim.swa_utils.update_bn does the same).
         statistics_batches: batches for "recompute", gone through once, in their order.
         method: "fused" evaluates the networks one after another on a graph with normalisation folded and
-            activations fused; "stacked" all at once by torch.vmap; "each" the model as it is with each network's
+            activations fused; "sparse" the same with convolutions over the weights that are
+            not 0 at both ends, on the CPU; "stacked" all at once by torch.vmap; "each" the model as it is with each network's
             weights. "auto" takes "stacked" for small networks on CUDA, else "fused", and "each" for what
             cannot be fused.
         stacked_bytes: networks that together need more memory than this are formed anew for every batch.
@@ -92,6 +94,7 @@ def evaluate_line(
 
 _FILLS_A_GPU = 16 << 20  # bytes of weights from which one network is taken to fill a device
 _CHUNK_PLANES = 64  # images a thread evaluates at a time: activations of small networks then stay in its cache
+_SPARSE_DENSITY = 0.5  # of convolutions, under which visiting survivors alone was measured to be faster
 _CHUNK_CUDA = 1024
 _CHUNK_VECTORS = 336  # without convolutions
 
@@ -154,6 +157,12 @@ class _Line:
             state = {name: t[0] for name, t in zip(self.names, self._buffers, strict=True)}
         return {**self.constant, **state, **{name: t[k] for name, t in self.recomputed.items()}}
 
+    def survivors(self) -> dict[str, Tensor]:
+        """Name -> where an entry is not 0 at one end or the other, of weights with two dimensions and more."""
+        return {
+            name: ((a != 0) | (b != 0)) for name, a, b in zip(self.names, self.a, self.b, strict=True) if a.dim() > 1
+        }
+
     def stacks(self, names: Iterable[str]) -> dict[str, Tensor]:
         """The entries of all networks by name, [K, *shape] each; only where the networks fit in memory."""
         wanted = set(names) - set(self.recomputed) - set(self._stacks)
@@ -198,6 +207,12 @@ class _Line:
 
 def _forward(model: nn.Module, line: _Line, fused: Fused | None, method: str) -> Callable[[Tensor], Tensor]:
     """The evaluation of one batch [B, ...] by all networks, to logits [K, B, C]."""
+    if method in ("auto", "sparse") and line.device.type == "cpu":
+        sparse = fuse(model, line.survivors()) if method == "sparse" or _worth_sparse(line, fused) else None
+        if sparse is not None:
+            return _FusedForward(line, sparse)
+    if method == "sparse":
+        raise ValueError("method is 'sparse', but the model is not on the CPU or cannot be fused; use 'auto'")
     if method == "auto":
         small = line.fits and line.bytes_each <= _FILLS_A_GPU
         method = "stacked" if line.device.type == "cuda" and small else "fused" if fused else "each"
@@ -214,7 +229,16 @@ def _forward(model: nn.Module, line: _Line, fused: Fused | None, method: str) ->
     if method == "each":
         networks = range(line.num_points)
         return lambda x: torch.stack([functional_call(model, line.network(k), (x,)) for k in networks])
-    raise ValueError(f"method is {method!r}, expected 'auto', 'fused', 'stacked' or 'each'")
+    raise ValueError(f"method is {method!r}, expected 'auto', 'fused', 'sparse', 'stacked' or 'each'")
+
+
+def _worth_sparse(line: _Line, fused: Fused | None) -> bool:
+    """Whether convolutions over the surviving weights alone are the faster ones here."""
+    if fused is None or not fused.has_convolution or not kernels_available("cpu"):
+        return False
+    planes = [mask for mask in line.survivors().values() if mask.dim() == 4]
+    density = sum(int(mask.sum()) for mask in planes) / sum(mask.numel() for mask in planes)
+    return density < _SPARSE_DENSITY and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 class _FusedForward:
@@ -234,7 +258,7 @@ class _FusedForward:
         ]
 
     def __call__(self, images: Tensor) -> Tensor:
-        if images.dim() == 4 and images.device.type == "cpu":
+        if images.dim() == 4 and images.device.type == "cpu" and not self.fused.sparse:
             images = images.contiguous(memory_format=torch.channels_last)
         shared = self.fused.prefix(images)
         split = len(shared) - len(self.ends)
@@ -257,8 +281,8 @@ class _FusedForward:
                 *(t[row] for t in weights.arguments),
             )
             if logits is None:
-                logits = own.new_empty(self.line.num_points, *own.shape)
-            logits[k] = own
+                logits = own.new_empty(self.line.num_points, len(images), *own.shape[1:])
+            logits[k] = own[: len(images)]
         assert logits is not None
         return logits
 
