@@ -53,6 +53,30 @@ inline std::vector<LerpPair> lerp_arguments(const std::vector<Tensor>& out, cons
   return pairs;
 }
 
+// The layer without its output.
+inline LerpLinear linear_arguments(const Tensor& a, const Tensor& b, const Tensor& alphas, const Tensor& weight,
+                                   const Tensor& bias, bool rectified) {
+  check_dtype("alphas", alphas, ScalarType::Float, "float32");
+  LTH_CHECK(alphas.dim() == 1 && alphas.numel() > 0 && alphas.is_contiguous(),
+            "alphas is not a contiguous vector of at least one point");
+  check_weights("a", a, alphas);
+  check_weights("b", b, alphas);
+  check_weights("weight", weight, alphas);
+  check_weights("bias", bias, alphas);
+  LTH_CHECK(a.dim() == 2 && b.dim() == 2 && a.size(0) == b.size(0) && a.size(1) == b.size(1),
+            "a and b have shapes ", shape(a), " and ", shape(b), ", expected [B, H] both");
+  const int64_t num_points = alphas.numel(), num_hidden = a.size(1);
+  LTH_CHECK(weight.dim() == 3 && weight.size(0) == num_points && weight.size(1) == num_hidden &&
+                weight.size(2) > 0 && weight.size(2) % 16 == 0,
+            "weight has shape ", shape(weight), ", expected [", num_points, ", ", num_hidden,
+            ", N] with N a multiple of 16");
+  LTH_CHECK(bias.dim() == 2 && bias.size(0) == num_points && bias.size(1) == weight.size(2), "bias has shape ",
+            shape(bias), ", expected [", num_points, ", ", weight.size(2), "]");
+  const auto data = [](const Tensor& t) { return static_cast<const float*>(t.const_data_ptr()); };
+  return {data(a),    data(b),   data(alphas), data(weight),   data(bias), nullptr,
+          num_points, a.size(0), num_hidden,   weight.size(2), rectified};
+}
+
 inline LogitsBatch logits_arguments(const Tensor& logits, const Tensor& labels) {
   check_dtype("logits", logits, ScalarType::Float, "float32");
   check_dtype("labels", labels, ScalarType::Long, "int64");

@@ -71,7 +71,7 @@ def plan(
     """Show what a suite would do, and what of it is done."""
     from lthbench.suite.cost import plan_cost
 
-    cost = plan_cost(make_plan(load_suite(suite), tuple(only or ())), Store(store))
+    cost = plan_cost(make_plan(load_suite(suite), tuple(only or ()), Store(store).result), Store(store))
     if as_json:
         _print_json([asdict(row) for row in cost])
         return
@@ -120,40 +120,46 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run what is missing of a suite, then show its results. Running a finished suite again trains nothing."""
-    from lthbench.runner.local import Watcher, run_plan
+    from lthbench.runner.local import run_plan
 
-    plan = make_plan(load_suite(suite), tuple(only or ()))
+    loaded, wanted = load_suite(suite), tuple(only or ())
     target = Store(store)
+    plan = make_plan(loaded, wanted, target.result)
     target.check()
-    missing = [key for key in plan.tasks if not target.is_done(key, plan.kept(key))]
     begun = time.monotonic()
+    ran: set[str] = set()
     failed: dict[str, str] = {}
     blocked: list[str] = []
-    if missing:
+    settings = count = None
+    while missing := [key for key in plan.tasks if not target.is_done(key, plan.kept(key))]:
         from lthbench.runner.progress import LiveProgress, PlainProgress
 
-        chosen = _device(device)
-        _check_data(plan, data)
-        count = workers if workers is not None else (1 if chosen.startswith("cuda") else len(os.sched_getaffinity(0)))
-        settings = Settings(store.absolute(), data, chosen, threads, checkpoint_every, compiled)
-        watcher: LiveProgress | PlainProgress
-        watcher = LiveProgress(plan, missing, err) if err.is_terminal else PlainProgress(plan, missing, err)
+        if settings is None:
+            chosen = _device(device)
+            _check_data(plan, data)
+            count = 1 if chosen.startswith("cuda") else len(os.sched_getaffinity(0))
+            settings = Settings(store.absolute(), data, chosen, threads, checkpoint_every, compiled)
+        assert count is not None
         try:
-            with watcher:
-                assert isinstance(watcher, Watcher)
-                outcome = run_plan(plan, settings, count, watcher)
+            with (LiveProgress if err.is_terminal else PlainProgress)(plan, missing, err) as watcher:
+                outcome = run_plan(plan, settings, count if workers is None else workers, watcher)
         except KeyboardInterrupt:
             err.print(f"interrupted; nothing finished is lost: `lthbench run {suite}` goes on from here")
             sys.exit(130)
+        ran.update(outcome.ran)
         failed, blocked = outcome.failed, outcome.blocked
+        if failed:
+            break
+        # What was learnt may have made more tasks known.
+        plan = make_plan(loaded, wanted, target.result)
     seconds = time.monotonic() - begun
     if as_json:
         _print_results(plan, target, "json")
     else:
         _print_summary(plan, target)
         out.print(
-            f"{len(plan.tasks)} tasks: {len(missing) - len(failed) - len(blocked)} run now in {seconds:.0f} s, "
-            f"{len(plan.tasks) - len(missing)} done before. Results: {store.absolute()}; "
+            f"{len(plan.tasks)} tasks: {len(ran)} run now in {seconds:.0f} s, "
+            f"{len(plan.tasks) - len(ran) - len(failed) - len(blocked)} done before. Results: {store.absolute()}; "
             f"`lthbench results {suite} --csv` prints every number."
         )
     if failed:
@@ -191,7 +197,7 @@ def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
     """Show how far a suite is: tasks done, missing, failed, diverged, by pair and arm."""
     from lthbench.runner.status import suite_status
 
-    rows = suite_status(make_plan(load_suite(suite)), Store(store))
+    rows = suite_status(make_plan(load_suite(suite), (), Store(store).result), Store(store))
     if as_json:
         _print_json([asdict(row) for row in rows])
         return
@@ -219,7 +225,7 @@ def results(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Print the measured numbers: a summary, or one row a number with --json or --csv."""
-    plan = make_plan(load_suite(suite))
+    plan = make_plan(load_suite(suite), (), Store(store).result)
     if as_json or as_csv:
         _print_results(plan, Store(store), "json" if as_json else "csv")
     else:

@@ -19,6 +19,22 @@ void lerp_pairs_cpu(const LerpPair* pairs, int64_t num_pairs, const float* alpha
 void lerp_pairs_cuda(const LerpPair* pairs, int64_t num_pairs, const float* alphas, int64_t num_points,
                      bool rectified, void* stream);
 
+// The second layer of K networks whose first layer sees the same input: for network k, row i, column n
+//   out = bias[k, n] + sum_h max(line_point(a[i, h], b[i, h], alphas[k]), 0) * weight[k, h, n]
+struct LerpLinear {
+  const float* a;       // [num_rows, num_hidden]
+  const float* b;       // [num_rows, num_hidden]
+  const float* alphas;  // [num_points]
+  const float* weight;  // [num_points, num_hidden, num_columns]
+  const float* bias;    // [num_points, num_columns]
+  float* out;           // [num_points, num_rows, num_columns]
+  int64_t num_points, num_rows, num_hidden;
+  int64_t num_columns;  // a multiple of 16
+  bool rectified;       // max(out, 0)
+};
+
+void lerp_linear_cpu(const LerpLinear& layer);
+
 struct LogitsBatch {
   const float* logits;    // [num_networks, num_rows, num_classes]
   const int64_t* labels;  // [num_rows]

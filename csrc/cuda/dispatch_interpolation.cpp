@@ -1,33 +1,26 @@
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <tuple>
 
 #include "../interpolation_arguments.h"
+#include "stream.h"
 
 namespace lth {
 namespace {
 
-void* current_stream(const Tensor& on) {
-  void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(on.get_device_index(), &stream));
-  return stream;
-}
-
 void lerp_stacked(const std::vector<Tensor>& out, const std::vector<Tensor>& a, const std::vector<Tensor>& b,
                   const Tensor& alphas, bool rectified) {
   const auto pairs = lerp_arguments(out, a, b, alphas);
-  const torch::stable::accelerator::DeviceGuard guard(alphas.get_device_index());
+  const OnDeviceOf device(alphas);
   lerp_pairs_cuda(pairs.data(), int64_t(pairs.size()), static_cast<const float*>(alphas.const_data_ptr()),
-                  alphas.numel(), rectified, current_stream(alphas));
+                  alphas.numel(), rectified, device.stream());
 }
 
 std::tuple<Tensor, Tensor> count_errors(const Tensor& logits, const Tensor& labels) {
   const LogitsBatch batch = logits_arguments(logits, labels);
   LTH_CHECK(batch.num_networks < 65536, "logits holds ", batch.num_networks, " networks, expected less than 65536");
-  const torch::stable::accelerator::DeviceGuard guard(logits.get_device_index());
+  const OnDeviceOf device(logits);
   const int64_t scratch = batch.num_networks * count_errors_num_blocks(batch.num_rows);
   Tensor partial_loss = torch::stable::new_empty(logits, {scratch}, ScalarType::Double);
   Tensor partial_errors = torch::stable::new_empty(logits, {scratch}, ScalarType::Long);
@@ -36,7 +29,7 @@ std::tuple<Tensor, Tensor> count_errors(const Tensor& logits, const Tensor& labe
   count_errors_cuda(batch, static_cast<double*>(partial_loss.mutable_data_ptr()),
                     static_cast<int64_t*>(partial_errors.mutable_data_ptr()),
                     static_cast<double*>(loss_sum.mutable_data_ptr()),
-                    static_cast<int64_t*>(num_errors.mutable_data_ptr()), current_stream(logits));
+                    static_cast<int64_t*>(num_errors.mutable_data_ptr()), device.stream());
   return {loss_sum, num_errors};
 }
 

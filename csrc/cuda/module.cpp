@@ -1,11 +1,27 @@
-// The Python module lthbench._C_cuda. Importing it registers the CUDA operators.
+// The Python module lthbench._C_cuda. Importing it registers the CUDA operators; its update_backend is what an
+// UpdatePlan of lthbench._C runs on for parameters on a GPU.
 #include <Python.h>
+
+#include "../masked_update.h"
 
 namespace {
 
-PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C_cuda", "CUDA kernels of lthbench.", -1, nullptr,
-                      nullptr,               nullptr,   nullptr,                     nullptr};
+PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C_cuda", "CUDA kernels of lthbench.", -1, nullptr,
+                          nullptr,               nullptr,   nullptr,                     nullptr};
+
+const lth::UpdateBackend backend = {lth::num_partials_cuda, lth::sgd_cuda, lth::adamw_cuda};
 
 }  // namespace
 
-PyMODINIT_FUNC PyInit__C_cuda() { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit__C_cuda() {
+  PyObject* module = PyModule_Create(&definition);
+  if (!module) return nullptr;
+  PyObject* capsule =
+      PyCapsule_New(const_cast<lth::UpdateBackend*>(&backend), lth::kUpdateBackendName, nullptr);
+  if (!capsule || PyModule_AddObject(module, "update_backend", capsule) < 0) {
+    Py_XDECREF(capsule);
+    Py_DECREF(module);
+    return nullptr;
+  }
+  return module;
+}

@@ -41,27 +41,25 @@ def results_table(plan: Plan, store: Store) -> list[Row]:
     rows = []
     for placed in plan.readings:
         reading, cell = placed.reading, placed.cell
-        result = store.result(reading.task.key)
-        if result is None:
+        results = [result for task in (reading.task, *reading.others) if (result := store.result(task.key))]
+        if len(results) < 1 + len(reading.others):
             continue
-        metrics = result["metrics"]
-        for metric in reading.metrics:
-            if metric in metrics:
-                rows.append(
-                    Row(
-                        pair=cell.pair,
-                        experiment=placed.experiment,
-                        arm=cell.arm,
-                        replicate=cell.replicate,
-                        variant=reading.variant,
-                        level=reading.level,
-                        density=metrics.get("density"),
-                        step=reading.step,
-                        metric=metric,
-                        value=metrics[metric],
-                        key=reading.task.key,
-                    )
+        for metric, value in reading.numbers(results).items():
+            rows.append(
+                Row(
+                    pair=cell.pair,
+                    experiment=placed.experiment,
+                    arm=cell.arm,
+                    replicate=cell.replicate,
+                    variant=reading.variant,
+                    level=reading.level,
+                    density=results[0]["metrics"].get("density"),
+                    step=reading.step,
+                    metric=metric,
+                    value=value,
+                    key=reading.task.key,
                 )
+            )
     return rows
 
 

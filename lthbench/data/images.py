@@ -1,16 +1,23 @@
-"""A split of a data set on a device, and batches of it: gathered, augmented, normalised."""
+"""A split of a data set on a device, and batches of it: cut out, augmented, normalised."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lthbench.data.augment import Streams, draw_shifts, gather, slice_each
+from lthbench.data.colour import jitter
+from lthbench.data.erase import erase
+from lthbench.data.mix import mix
+from lthbench.data.resize import crop_and_resize, draw_boxes
+from lthbench.data.shift import Shifts, draw_shifts, gather, slice_each
 from lthbench.data.spec import Augment
+from lthbench.data.streams import Streams
+
+NO_AUGMENT = Augment()
 
 
 @dataclass(frozen=True)
@@ -18,110 +25,184 @@ class ImageSet:
     """Images with their labels, one element a pixel, so that a crop or a flip is one gather.
 
     Attributes:
-        pixels: [N, H, W]; uint8 grey, or int32 whose bytes in memory are R, G, B, 0 (`pack`).
-        labels: int64 [N].
+        pixels: [N, H, W]; uint8 grey, or int32 whose bytes in memory are R, G, B, 0 (`pack`). May be a file mapped
+            into memory, and then stays on the host where the device has too little memory.
+        labels: int64 [M]; batches are made where they lie.
         mean, std: per channel, for pixels in [0, 1]; batches are (pixel / 255 - mean) / std.
+        rows: int64 [M], which of `pixels` these images are; None is all, in order.
+        side: (H, W) of a batch, of which an image is the centre where it is stored larger; None is as stored.
     """
 
     pixels: Tensor
     labels: Tensor
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    rows: Tensor | None = None
+    side: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def device(self) -> torch.device:
-        """Where the pixels lie, and where batches are made."""
-        return self.pixels.device
+        """Where batches are delivered."""
+        return self.labels.device
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
-        return (len(self.mean), self.pixels.shape[1], self.pixels.shape[2])
+        """(C, H, W) of one image of a batch."""
+        return (len(self.mean), *self._side)
+
+    @property
+    def _side(self) -> tuple[int, int]:
+        return self.side or (self.pixels.shape[1], self.pixels.shape[2])
 
     def to(self, device: torch.device | str) -> ImageSet:
-        """Return these images on `device`."""
-        return ImageSet(self.pixels.to(device), self.labels.to(device), self.mean, self.std)
+        """Return these images for `device`; their pixels stay on the host if they would fill half its free memory."""
+        device = torch.device(device)
+        pixels = self.pixels
+        if device.type != "cuda" or 2 * pixels.nbytes < torch.cuda.mem_get_info(device)[0]:
+            pixels = pixels.to(device)
+        rows = self.rows.to(pixels.device) if self.rows is not None else None
+        return replace(self, pixels=pixels, labels=self.labels.to(device), rows=rows)
 
     def subset(self, index: Tensor) -> ImageSet:
-        """Return a copy of the images that `index`, int64 [M], names."""
-        index = index.to(self.device)
-        return ImageSet(self.pixels[index], self.labels[index], self.mean, self.std)
+        """Return the images that `index`, int64 [K], names; they share the pixels' memory with these."""
+        index = index.to(self.pixels.device)
+        rows = index if self.rows is None else self.rows[index]
+        return replace(self, rows=rows, labels=self.labels[index.to(self.device)])
 
     def batch(self, index: Tensor, augment: Augment | None = None, rng: np.random.Generator | None = None) -> Tensor:
         """Make one batch: float32 [B, C, H, W], normalised; channels-last strides where C > 1.
 
         Args:
             index: int64 [B], the images; on any device.
-            augment: random changes to each image; None leaves the images as they are.
+            augment: random changes to each image, without those that mix two; None leaves the images as they are.
             rng: this step's generator, on the host. It alone decides the draws, so they are the same on every
                 device; one call uses it up.
 
         Raises:
-            ValueError: `augment` asks for random changes and there is no `rng`.
+            ValueError: `augment` asks for random changes and there is no `rng`, or for colours of grey images.
         """
-        shifts = None
-        if augment is not None and augment.active:
-            if rng is None:
-                raise ValueError(f"augment asks for random changes ({augment}), but rng is None")
-            shifts = draw_shifts(len(index), augment, Streams(rng))
-        if self.device.type == "cpu":
-            rows, pixels = index.cpu().numpy(), self.pixels.numpy()
-            chosen = slice_each(pixels, rows, shifts) if shifts else pixels[rows]
-            return self._normalise_on_host(chosen)
-        index = index.to(self.device)
-        return self._normalise(gather(self.pixels, index, shifts) if shifts else self.pixels.index_select(0, index))
+        augment = augment or NO_AUGMENT
+        return self._batch(index, augment, _streams(augment, rng))
+
+    def training_batch(
+        self, index: Tensor, num_classes: int, augment: Augment, rng: np.random.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Make one batch as `batch` does, with what the loss compares it to.
+
+        Returns:
+            images float32 [B, C, H, W]; labels int64 [B], or class probabilities float32 [B, num_classes] where
+            `augment` mixes images. torch's cross_entropy takes either.
+        """
+        streams = _streams(augment, rng)
+        images = self._batch(index, augment, streams)
+        labels = self.labels[index.to(self.device)]
+        if streams is None or not augment.mixes:
+            return images, labels
+        return mix(images, labels, num_classes, augment, streams["mix"])
+
+    def _batch(self, index: Tensor, augment: Augment, streams: Streams | None) -> Tensor:
+        shifts = draw_shifts(len(index), augment, streams)
+        if augment.moves_pixels_only or streams is None:
+            packed = self._cut(index, shifts, self._side)
+            if packed.device.type == "cpu":
+                return self._normalise_on_host(packed.numpy())
+            return self._normalise(unpack(packed).permute(0, 3, 1, 2))
+        return self._augmented(index, augment, shifts, streams)
+
+    def _augmented(self, index: Tensor, augment: Augment, shifts: Shifts, streams: Streams) -> Tensor:
+        """A batch in which values change, not only places."""
+        in_colour = augment.autoaugment or augment.randaugment or augment.colour_jitter
+        if in_colour and len(self.mean) != 3:
+            raise ValueError(f"augment changes colours ({augment!r}), but the images have {len(self.mean)} channel")
+        if augment.resized_crop:
+            stored = (self.pixels.shape[1], self.pixels.shape[2])
+            boxes = draw_boxes(len(index), *stored, augment.resized_crop, streams["resized_crop"])
+            still = Shifts(shifts.top, shifts.left, np.zeros_like(shifts.mirror))
+            whole = unpack(self._cut(index, still, stored)).permute(0, 3, 1, 2)
+            images = crop_and_resize(whole.float(), boxes, shifts.mirror, self._side)
+        else:
+            images = unpack(self._cut(index, shifts, self._side)).permute(0, 3, 1, 2).float()
+        if augment.autoaugment or augment.randaugment:
+            # Imported here because importing torchvision takes longer than a small training step.
+            from lthbench.data.policy import autoaugment, randaugment
+
+            levels = images.round().to(torch.uint8)
+            if augment.autoaugment:
+                levels = autoaugment(levels, augment.autoaugment, streams["policy"])
+            if augment.randaugment:
+                levels = randaugment(levels, *augment.randaugment, streams["policy"])
+            images = levels.float()
+        if augment.colour_jitter:
+            images = jitter(images / 255, augment.colour_jitter, streams["colour"]) * 255
+        images = self._normalise(images)
+        return erase(images, augment.erase, streams["erase"]) if augment.erase else images
+
+    def _cut(self, index: Tensor, shifts: Shifts, side: tuple[int, int]) -> Tensor:
+        """The packed pixels [B, *side] of a batch, at the places that `shifts` says, on the batches' device."""
+        index = index.to(self.pixels.device)
+        if self.rows is not None:
+            index = self.rows[index]
+        still = side == tuple(self.pixels.shape[1:]) and not any(drawn.any() for drawn in shifts)
+        if self.pixels.device.type != "cpu":
+            return self.pixels[index] if still else gather(self.pixels, index, shifts, side)
+        pixels, rows = self.pixels.numpy(), index.numpy()
+        cut = torch.from_numpy(pixels[rows] if still else slice_each(pixels, rows, shifts, side))
+        return cut if self.device.type == "cpu" else cut.pin_memory().to(self.device, non_blocking=True)
 
     def _normalise_on_host(self, pixels: np.ndarray) -> Tensor:
-        """Do what `_normalise` does, on the host."""
+        """Do what `_normalise` does, from packed pixels [B, H, W], without parallel regions."""
         batch, height, width = pixels.shape
         channels = len(self.mean)
         out = np.empty((batch, height, width, channels), np.float32)
         bytes_of = pixels.view(np.uint8).reshape(batch, height, width, -1)
         for channel in range(channels):
             out[..., channel] = bytes_of[..., channel]
-        shift, scale = self._constants
+        # Over a whole row of interleaved channels the constants are contiguous vectors.
         rows = out.reshape(batch * height, width * channels)
+        shift, scale = _row_constants(self.mean, self.std, width)
         rows -= shift
         rows *= scale
         return torch.from_numpy(out).permute(0, 3, 1, 2)
 
-    def _normalise(self, pixels: Tensor) -> Tensor:
-        """Turn packed pixels [B, H, W] into (pixel / 255 - mean) / std, [B, C, H, W]."""
-        batch, height, width = pixels.shape
-        channels = len(self.mean)
-        out = torch.empty(batch, height, width, channels, device=self.device)
-        out.copy_(unpack(pixels))
-        shift, scale = (torch.from_numpy(c).to(self.device, non_blocking=True) for c in self._constants)
+    def _normalise(self, images: Tensor) -> Tensor:
+        """Turn levels 0 to 255, [B, C, H, W], into (level / 255 - mean) / std, channels last."""
+        batch, channels, height, width = images.shape
+        out = torch.empty(batch, height, width, channels, device=images.device)
+        out.copy_(images.permute(0, 2, 3, 1))
+        constants = _row_constants(self.mean, self.std, width)
+        shift, scale = (torch.from_numpy(c).to(images.device, non_blocking=True) for c in constants)
         # Two roundings, not one fused multiply-add, so that devices agree in every bit.
         out.view(batch * height, width * channels).sub_(shift).mul_(scale)
         return out.permute(0, 3, 1, 2)
 
-    @cached_property
-    def _constants(self) -> tuple[np.ndarray, np.ndarray]:
-        """What a row of interleaved channels, float32 [W * C], is lessened by and then multiplied with."""
-        width = self.pixels.shape[2]
-        shift = np.tile(np.array([255 * m for m in self.mean], np.float32), width)
-        scale = np.tile(np.array([1 / (255 * s) for s in self.std], np.float32), width)
-        return shift, scale
+
+@lru_cache(maxsize=32)
+def _row_constants(mean: tuple[float, ...], std: tuple[float, ...], width: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a row of interleaved levels is lessened by and then multiplied with: float32 [W * C] each."""
+    shift = np.array([255 * m for m in mean], np.float32)
+    scale = np.array([1 / (255 * s) for s in std], np.float32)
+    return np.tile(shift, width), np.tile(scale, width)
 
 
-def pack(images: np.ndarray, index: np.ndarray | None = None) -> Tensor:
-    """Pack uint8 images, [N, H, W] grey or [N, 3, H, W] colour, into the pixels [M, H, W] of an ImageSet.
+def _streams(augment: Augment, rng: np.random.Generator | None) -> Streams | None:
+    if not augment.active:
+        return None
+    if rng is None:
+        raise ValueError(f"augment asks for random changes ({augment!r}), but rng is None")
+    return Streams(rng)
 
-    Args:
-        index: int64 [M], which images, in this order; None is all of them.
-    """
+
+def pack(images: np.ndarray) -> Tensor:
+    """Pack uint8 images, [N, H, W] grey or [N, 3, H, W] colour, into the pixels [N, H, W] of an ImageSet."""
     if images.ndim == 3:
-        chosen = images if index is None else images[index]
-        return torch.from_numpy(np.require(chosen, requirements=["C", "W"]))
-    _, channels, height, width = images.shape
-    packed = np.zeros((len(images if index is None else index), height, width, 4), np.uint8)
-    # A channel at a time, so that the chosen images are never whole in memory twice.
+        return torch.from_numpy(np.require(images, requirements=["C", "W"]))
+    num_images, channels, height, width = images.shape
+    packed = np.zeros((num_images, height, width, 4), np.uint8)
     for channel in range(channels):
-        packed[..., channel] = images[:, channel] if index is None else images[index, channel]
+        packed[..., channel] = images[:, channel]
     return torch.from_numpy(packed.view(np.int32)[..., 0])
 
 

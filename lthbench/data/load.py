@@ -83,11 +83,15 @@ def split_train(labels: np.ndarray, spec: DataSpec) -> tuple[np.ndarray, np.ndar
 def _load(spec: DataSpec, root: Path | None, device: torch.device) -> Splits:
     info = spec.info
 
-    def image_set(images: np.ndarray, labels: np.ndarray, index: np.ndarray | None = None) -> ImageSet:
-        chosen = labels if index is None else labels[index]
-        return ImageSet(pack(images, index), torch.from_numpy(chosen), info.mean, info.std).to(device)
+    def image_set(images: np.ndarray, labels: np.ndarray) -> ImageSet:
+        return ImageSet(pack(images), torch.from_numpy(labels), info.mean, info.std).to(device)
 
     images, labels = read_split(spec.name, root, "train")
-    train, validation = (image_set(images, labels, index) for index in split_train(labels, spec))
-    del images  # before the test split is read: a CIFAR set as read is three quarters of a packed one
-    return Splits(train, validation, image_set(*read_split(spec.name, root, "test")))
+    both = image_set(images, labels)
+    train, validation = split_train(labels, spec)
+    test_images, test_labels = read_split(spec.name, root, "test")
+    return Splits(
+        both.subset(torch.from_numpy(train)) if len(train) < len(both) else both,
+        both.subset(torch.from_numpy(validation)),
+        image_set(test_images, test_labels),
+    )

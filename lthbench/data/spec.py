@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -69,6 +69,10 @@ DATASETS: dict[str, DataInfo] = {
 }  # fmt: skip
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
+Strength = Annotated[float, Field(ge=0)]
+
+
 class DataSpec(BaseModel):
     """A data set by name, and how its train split is divided.
 
@@ -112,20 +116,58 @@ class DataSpec(BaseModel):
 class Augment(BaseModel):
     """Random changes to each training image; each is off by default and draws from a stream of its own.
 
+    They happen in this order, which is that of torchvision's reference recipes.
+
     Attributes:
         crop: pad so many black pixels on each side, then crop the original size at a random place.
+        resized_crop: crop between these shares of the area, aspect 3/4 to 4/3, and resize (instead of `crop`).
         flip: mirror left to right with probability 1/2.
+        autoaugment: a learned policy of two operations an image (Cubuk et al. 2019).
+        randaugment: (operations an image, magnitude of 0 to 30) (Cubuk et al. 2020).
+        colour_jitter: largest change of (brightness, contrast, saturation, hue).
+        erase: probability of overwriting a random rectangle with the mean colour (Zhong et al. 2020).
+        mixup, cutmix: alpha of the Beta distribution of the share of a second image (Zhang et al. 2018, Yun et al.
+            2019); with both, each batch takes one of them.
+        mix_probability: how often a batch is mixed at all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     crop: int = Field(default=0, ge=0)
+    resized_crop: tuple[Share, Share] | None = None
     flip: bool = False
+    autoaugment: Literal["imagenet", "cifar10", "svhn"] | None = None
+    randaugment: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0, le=30)]] | None = None
+    colour_jitter: tuple[Strength, Strength, Strength, Annotated[float, Field(ge=0, le=0.5)]] | None = None
+    erase: float = Field(default=0.0, ge=0, le=1)
+    mixup: float = Field(default=0.0, ge=0)
+    cutmix: float = Field(default=0.0, ge=0)
+    mix_probability: float = Field(default=1.0, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Augment:
+        if self.resized_crop and self.crop:
+            raise ValueError("crop and resized_crop are both given; choose one")
+        if self.resized_crop and self.resized_crop[0] > self.resized_crop[1]:
+            raise ValueError(f"resized_crop is {self.resized_crop}; expected the smaller share first")
+        if self.autoaugment and self.randaugment:
+            raise ValueError("autoaugment and randaugment are both given; choose one")
+        return self
 
     @property
     def active(self) -> bool:
         """Whether a batch needs random numbers at all."""
         return self != Augment()
+
+    @property
+    def moves_pixels_only(self) -> bool:
+        """Whether a batch consists of stored pixels at other places: crop, flip or nothing."""
+        return self == Augment(crop=self.crop, flip=self.flip)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels become shares of two classes."""
+        return self.mixup > 0 or self.cutmix > 0
 
 
 def num_train_images(spec: DataSpec) -> int:

@@ -1,14 +1,29 @@
 """The experiments of the paper, by the name that suites use."""
 
-from lthbench.experiments.cell import Arm, Cell, Experiment, Reading
-from lthbench.experiments.controls import Controls
-from lthbench.experiments.imp import Imp
-from lthbench.experiments.stability import Stability
+from lthbench.experiments.aimp import Aimp
+from lthbench.experiments.cell import Arm, Cell
+from lthbench.experiments.controls import Controls, CrossedMasks
+from lthbench.experiments.experiment import Experiment, Reading
+from lthbench.experiments.generalisation import FewShot, FrozenFeatures, Transfer
+from lthbench.experiments.imp import Imp, LearningRateRewinding
+from lthbench.experiments.regulariser import Regulariser
+from lthbench.experiments.sensitivity import Sensitivity
+from lthbench.experiments.stability import LevelBarriers, Onset, Stability
 
 EXPERIMENTS: dict[str, type[Experiment]] = {
     "imp": Imp,
+    "lr-rewinding": LearningRateRewinding,
     "controls": Controls,
+    "crossed-masks": CrossedMasks,
     "stability": Stability,
+    "level-barriers": LevelBarriers,
+    "onset": Onset,
+    "aimp": Aimp,
+    "regulariser": Regulariser,
+    "frozen-features": FrozenFeatures,
+    "few-shot": FewShot,
+    "transfer": Transfer,
+    "sensitivity": Sensitivity,
 }
 
 __all__ = ["EXPERIMENTS", "Arm", "Cell", "Experiment", "Reading"]

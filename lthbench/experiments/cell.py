@@ -1,18 +1,20 @@
-"""`Cell`: one pair, arm and replicate, and the trainings and masks that experiments build from it."""
+"""`Cell`: one pair, arm and replicate, and the trainings, masks and lines that experiments build from it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from lthbench.data.spec import DataSpec, num_train_images
 from lthbench.models.spec import ModelSpec
 from lthbench.tasks.spec import InterpolateSpec, MaskSpec, Pruning, Task, TrainSpec, Weights
 from lthbench.training.recipe import Recipe
 from lthbench.training.steps import Steps
+
+Result = Mapping[str, Any]
 
 
 class Arm(BaseModel):
@@ -29,53 +31,18 @@ class Arm(BaseModel):
     search: Recipe
 
 
-class Experiment(BaseModel):
-    """One experiment of the paper: its settings, and what it reads of which tasks of a cell.
-
-    Attributes:
-        arms: the arms it is made with; None is all of them.
-        shown: the metrics that summaries show first.
-    """
-
-    shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "distance_relative")
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    arms: tuple[str, ...] | None = None
-
-    def readings(self, cell: Cell) -> Iterator[Reading]:
-        """The readings of one cell; the tasks they name are what must run."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A task, the metrics that are read of its result, and what the numbers are of.
-
-    Attributes:
-        variant: what was measured, as `ticket`, `random mask`, `dense`.
-        level: pruning level, for masked networks.
-        step: iteration of spawning or rewinding, where it matters.
-    """
-
-    task: Task
-    variant: str
-    metrics: tuple[str, ...]
-    level: int | None = None
-    step: int | None = None
-
-
-ACCURACY = tuple(f"{split}_{m}" for split in ("test", "train", "validation") for m in ("accuracy", "loss"))
-DISTANCE = ("distance", "distance_rms", "distance_relative", "distance_angle")
-Levels = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
-
-
 @dataclass(frozen=True)
 class Cell:
     """One pair, arm and replicate.
 
     A network of level l is trained with SGD noise l, so that no two levels share data order, and a control of
     level l with the same noise as the ticket it is compared with.
+
+    Attributes:
+        arms: all arms of the pair, for experiments that cross them.
+        result_of: what is known of a task: its result, or None. Experiments that choose their next task by the
+            results of others ask it.
+        search_anchor, search_stop: `anchor` and `stop` (TrainSpec) of the trainings of the mask search.
     """
 
     pair: str
@@ -86,40 +53,59 @@ class Cell:
     pruning: Pruning
     recipe: Recipe
     search: Recipe
+    arms: Mapping[str, Arm] = field(default_factory=dict, repr=False)
+    result_of: Callable[[Task], Result | None] = field(default=lambda task: None, repr=False)
+    search_anchor: int = 0
+    search_stop: int | None = None
     _masks: dict[tuple[int, int], Task] = field(default_factory=dict, repr=False, compare=False)
+
+    def with_arm(self, name: str) -> Cell:
+        """The cell of another arm of the same pair and replicate."""
+        arm = self.arms[name]
+        return replace(self, arm=name, recipe=arm.recipe, search=arm.search, _masks={})
+
+    def with_search(self, search: Recipe, *, anchor: int = 0, stop: int | None = None) -> Cell:
+        """This cell with another mask search."""
+        return replace(self, search=search, search_anchor=anchor, search_stop=stop, _masks={})
 
     def iterations(self, steps: Steps, recipe: Recipe | None = None) -> int:
         """A point of training in iterations."""
-        return steps.count((recipe or self.recipe).steps_per_epoch(num_train_images(self.data)))
+        return steps.count(self.steps_per_epoch(recipe))
+
+    def steps_per_epoch(self, recipe: Recipe | None = None) -> int:
+        """Iterations in an epoch of this cell's data."""
+        return (recipe or self.recipe).steps_per_epoch(num_train_images(self.data))
 
     def train(
         self,
         *,
         recipe: Recipe | None = None,
-        start: tuple[Task, int] | None = None,
+        start: tuple[Task, int | None] | None = None,
+        begin: int | None = None,
         mask: Task | None = None,
-        noise: int = 0,
-        init: int = 0,
+        data: DataSpec | None = None,
+        **fields: Any,
     ) -> Task:
-        """A training of this cell: from the initialisation, or from `start` = (training, step), at that step on.
+        """A training of this cell: from the initialisation, or from `start` = (training, step; None is its end).
 
-        Step 0 of a training from initialisation is the initialisation itself, so both have one key.
+        It begins at the iteration `begin`, which is the start's step unless given. Step 0 of a training from
+        initialisation is the initialisation itself, so both have one key.
         """
         if start is not None and start[1] == 0 and isinstance(start[0].spec, TrainSpec) and not start[0].spec.start:
             start = None
         recipe = recipe or self.recipe
-        if start is not None and start[1] >= self.iterations(recipe.steps, recipe):
-            raise ValueError(f"a training of {recipe.steps} cannot begin at iteration {start[1]}; name an earlier step")
+        begin = begin if begin is not None else (start[1] or 0) if start else 0
+        if begin and begin >= self.iterations(recipe.steps, recipe):
+            raise ValueError(f"a training of {recipe.steps} cannot begin at iteration {begin}; name an earlier step")
         spec = TrainSpec(
             model=self.model,
-            data=self.data,
+            data=data or self.data,
             recipe=recipe,
             seed=self.replicate,
-            noise=noise,
-            init=init,
             start=Weights(task=start[0].key, step=start[1]) if start else None,
-            begin=start[1] if start else 0,
+            begin=begin,
             mask=mask.key if mask else None,
+            **fields,
         )
         return Task(spec, tuple(t for t in (start and start[0], mask) if t is not None))
 
@@ -129,7 +115,17 @@ class Cell:
 
     def ticket(self, level: int, rewind: int = 0) -> Task:
         """The ticket of a level, trained: the searched mask on the weights of iteration `rewind`."""
-        return self._rewound(self.recipe, level, rewind)
+        if level == 0:
+            return self.dense()
+        return self.train(start=self.spawn(rewind), mask=self.mask(level, rewind), noise=level)
+
+    def searched_dense(self) -> Task:
+        """The dense network of the mask search, from which its first mask is made."""
+        return self._searched(0, 0)
+
+    def spawn(self, step: int) -> tuple[Task, int] | None:
+        """The start at an iteration of the dense training; None is the initialisation."""
+        return (self.dense(), step) if step else None
 
     def mask(self, level: int, rewind: int = 0) -> Task | None:
         """The mask of a level, found by iterative magnitude pruning with rewinding (None at level 0).
@@ -138,39 +134,36 @@ class Cell:
         """
         for below in range(level):  # not by recursion: chains may be long
             if (below + 1, rewind) not in self._masks:
-                network = self._rewound(self.search, below, rewind)
                 prior = self._masks.get((below, rewind))
-                spec = MaskSpec(
-                    network=Weights(task=network.key),
-                    prior=prior.key if prior else None,
-                    level=below + 1,
-                    pruning=self.pruning,
-                )
-                inputs = tuple(t for t in (network, prior) if t is not None)
-                self._masks[below + 1, rewind] = Task(spec, inputs)
+                self._masks[below + 1, rewind] = self.next_mask(self._searched(below, rewind), prior, below + 1)
         return self._masks.get((level, rewind))
 
-    def random_mask(self, level: int, rewind: int = 0) -> Task | None:
-        """A random mask with the layer densities of the searched one."""
-        searched = self.mask(level, rewind)
-        if searched is None:
-            return None
-        spec = MaskSpec(criterion="random", like=searched.key, level=level, seed=self.replicate, draw=level)
+    def next_mask(self, network: Task, prior: Task | None, level: int, **fields: Any) -> Task:
+        """The mask of `level` from a trained network and the mask that held in its training."""
+        spec = MaskSpec(
+            network=Weights(task=network.key),
+            prior=prior.key if prior else None,
+            level=level,
+            pruning=self.pruning,
+            **fields,
+        )
+        return Task(spec, tuple(t for t in (network, prior) if t is not None))
+
+    def imitated_mask(self, criterion: Literal["random", "shuffled"], searched: Task, level: int) -> Task:
+        """A random or shuffled mask in the likeness of a searched one."""
+        spec = MaskSpec(criterion=criterion, like=searched.key, level=level, seed=self.replicate, draw=level)
         return Task(spec, (searched,))
 
-    def interpolation(self, a: Task, b: Task, **options: object) -> Task:
+    def line(self, a: Task, b: Task, **options: Any) -> Task:
         """The line between the ends of two trainings."""
         spec = InterpolateSpec(
-            model=self.model,
-            data=self.data,
-            a=Weights(task=a.key),
-            b=Weights(task=b.key),
-            **options,
+            model=self.model, data=self.data, a=Weights(task=a.key), b=Weights(task=b.key), **options
         )
         return Task(spec, (a, b))
 
-    def _rewound(self, recipe: Recipe, level: int, rewind: int) -> Task:
+    def _searched(self, level: int, rewind: int) -> Task:
+        """The network of a level of the mask search."""
+        fields: dict[str, Any] = {"anchor": self.search_anchor, "stop": self.search_stop, "recipe": self.search}
         if level == 0:
-            return self.train(recipe=recipe)
-        start = (self.dense(), rewind) if rewind else None
-        return self.train(recipe=recipe, start=start, mask=self.mask(level, rewind), noise=level)
+            return self.train(**fields)
+        return self.train(start=self.spawn(rewind), mask=self.mask(level, rewind), noise=level, **fields)

@@ -11,8 +11,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lthbench.experiments.cell import ACCURACY, DISTANCE, Cell, Experiment, Reading
+from lthbench.experiments.cell import Cell
+from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading
+from lthbench.experiments.imp import searched_mask
+from lthbench.tasks.spec import Task
 from lthbench.training.steps import Steps
+
+Kind = Literal["reinit", "random", "shuffled", "shuffled-weights", "one-shot", "movement"]
+REINITIALISATION = 1
 
 
 class Controls(Experiment):
@@ -20,23 +26,67 @@ class Controls(Experiment):
 
     Attributes:
         kinds: `reinit`, the mask with another initialisation; `random`, a random mask with the same layer
-            densities on the ticket's initial weights.
+            densities on the ticket's initial weights; `shuffled`, the mask with the units of each layer permuted;
+            `shuffled-weights`, the mask on its initial weights permuted within each layer; `one-shot`, the mask
+            found from the dense network at once; `movement`, one found from it by how much magnitudes grew.
         levels: the levels at which they are trained.
         rewind: that of the tickets they are compared with; a reinitialisation always starts at step 0.
     """
 
-    kinds: Annotated[tuple[Literal["reinit", "random"], ...], Field(min_length=1)] = ("reinit", "random")
-    levels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+    kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = (
+        "reinit",
+        "random",
+        "shuffled",
+        "shuffled-weights",
+        "one-shot",
+    )
+    levels: PrunedLevels
     rewind: Steps = Steps()
 
     def readings(self, cell: Cell) -> Iterator[Reading]:
         rewind = cell.iterations(self.rewind)
         for level in self.levels:
             for kind in self.kinds:
-                if kind == "reinit":
-                    task = cell.train(mask=cell.mask(level, rewind), noise=level, init=1)
-                else:
-                    start = (cell.dense(), rewind) if rewind else None
-                    task = cell.train(start=start, mask=cell.random_mask(level, rewind), noise=level)
-                name = {"reinit": "reinit", "random": "random mask"}[kind]
-                yield Reading(task, name, ACCURACY + DISTANCE, level=level, step=rewind)
+                task = control(cell, kind, level, rewind)
+                yield Reading(task, kind, ACCURACY + DISTANCE, level=level, step=rewind)
+
+
+def control(cell: Cell, kind: Kind, level: int, rewind: int) -> Task:
+    """The training of one control."""
+    searched = searched_mask(cell, level, rewind)
+    start = cell.spawn(rewind)
+    match kind:
+        case "reinit":
+            return cell.train(mask=searched, noise=level, init=REINITIALISATION)
+        case "shuffled-weights":
+            return cell.train(start=start, mask=searched, noise=level, shuffle=True)
+        case "random" | "shuffled":
+            mask = cell.imitated_mask(kind, searched, level)
+        case "one-shot":
+            mask = cell.next_mask(cell.dense(), None, level)
+        case "movement":
+            mask = cell.next_mask(cell.dense(), None, level, criterion="movement")
+    return cell.train(start=start, mask=mask, noise=level)
+
+
+class CrossedMasks(Experiment):
+    """Masks of other arms trained with this arm's recipe: is it the mask or the recipe that makes the ticket?
+
+    Attributes:
+        masks: the arms whose masks are taken; None is every other arm.
+        levels: the levels at which they are trained.
+    """
+
+    masks: tuple[str, ...] | None = None
+    levels: PrunedLevels
+
+    def readings(self, cell: Cell) -> Iterator[Reading]:
+        for name in self.masks if self.masks is not None else cell.arms:
+            if name == cell.arm:
+                continue
+            if name not in cell.arms:
+                raise ValueError(f"masks names the arm '{name}'; there are {', '.join(cell.arms)}")
+            other = cell.with_arm(name)
+            for level in self.levels:
+                task = cell.train(mask=searched_mask(other, level, 0), noise=level)
+                yield Reading(task, f"mask of {name}", ACCURACY + DISTANCE, level=level)

@@ -1,17 +1,20 @@
 """Iterative magnitude pruning: tickets at initialisation (rewind 0it) or rewound to an early step.
 
-Frankle & Carbin 2019 (arXiv 1803.03635); Frankle et al. 2020 (arXiv 1912.05671), algorithm 2.
+Frankle & Carbin 2019 (arXiv 1803.03635); Frankle et al. 2020 (arXiv 1912.05671), algorithm 2. Learning-rate
+rewinding, the reference from above, keeps the trained weights and repeats the schedule: Renda et al. 2020
+(arXiv 2003.02389).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
 
-from pydantic import Field
-
-from lthbench.experiments.cell import ACCURACY, DISTANCE, Cell, Experiment, Reading
+from lthbench.experiments.cell import Cell
+from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, Level, Reading
+from lthbench.tasks.spec import Task
 from lthbench.training.steps import Steps
+
+PRUNED = tuple(f"{name}_{part}" for name in ("distance", "distance_relative") for part in ("kept", "pruned"))
 
 
 class Imp(Experiment):
@@ -22,11 +25,34 @@ class Imp(Experiment):
         rewind: the step whose weights the survivors are set back to.
     """
 
-    levels: Annotated[int, Field(ge=0)]
+    levels: Level
     rewind: Steps = Steps()
 
     def readings(self, cell: Cell) -> Iterator[Reading]:
         rewind = cell.iterations(self.rewind)
         for level in range(self.levels + 1):
             variant = "ticket" if level else "dense"
-            yield Reading(cell.ticket(level, rewind), variant, ACCURACY + DISTANCE, level=level, step=rewind)
+            metrics = ACCURACY + DISTANCE + tuple(f"{name}_from_init" for name in DISTANCE)
+            yield Reading(cell.ticket(level, rewind), variant, metrics, level=level, step=rewind)
+            if (mask := cell.mask(level, rewind)) is not None:
+                yield Reading(mask, "mask", PRUNED, level=level, step=rewind)
+
+
+class LearningRateRewinding(Experiment):
+    """Networks that are pruned and trained on with the whole schedule again, level by level."""
+
+    levels: Level
+
+    def readings(self, cell: Cell) -> Iterator[Reading]:
+        network, mask = cell.dense(), None
+        for level in range(1, self.levels + 1):
+            mask = cell.next_mask(network, mask, level)
+            network = cell.train(start=(network, None), begin=0, mask=mask, noise=level)
+            yield Reading(network, "learning-rate rewinding", ACCURACY + DISTANCE, level=level)
+
+
+def searched_mask(cell: Cell, level: int, rewind: int) -> Task:
+    """The mask of a level of at least 1."""
+    mask = cell.mask(level, rewind)
+    assert mask is not None
+    return mask

@@ -61,6 +61,13 @@ def register() -> None:
     def _(out: list[Tensor], a: list[Tensor], b: list[Tensor], alphas: Tensor, rectified: bool) -> None:
         torch._check(len(out) == len(a), lambda: f"out has {len(out)} tensors, a {len(a)}")
 
+    @_register("lerp_linear")
+    def _(
+        a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tensor, rectified: bool
+    ) -> Tensor:
+        torch._check(weight.dim() == 3, lambda: f"weight has shape {tuple(weight.shape)}, expected [K, H, N]")
+        return a.new_empty(alphas.shape[0], a.shape[0], weight.shape[2])
+
     @_register("count_errors")
     def _(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         torch._check(logits.dim() == 3, lambda: f"logits has shape {tuple(logits.shape)}, expected [K, B, C]")

@@ -21,10 +21,32 @@ _ADDS = (operator.add, torch.add)  # tracing turns += into +
 
 @dataclass(frozen=True)
 class SharedLinear:
-    """A linear layer whose input is the same for all networks: linear in its weights, so two products serve all."""
+    """A linear layer that sees the same input in all networks: its output is linear in alpha.
+
+    Where a ReLU and a second linear layer follow, ``second`` is that layer; ``body`` takes its output then.
+    """
 
     name: str  # of the module
-    rectified: bool  # whether a ReLU follows
+    rectified: bool  # whether a ReLU follows it
+    second: Second | None
+
+
+@dataclass(frozen=True)
+class Second:
+    """The linear layer behind a shared one."""
+
+    name: str
+    rectified: bool
+    num_outputs: int
+
+    def make(self, states: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Weight [K, H, N] and bias [K, N] of all networks as `lerp_linear` takes them: padded with zeros."""
+        weight = states[f"{self.name}.weight"]
+        bias = states.get(f"{self.name}.bias")
+        if bias is None:
+            bias = weight.new_zeros(weight.shape[:2])
+        pad = -self.num_outputs % 16
+        return F.pad(weight.transpose(1, 2), (0, pad)).contiguous(), F.pad(bias, (0, pad))
 
 
 @dataclass
@@ -32,20 +54,29 @@ class Fused:
     """A traced network, ready for the weights of any line.
 
     ``prefix`` maps the images to the values that all networks share; ``body`` maps these values, the outputs of the
-    shared linear layers and one network's weights to its logits.
+    shared linear layers, the constants and one network's weights to its logits.
     """
 
     prefix: fx.GraphModule
     body: fx.GraphModule
     linears: list[SharedLinear]
+    constants: list[str]  # entries of a state that are no floating point tensors, which all networks share
     weights: list[_Weight]
     state_names: frozenset[str]  # of the whole network
     trainable: fx.GraphModule  # the unfused network, indifferent to the memory format of its input
 
     @property
     def names(self) -> list[str]:
-        """The entries of a state that ``stack`` reads."""
-        return list(dict.fromkeys(name for weight in self.weights for name in weight.sources(self.state_names)))
+        """The entries of a state that all K networks differ in, as far as ``body`` reads them."""
+        names = [name for weight in self.weights for name in weight.sources(self.state_names)]
+        seconds = [linear.second.name for linear in self.linears if linear.second]
+        names += [f"{name}.{part}" for name in seconds for part in ("weight", "bias")]
+        return [name for name in dict.fromkeys(names) if name in self.state_names]
+
+    @property
+    def has_convolution(self) -> bool:
+        """Whether activations are planes, which fill a cache sooner than vectors do."""
+        return any(node.target in (convolution, convolution_add) for node in self.body.graph.nodes)
 
     def stack(self, states: Mapping[str, Tensor]) -> list[Tensor]:
         """The weights that ``body`` takes, [K, ...] each, from the interpolated entries [K, *shape] by name."""
@@ -144,6 +175,7 @@ class _Fuser:
     modules: dict[str, nn.Module]
     weights: list[_Weight] = field(default_factory=list)
     linears: list[SharedLinear] = field(default_factory=list)
+    constants: list[str] = field(default_factory=list)
     num_arguments: int = 0  # tensors that the weights give the body
 
     def fused(self) -> Fused:
@@ -165,7 +197,7 @@ class _Fuser:
         for node in nodes:
             if node in shared:
                 copied[node] = prefix.node_copy(node, lambda n: copied[n])
-        prefix.output(tuple(copied[n] for n in wanted) + tuple(copied[layer.args[0]] for layer in linears))
+        prefix.output(tuple(copied[n] for n in wanted) + tuple(copied[_source(layer)] for layer in linears))
 
         self.body = fx.Graph()
         self.made: dict[fx.Node, fx.Node] = {}
@@ -173,15 +205,19 @@ class _Fuser:
         for i, node in enumerate(wanted):
             self.made[node] = self.body.placeholder(f"shared_{i}")
         for i, chain in enumerate(linears.values()):
-            rectified = chain.relu is not None
-            self.linears.append(SharedLinear(str(chain.layer.target), rectified))
+            second = self._second(chain)
             self.made[chain.last] = self.body.placeholder(f"linear_{i}")
+            if second is not None:
+                self.made[second.last] = self.made[chain.last]
+            self.linears.append(SharedLinear(str(chain.layer.target), chain.relu is not None, self._describe(second)))
         # Weights come after, in order of use; placeholders must stand first, so they are inserted here.
+        self.head_constants = self.body.call_function(int)
         self.head = self.body.call_function(int)
         for node in nodes:
             if node in shared or node in absorbed or node in self.made:
                 continue
             self.made[node] = self._emit(node)
+        self.body.erase_node(self.head_constants)
         self.body.erase_node(self.head)
         self.body.lint()
         trainable = fx.GraphModule(self.model, self.graph)
@@ -189,6 +225,7 @@ class _Fuser:
             fx.GraphModule(self.model, prefix),
             fx.GraphModule(self.model, self.body),
             self.linears,
+            self.constants,
             self.weights,
             frozenset(self.state),
             trainable,
@@ -270,7 +307,7 @@ class _Fuser:
         shared: set[fx.Node] = set()
         for node in nodes:
             module = self._module(node)
-            stateless = module is None or not (list(module.parameters()) or list(module.buffers()))
+            stateless = module is None or not module.state_dict()
             if node.op == "placeholder" or (
                 node.op in ("call_module", "call_function", "call_method")
                 and stateless
@@ -281,6 +318,20 @@ class _Fuser:
 
     def _is_shared_linear(self, node: fx.Node, shared: set[fx.Node]) -> bool:
         return type(self._module(node)) is nn.Linear and node.args[0] in shared
+
+    def _second(self, chain: _Chain) -> _Chain | None:
+        """The linear layer that alone reads the rectified output of a shared one."""
+        user = _only_user(chain.last) if chain.relu else None
+        if user is None or type(self._module(user)) is not nn.Linear:
+            return None
+        return next(c for c in self.chains.values() if c.layer is user)
+
+    def _describe(self, second: _Chain | None) -> Second | None:
+        if second is None:
+            return None
+        module = self._module(second.layer)
+        assert isinstance(module, nn.Linear)
+        return Second(str(second.layer.target), second.relu is not None, module.out_features)
 
     def _weight(self, weight: _Weight, count: int) -> list[fx.Node]:
         """New arguments of the body that hold a weight's tensors."""
@@ -298,21 +349,27 @@ class _Fuser:
             return self._linear(chain) if type(self._module(chain.layer)) is nn.Linear else self._convolution(chain)
         if node.op == "get_attr" and str(node.target) in self.state:
             if not self.state[str(node.target)].is_floating_point():
-                raise _Unknown(f"{node.target} is part of the state and no floating point tensor")
+                self.constants.append(str(node.target))
+                with self.body.inserting_before(self.head_constants):
+                    return self.body.placeholder(f"constant_{len(self.constants) - 1}")
             return self._weight(_Weight((str(node.target),)), 1)[0]
         module = self._module(node)
-        if module is None or not (list(module.parameters()) or list(module.buffers())):
+        if module is None or not module.state_dict():
             return self.body.node_copy(node, lambda n: self.made[n])
         if self._is_norm(node):
             assert isinstance(module, nn.BatchNorm2d)
             scale, shift = self._weight(_Weight((), str(node.target), module.eps), 2)
-            return self.body.call_function(scale_and_shift, (self.made[node.args[0]], scale, shift))
+            return self.body.call_function(scale_and_shift, (self._input(node), scale, shift))
         if type(module) is nn.LayerNorm and module.elementwise_affine and module.bias is not None:
             weight = self._weight(_Weight((f"{node.target}.weight",)), 1)[0]
             bias = self._weight(_Weight((f"{node.target}.bias",)), 1)[0]
             shape = tuple(module.normalized_shape)
-            return self.body.call_function(F.layer_norm, (self.made[node.args[0]], shape, weight, bias, module.eps))
+            return self.body.call_function(F.layer_norm, (self._input(node), shape, weight, bias, module.eps))
         raise _Unknown(f"{node.target} is a {type(module).__name__}")
+
+    def _input(self, node: fx.Node) -> fx.Node:
+        """What the body has for a layer's input."""
+        return self.made[_source(node)]
 
     def _arguments(self, arguments: Any) -> Any:
         return fx.map_arg(arguments, lambda n: self.made[n])
@@ -322,39 +379,49 @@ class _Fuser:
         assert isinstance(module, nn.Linear)
         weight = self._weight(_Weight((f"{name}.weight",)), 1)[0]
         bias = self._weight(_Weight((f"{name}.bias",)), 1)[0] if module.bias is not None else None
-        out = self.body.call_function(F.linear, (self.made[chain.layer.args[0]], weight, bias))
+        out = self.body.call_function(F.linear, (self._input(chain.layer), weight, bias))
         return self.body.call_function(torch.relu_, (out,)) if chain.relu else out
 
     def _convolution(self, chain: _Chain) -> fx.Node:
         module, name = self._module(chain.layer), chain.layer.target
         assert isinstance(module, nn.Conv2d)
         bias_name = f"{name}.bias" if module.bias is not None else ""
+        bias: fx.Node | None = None
         if chain.norm is not None:
             norm = self._module(chain.norm)
             assert isinstance(norm, nn.BatchNorm2d)
-            weight, bias = self._weight(_Weight((f"{name}.weight", bias_name), str(chain.norm.target), norm.eps), 2)
+            folded = _Weight((f"{name}.weight", bias_name), str(chain.norm.target), norm.eps)
+            weight, bias = self._weight(folded, 2)
         else:
             weight = self._weight(_Weight((f"{name}.weight",)), 1)[0]
-            bias = self._weight(_Weight((bias_name,)), 1)[0] if bias_name else None
-        geometry = (list(module.stride), list(module.padding), list(module.dilation), module.groups)
-        arguments = (self.made[chain.layer.args[0]], weight, bias, *geometry)
-        if chain.add is None:
-            out = self.body.call_function(convolution, (*arguments, chain.relu is not None))
+            if bias_name:
+                bias = self._weight(_Weight((bias_name,)), 1)[0]
+        geometry = (module.stride, module.padding, module.dilation, module.groups)
+        arguments: tuple[Any, ...] = (self._input(chain.layer), weight, bias, *geometry, chain.relu is not None)
+        if chain.other is None:
+            out = self.body.call_function(convolution, arguments)
         else:
-            other, in_place = self.made[chain.other], self._may_overwrite(chain)
-            out = self.body.call_function(convolution_add, (other, *arguments, chain.relu is not None, in_place))
+            in_place = self._may_overwrite(chain, chain.other)
+            out = self.body.call_function(convolution_add, (self.made[chain.other], *arguments, in_place))
         self.owned.add(chain.last)
         return out
 
-    def _may_overwrite(self, chain: _Chain) -> bool:
+    def _may_overwrite(self, chain: _Chain, other: fx.Node) -> bool:
         """Whether the sum is the last use of what is added, and nothing else refers to its memory."""
         here = self.position[chain.last]
         last_of = {c.layer: last for last, c in self.chains.items()}
-        return chain.other in self.owned and all(
+        return other in self.owned and all(
             user is chain.add
             or (user in last_of and self.position[last_of[user]] < here and self._is_convolution(user))
-            for user in chain.other.users
+            for user in other.users
         )
+
+
+def _source(layer: fx.Node) -> fx.Node:
+    """The node that a layer of one input reads."""
+    source = layer.args[0]
+    assert isinstance(source, fx.Node)
+    return source
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:
@@ -370,9 +437,9 @@ def convolution(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
     groups: int,
     rectified: bool,
 ) -> Tensor:
@@ -391,9 +458,9 @@ def convolution_add(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
     groups: int,
     rectified: bool,
     in_place: bool,

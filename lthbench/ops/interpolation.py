@@ -75,6 +75,43 @@ def lerp_relu(a: Tensor, b: Tensor, alphas: Tensor, out: Tensor | None = None) -
     return out
 
 
+def lerp_linear(a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tensor, *, rectified: bool) -> Tensor:
+    """Apply the second layer of K networks to the line between their ends' pre-activations, without storing it.
+
+    out[k] = relu(line(a, b, alpha_k)) weight[k] + bias[k], then rectified again if asked.
+
+    Args:
+        a, b: [B, H] pre-activations of the ends, float32.
+        alphas: [K] float32.
+        weight: [K, H, N] float32, inputs first; N is a multiple of 16 (pad with zeros).
+        bias: [K, N] float32.
+        rectified: whether a ReLU follows.
+
+    Returns:
+        [K, B, N] float32; the products' rounding depends on the implementation.
+
+    Raises:
+        ValueError: an argument's shape, dtype or device is not as above.
+    """
+    check_lerp([a], [b], alphas, None)
+    shape = (alphas.numel(), a.shape[-1])
+    for name, t in (("weight", weight), ("bias", bias)):
+        if t.dtype != torch.float32 or t.device != alphas.device:
+            raise ValueError(f"{name} is {t.dtype} on {t.device}, expected float32 on {alphas.device}")
+    if a.dim() != 2 or weight.dim() != 3 or weight.shape[:2] != shape or weight.shape[2] % 16:
+        raise ValueError(
+            f"a has shape {tuple(a.shape)} and weight {tuple(weight.shape)}, expected [B, H] and [K, H, N]"
+            f" with K = {shape[0]} and N a multiple of 16"
+        )
+    if bias.shape != (weight.shape[0], weight.shape[2]):
+        raise ValueError(f"bias has shape {tuple(bias.shape)}, expected [K, N] as of weight")
+    if alphas.device.type == "cpu" and kernels_available("cpu"):
+        operands = (t.contiguous() for t in (a, b, alphas, weight, bias))
+        return torch.ops.lthbench.lerp_linear(*operands, rectified)
+    out = torch.baddbmm(bias[:, None], lerp_relu(a, b, alphas), weight)
+    return out.relu_() if rectified else out
+
+
 def count_errors(logits: Tensor, labels: Tensor) -> Counts:
     """Sum the cross entropy and count the wrong labels of K networks in one pass; no probability is stored.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lthbench.ops.fusion import Fused, fuse
-from lthbench.ops.interpolation import count_errors, lerp_relu, lerp_stacked
+from lthbench.ops.interpolation import count_errors, lerp_linear, lerp_relu, lerp_stacked
 
 State = Mapping[str, Tensor]
 Batch = tuple[Tensor, Tensor]
@@ -76,7 +76,7 @@ def evaluate_line(
         if statistics_batches is not None:
             line.recompute_statistics(model, fused, statistics_batches)
         forward = _forward(model, line, fused, method)
-        chunk = _CHUNK * torch.get_num_threads() if line.device.type == "cpu" else 1 << 30
+        chunk = _chunk(line, fused)
         # Reading stays outside inference_mode: what the iterable keeps may be trained on later.
         for images, labels in batches:
             with torch.inference_mode():
@@ -91,7 +91,9 @@ def evaluate_line(
 
 
 _FILLS_A_GPU = 16 << 20  # bytes of weights from which one network is taken to fill a device
-_CHUNK = 64  # images a thread evaluates at a time: the activations of small networks then stay in its cache
+_CHUNK_PLANES = 64  # images a thread evaluates at a time: activations of small networks then stay in its cache
+_CHUNK_CUDA = 1024
+_CHUNK_VECTORS = 336  # without convolutions
 
 
 def _check(
@@ -158,7 +160,8 @@ class _Line:
         chosen = [i for i, name in enumerate(self.names) if name in wanted]
         made = lerp_stacked([self.a[i] for i in chosen], [self.b[i] for i in chosen], self.alphas)
         self._stacks.update({self.names[i]: t for i, t in zip(chosen, made, strict=True)})
-        return {name: self.recomputed.get(name, self._stacks.get(name)) for name in names}
+        known = {**self._stacks, **self.recomputed}
+        return {name: known[name] for name in names}
 
     def recompute_statistics(self, model: nn.Module, fused: Fused | None, batches: Iterable[Batch]) -> None:
         """Estimate every normalisation layer's statistics as the mean over the batches, in their order."""
@@ -220,9 +223,10 @@ class _FusedForward:
     def __init__(self, line: _Line, fused: Fused) -> None:
         self.line = line
         self.fused = fused
-        with torch.inference_mode():
-            stacks = fused.stack(line.stacks(fused.names)) if line.fits else []
-        self.rows = [[t[k] for t in stacks] for k in range(line.num_points)] if line.fits else None
+        self.stacks: _Weights | None = None
+        if line.fits:
+            with torch.inference_mode():
+                self.stacks = self._weights(line.stacks(fused.names))
         a, b = (dict(zip(line.names, end, strict=True)) for end in (line.a, line.b))
         self.ends = [
             [(end[f"{linear.name}.weight"], end.get(f"{linear.name}.bias")) for end in (a, b)]
@@ -234,35 +238,63 @@ class _FusedForward:
             images = images.contiguous(memory_format=torch.channels_last)
         shared = self.fused.prefix(images)
         split = len(shared) - len(self.ends)
-        hidden = [
-            tuple(F.linear(x, weight, bias) for weight, bias in ends)
-            for x, ends in zip(shared[split:], self.ends, strict=True)
-        ]
-        buffers = [a.new_empty(1, *a.shape) for a, _ in hidden]
+        hidden = [(F.linear(x, *a), F.linear(x, *b)) for x, (a, b) in zip(shared[split:], self.ends, strict=True)]
+        constants = [self.line.constant[name] for name in self.fused.constants]
         logits: Tensor | None = None
+        if self.stacks is not None:
+            outputs = self._shared_outputs(hidden, self.line.alphas, self.stacks)
         for k in range(self.line.num_points):
-            alpha = self.line.alphas[k : k + 1]
-            for (a, b), buffer, linear in zip(hidden, buffers, self.fused.linears, strict=True):
-                if linear.rectified:
-                    lerp_relu(a, b, alpha, buffer)
-                else:
-                    lerp_stacked([a], [b], alpha, [buffer])
-            own = self.fused.body(*shared[:split], *(t[0] for t in buffers), *self._weights(k))
+            weights, row = self.stacks, k
+            if weights is None:
+                network = self.line.network(k)
+                weights = self._weights({n: t[None] for n, t in network.items() if t.is_floating_point()})
+                row = 0
+                outputs = self._shared_outputs(hidden, self.line.alphas[k : k + 1], weights)
+            own = self.fused.body(
+                *shared[:split],
+                *(t[row] for t in outputs),
+                *constants,
+                *(t[row] for t in weights.arguments),
+            )
             if logits is None:
                 logits = own.new_empty(self.line.num_points, *own.shape)
             logits[k] = own
         assert logits is not None
         return logits
 
-    def _weights(self, k: int) -> list[Tensor]:
-        if self.rows is not None:
-            return self.rows[k]
-        network = {name: t[None] for name, t in self.line.network(k).items() if t.is_floating_point()}
-        return [t[0] for t in self.fused.stack(network)]
+    def _weights(self, states: dict[str, Tensor]) -> _Weights:
+        seconds = [linear.second.make(states) if linear.second else None for linear in self.fused.linears]
+        return _Weights(self.fused.stack(states), seconds)
+
+    def _shared_outputs(self, hidden: list[tuple[Tensor, Tensor]], alphas: Tensor, weights: _Weights) -> list[Tensor]:
+        """What each shared linear layer hands to the body, [K, B, N], from its pre-activations at both ends."""
+        outputs = []
+        for linear, (a, b), second in zip(self.fused.linears, hidden, weights.seconds, strict=True):
+            if linear.second is not None and second is not None:
+                out = lerp_linear(a, b, alphas, *second, rectified=linear.second.rectified)
+                outputs.append(out[..., : linear.second.num_outputs])
+            else:
+                outputs.append(lerp_relu(a, b, alphas) if linear.rectified else lerp_stacked([a], [b], alphas)[0])
+        return outputs
+
+
+class _Weights(NamedTuple):
+    """What networks add to the fused graph, all of them or one, stacked."""
+
+    arguments: list[Tensor]  # of the body
+    seconds: list[tuple[Tensor, Tensor] | None]  # weight [K, H, N] and bias [K, N] behind each shared linear layer
 
 
 def _keeps_statistics(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+
+
+def _chunk(line: _Line, fused: Fused | None) -> int:
+    """Images evaluated at a time."""
+    if line.device.type != "cpu":
+        return _CHUNK_CUDA
+    planes = fused is None or fused.has_convolution
+    return (_CHUNK_PLANES if planes else _CHUNK_VECTORS) * torch.get_num_threads()
 
 
 @contextlib.contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from lthbench.data.spec import DATASETS, num_train_images
 from lthbench.experiments import Cell, Reading
+from lthbench.experiments.cell import Result
 from lthbench.suite.located import SuiteError
 from lthbench.suite.schema import Suite
 from lthbench.tasks.spec import InterpolateSpec, MaskSpec, Task, TrainSpec
@@ -79,8 +80,14 @@ class Plan:
             pending += [(t, False) for t in task.inputs]
 
 
-def make_plan(suite: Suite, only: tuple[str, ...] = ()) -> Plan:
+def make_plan(
+    suite: Suite, only: tuple[str, ...] = (), result_of: Callable[[str], Result | None] = lambda key: None
+) -> Plan:
     """The plan of a suite, or of some of its experiments.
+
+    Args:
+        result_of: key -> what the store has of it. Experiments that choose tasks by results plan no further than
+            what is known; when that is done, a new plan has more.
 
     Raises:
         SuiteError: `only` names no experiment, or an experiment asks for what the recipe cannot give.
@@ -89,14 +96,17 @@ def make_plan(suite: Suite, only: tuple[str, ...] = ()) -> Plan:
     if unknown := sorted(set(only) - known):
         raise SuiteError(f"no experiment of the suite is called '{unknown[0]}'; known: {', '.join(sorted(known))}")
     plan = Plan(suite)
-    for cell, label, reading in _readings(suite, only):
+    for cell, label, reading in _readings(suite, only, lambda task: result_of(task.key)):
         plan.readings.append(PlacedReading(cell, label, reading))
-        plan.add(reading.task, label, cell)
+        for task in (reading.task, *reading.others):
+            plan.add(task, label, cell)
     return plan
 
 
-def _readings(suite: Suite, only: tuple[str, ...]) -> Iterator[tuple[Cell, str, Reading]]:
-    for cell in suite.cells():
+def _readings(
+    suite: Suite, only: tuple[str, ...], result_of: Callable[[Task], Result | None]
+) -> Iterator[tuple[Cell, str, Reading]]:
+    for cell in suite.cells(result_of):
         for label, experiment in suite.pairs[cell.pair].experiments.items():
             if (only and label not in only) or (experiment.arms is not None and cell.arm not in experiment.arms):
                 continue
@@ -111,7 +121,12 @@ def _image_passes(task: Task) -> float:
     spec = task.spec
     if isinstance(spec, TrainSpec):
         images = num_train_images(spec.data)
-        steps = spec.recipe.steps.count(spec.recipe.steps_per_epoch(images)) - spec.begin
+        if spec.per_class is not None:
+            images = spec.per_class * spec.data.info.num_classes
+        total = spec.recipe.steps.count(spec.recipe.steps_per_epoch(images))
+        steps = min(total, spec.stop or total) - spec.begin
+        if spec.probe is not None and spec.probe != "affine":
+            steps = 0
         evaluated = images + spec.data.validation + DATASETS[spec.data.name].num_test
         return steps * min(spec.recipe.batch_size, images) + evaluated / 3
     if isinstance(spec, InterpolateSpec):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, StringConstraints
 
 from lthbench.data.spec import DataSpec
 from lthbench.experiments import Arm, Cell, Experiment
+from lthbench.experiments.cell import Result
 from lthbench.models.spec import ModelSpec
-from lthbench.tasks.spec import Pruning
+from lthbench.tasks.spec import Pruning, Task
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
@@ -36,18 +37,20 @@ class Suite(BaseModel):
     replicates: Annotated[int, Field(ge=1)]
     pairs: Annotated[dict[Name, Pair], Field(min_length=1)]
 
-    def cells(self) -> Iterator[Cell]:
+    def cells(self, result_of: Callable[[Task], Result | None] = lambda task: None) -> Iterator[Cell]:
         """Every pair, arm and replicate, replicates outermost: an interrupted run has whole replicates."""
         for replicate in range(self.replicates):
             for pair_name, pair in self.pairs.items():
                 for arm_name, arm in pair.arms.items():
                     yield Cell(
-                        pair_name,
-                        arm_name,
-                        replicate,
-                        pair.model,
-                        pair.data,
-                        pair.pruning,
-                        arm.recipe,
-                        arm.search,
+                        pair=pair_name,
+                        arm=arm_name,
+                        replicate=replicate,
+                        model=pair.model,
+                        data=pair.data,
+                        pruning=pair.pruning,
+                        recipe=arm.recipe,
+                        search=arm.search,
+                        arms=pair.arms,
+                        result_of=result_of,
                     )

@@ -56,7 +56,8 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
             if len(split):
                 metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = evaluate(model, split)
         metrics |= learning_distance(begun, end, mask, names)
-        metrics["path_length"] = progress.path_length
+        if progress.epoch_distances:
+            metrics["path_length"] = progress.path_length
         if spec.start is not None:
             since_init = learning_distance(start.initial, end, mask, names)
             metrics |= {f"{name}_from_init": value for name, value in since_init.items()}

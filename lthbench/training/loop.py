@@ -92,11 +92,12 @@ class Trainer:
         self._tracked = {name: parameters[name].detach() for name in tracked}
         self._begun = {name: t.clone() for name, t in self._tracked.items()}
         self._epoch_before = self._begun
+        trained = {name: p for name, p in parameters.items() if p.requires_grad}
         self.optimizer = _make_optimizer(
             recipe,
-            [p for p in parameters.values() if p.requires_grad],
-            {parameters[name]: _like(m, parameters[name]) for name, m in (mask or {}).items()},
-            {parameters[name]: _like(a, parameters[name]) for name, a in (anchors or {}).items()},
+            list(trained.values()),
+            {trained[name]: _like(m, trained[name]) for name, m in (mask or {}).items() if name in trained},
+            {trained[name]: _like(a, trained[name]) for name, a in (anchors or {}).items() if name in trained},
         )
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._order: tuple[int, Tensor] | None = None

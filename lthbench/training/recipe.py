@@ -100,6 +100,24 @@ class Recipe(_Frozen):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     pull: NonNegativeFinite = 0.0
 
+    def scaled(self, factor: float, steps_per_epoch: int) -> Recipe:
+        """This recipe with its length, milestones and warm-up times `factor`: the same schedule, compressed."""
+        schedule = self.schedule.model_copy(
+            update={
+                "milestones": tuple(m.scaled(factor, steps_per_epoch) for m in self.schedule.milestones),
+                "warmup": self.schedule.warmup.scaled(factor, steps_per_epoch),
+            }
+        )
+        return self.model_copy(update={"steps": self.steps.scaled(factor, steps_per_epoch), "schedule": schedule})
+
+    def scaled_to(self, length: Steps, steps_per_epoch: int, num_images: int) -> Recipe:
+        """This recipe, its schedule compressed or stretched to `length` on another number of images.
+
+        steps_per_epoch is that of the recipe's own data; epochs of `length` are epochs of the new images.
+        """
+        iterations = length.count(self.steps_per_epoch(num_images))
+        return self.scaled(iterations / self.steps.count(steps_per_epoch), steps_per_epoch)
+
     def steps_per_epoch(self, num_images: int) -> int:
         """Iterations in one pass over `num_images` images."""
         return -(-num_images // self.batch_size)

@@ -31,6 +31,10 @@ class Steps:
         """The number of iterations, given how many an epoch has."""
         return self.epochs * steps_per_epoch + self.iterations
 
+    def scaled(self, factor: float, steps_per_epoch: int) -> Steps:
+        """These steps times a factor, in iterations, to the nearest."""
+        return self if factor == 1 else Steps(0, round(self.count(steps_per_epoch) * factor))
+
     def __str__(self) -> str:
         epochs = f"{self.epochs}ep" if self.epochs else ""
         return epochs + (f"{self.iterations}it" if self.iterations or not epochs else "")

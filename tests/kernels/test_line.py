@@ -65,6 +65,18 @@ class Viewing(nn.Module):
         return self.fc(g.view(g.size(0), -1))
 
 
+class Indexing(nn.Module):
+    """Looks its weights up through a table that is part of its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(5, 192))
+        self.register_buffer("index", torch.tensor([4, 0, 2, 2]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.table[self.index].t()
+
+
 class Branching(nn.Module):
     """Cannot be traced: what it does depends on its input."""
 
@@ -88,6 +100,7 @@ MODELS = {
     "linear": lambda: nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(192, 4, bias=False)),
     "viewing": Viewing,
     "layer norm": lambda: nn.Sequential(nn.Flatten(), nn.LayerNorm(192), nn.Linear(192, 4)),
+    "indexing": Indexing,
     "branching": Branching,
 }
 FUSED = [name for name in MODELS if name != "branching"]

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from lthbench.data.augment import Streams, draw_shifts, gather, slice_each
 from lthbench.data.images import ImageSet, pack, unpack
+from lthbench.data.shift import draw_shifts, gather, slice_each
 from lthbench.data.spec import Augment
+from lthbench.data.streams import Streams
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -62,11 +63,12 @@ def test_the_devices_gather_and_the_hosts_slices_give_the_same_bits(channels: in
     _, image_set = images(channels, 8, 20)
     index = torch.randint(0, 40, (64,), generator=torch.Generator().manual_seed(0))
     shifts = draw_shifts(64, augment, Streams(np.random.default_rng(2)))
-    assert shifts is not None
-    on_device = gather(image_set.pixels, index, shifts)
-    on_host = slice_each(image_set.pixels.numpy(), index.numpy(), shifts)
-    assert np.array_equal(on_device.numpy(), on_host)
-    assert torch.equal(image_set._normalise(on_device), image_set._normalise_on_host(on_host))
+    for side in ((8, 20), (6, 10)):
+        on_device = gather(image_set.pixels, index, shifts, side)
+        on_host = slice_each(image_set.pixels.numpy(), index.numpy(), shifts, side)
+        assert np.array_equal(on_device.numpy(), on_host)
+        normalised_on_device = image_set._normalise(unpack(on_device).permute(0, 3, 1, 2))
+        assert torch.equal(normalised_on_device, image_set._normalise_on_host(on_host))
 
 
 def test_every_offset_and_both_mirror_images_occur_about_equally_often() -> None:

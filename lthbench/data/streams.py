@@ -1,0 +1,23 @@
+"""The random numbers of augmentation: one independent stream for each kind.
+
+They are drawn on the host, so that they are the same on every device, and switching one kind on or off leaves
+the others' draws alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+# The place of a stream in this table is part of what a seed means: append, never reorder.
+STREAMS = ("crop", "flip", "resized_crop", "colour", "policy", "erase", "mix")
+
+
+class Streams:
+    """One independent generator for each kind of augmentation, all derived from a step's generator."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._key = rng.integers(0, 2**64, 2, dtype=np.uint64)
+
+    def __getitem__(self, kind: str) -> np.random.Generator:
+        # Counters of different kinds are 2^192 blocks apart and never meet.
+        return np.random.Generator(np.random.Philox(key=self._key, counter=[0, 0, 0, STREAMS.index(kind)]))

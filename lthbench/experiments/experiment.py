@@ -1,0 +1,78 @@
+"""`Experiment`: what is measured of a cell, as readings of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lthbench.experiments.cell import Cell, Result
+from lthbench.tasks.spec import Task
+
+ACCURACY = tuple(f"{split}_{m}" for split in ("test", "train", "validation") for m in ("accuracy", "loss"))
+DISTANCE = ("distance", "distance_rms", "distance_relative", "distance_angle", "path_length")
+BARRIER = ("test_barrier", "train_barrier", "test_loss_barrier", "train_loss_barrier", "distance")
+
+Level = Annotated[int, Field(ge=0)]
+PrunedLevel = Annotated[int, Field(ge=1)]
+PrunedLevels = Annotated[tuple[PrunedLevel, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Some tasks, the numbers that are read of their results, and what the numbers are of.
+
+    Attributes:
+        task: the task whose density the numbers have, and whose key they are told with.
+        variant: what was measured, as `ticket`, `random mask`, `dense`.
+        metrics: those of the task's own metrics that are read.
+        level: pruning level, for masked networks.
+        step: iteration of spawning or rewinding, where it matters.
+        others: further tasks that `compute` needs.
+        compute: from the results of `task` and `others`, in order, to more numbers by name.
+    """
+
+    task: Task
+    variant: str
+    metrics: tuple[str, ...] = ()
+    level: int | None = None
+    step: int | None = None
+    others: tuple[Task, ...] = ()
+    compute: Callable[[Sequence[Result]], Mapping[str, float]] | None = None
+
+    def numbers(self, results: Sequence[Result]) -> dict[str, float]:
+        """The numbers by name; what a result lacks (a training that diverged) is left out."""
+        own: Mapping[str, Any] = results[0]["metrics"]
+        found = {name: float(own[name]) for name in self.metrics if name in own}
+        if self.compute is not None and all(result["status"] == "ok" for result in results):
+            found |= self.compute(results)
+        return found
+
+
+def constant(**numbers: float) -> Callable[[Sequence[Result]], Mapping[str, float]]:
+    """A `compute` of numbers that are known beforehand."""
+    return lambda results: numbers
+
+
+class Experiment(BaseModel):
+    """One experiment of the paper: its settings, and what it reads of which tasks of a cell.
+
+    An experiment whose next task depends on results (a bisection) yields what is known so far; it is asked again
+    when that is done.
+
+    Attributes:
+        arms: the arms it is made with; None is all of them.
+        shown: the metrics that summaries show first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "distance_relative")
+
+    arms: tuple[str, ...] | None = None
+
+    def readings(self, cell: Cell) -> Iterator[Reading]:
+        """The readings of one cell; the tasks they name are what must run."""
+        raise NotImplementedError

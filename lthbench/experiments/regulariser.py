@@ -1,0 +1,151 @@
+"""The distance regulariser (lambda/2) ||m (theta - theta_0)||^2: where, how strong, instead of what, and its controls.
+
+The paper's abstract: a regulariser that limits the learning distance improves the tickets of late-stable recipes.
+Whether it acts in mask search or ticket training, and whether distance or regularisation as such helps, are told
+apart by the factors and controls here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from lthbench.experiments.cell import Cell
+from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading
+from lthbench.experiments.imp import searched_mask
+from lthbench.tasks.spec import Task
+from lthbench.training.recipe import Recipe
+
+OTHER_INITIALISATION = 2
+MATCHED_WITHIN = 0.02
+MAX_HALVINGS = 7
+
+Place = Literal["search", "training", "both"]
+Control = Literal["weight-decay", "other-init", "early-stopping", "low-lr"]
+
+
+class Regulariser(Experiment):
+    """Tickets found, trained, or both, under the pull; and controls of it in the mask search.
+
+    Attributes:
+        strengths: the lambdas; 0 is no pull.
+        places: where the pull acts: in mask search, in the ticket's training, in both.
+        weight_decay: `kept` beside the pull or `replaced` by it, where it acts.
+        controls: made for each strength in the mask search: `weight-decay` of the same strength; `other-init`, the
+            pull to another initialisation; `early-stopping` and `low-lr`, which reach the pulled dense network's
+            distance without it (the recipe is stopped early, or its rate lowered by bisection).
+        levels: the levels whose tickets are trained.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "distance_relative", "search_distance")
+
+    strengths: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
+    places: tuple[Place, ...] = ("search", "training", "both")
+    weight_decay: tuple[Literal["kept", "replaced"], ...] = ("kept",)
+    controls: tuple[Control, ...] = ()
+    levels: PrunedLevels
+
+    def readings(self, cell: Cell) -> Iterator[Reading]:
+        for strength in self.strengths:
+            for decay in self.weight_decay:
+                for place in self.places:
+                    search = pulled(cell.search, strength, decay) if place != "training" else cell.search
+                    recipe = pulled(cell.recipe, strength, decay) if place != "search" else cell.recipe
+                    name = f"pull {strength:g} in {place}" + (", no weight decay" if decay == "replaced" else "")
+                    yield from self._tickets(cell.with_search(search), name, recipe)
+            for control in self.controls:
+                searching = self._control(cell, control, strength)
+                if searching is not None:
+                    yield from self._tickets(searching, f"{control} for pull {strength:g}", cell.recipe)
+                else:
+                    yield from self._matching(cell, control, strength)
+
+    def _tickets(self, searching: Cell, name: str, recipe: Recipe) -> Iterator[Reading]:
+        search = searching.searched_dense()
+        for level in self.levels:
+            ticket = searching.train(recipe=recipe, mask=searched_mask(searching, level, 0), noise=level)
+            yield Reading(
+                ticket,
+                name,
+                ACCURACY + DISTANCE,
+                level=level,
+                others=(search,),
+                compute=lambda results: {"search_distance": results[1]["metrics"]["distance_relative"]},
+            )
+
+    def _control(self, cell: Cell, control: Control, strength: float) -> Cell | None:
+        """The cell whose mask search is the control's; None while what it must match is not known."""
+        if control == "weight-decay":
+            optimizer = cell.search.optimizer
+            decay = optimizer.model_copy(update={"weight_decay": optimizer.weight_decay + strength})
+            return cell.with_search(cell.search.model_copy(update={"optimizer": decay}))
+        if control == "other-init":
+            return cell.with_search(pulled(cell.search, strength, "kept"), anchor=OTHER_INITIALISATION)
+        last = None
+        for task, matched in matching(cell, control, strength):
+            last = matched
+            if cell.result_of(task) is None:
+                return None
+        return last
+
+    def _matching(self, cell: Cell, control: Control, strength: float) -> Iterator[Reading]:
+        """The trainings that the matching of a control has needed so far."""
+        for task, _ in matching(cell, control, strength):
+            yield Reading(task, f"matching of {control}", ("distance_relative",), level=0)
+
+
+def pulled(recipe: Recipe, strength: float, decay: Literal["kept", "replaced"]) -> Recipe:
+    """A recipe with the pull, and with or without its weight decay; the recipe itself for strength 0."""
+    if strength == 0:
+        return recipe
+    changes: dict[str, Any] = {"pull": strength}
+    if decay == "replaced":
+        changes["optimizer"] = recipe.optimizer.model_copy(update={"weight_decay": 0.0})
+    return recipe.model_copy(update=changes)
+
+
+def matching(cell: Cell, control: Control, strength: float) -> Iterator[tuple[Task, Cell | None]]:
+    """The dense trainings by which a control's distance is matched, and after each the cell matched by then.
+
+    The target is the relative distance of the dense network trained under the pull. Early stopping takes the epoch
+    of the unpulled training that comes nearest; the lower learning rate is found by bisection of its logarithm.
+    """
+    target_task = cell.with_search(pulled(cell.search, strength, "kept")).searched_dense()
+    free_task = cell.searched_dense()
+    yield target_task, None
+    target = _distance(cell, target_task)
+    if target is None:
+        return
+    if control == "early-stopping":
+        free = cell.result_of(free_task)
+        matched = None
+        if free is not None and free["status"] == "ok":
+            distances = free["epoch_distances"]
+            scale = free["metrics"]["distance_relative"] / free["metrics"]["distance"]
+            nearest = min(range(len(distances)), key=lambda e: abs(distances[e] * scale - target))
+            stop = (nearest + 1) * cell.steps_per_epoch(cell.search)
+            matched = cell.with_search(cell.search, stop=stop)
+        yield free_task, matched
+        return
+    low, high = math.log(cell.search.optimizer.lr / 1000), math.log(cell.search.optimizer.lr)
+    for _ in range(MAX_HALVINGS):
+        middle = (low + high) / 2
+        # Four digits, so that the recipe can be written down.
+        optimizer = cell.search.optimizer.model_copy(update={"lr": float(f"{math.exp(middle):.4g}")})
+        candidate = cell.with_search(cell.search.model_copy(update={"optimizer": optimizer}))
+        task = candidate.searched_dense()
+        reached = _distance(cell, task)
+        yield task, candidate
+        if reached is None or abs(reached - target) <= MATCHED_WITHIN * target:
+            return
+        low, high = (middle, high) if reached < target else (low, middle)
+
+
+def _distance(cell: Cell, task: Task) -> float | None:
+    result = cell.result_of(task)
+    if result is None or result["status"] != "ok":
+        return None
+    return float(result["metrics"]["distance_relative"])
