@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -32,11 +33,17 @@ class Contestant:
     Args:
         make: called in each process, must be importable; gives the function that does one training step and
             returns how many images it had.
+        start: the processes are started inside this context.
         warm_up: steps before the first turn.
     """
 
     def __init__(
-        self, make: Callable[[], Callable[[], int]], num_processes: int, num_threads: int, warm_up: int = 5
+        self,
+        make: Callable[[], Callable[[], int]],
+        num_processes: int,
+        num_threads: int,
+        start: Callable[[], AbstractContextManager[None]] = nullcontext,
+        warm_up: int = 5,
     ) -> None:
         context = multiprocessing.get_context("spawn")
         self._ends: list[Connection] = []
@@ -44,7 +51,8 @@ class Contestant:
         for _ in range(num_processes):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, make, num_threads, warm_up), daemon=True)
-            process.start()
+            with start():
+                process.start()
             theirs.close()
             self._ends.append(ours)
             self._processes.append(process)
