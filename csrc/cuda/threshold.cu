@@ -7,11 +7,10 @@
 //
 // All counts are integers, so the result does not depend on the order of blocks. A block takes one chunk of
 // kSpan weights, each thread four in a row. Bytes per weight: 4 reads of the score and 5/8 for the masks.
-#include "../threshold.h"
-
 #include <cstring>
 #include <vector>
 
+#include "../threshold.h"
 #include "launch.h"
 
 namespace lth {
@@ -38,8 +37,8 @@ struct ChunkPlace {
 // The selection in one group so far: keys whose bits above the digits left equal `key` are still in it.
 struct GroupState {
   uint32_t key;
-  int32_t empty;     // nothing is to be pruned
-  Count rank;        // of the threshold among them, from 1; at the end, the number of ties to prune
+  int32_t empty;  // nothing is to be pruned
+  Count rank;     // of the threshold among them, from 1; at the end, the number of ties to prune
   int64_t first_chunk, num_chunks;  // its chunks, in flat order
 };
 
@@ -53,8 +52,8 @@ struct Work {
   ScoreTensor* tensors;
   ChunkPlace* chunks;
   GroupState* groups;
-  Count* bins;       // [groups][kBins]
-  uint32_t* ties;    // [chunks] survivors equal to the threshold, then how many of them to prune
+  Count* bins;     // [groups][kBins]
+  uint32_t* ties;  // [chunks] survivors equal to the threshold, then how many of them to prune
 };
 
 __device__ inline uint32_t widen(const ScoreTensor& t, int64_t i) {
@@ -230,7 +229,8 @@ __global__ void __launch_bounds__(kThreads) prune_ties_kernel(Work work, bool ma
   const uint32_t key = work.groups[chunk.group].key;
   const ScoreTensor t = work.tensors[chunk.tensor];
   Count passed = 0;
-  for (int64_t tile = chunk.begin; tile < chunk.begin + kSpan && tile < t.numel && passed < wanted; tile += kTile) {
+  for (int64_t tile = chunk.begin; tile < chunk.begin + kSpan && tile < t.numel && passed < wanted;
+       tile += kTile) {
     const int64_t i = tile + 4 * static_cast<int64_t>(threadIdx.x);
     const Four four = load_four(t, i, magnitude);
     unsigned ties = 0;

@@ -125,7 +125,7 @@ def update_probe(num_weights: int) -> Callable[[], object]:
 
 
 def matmul_probe(size: int = 1024) -> tuple[Callable[[], Tensor], float]:
-    """A float32 matrix product [size, size]^2, the limit of the interpolation kernels, and its floating-point operations."""
+    """A float32 product of [size, size] matrices, the limit of the interpolation kernels, and its operations."""
     left, right = torch.randn(size, size), torch.randn(size, size)
     return lambda: left @ right, 2.0 * size**3
 
