@@ -56,10 +56,13 @@ struct Work {
   uint32_t* ties;  // [chunks] survivors equal to the threshold, then how many of them to prune
 };
 
+__device__ inline uint32_t widen_half(ScoreType type, uint16_t half) {
+  return type == ScoreType::kBFloat16 ? widen_bfloat16(half) : widen_float16(half);
+}
+
 __device__ inline uint32_t widen(const ScoreTensor& t, int64_t i) {
   if (t.type == ScoreType::kFloat32) return static_cast<const uint32_t*>(t.scores)[i];
-  const uint16_t half = static_cast<const uint16_t*>(t.scores)[i];
-  return t.type == ScoreType::kBFloat16 ? widen_bfloat16(half) : widen_float16(half);
+  return widen_half(t.type, static_cast<const uint16_t*>(t.scores)[i]);
 }
 
 // Weights [i, i + 4) of a tensor; none survives beyond its end.
@@ -67,11 +70,19 @@ __device__ inline Four load_four(const ScoreTensor& t, int64_t i, bool magnitude
   Four four{};
   if (i >= t.numel) return four;
   four.survivors = t.mask[i / 32] >> (i % 32) & 0xfu;
+  // Through __ldg, since the compiler else merges the two ways into four narrow loads.
   const bool wide = i + 4 <= t.numel && reinterpret_cast<uint64_t>(t.scores) % 16 == 0;
   uint32_t bits[4] = {};
   if (wide && t.type == ScoreType::kFloat32) {
-    const uint4 x = *reinterpret_cast<const uint4*>(static_cast<const uint32_t*>(t.scores) + i);
-    bits[0] = x.x, bits[1] = x.y, bits[2] = x.z, bits[3] = x.w;
+    const uint4 x = __ldg(reinterpret_cast<const uint4*>(static_cast<const uint32_t*>(t.scores) + i));
+    bits[0] = x.x;
+    bits[1] = x.y;
+    bits[2] = x.z;
+    bits[3] = x.w;
+  } else if (wide) {
+    const uint2 x = __ldg(reinterpret_cast<const uint2*>(static_cast<const uint16_t*>(t.scores) + i));
+    const uint32_t halves[4] = {x.x & 0xffffu, x.x >> 16, x.y & 0xffffu, x.y >> 16};
+    for (int j = 0; j < 4; ++j) bits[j] = widen_half(t.type, static_cast<uint16_t>(halves[j]));
   } else {
     for (int j = 0; j < 4; ++j) bits[j] = i + j < t.numel ? widen(t, i + j) : 0u;
   }
