@@ -62,9 +62,7 @@ def register() -> None:
         torch._check(len(out) == len(a), lambda: f"out has {len(out)} tensors, a {len(a)}")
 
     @_register("lerp_linear")
-    def _(
-        a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tensor, rectified: bool
-    ) -> Tensor:
+    def _(a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tensor, rectified: bool) -> Tensor:
         torch._check(weight.dim() == 3, lambda: f"weight has shape {tuple(weight.shape)}, expected [K, H, N]")
         return a.new_empty(alphas.shape[0], a.shape[0], weight.shape[2])
 
