@@ -174,7 +174,9 @@ def test_a_bracket_that_misses_is_widened():
     weights[::2] = 1e-3
     for k in (999_999, 1_000_000, 1_000_001):
         pruned = prune_lowest([weights], [torch.ones(2_000_000, dtype=torch.bool)], k)
-        assert torch.equal(pruned.masks[0], by_stable_sort([weights], [torch.ones(2_000_000, dtype=torch.bool)], k, True))
+        assert torch.equal(
+            pruned.masks[0], by_stable_sort([weights], [torch.ones(2_000_000, dtype=torch.bool)], k, True)
+        )
 
 
 @needs_kernels
