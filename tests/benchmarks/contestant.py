@@ -20,11 +20,13 @@ class Rate:
         images_per_second: of all its processes together.
         cpu_seconds: that an image took, user and system, all threads of its process.
         cores: that it kept busy.
+        undisturbed: images per second at the fastest step of each process, an estimate for an idle machine.
     """
 
     images_per_second: float
     cpu_seconds: float
     cores: float
+    undisturbed: float
 
 
 class Contestant:
@@ -66,7 +68,10 @@ class Contestant:
         reports = [tuple(map(float, end.recv_bytes().split())) for end in self._ends]
         images, cpu = sum(r[0] for r in reports), sum(r[2] for r in reports)
         return Rate(
-            sum(images / wall for images, wall, _ in reports), cpu / images, sum(cpu / wall for _, wall, cpu in reports)
+            images_per_second=sum(images / wall for images, wall, _, _ in reports),
+            cpu_seconds=cpu / images,
+            cores=sum(cpu / wall for _, wall, cpu, _ in reports),
+            undisturbed=sum(fastest for _, _, _, fastest in reports),
         )
 
     def close(self) -> None:
@@ -87,7 +92,10 @@ def _serve(pipe: Connection, make: Callable[[], Callable[[], int]], num_threads:
             seconds = float(pipe.recv_bytes())
         except EOFError:
             return
-        images, begin, cpu = 0, time.perf_counter(), time.process_time()
-        while (wall := time.perf_counter() - begin) < seconds:
-            images += step()
-        pipe.send_bytes(f"{images} {wall} {time.process_time() - cpu}".encode())
+        images, fastest, begin, cpu = 0, 0.0, time.perf_counter(), time.process_time()
+        now = begin
+        while now - begin < seconds:
+            batch, before = step(), now
+            now = time.perf_counter()
+            images, fastest = images + batch, max(fastest, batch / (now - before))
+        pipe.send_bytes(f"{images} {now - begin} {time.process_time() - cpu} {fastest}".encode())
