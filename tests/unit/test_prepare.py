@@ -20,7 +20,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torchvision.transforms import v2
 
-from lthbench.data import load, prepare, prepared, tree
+from lthbench.data import load, prepare, prepared
 from lthbench.data.commands import check_data, list_data, prepare_data
 from lthbench.data.error import DataError
 from lthbench.data.images import unpack
@@ -424,8 +424,8 @@ def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         DATASETS["imagenet100"], num_train=100, num_test=100, image_shape=(3, 14, 14), stored_side=16
     )
     monkeypatch.setitem(DATASETS, "imagenet100", info)
-    monkeypatch.setattr(tree, "CMC_ID", class_list_id(LISTED))
-    monkeypatch.setattr(prepared, "CMC_ID", class_list_id(LISTED))
+    monkeypatch.setattr("lthbench.data.tree.CMC_ID", class_list_id(LISTED))
+    monkeypatch.setattr("lthbench.data.prepared.CMC_ID", class_list_id(LISTED))
     (tmp_path / "imagenet").mkdir()
     (tmp_path / "imagenet" / "imagenet100.txt").write_text("\n".join(reversed(LISTED)))
     for i, c in enumerate([*LISTED, "n00000001", "n99999999"]):
