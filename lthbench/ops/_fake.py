@@ -72,3 +72,20 @@ def register() -> None:
         num_networks = logits.shape[0]
         loss_sum = logits.new_empty(num_networks, dtype=torch.float64)
         return loss_sum, logits.new_empty(num_networks, dtype=torch.int64)
+
+    @_register("sparse_convolution")
+    def _(
+        input: Tensor,
+        values: Tensor,
+        taps: Tensor,
+        row_starts: Tensor,
+        bias: Tensor,
+        other: Tensor | None,
+        kernel: int,
+        stride: int,
+        padding: int,
+        rectified: bool,
+    ) -> Tensor:
+        torch._check(input.dim() == 5, lambda: f"input has {input.dim()} dimensions, expected 5")
+        height, width = ((size - 2 + 2 * padding - kernel) // stride + 3 for size in input.shape[2:4])
+        return input.new_empty(input.shape[0], bias.shape[0], height, width, input.shape[4])

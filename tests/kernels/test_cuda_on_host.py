@@ -16,6 +16,7 @@ DRIVERS = {
         "cuda/count_errors.cu",
         "cuda/lerp_pairs.cu",
     ],
+    "masks_driver": ["cpu/masks.cpp", "cuda/masks.cu"],
     "update_driver": ["cpu/masked_update.cpp", "cuda/masked_update.cu"],
     "threshold_driver": ["cpu/masks.cpp", "cpu/threshold.cpp", "cuda/masks.cu", "cuda/threshold.cu"],
 }
@@ -76,6 +77,20 @@ FAULTS = [
         " && pair.count % 4 == 0",
         "",
         "interpolation_driver",
+    ),
+    Fault(
+        "the last word is packed by the lanes inside the mask alone",
+        "cuda/masks.cu",
+        "  const int64_t padded = (numel + 31) / 32 * 32;",
+        "  const int64_t padded = numel;",
+        "masks_driver",
+    ),
+    Fault(
+        "a bit is read beyond the mask",
+        "cuda/masks.cu",
+        "i < numel && mask[i]",
+        "mask[i]",
+        "masks_driver",
     ),
     Fault(
         "ties go to whichever lane is asked",
