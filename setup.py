@@ -43,6 +43,8 @@ def find_toolkit() -> Path | None:
     """The first folder that holds both nvcc and its headers: a wrapper on PATH alone is no toolkit."""
     named = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     places = [Path(named)] if named else []
+    if named and not (Path(named) / "include/cuda_runtime.h").is_file():
+        say("CUDA_HOME", f"{named} holds no include/cuda_runtime.h; looking in the usual places")
     places += [Path("/usr/local/cuda"), *sorted(Path("/usr/local").glob("cuda-*"), reverse=True), Path("/opt/cuda")]
     for packages in {sysconfig.get_paths()["purelib"], *site.getsitepackages()}:
         places += sorted(Path(packages).glob("nvidia/cu[0-9]*"), reverse=True)

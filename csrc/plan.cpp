@@ -2,10 +2,12 @@
 //
 // It holds for each parameter its address, layout, state, packed mask and anchor, with a reference to every
 // object, and at each step asks Python only for what may have changed: the gradients, and whether a
-// parameter or a state was replaced. It speaks to tensors through their Python methods, so this file
-// depends on no version of torch or Python.
+// parameter or a state was replaced. Where the running torch can (2.14 and later) it reads tensors through
+// libtorch's C interface, else through their Python methods, so it depends on no version of torch or Python.
 #include <Python.h>
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -42,6 +44,10 @@ class Ref {
   PyObject* object_;
 };
 
+// Of torch 2.14 and later; the weak reference is null under an older one.
+extern "C" __attribute__((weak)) AOTITorchError torch_tensor_from_pyobject(void* tensor,
+                                                                           AtenTensorHandle* handle);
+
 struct PythonError {};  // a Python exception is set
 
 struct Names {
@@ -56,6 +62,48 @@ void* address(PyObject* tensor) {
   if (!pointer && PyErr_Occurred()) throw PythonError();
   return pointer;
 }
+
+// A tensor read through libtorch's C interface: empty where that cannot.
+class Handle {
+ public:
+  explicit Handle(PyObject* tensor = nullptr) {
+    if (tensor && tensor != Py_None && torch_tensor_from_pyobject)
+      torch_tensor_from_pyobject(tensor, &handle_);
+  }
+  Handle(Handle&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Handle& operator=(Handle&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+  ~Handle() {
+    if (handle_) aoti_torch_delete_tensor_object(handle_);
+  }
+  explicit operator bool() const { return handle_ != nullptr; }
+
+  // nullptr where the tensor has no memory of its own, which no address of a plan equals.
+  void* data() const {
+    void* pointer = nullptr;
+    return aoti_torch_get_data_ptr(handle_, &pointer) == AOTI_TORCH_SUCCESS ? pointer : nullptr;
+  }
+  int32_t dtype() const {
+    int32_t dtype = -1;
+    aoti_torch_get_dtype(handle_, &dtype);
+    return dtype;
+  }
+  // Whether its elements lie in memory as those of a tensor with these strides.
+  bool has_strides(const std::vector<int64_t>& wanted) const {
+    int64_t dim = 0, *strides = nullptr;
+    if (aoti_torch_get_dim(handle_, &dim) != AOTI_TORCH_SUCCESS ||
+        dim != static_cast<int64_t>(wanted.size()) ||
+        aoti_torch_get_strides(handle_, &strides) != AOTI_TORCH_SUCCESS) {
+      return false;
+    }
+    return std::equal(wanted.begin(), wanted.end(), strides);
+  }
+
+ private:
+  AtenTensorHandle handle_ = nullptr;
+};
 
 Ref method(PyObject* object, PyObject* name) {
   Ref value(PyObject_CallMethodObjArgs(object, name, nullptr));
@@ -78,12 +126,15 @@ bool equal(PyObject* a, PyObject* b) {
 // A state tensor, such as momentum_buffer, and the dictionary entry it must still be.
 struct State {
   Ref key, tensor;
+  Handle handle;
   float* data = nullptr;
 };
 
 struct Row {
   Ref param, stride, dtype, entry, mask, anchor;
   State first, second, step;
+  Handle handle;                 // of the parameter
+  std::vector<int64_t> strides;  // the same as `stride`
 };
 
 struct Plan {
@@ -93,6 +144,7 @@ struct Plan {
   std::vector<double> partials;
   Ref capsule;
   const lth::UpdateBackend* backend = nullptr;  // nullptr: CPU
+  bool all_have_gradients = false;              // at the last step
 };
 
 struct PlanObject {
@@ -103,6 +155,7 @@ void take_state(State& state, PyObject* key, PyObject* tensor) {
   if (tensor == Py_None) return;
   state.key = Ref::to(key);
   state.tensor = Ref::to(tensor);
+  state.handle = Handle(tensor);
   state.data = static_cast<float*>(address(tensor));
 }
 
@@ -118,7 +171,11 @@ void add_row(Plan& plan, PyObject* tuple) {
   Row row;
   lth::UpdateTensor t{};
   row.param = Ref::to(param);
+  row.handle = Handle(param);
   row.stride = method(param, names.stride);
+  for (Py_ssize_t d = 0; d < PyTuple_Size(row.stride.get()); ++d) {
+    row.strides.push_back(PyLong_AsLongLong(PyTuple_GetItem(row.stride.get(), d)));
+  }
   row.dtype = attribute(param, names.dtype);
   row.entry = Ref::to(entry);
   t.weight = static_cast<float*>(address(param));
@@ -147,16 +204,30 @@ bool replaced(const Row& row, const State& state) {
   if (!state.tensor) return false;
   PyObject* now = PyDict_GetItemWithError(row.entry.get(), state.key.get());
   if (!now && PyErr_Occurred()) throw PythonError();
-  return now != state.tensor.get() || address(now) != state.data;
+  if (now != state.tensor.get()) return true;
+  return (state.handle ? state.handle.data() : address(now)) != state.data;
+}
+
+// The memory of a gradient that lies as its weight does; nullptr where it does not.
+const float* gradient(const Row& row, PyObject* grad) {
+  const Handle handle(grad);
+  if (handle) {
+    const bool alike = handle.dtype() == row.handle.dtype() && handle.has_strides(row.strides);
+    return alike ? static_cast<const float*>(handle.data()) : nullptr;
+  }
+  if (!equal(attribute(grad, names.dtype).get(), row.dtype.get())) return nullptr;
+  if (!equal(method(grad, names.stride).get(), row.stride.get())) return nullptr;
+  return static_cast<const float*>(address(grad));
 }
 
 // Reads this step's gradients; false when the plan no longer describes the parameters, so that it must be
 // built again. `grads` holds them where the caller has prepared them, else they are the parameters' own.
 bool refresh(Plan& plan, PyObject* grads, bool needs_state) {
+  plan.all_have_gradients = true;
   for (size_t i = 0; i < plan.rows.size(); ++i) {
     const Row& row = plan.rows[i];
     lth::UpdateTensor& t = plan.tensors[i];
-    if (address(row.param.get()) != t.weight) return false;
+    if ((row.handle ? row.handle.data() : address(row.param.get())) != t.weight) return false;
     Ref own;
     PyObject* grad;
     if (grads == Py_None) {
@@ -167,12 +238,14 @@ bool refresh(Plan& plan, PyObject* grads, bool needs_state) {
       if (!grad) throw PythonError();
     }
     t.grad = nullptr;
-    if (grad == Py_None) continue;
+    if (grad == Py_None) {
+      plan.all_have_gradients = false;
+      continue;
+    }
     if (needs_state && !t.first) return false;
     if (replaced(row, row.first) || replaced(row, row.second) || replaced(row, row.step)) return false;
-    if (!equal(attribute(grad, names.dtype).get(), row.dtype.get())) return false;
-    if (!equal(method(grad, names.stride).get(), row.stride.get())) return false;
-    t.grad = static_cast<const float*>(address(grad));
+    t.grad = gradient(row, grad);
+    if (!t.grad && t.numel > 0) return false;
   }
   return true;
 }
@@ -264,6 +337,11 @@ PyObject* plan_adamw(PyObject* self, PyObject* args) {
   });
 }
 
+// all_have_gradients() -> whether every parameter had one at the last step.
+PyObject* plan_all_have_gradients(PyObject* self, PyObject*) {
+  return PyBool_FromLong(reinterpret_cast<PlanObject*>(self)->plan->all_have_gradients);
+}
+
 // num_partials() -> how many float64 of scratch a CUDA step needs.
 PyObject* plan_num_partials(PyObject* self, PyObject*) {
   const Plan& plan = *reinterpret_cast<PlanObject*>(self)->plan;
@@ -301,10 +379,12 @@ void plan_dealloc(PyObject* self) {
   Py_DECREF(type);
 }
 
-PyMethodDef plan_methods[] = {{"sgd", plan_sgd, METH_VARARGS, "One step of masked SGD."},
-                              {"adamw", plan_adamw, METH_VARARGS, "One step of masked AdamW."},
-                              {"num_partials", plan_num_partials, METH_NOARGS, "Scratch of a CUDA step."},
-                              {nullptr, nullptr, 0, nullptr}};
+PyMethodDef plan_methods[] = {
+    {"sgd", plan_sgd, METH_VARARGS, "One step of masked SGD."},
+    {"adamw", plan_adamw, METH_VARARGS, "One step of masked AdamW."},
+    {"num_partials", plan_num_partials, METH_NOARGS, "Scratch of a CUDA step."},
+    {"all_have_gradients", plan_all_have_gradients, METH_NOARGS, "Of the last step."},
+    {nullptr, nullptr, 0, nullptr}};
 PyType_Slot plan_slots[] = {{Py_tp_new, reinterpret_cast<void*>(plan_new)},
                             {Py_tp_dealloc, reinterpret_cast<void*>(plan_dealloc)},
                             {Py_tp_methods, plan_methods},

@@ -13,6 +13,10 @@ def _register(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return torch.library.register_fake(f"lthbench::{name}")
 
 
+def _device(tensors: list[Tensor]) -> torch.device:
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
 def register() -> None:
     """Register them; the operators' schemas must be loaded."""
 
@@ -28,7 +32,7 @@ def register() -> None:
 
     @_register("count_survivors")
     def _(masks: list[Tensor]) -> Tensor:
-        return torch.empty(len(masks), dtype=torch.int64)
+        return torch.empty(len(masks), dtype=torch.int64, device=_device(masks))
 
     @_register("prune_lowest")
     def _(
@@ -39,8 +43,8 @@ def register() -> None:
         num_words = sum((s.numel() + 31) // 32 for s in scores)
         return (
             like.new_empty(num_words, dtype=torch.int32),
-            torch.empty(len(num_pruned), dtype=torch.float32),
-            torch.empty(len(scores), 2, dtype=torch.int64),
+            torch.empty(len(num_pruned), dtype=torch.float32, device=_device(scores)),
+            torch.empty(len(scores), 2, dtype=torch.int64, device=_device(scores)),
         )
 
     @_register("probe_update_")
@@ -50,12 +54,12 @@ def register() -> None:
     @_register("masked_sgd_")
     def _(weights: list[Tensor], grads: list[Tensor], *rest: Any) -> Tensor:
         torch._check(len(grads) == len(weights), lambda: f"grads has {len(grads)} tensors, weights {len(weights)}")
-        return torch.empty((), dtype=torch.float64, device=weights[0].device if weights else "cpu")
+        return torch.empty((), dtype=torch.float64, device=_device(weights))
 
     @_register("masked_adamw_")
     def _(weights: list[Tensor], grads: list[Tensor], *rest: Any) -> Tensor:
         torch._check(len(grads) == len(weights), lambda: f"grads has {len(grads)} tensors, weights {len(weights)}")
-        return torch.empty((), dtype=torch.float64, device=weights[0].device if weights else "cpu")
+        return torch.empty((), dtype=torch.float64, device=_device(weights))
 
     @_register("lerp_stacked_")
     def _(out: list[Tensor], a: list[Tensor], b: list[Tensor], alphas: Tensor, rectified: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import warnings
 from types import ModuleType
 
 import torch
@@ -58,7 +59,18 @@ def extension(device: torch.device | str = "cpu") -> ModuleType:
     return module
 
 
-if _cpu:
+def _register_fakes() -> None:
+    """Register the shape-only implementations; where the binary is older than they are, do without the binary."""
+    global _cpu, _cuda, _cpu_reason, _cuda_reason
     from lthbench.ops import _fake
 
-    _fake.register()
+    try:
+        _fake.register()
+    except RuntimeError as error:
+        _cpu, _cuda = None, None
+        _cpu_reason = _cuda_reason = f"built from older sources ({error}); reinstall lthbench to build it again"
+        warnings.warn(f"lthbench's kernels are not used: {_cpu_reason}", stacklevel=2)
+
+
+if _cpu:
+    _register_fakes()

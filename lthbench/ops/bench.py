@@ -43,6 +43,7 @@ def interleaved(
     candidates: Mapping[str, Callable[[], object]],
     rounds: int = 9,
     *,
+    repeats: int = 1,
     before: Callable[[], object] | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, float]:
@@ -51,6 +52,8 @@ def interleaved(
     Args:
         candidates: name -> a call that does the work once.
         rounds: timed rounds.
+        repeats: calls in one turn; with more than one, each finds its data where the last left it (warm), and the
+            turn starts with an untimed call.
         before: called untimed before each candidate, for instance `evict` for cold caches.
         device: on CUDA, times are those of events around the call.
 
@@ -67,13 +70,20 @@ def interleaved(
             for name, call in candidates.items():
                 if before is not None:
                     before()
-                seconds = timed(call)
+                if repeats > 1:
+                    call()
+                seconds = timed(partial(_repeat, call, repeats)) / repeats
                 if round_:
                     times[name].append(seconds)
     finally:
         if collecting:
             gc.enable()
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _repeat(call: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        call()
 
 
 def _seconds(clock: Callable[[], float], call: Callable[[], object]) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lthbench.ops.bench import Row, interleaved, read_probe, row
-from lthbench.ops.bench_update import parameter_shapes
+from lthbench.ops.bench_update import WARM_REPEATS, parameter_shapes
 from lthbench.ops.masks import pack_mask
 from lthbench.ops.prune import prune_lowest
 
@@ -96,6 +96,7 @@ def threshold_rows(network: str, density: float = 1.0, rounds: int = 5) -> list[
             **usual,
         },
         rounds,
+        repeats=WARM_REPEATS if network == "resnet20" else 1,
     )
     best = min(usual, key=lambda name: seconds[name])
     work = f"threshold + masks, {network}, density {density:g}"
@@ -108,5 +109,5 @@ def threshold_rows(network: str, density: float = 1.0, rounds: int = 5) -> list[
 def adversarial_rows(network: str, rounds: int = 9) -> list[Row]:
     """Ours on hard inputs; the baseline is ours on normal weights, so a ratio below 1 is what they cost more."""
     calls = {kind: ours_packed(make_layers(network, kind=kind)) for kind in KINDS}
-    seconds = interleaved(calls, rounds)
+    seconds = interleaved(calls, rounds, repeats=WARM_REPEATS if network == "resnet20" else 1)
     return [row(f"threshold, {network}, {kind}", seconds, kind, "normal") for kind in KINDS[1:]]

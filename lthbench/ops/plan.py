@@ -97,7 +97,9 @@ class GroupPlan:
                 distance = step([_like_weight(p) for p in self.params], *options)
         if distance is None:
             return None
-        touched = [p for p in self.params if p.grad is not None]
+        touched = self.params
+        if not self._plan.all_have_gradients():
+            touched = [p for p in self.params if p.grad is not None]
         torch.autograd.graph.increment_version(touched)
         if self.device.type == "cpu" and self._anchored:
             self._distance.fill_(distance)
