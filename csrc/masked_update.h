@@ -66,7 +66,8 @@ double adamw_cpu(const UpdateTensor* tensors, const UpdateSchedule& schedule, co
 
 // The CUDA forms: `tensors` lie on the device, the list itself on the host. With `lr` (on the device) that
 // value takes the place of the options'. The squared distance is written to `distance` if that is not
-// nullptr; `partials` has num_partials_cuda() values of room. Both are on the device, `stream` is a cudaStream_t.
+// nullptr; `partials` has num_partials_cuda() values of room. Both are on the device, `stream` is a
+// cudaStream_t.
 int64_t num_partials_cuda(const UpdateTensor* tensors, size_t count);
 void sgd_cuda(const UpdateTensor* tensors, size_t count, const SgdOptions& options, const float* lr,
               double* partials, double* distance, void* stream);

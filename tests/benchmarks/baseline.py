@@ -39,15 +39,15 @@ class UsualTraining:
         self.batches = batches
         self._coming: Iterator[Batch] = iter(())
 
-    def step(self) -> int:
-        """Train on the next batch; return how many images it had."""
+    def step(self) -> tuple[Tensor, int]:
+        """Train on the next batch; return its mean loss and how many images it had."""
         images, labels = self._next_batch()
         self.optimizer.zero_grad()
         self.model.train()
         loss = F.cross_entropy(self._forward(images), labels)
         loss.backward()
         self.optimizer.step()
-        return len(labels)
+        return loss.detach(), len(labels)
 
     def _next_batch(self) -> Batch:
         batch = next(self._coming, None)

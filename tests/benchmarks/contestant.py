@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -19,11 +20,13 @@ class Rate:
         images_per_second: of all its processes together.
         cpu_seconds: that an image took, user and system, all threads of its process.
         cores: that it kept busy.
+        undisturbed: images per second at the fastest step of each process, an estimate for an idle machine.
     """
 
     images_per_second: float
     cpu_seconds: float
     cores: float
+    undisturbed: float
 
 
 class Contestant:
@@ -32,11 +35,17 @@ class Contestant:
     Args:
         make: called in each process, must be importable; gives the function that does one training step and
             returns how many images it had.
+        start: the processes are started inside this context.
         warm_up: steps before the first turn.
     """
 
     def __init__(
-        self, make: Callable[[], Callable[[], int]], num_processes: int, num_threads: int, warm_up: int = 5
+        self,
+        make: Callable[[], Callable[[], int]],
+        num_processes: int,
+        num_threads: int,
+        start: Callable[[], AbstractContextManager[None]] = nullcontext,
+        warm_up: int = 5,
     ) -> None:
         context = multiprocessing.get_context("spawn")
         self._ends: list[Connection] = []
@@ -44,7 +53,8 @@ class Contestant:
         for _ in range(num_processes):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, make, num_threads, warm_up), daemon=True)
-            process.start()
+            with start():
+                process.start()
             theirs.close()
             self._ends.append(ours)
             self._processes.append(process)
@@ -58,7 +68,10 @@ class Contestant:
         reports = [tuple(map(float, end.recv_bytes().split())) for end in self._ends]
         images, cpu = sum(r[0] for r in reports), sum(r[2] for r in reports)
         return Rate(
-            sum(images / wall for images, wall, _ in reports), cpu / images, sum(cpu / wall for _, wall, cpu in reports)
+            images_per_second=sum(images / wall for images, wall, _, _ in reports),
+            cpu_seconds=cpu / images,
+            cores=sum(cpu / wall for _, wall, cpu, _ in reports),
+            undisturbed=sum(fastest for _, _, _, fastest in reports),
         )
 
     def close(self) -> None:
@@ -79,7 +92,10 @@ def _serve(pipe: Connection, make: Callable[[], Callable[[], int]], num_threads:
             seconds = float(pipe.recv_bytes())
         except EOFError:
             return
-        images, begin, cpu = 0, time.perf_counter(), time.process_time()
-        while (wall := time.perf_counter() - begin) < seconds:
-            images += step()
-        pipe.send_bytes(f"{images} {wall} {time.process_time() - cpu}".encode())
+        images, fastest, begin, cpu = 0, 0.0, time.perf_counter(), time.process_time()
+        now = begin
+        while now - begin < seconds:
+            batch, before = step(), now
+            now = time.perf_counter()
+            images, fastest = images + batch, max(fastest, batch / (now - before))
+        pipe.send_bytes(f"{images} {now - begin} {time.process_time() - cpu} {fastest}".encode())

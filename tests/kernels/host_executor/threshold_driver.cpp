@@ -1,11 +1,10 @@
-// Runs the CUDA kernels of pruning by rank and of packed masks on the host and compares them with the CPU kernels.
-// Arguments: seed, number of weights.
-#include "threshold.h"
-
+// Runs the CUDA kernels of pruning by rank and of packed masks on the host and compares them with the CPU
+// kernels. Arguments: seed, number of weights.
 #include <vector>
 
 #include "driver.h"
 #include "masks.h"
+#include "threshold.h"
 
 namespace {
 
@@ -14,13 +13,20 @@ enum Kind { kNormal, kMostlyZero, kAllEqual, kGrid, kNan, kSubnormal, kLeadingBi
 float score(std::mt19937_64& random, Kind kind) {
   const float x = std::normal_distribution<float>()(random);
   switch (kind) {
-    case kMostlyZero: return random() % 10 ? (random() % 2 ? 0.0f : -0.0f) : x;
-    case kAllEqual: return random() % 2 ? 0.5f : -0.5f;
-    case kGrid: return std::round(x * 4) / 4;
-    case kNan: return random() % 10 == 0 ? NAN : random() % 10 == 0 ? INFINITY : x;
-    case kSubnormal: return x * 1e-40f;
-    case kLeadingBits: return 1.0f + std::abs(x) * 1e-6f;
-    default: return x;
+    case kMostlyZero:
+      return random() % 10 ? (random() % 2 ? 0.0f : -0.0f) : x;
+    case kAllEqual:
+      return random() % 2 ? 0.5f : -0.5f;
+    case kGrid:
+      return std::round(x * 4) / 4;
+    case kNan:
+      return random() % 10 == 0 ? NAN : random() % 10 == 0 ? INFINITY : x;
+    case kSubnormal:
+      return x * 1e-40f;
+    case kLeadingBits:
+      return 1.0f + std::abs(x) * 1e-6f;
+    default:
+      return x;
   }
 }
 
@@ -44,18 +50,21 @@ Case make_case(std::mt19937_64& random, const std::vector<int64_t>& sizes, Kind 
       std::memcpy(&bits, &x, 4);
       if (type == lth::ScoreType::kFloat32) c.scores.back()[j] = bits;
       if (type == lth::ScoreType::kBFloat16) halves[j] = uint16_t(bits >> 16);
-      if (type == lth::ScoreType::kFloat16) halves[j] = kind == kNormal ? uint16_t(random()) : uint16_t(bits >> 16);
+      if (type == lth::ScoreType::kFloat16)
+        halves[j] = kind == kNormal ? uint16_t(random()) : uint16_t(bits >> 16);
     }
     c.masks.emplace_back((n + 31) / 32);
     c.got.emplace_back((n + 31) / 32);
     c.expected.emplace_back((n + 31) / 32);
-    for (int64_t w = 0; w < c.masks.back().size(); ++w) c.masks.back()[w] = uint32_t(random()) | uint32_t(random());
+    for (int64_t w = 0; w < c.masks.back().size(); ++w)
+      c.masks.back()[w] = uint32_t(random()) | uint32_t(random());
     if (n % 32) c.masks.back()[n / 32] &= (1u << (n % 32)) - 1;
     const int32_t group = i % 4 == 1;
     c.survivors[group] += lth::count_bits_cpu(c.masks.back().data(), c.masks.back().size());
     int64_t count = -1;
     lth::count_bits_cuda(c.masks.back().data(), c.masks.back().size(), &count, nullptr);
-    if (count != lth::count_bits_cpu(c.masks.back().data(), c.masks.back().size())) wrong("count is %lld", (long long)count);
+    if (count != lth::count_bits_cpu(c.masks.back().data(), c.masks.back().size()))
+      wrong("count is %lld", (long long)count);
     c.tensors.push_back({c.scores.back().data(), c.masks.back().data(), nullptr, n, type, group});
   }
   return c;
@@ -63,7 +72,8 @@ Case make_case(std::mt19937_64& random, const std::vector<int64_t>& sizes, Kind 
 
 void check(Case& c, double fraction, bool magnitude) {
   const size_t count = c.tensors.size();
-  const int64_t num_pruned[2] = {int64_t(fraction * c.survivors[0]), int64_t((1 - fraction) * c.survivors[1])};
+  const int64_t num_pruned[2] = {int64_t(fraction * c.survivors[0]),
+                                 int64_t((1 - fraction) * c.survivors[1])};
   Buffer<float> threshold(2), expected_threshold(2);
   Buffer<int64_t> tally(2 * count);
   Buffer<int32_t> impossible(2);
@@ -82,7 +92,8 @@ void check(Case& c, double fraction, bool magnitude) {
   expect_equal("threshold", threshold, expected_threshold);
   for (size_t i = 0; i < count; ++i) {
     expect_equal("mask", c.got[i], c.expected[i]);
-    if (tally[2 * i] != pruned[i] || tally[2 * i + 1] != nan[i]) wrong("the counts of tensor %d differ", int(i));
+    if (tally[2 * i] != pruned[i] || tally[2 * i + 1] != nan[i])
+      wrong("the counts of tensor %d differ", int(i));
   }
   if (impossible[0] || impossible[1]) wrong("a possible group is called impossible");
 }

@@ -1,10 +1,9 @@
 // Runs the CUDA kernels of the masked update on the host and compares them with the CPU kernels, bit for bit.
 // Arguments: seed, number of weights.
-#include "update_options.h"
-
 #include <vector>
 
 #include "driver.h"
+#include "update_options.h"
 
 namespace {
 
@@ -25,7 +24,8 @@ struct Lists {
       anchors.push_back(normal(random, n));
       masks.emplace_back((n + 31) / 32);
       for (int64_t j = 0; j < n; ++j) second.back()[j] = std::abs(second.back()[j]);
-      for (int64_t w = 0; w < masks.back().size(); ++w) masks.back()[w] = uint32_t(random()) & uint32_t(random());
+      for (int64_t w = 0; w < masks.back().size(); ++w)
+        masks.back()[w] = uint32_t(random()) & uint32_t(random());
       for (int64_t j = 0; j < n; j += 7) {
         if (!(masks.back()[j / 32] >> (j % 32) & 1)) grads.back()[j] = NAN;  // must not reach the weight
       }
@@ -88,7 +88,8 @@ int main(int, char** arguments) {
       lth::adamw_cuda(got.tensors.data(), count, options, nullptr, scratch.data(), &distance, nullptr);
       expected_distance = lth::adamw_cpu(expected.tensors.data(), schedule, options, partials);
     } else {
-      const auto options = lth::sgd_options(lr ? lr_on_device : 0.1, 0.9, nesterov ? 0.0 : 0.1, 1e-3, 0.01, nesterov);
+      const auto options =
+          lth::sgd_options(lr ? lr_on_device : 0.1, 0.9, nesterov ? 0.0 : 0.1, 1e-3, 0.01, nesterov);
       auto given = options;
       if (lr) given.lr = -1.0f;  // the device's value must be taken
       lth::sgd_cuda(got.tensors.data(), count, given, lr, scratch.data(), &distance, nullptr);
@@ -108,6 +109,7 @@ int main(int, char** arguments) {
   for (size_t i = 0; i < sizes.size(); ++i)
     for (int64_t j = 0; j < sizes[i]; ++j)
       if (!(std::abs(got.weights[i][j] - expected.weights[i][j]) <= 1e-6f))
-        wrong("captured weight %lld is %.9g, expected %.9g", (long long)j, got.weights[i][j], expected.weights[i][j]);
+        wrong("captured weight %lld is %.9g, expected %.9g", (long long)j, got.weights[i][j],
+              expected.weights[i][j]);
   std::puts("equal");
 }
