@@ -116,7 +116,14 @@ def extensions() -> tuple[list[object], dict[str, object]]:
     debug = bool(flag("DEBUG"))
     optimise = ["-O0", "-g"] if debug else ["-O3"]
     # No contraction: which products are fused with an addition is part of each kernel's definition.
-    cxx = [*optimise, "-std=c++17", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-Wno-maybe-uninitialized"]
+    cxx = [
+        *optimise,
+        "-std=c++17",
+        "-fvisibility=hidden",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-Wno-maybe-uninitialized",
+    ]
     cxx += [f"-DTORCH_TARGET_VERSION={TARGET}"] if debug else ["-g0", f"-DTORCH_TARGET_VERSION={TARGET}"]
     jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
 

@@ -12,9 +12,9 @@
 #include <vector>
 
 // Throws std::runtime_error with the message alone, where STD_TORCH_CHECK would add this file's name.
-#define LTH_CHECK(condition, ...)                                                     \
-  do {                                                                                \
-    if (!(condition)) throw std::runtime_error(::lth::message(__VA_ARGS__));          \
+#define LTH_CHECK(condition, ...)                                            \
+  do {                                                                       \
+    if (!(condition)) throw std::runtime_error(::lth::message(__VA_ARGS__)); \
   } while (0)
 
 namespace lth {

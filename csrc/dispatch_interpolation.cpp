@@ -15,8 +15,8 @@ void lerp_stacked(const std::vector<Tensor>& out, const std::vector<Tensor>& a, 
                  alphas.numel(), rectified);
 }
 
-Tensor lerp_linear(const Tensor& a, const Tensor& b, const Tensor& alphas, const Tensor& weight, const Tensor& bias,
-                   bool rectified) {
+Tensor lerp_linear(const Tensor& a, const Tensor& b, const Tensor& alphas, const Tensor& weight,
+                   const Tensor& bias, bool rectified) {
   LerpLinear layer = linear_arguments(a, b, alphas, weight, bias, rectified);
   Tensor out = torch::stable::new_empty(a, {layer.num_points, layer.num_rows, layer.num_columns});
   layer.out = static_cast<float*>(out.mutable_data_ptr());
@@ -39,7 +39,8 @@ std::tuple<Tensor, Tensor> count_errors(const Tensor& logits, const Tensor& labe
 STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
   // out[i][k] = the point alphas[k] between a[i] and b[i], its negative entries set to 0 if `rectified`.
   m.def("lerp_stacked_(Tensor(a!)[] out, Tensor[] a, Tensor[] b, Tensor alphas, bool rectified) -> ()");
-  // out[k] = relu(the point alphas[k] between a and b) @ weight[k] + bias[k], rectified again if asked. CPU only.
+  // out[k] = relu(the point alphas[k] between a and b) @ weight[k] + bias[k], rectified again if asked. CPU
+  // only.
   m.def(
       "lerp_linear(Tensor a, Tensor b, Tensor alphas, Tensor weight, Tensor bias, bool rectified) -> Tensor");
   // Summed cross entropy (float64) and wrong labels (int64) of K networks on one batch.

@@ -37,8 +37,8 @@ Tensor masked_adamw(const std::vector<Tensor>& weights, const std::vector<Tensor
   for (UpdateTensor& t : tensors) set_adamw_step(t, lr, beta1, beta2, step);
   const UpdateSchedule schedule(tensors.data(), tensors.size());
   std::vector<double> partials;
-  return scalar(adamw_cpu(tensors.data(), schedule,
-                          adamw_options(lr, beta1, beta2, eps, weight_decay, pull), partials));
+  return scalar(adamw_cpu(tensors.data(), schedule, adamw_options(lr, beta1, beta2, eps, weight_decay, pull),
+                          partials));
 }
 
 }  // namespace

@@ -8,14 +8,16 @@ namespace lth {
 namespace {
 
 int64_t probe_read(const Tensor& words) {
-  LTH_CHECK(words.is_contiguous() && words.element_size() == 4, "words must be contiguous, 4 bytes an element");
+  LTH_CHECK(words.is_contiguous() && words.element_size() == 4,
+            "words must be contiguous, 4 bytes an element");
   return probe_read_cpu(static_cast<const uint32_t*>(words.const_data_ptr()), words.numel());
 }
 
 void probe_update(const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& d) {
   for (const Tensor* t : {&a, &b, &c, &d}) {
     check_dtype("each argument", *t, ScalarType::Float, "float32");
-    LTH_CHECK(t->is_contiguous() && t->numel() == a.numel(), "a, b, c, d must be contiguous and of one length");
+    LTH_CHECK(t->is_contiguous() && t->numel() == a.numel(),
+              "a, b, c, d must be contiguous and of one length");
   }
   probe_update_cpu(static_cast<float*>(a.mutable_data_ptr()), static_cast<float*>(b.mutable_data_ptr()),
                    static_cast<const float*>(c.const_data_ptr()),

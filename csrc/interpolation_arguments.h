@@ -38,10 +38,12 @@ inline std::vector<LerpPair> lerp_arguments(const std::vector<Tensor>& out, cons
     check_weights(item("b", i), b[i], alphas);
     check_weights(item("out", i), out[i], alphas);
     const auto sizes = a[i].sizes(), other = b[i].sizes(), stacked = out[i].sizes();
-    bool same = sizes.size() == other.size() && stacked.size() == sizes.size() + 1 && stacked[0] == alphas.numel();
-    for (size_t d = 0; same && d < sizes.size(); ++d) same = sizes[d] == other[d] && sizes[d] == stacked[d + 1];
-    LTH_CHECK(same, item("a", i), ", ", item("b", i), " and ", item("out", i), " have shapes ", shape(a[i]), ", ",
-              shape(b[i]), " and ", shape(out[i]), ", expected S, S and [", alphas.numel(), ", *S]");
+    bool same =
+        sizes.size() == other.size() && stacked.size() == sizes.size() + 1 && stacked[0] == alphas.numel();
+    for (size_t d = 0; same && d < sizes.size(); ++d)
+      same = sizes[d] == other[d] && sizes[d] == stacked[d + 1];
+    LTH_CHECK(same, item("a", i), ", ", item("b", i), " and ", item("out", i), " have shapes ", shape(a[i]),
+              ", ", shape(b[i]), " and ", shape(out[i]), ", expected S, S and [", alphas.numel(), ", *S]");
     if (a[i].numel() > 0) {
       LTH_CHECK(!overlap(out[i], a[i]) && !overlap(out[i], b[i]), item("out", i),
                 " shares memory with an end; give it a buffer of its own");
@@ -54,8 +56,8 @@ inline std::vector<LerpPair> lerp_arguments(const std::vector<Tensor>& out, cons
 }
 
 // The layer without its output.
-inline LerpLinear linear_arguments(const Tensor& a, const Tensor& b, const Tensor& alphas, const Tensor& weight,
-                                   const Tensor& bias, bool rectified) {
+inline LerpLinear linear_arguments(const Tensor& a, const Tensor& b, const Tensor& alphas,
+                                   const Tensor& weight, const Tensor& bias, bool rectified) {
   check_dtype("alphas", alphas, ScalarType::Float, "float32");
   LTH_CHECK(alphas.dim() == 1 && alphas.numel() > 0 && alphas.is_contiguous(),
             "alphas is not a contiguous vector of at least one point");
@@ -70,8 +72,8 @@ inline LerpLinear linear_arguments(const Tensor& a, const Tensor& b, const Tenso
                 weight.size(2) > 0 && weight.size(2) % 16 == 0,
             "weight has shape ", shape(weight), ", expected [", num_points, ", ", num_hidden,
             ", N] with N a multiple of 16");
-  LTH_CHECK(bias.dim() == 2 && bias.size(0) == num_points && bias.size(1) == weight.size(2), "bias has shape ",
-            shape(bias), ", expected [", num_points, ", ", weight.size(2), "]");
+  LTH_CHECK(bias.dim() == 2 && bias.size(0) == num_points && bias.size(1) == weight.size(2),
+            "bias has shape ", shape(bias), ", expected [", num_points, ", ", weight.size(2), "]");
   const auto data = [](const Tensor& t) { return static_cast<const float*>(t.const_data_ptr()); };
   return {data(a),    data(b),   data(alphas), data(weight),   data(bias), nullptr,
           num_points, a.size(0), num_hidden,   weight.size(2), rectified};
@@ -80,15 +82,18 @@ inline LerpLinear linear_arguments(const Tensor& a, const Tensor& b, const Tenso
 inline LogitsBatch logits_arguments(const Tensor& logits, const Tensor& labels) {
   check_dtype("logits", logits, ScalarType::Float, "float32");
   check_dtype("labels", labels, ScalarType::Long, "int64");
-  LTH_CHECK(logits.dim() == 3 && logits.size(2) > 0, "logits has shape ", shape(logits), ", expected [K, B, C >= 1]");
+  LTH_CHECK(logits.dim() == 3 && logits.size(2) > 0, "logits has shape ", shape(logits),
+            ", expected [K, B, C >= 1]");
   LTH_CHECK(labels.dim() == 1 && labels.size(0) == logits.size(1), "labels has shape ", shape(labels),
             ", expected [B] with B = ", logits.size(1));
-  LTH_CHECK(logits.size(2) < (int64_t(1) << 31), "logits has ", logits.size(2), " classes, expected less than 2^31");
+  LTH_CHECK(logits.size(2) < (int64_t(1) << 31), "logits has ", logits.size(2),
+            " classes, expected less than 2^31");
   LTH_CHECK(same_device(logits, labels), "labels is on another device than logits; move one to the other");
   LTH_CHECK(logits.is_contiguous(), "logits is not contiguous; call .contiguous() on it");
   LTH_CHECK(labels.is_contiguous(), "labels is not contiguous; call .contiguous() on it");
-  return {static_cast<const float*>(logits.const_data_ptr()), static_cast<const int64_t*>(labels.const_data_ptr()),
-          logits.size(0), logits.size(1), logits.size(2)};
+  return {static_cast<const float*>(logits.const_data_ptr()),
+          static_cast<const int64_t*>(labels.const_data_ptr()), logits.size(0), logits.size(1),
+          logits.size(2)};
 }
 
 }  // namespace lth

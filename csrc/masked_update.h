@@ -40,7 +40,8 @@ struct SgdOptions {
 
 struct AdamWOptions {
   float lr, weight_decay, decay;  // decay = 1 - lr * weight_decay
-  float beta1, beta2, one_minus_beta1, one_minus_beta2, eps, pull;
+  float beta2, one_minus_beta1, one_minus_beta2, eps, pull;
+  double exact_beta1, exact_beta2;  // for powers of them on the device
 };
 
 struct UpdateChunk {
@@ -65,7 +66,8 @@ double adamw_cpu(const UpdateTensor* tensors, const UpdateSchedule& schedule, co
 
 // The CUDA forms: `tensors` lie on the device, the list itself on the host. With `lr` (on the device) that
 // value takes the place of the options'. The squared distance is written to `distance` if that is not
-// nullptr; `partials` has num_partials_cuda() values of room. Both are on the device, `stream` is a cudaStream_t.
+// nullptr; `partials` has num_partials_cuda() values of room. Both are on the device, `stream` is a
+// cudaStream_t.
 int64_t num_partials_cuda(const UpdateTensor* tensors, size_t count);
 void sgd_cuda(const UpdateTensor* tensors, size_t count, const SgdOptions& options, const float* lr,
               double* partials, double* distance, void* stream);

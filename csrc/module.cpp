@@ -1,12 +1,13 @@
-// The Python module lthbench._C. Importing it registers the CPU operators (static initialisers of this binary).
+// The Python module lthbench._C. Importing it registers the CPU operators (static initialisers of this
+// binary).
 #include <Python.h>
 
 int add_update_plan(PyObject* module);  // plan.cpp
 
 namespace {
 
-PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C", "CPU kernels of lthbench.", -1, nullptr,
-                          nullptr,               nullptr, nullptr,                  nullptr};
+PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_C", "CPU kernels of lthbench.", -1, nullptr, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace
 

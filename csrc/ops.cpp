@@ -21,7 +21,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
   m.def("probe_update_(Tensor(a!) a, Tensor(b!) b, Tensor c, Tensor d) -> ()");
 
   // One step over a parameter list (equations in masked_update.h). An empty tensor in `masks` or `anchors`
-  // stands for none, as does an empty list; `momenta` is empty without momentum. Returns the squared distance.
+  // stands for none, as does an empty list; `momenta` is empty without momentum. Returns the squared
+  // distance.
   m.def(
       "masked_sgd_(Tensor(a!)[] weights, Tensor[] grads, Tensor(b!)[] momenta, Tensor[] masks, "
       "Tensor[] anchors, float lr, float momentum, float dampening, float weight_decay, float pull, "

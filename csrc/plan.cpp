@@ -96,8 +96,7 @@ struct Plan {
 };
 
 struct PlanObject {
-  PyObject_HEAD
-  Plan* plan;
+  PyObject_HEAD Plan* plan;
 };
 
 void take_state(State& state, PyObject* key, PyObject* tensor) {
@@ -257,8 +256,7 @@ PyObject* plan_adamw(PyObject* self, PyObject* args) {
     const double distance = without_gil([&] {
       if (!plan.backend) return lth::adamw_cpu(plan.tensors.data(), plan.schedule, options, plan.partials);
       plan.backend->adamw(plan.tensors.data(), plan.tensors.size(), options,
-                          reinterpret_cast<const float*>(place.lr),
-                          reinterpret_cast<double*>(place.partials),
+                          reinterpret_cast<const float*>(place.lr), reinterpret_cast<double*>(place.partials),
                           reinterpret_cast<double*>(place.distance), reinterpret_cast<void*>(place.stream));
       return 0.0;
     });
@@ -287,8 +285,8 @@ PyObject* plan_new(PyTypeObject* type, PyObject* args, PyObject*) {
     plan->schedule = lth::UpdateSchedule(plan->tensors.data(), plan->tensors.size());
     if (capsule != Py_None) {
       plan->capsule = Ref::to(capsule);
-      plan->backend = static_cast<const lth::UpdateBackend*>(
-          PyCapsule_GetPointer(capsule, lth::kUpdateBackendName));
+      plan->backend =
+          static_cast<const lth::UpdateBackend*>(PyCapsule_GetPointer(capsule, lth::kUpdateBackendName));
       if (!plan->backend) throw PythonError();
     }
     return self.release();
@@ -318,7 +316,7 @@ PyType_Spec plan_spec = {"lthbench._C.UpdatePlan", sizeof(PlanObject), 0, Py_TPF
 // Adds the type to the module; -1 with a Python exception set on failure.
 int add_update_plan(PyObject* module) {
   names = {PyUnicode_InternFromString("data_ptr"), PyUnicode_InternFromString("grad"),
-           PyUnicode_InternFromString("stride"), PyUnicode_InternFromString("dtype"),
+           PyUnicode_InternFromString("stride"),   PyUnicode_InternFromString("dtype"),
            PyUnicode_InternFromString("numel"),    PyUnicode_InternFromString("step")};
   PyObject* type = PyType_FromSpec(&plan_spec);
   if (!type) return -1;

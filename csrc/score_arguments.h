@@ -8,10 +8,14 @@ namespace lth {
 
 inline ScoreType score_type(const std::string& name, const Tensor& t) {
   switch (t.scalar_type()) {
-    case ScalarType::Float: return ScoreType::kFloat32;
-    case ScalarType::BFloat16: return ScoreType::kBFloat16;
-    case ScalarType::Half: return ScoreType::kFloat16;
-    default: break;
+    case ScalarType::Float:
+      return ScoreType::kFloat32;
+    case ScalarType::BFloat16:
+      return ScoreType::kBFloat16;
+    case ScalarType::Half:
+      return ScoreType::kFloat16;
+    default:
+      break;
   }
   LTH_CHECK(false, name, " has dtype ", static_cast<int>(t.scalar_type()),
             ", expected float32, bfloat16 or float16");
@@ -44,8 +48,8 @@ inline std::vector<ScoreTensor> score_tensors(const std::vector<Tensor>& scores,
     LTH_CHECK(same_device(scores[i], scores[0]) && same_device(masks[i], scores[0]), item("scores", i),
               " and ", item("masks", i), " must lie on the device of scores[0]");
     const int64_t words = (t.numel + 31) / 32;
-    LTH_CHECK(check_packed(item("masks", i), masks[i]) == words, item("masks", i), " has ",
-              masks[i].numel(), " words, expected ", words, " for ", t.numel, " scores; see pack_mask");
+    LTH_CHECK(check_packed(item("masks", i), masks[i]) == words, item("masks", i), " has ", masks[i].numel(),
+              " words, expected ", words, " for ", t.numel, " scores; see pack_mask");
     LTH_CHECK(groups[i] >= 0 && groups[i] < static_cast<int64_t>(num_pruned.size()), item("groups", i),
               " is ", groups[i], ", expected 0 to ", static_cast<int64_t>(num_pruned.size()) - 1,
               ", an index of num_pruned");

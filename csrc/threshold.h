@@ -22,9 +22,9 @@ struct ScoreTensor {
 };
 
 struct PruneOutcome {
-  float* threshold;       // [groups] score of the last pruned weight, -inf where none was
-  int64_t* num_pruned;    // [tensors]
-  int64_t* num_nan;       // [tensors] survivors (before) whose score is NaN
+  float* threshold;     // [groups] score of the last pruned weight, -inf where none was
+  int64_t* num_pruned;  // [tensors]
+  int64_t* num_nan;     // [tensors] survivors (before) whose score is NaN
 };
 
 // Survivors of one mask.
@@ -34,9 +34,9 @@ int64_t count_bits_cpu(const uint32_t* words, int64_t num_words);
 int64_t prune_lowest_cpu(const ScoreTensor* tensors, size_t num_tensors, const int64_t* num_pruned,
                          size_t num_groups, bool magnitude, const PruneOutcome& outcome);
 
-// The CUDA forms. Everything that `outcome` and `tensors` point to lies on the device, the list of tensors on the
-// host; `impossible` is one flag a group, on the device, set where it has fewer survivors than its num_pruned.
-// `workspace` has workspace_bytes_cuda() bytes, aligned to 16.
+// The CUDA forms. Everything that `outcome` and `tensors` point to lies on the device, the list of tensors on
+// the host; `impossible` is one flag a group, on the device, set where it has fewer survivors than its
+// num_pruned. `workspace` has workspace_bytes_cuda() bytes, aligned to 16.
 struct PruneTally {
   float* threshold;     // [groups]
   int64_t* counts;      // [tensors][2] pruned, NaN
@@ -44,7 +44,8 @@ struct PruneTally {
 };
 size_t prune_workspace_bytes_cuda(const ScoreTensor* tensors, size_t num_tensors, size_t num_groups);
 void prune_lowest_cuda(const ScoreTensor* tensors, size_t num_tensors, const int64_t* num_pruned,
-                       size_t num_groups, bool magnitude, const PruneTally& tally, void* workspace, void* stream);
+                       size_t num_groups, bool magnitude, const PruneTally& tally, void* workspace,
+                       void* stream);
 void count_bits_cuda(const uint32_t* words, int64_t num_words, int64_t* count, void* stream);
 
 }  // namespace lth

@@ -13,8 +13,9 @@ namespace lth {
 inline void check_like_weight(const std::string& name, const Tensor& t, const Tensor& weight) {
   check_dtype(name, t, ScalarType::Float, "float32");
   LTH_CHECK(same_device(t, weight), name, " lies on another device than its weight");
-  LTH_CHECK(same_layout(t, weight), name,
-            " has another shape or memory layout than its weight; copy it with torch.empty_like(weight).copy_()");
+  LTH_CHECK(
+      same_layout(t, weight), name,
+      " has another shape or memory layout than its weight; copy it with torch.empty_like(weight).copy_()");
 }
 
 inline void check_disjoint(const std::vector<Tensor>& weights, const std::vector<Tensor>& states) {

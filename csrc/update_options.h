@@ -19,7 +19,8 @@ inline AdamWOptions adamw_options(double lr, double beta1, double beta2, double 
   o.lr = static_cast<float>(lr);
   o.weight_decay = static_cast<float>(weight_decay);
   o.decay = static_cast<float>(1.0 - lr * weight_decay);
-  o.beta1 = static_cast<float>(beta1);
+  o.exact_beta1 = beta1;
+  o.exact_beta2 = beta2;
   o.beta2 = static_cast<float>(beta2);
   o.one_minus_beta1 = static_cast<float>(1.0 - beta1);
   o.one_minus_beta2 = static_cast<float>(1.0 - beta2);

@@ -1,5 +1,6 @@
-// The operators of batched interpolation evaluation (equations in lthbench/ops/interpolation.py). Pointers are to
-// contiguous memory of the device in the function's name; `stream` is a cudaStream_t. The caller has checked them.
+// The operators of batched interpolation evaluation (equations in lthbench/ops/interpolation.py). Pointers
+// are to contiguous memory of the device in the function's name; `stream` is a cudaStream_t. The caller has
+// checked them.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,8 @@ struct LerpPair {
   int64_t count;
 };
 
-// out[k] = line_point(a, b, alphas[k]) of each pair; rectified: max(that, 0). alphas is on the device of the pairs.
+// out[k] = line_point(a, b, alphas[k]) of each pair; rectified: max(that, 0). alphas is on the device of the
+// pairs.
 void lerp_pairs_cpu(const LerpPair* pairs, int64_t num_pairs, const float* alphas, int64_t num_points,
                     bool rectified);
 void lerp_pairs_cuda(const LerpPair* pairs, int64_t num_pairs, const float* alphas, int64_t num_points,
@@ -46,7 +48,7 @@ void count_errors_cpu(const LogitsBatch& batch, double* loss_sum, int64_t* num_e
 
 // partial_loss and partial_errors are scratch of count_errors_num_blocks(num_rows) * num_networks entries.
 int64_t count_errors_num_blocks(int64_t num_rows);
-void count_errors_cuda(const LogitsBatch& batch, double* partial_loss, int64_t* partial_errors, double* loss_sum,
-                       int64_t* num_errors, void* stream);
+void count_errors_cuda(const LogitsBatch& batch, double* partial_loss, int64_t* partial_errors,
+                       double* loss_sum, int64_t* num_errors, void* stream);
 
 }  // namespace lth

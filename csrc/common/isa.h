@@ -1,5 +1,5 @@
-// Which copy of a CPU kernel runs: one source, inlined into a wrapper per instruction set. The tests run all of
-// them: LTHBENCH_CPU_ISA=base or v3 holds the choice down.
+// Which copy of a CPU kernel runs: one source, inlined into a wrapper per instruction set. The tests run all
+// of them: LTHBENCH_CPU_ISA=base or v3 holds the choice down.
 #pragma once
 
 #include <cstdlib>
@@ -25,8 +25,9 @@ inline Isa detected_isa() {
     __builtin_cpu_init();
     const char* limit = std::getenv("LTHBENCH_CPU_ISA");
     if (limit && std::strcmp(limit, "base") == 0) return Isa::kBase;
-    if (!(limit && std::strcmp(limit, "v3") == 0) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    if (!(limit && std::strcmp(limit, "v3") == 0) && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl")) {
       return Isa::kV4;
     }
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")

@@ -1,5 +1,6 @@
-// One weight on the line between two networks: exactly a at 0, b at 1, and a where a = b; the same bits on every
-// device, so no product and sum may be contracted (-ffp-contract=off; on CUDA the intrinsics below never are).
+// One weight on the line between two networks: exactly a at 0, b at 1, and a where a = b; the same bits on
+// every device, so no product and sum may be contracted (-ffp-contract=off; on CUDA the intrinsics below
+// never are).
 #pragma once
 
 namespace lth {

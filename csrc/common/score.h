@@ -53,7 +53,9 @@ LTH_HOST_DEVICE inline uint32_t score_key(uint32_t bits, bool magnitude) {
   return magnitude ? magnitude_key(bits) : signed_key(bits);
 }
 
-LTH_HOST_DEVICE inline uint32_t nan_key(bool magnitude) { return magnitude ? kNanMagnitudeKey : kNanSignedKey; }
+LTH_HOST_DEVICE inline uint32_t nan_key(bool magnitude) {
+  return magnitude ? kNanMagnitudeKey : kNanSignedKey;
+}
 
 // The float32 bits of the score (its magnitude, where that is the order) that a key stands for.
 LTH_HOST_DEVICE inline uint32_t key_score(uint32_t key, bool magnitude) {

@@ -33,8 +33,8 @@ LTH_HOST_DEVICE LTH_INLINE float squared_step(float w, float a, uint32_t kept, f
   return fmaf(d, d, squared);
 }
 
-LTH_HOST_DEVICE LTH_INLINE void sgd_update(const SgdOptions& o, SgdKind kind, bool anchored, float& w, float g,
-                                           float& b, float a, uint32_t kept, float& squared) {
+LTH_HOST_DEVICE LTH_INLINE void sgd_update(const SgdOptions& o, SgdKind kind, bool anchored, float& w,
+                                           float g, float& b, float a, uint32_t kept, float& squared) {
   if (anchored) g = o.pull != 0.0f ? fmaf(o.pull, w - a, g) : g;
   g = o.weight_decay != 0.0f ? fmaf(o.weight_decay, w, g) : g;
   float s = g;
@@ -53,8 +53,9 @@ LTH_HOST_DEVICE LTH_INLINE void adamw_update(const AdamWOptions& o, float step_s
   if (anchored) g = o.pull != 0.0f ? fmaf(o.pull, w - a, g) : g;
   const float decayed = w * o.decay;
   // torch.lerp's two forms, chosen by the weight so that each rounds well.
-  m = keep(o.one_minus_beta1 < 0.5f ? fmaf(o.one_minus_beta1, g - m, m) : fmaf(o.one_minus_beta1 - 1.0f, g - m, g),
-           kept);
+  m = keep(
+      o.one_minus_beta1 < 0.5f ? fmaf(o.one_minus_beta1, g - m, m) : fmaf(o.one_minus_beta1 - 1.0f, g - m, g),
+      kept);
   v = keep(fmaf(o.one_minus_beta2 * g, g, v * o.beta2), kept);
   const float denominator = sqrtf(v) / correction + o.eps;
   w = keep(decayed - step_size * m / denominator, kept);

@@ -9,8 +9,9 @@
 namespace lth {
 namespace {
 
-constexpr int kLanes = 16;           // rows handled together, one a vector lane
-constexpr int64_t kRowsPerItem = 64;  // a multiple of kLanes; fixed, so that sums do not depend on the threads
+constexpr int kLanes = 16;  // rows handled together, one a vector lane
+constexpr int64_t kRowsPerItem =
+    64;  // a multiple of kLanes; fixed, so that sums do not depend on the threads
 
 // e^x for x <= 0 to 2 ulp (Cephes); 1.6e-38 instead of less. NaN stays NaN.
 inline float exp_nonpositive(float x) {
@@ -35,8 +36,8 @@ inline float exp_nonpositive(float x) {
 
 // tile is [num_classes, kLanes]; for each lane the maximum, its lowest class, and sum_c exp(z_c - maximum).
 __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"))) void reduce_tile(
-    const float* __restrict__ tile, int64_t num_classes, float* __restrict__ maximum, int32_t* __restrict__ best,
-    float* __restrict__ sum) {
+    const float* __restrict__ tile, int64_t num_classes, float* __restrict__ maximum,
+    int32_t* __restrict__ best, float* __restrict__ sum) {
   for (int j = 0; j < kLanes; ++j) {
     maximum[j] = tile[j];
     best[j] = 0;

@@ -24,8 +24,8 @@ struct Tile {
   typedef float Vector __attribute__((vector_size(4 * kWidth), aligned(4)));
 
   template <int kVectors>
-  static LTH_INLINE void columns(const LerpLinear& layer, int64_t k, const float* hidden, int64_t row, int64_t rows,
-                                 int64_t column) {
+  static LTH_INLINE void columns(const LerpLinear& layer, int64_t k, const float* hidden, int64_t row,
+                                 int64_t rows, int64_t column) {
     const float* weight = layer.weight + k * layer.num_hidden * layer.num_columns + column;
     const Vector* bias = reinterpret_cast<const Vector*>(layer.bias + k * layer.num_columns + column);
     Vector sums[kRows][kVectors];
@@ -78,8 +78,7 @@ void rows_base(const LerpLinear& layer, int64_t k, int64_t begin, int64_t end, f
   Tile<6, 8>::rows(layer, k, begin, end, hidden);
 }
 #if LTH_X86
-LTH_TARGET_V3 void rows_v3(const LerpLinear& layer, int64_t k,
-                                                                         int64_t begin, int64_t end, float* hidden) {
+LTH_TARGET_V3 void rows_v3(const LerpLinear& layer, int64_t k, int64_t begin, int64_t end, float* hidden) {
   Tile<6, 8>::rows(layer, k, begin, end, hidden);
 }
 LTH_TARGET_V4 void rows_v4(const LerpLinear& layer, int64_t k, int64_t begin, int64_t end, float* hidden) {

@@ -8,7 +8,8 @@
 namespace lth {
 namespace {
 
-constexpr int64_t kChunk = 8192;  // both ends' chunks stay in the L2 cache while all points are formed from them
+constexpr int64_t kChunk =
+    8192;  // both ends' chunks stay in the L2 cache while all points are formed from them
 
 template <bool kRectified>
 __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"))) void lerp_row(

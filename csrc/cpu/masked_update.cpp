@@ -19,8 +19,8 @@ template <SgdKind kKind, bool kAnchor>
 struct Sgd {
   using Options = SgdOptions;
   static constexpr bool kFirst = kKind != SgdKind::kPlain, kSecond = false, kAnchored = kAnchor;
-  static LTH_INLINE void update(const UpdateTensor&, const Options& o, float& w, float g, float& b, float&, float a,
-                                uint32_t kept, float& squared) {
+  static LTH_INLINE void update(const UpdateTensor&, const Options& o, float& w, float g, float& b, float&,
+                                float a, uint32_t kept, float& squared) {
     sgd_update(o, kKind, kAnchor, w, g, b, a, kept, squared);
   }
 };
@@ -29,8 +29,8 @@ template <bool kAnchor>
 struct AdamW {
   using Options = AdamWOptions;
   static constexpr bool kFirst = true, kSecond = true, kAnchored = kAnchor;
-  static LTH_INLINE void update(const UpdateTensor& t, const Options& o, float& w, float g, float& m, float& v,
-                                float a, uint32_t kept, float& squared) {
+  static LTH_INLINE void update(const UpdateTensor& t, const Options& o, float& w, float g, float& m,
+                                float& v, float a, uint32_t kept, float& squared) {
     adamw_update(o, t.step_size, t.correction, kAnchor, w, g, m, v, a, kept, squared);
   }
 };
@@ -96,7 +96,8 @@ template <class Options>
 using ChunkFunction = double (*)(const UpdateTensor&, int64_t, int64_t, const Options&);
 
 template <class Rule>
-double chunk_base(const UpdateTensor& t, int64_t begin, int64_t length, const typename Rule::Options& options) {
+double chunk_base(const UpdateTensor& t, int64_t begin, int64_t length,
+                  const typename Rule::Options& options) {
   return update_chunk<Rule>(t, begin, length, options);
 }
 #if LTH_X86
@@ -124,11 +125,16 @@ ChunkFunction<typename Rule::Options> for_this_cpu() {
 template <bool kAnchor>
 ChunkFunction<SgdOptions> sgd_function(SgdKind kind) {
   switch (kind) {
-    case SgdKind::kPlain: return for_this_cpu<Sgd<SgdKind::kPlain, kAnchor>>();
-    case SgdKind::kFirst: return for_this_cpu<Sgd<SgdKind::kFirst, kAnchor>>();
-    case SgdKind::kMomentum: return for_this_cpu<Sgd<SgdKind::kMomentum, kAnchor>>();
-    case SgdKind::kFirstNesterov: return for_this_cpu<Sgd<SgdKind::kFirstNesterov, kAnchor>>();
-    case SgdKind::kNesterov: break;
+    case SgdKind::kPlain:
+      return for_this_cpu<Sgd<SgdKind::kPlain, kAnchor>>();
+    case SgdKind::kFirst:
+      return for_this_cpu<Sgd<SgdKind::kFirst, kAnchor>>();
+    case SgdKind::kMomentum:
+      return for_this_cpu<Sgd<SgdKind::kMomentum, kAnchor>>();
+    case SgdKind::kFirstNesterov:
+      return for_this_cpu<Sgd<SgdKind::kFirstNesterov, kAnchor>>();
+    case SgdKind::kNesterov:
+      break;
   }
   return for_this_cpu<Sgd<SgdKind::kNesterov, kAnchor>>();
 }

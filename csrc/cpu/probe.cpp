@@ -29,8 +29,12 @@ void add_base(float* a, float* b, const float* c, const float* d, int64_t n) { a
 #if LTH_X86
 LTH_TARGET_V3 uint32_t sum_v3(const uint32_t* words, int64_t count) { return sum(words, count); }
 LTH_TARGET_V4 uint32_t sum_v4(const uint32_t* words, int64_t count) { return sum(words, count); }
-LTH_TARGET_V3 void add_v3(float* a, float* b, const float* c, const float* d, int64_t n) { add(a, b, c, d, n); }
-LTH_TARGET_V4 void add_v4(float* a, float* b, const float* c, const float* d, int64_t n) { add(a, b, c, d, n); }
+LTH_TARGET_V3 void add_v3(float* a, float* b, const float* c, const float* d, int64_t n) {
+  add(a, b, c, d, n);
+}
+LTH_TARGET_V4 void add_v4(float* a, float* b, const float* c, const float* d, int64_t n) {
+  add(a, b, c, d, n);
+}
 #endif
 
 }  // namespace

@@ -1,7 +1,7 @@
-// Selection by a sampled bracket (Floyd and Rivest 1975): a sample of the survivors gives two keys that enclose
-// the sought one with near certainty; one pass over the weights prunes what lies below the bracket and keeps
-// the few keys inside it; the exact key and the ties are then found among those. A bracket that missed is
-// widened and the pass repeated, so the result never depends on the sample.
+// Selection by a sampled bracket (Floyd and Rivest 1975): a sample of the survivors gives two keys that
+// enclose the sought one with near certainty; one pass over the weights prunes what lies below the bracket
+// and keeps the few keys inside it; the exact key and the ties are then found among those. A bracket that
+// missed is widened and the pass repeated, so the result never depends on the sample.
 //
 // There are three parallel regions: sample, classify, patch.
 #include "../threshold.h"
@@ -24,9 +24,9 @@ constexpr int64_t kChunkWeights = 16384;
 constexpr int64_t kChunkWords = kChunkWeights / 64;
 constexpr int64_t kSampleStride = 256;  // one survivor in so many is sampled, within these numbers of them
 constexpr int64_t kMinSample = 1024, kMaxSample = 8192;
-constexpr double kFirstWidth = 3.0;    // half width of the first bracket, in standard deviations of the rank
-constexpr int64_t kHeavyShare = 128;   // an end shared by 1/128 of the sample is heavy
-constexpr int64_t kGrain = 4;          // chunks a thread
+constexpr double kFirstWidth = 3.0;   // half width of the first bracket, in standard deviations of the rank
+constexpr int64_t kHeavyShare = 128;  // an end shared by 1/128 of the sample is heavy
+constexpr int64_t kGrain = 4;         // chunks a thread
 
 // Keys of candidates, appended to by one thread.
 class KeyList {
@@ -59,13 +59,13 @@ enum class Where { kLow, kBetween, kHigh };  // the threshold is an end of a hea
 
 struct Chunk {
   int32_t tensor;
-  int64_t begin, length;    // weights of the tensor
+  int64_t begin, length;  // weights of the tensor
   int64_t survivors;
-  int64_t before;           // survivors of the group in earlier chunks
+  int64_t before;  // survivors of the group in earlier chunks
   int64_t below, at_low, between, at_high, num_nan;
-  int64_t ties;             // survivors equal to the threshold, then how many of them to prune
-  int64_t kept;             // survivors after
-  const KeyList* list;      // its candidates' keys, in flat order, from
+  int64_t ties;         // survivors equal to the threshold, then how many of them to prune
+  int64_t kept;         // survivors after
+  const KeyList* list;  // its candidates' keys, in flat order, from
   int64_t first_key;
 };
 
@@ -103,7 +103,8 @@ LTH_INLINE int64_t count_words(const uint32_t* words, int64_t count) {
   return total;
 }
 
-// A fixed, evenly spread number in [0, 1) for each sample: a plain stride could follow the layout of a weight.
+// A fixed, evenly spread number in [0, 1) for each sample: a plain stride could follow the layout of a
+// weight.
 double jitter(uint64_t i) {
   uint64_t x = i * 0x9e3779b97f4a7c15ull + 0x632be59bd9b4e019ull;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
@@ -166,9 +167,9 @@ LTH_INLINE void classify_chunk(const Pass& p) {
 
 using ClassifyFunction = void (*)(const Pass&);
 
-#define LTH_CLASSIFY(name, Lane, target)                 \
-  template <ScoreType kType, bool kMagnitude, bool kHeavy> \
-  target void name(const Pass& p) {                      \
+#define LTH_CLASSIFY(name, Lane, target)                        \
+  template <ScoreType kType, bool kMagnitude, bool kHeavy>      \
+  target void name(const Pass& p) {                             \
     classify_chunk<Lane<kType, kMagnitude, kHeavy>, kHeavy>(p); \
   }
 
@@ -231,7 +232,8 @@ struct Avx512Comparison {
     const __m512i wanted = _mm512_set1_epi32(static_cast<int>(threshold));
     const int count = __builtin_popcountll(candidates);
     Split s{};
-    for (int k = 0; k < count; k += 16) {  // reads past the list's end stay in its slack; pdep drops those bits
+    for (int k = 0; k < count;
+         k += 16) {  // reads past the list's end stay in its slack; pdep drops those bits
       const __m512i keys = _mm512_loadu_si512(key + k);
       s.less |= static_cast<uint64_t>(_mm512_cmplt_epu32_mask(keys, wanted)) << k;
       s.equal |= static_cast<uint64_t>(_mm512_cmpeq_epu32_mask(keys, wanted)) << k;
@@ -439,7 +441,8 @@ class Selection {
         const auto size = static_cast<int64_t>(group.sample.size());
         if (size == 0 || chunk.survivors == 0) continue;
         int64_t first = 0;
-        const int64_t found = locate(tensors_[chunk.tensor], chunk, group.survivors, size, &first, places.data());
+        const int64_t found =
+            locate(tensors_[chunk.tensor], chunk, group.survivors, size, &first, places.data());
         load(chunk, first, found);
       }
     };
@@ -465,7 +468,9 @@ class Selection {
       group.bracket.low = low < 0 ? 0 : pick(low);
       group.bracket.high = high >= size ? 0xffffffffu : pick(high);
     }
-    const auto shared = [&](uint32_t key) { return std::count(s.begin(), s.end(), key) * kHeavyShare >= size; };
+    const auto shared = [&](uint32_t key) {
+      return std::count(s.begin(), s.end(), key) * kHeavyShare >= size;
+    };
     group.bracket.heavy = shared(group.bracket.low) || shared(group.bracket.high);
   }
 

@@ -16,7 +16,8 @@ __device__ __forceinline__ bool ranks_higher(float z, int64_t c, float best, int
 
 // Each warp takes rows one after another; each block writes its sums to partial[network, block].
 __global__ void __launch_bounds__(kThreads)
-    count_kernel(const LogitsBatch batch, double* __restrict__ partial_loss, int64_t* __restrict__ partial_errors) {
+    count_kernel(const LogitsBatch batch, double* __restrict__ partial_loss,
+                 int64_t* __restrict__ partial_errors) {
   __shared__ double losses[kWarps];
   __shared__ int64_t errors[kWarps];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -91,8 +92,8 @@ __global__ void __launch_bounds__(kThreads)
 
 int64_t count_errors_num_blocks(int64_t num_rows) { return (num_rows + kRowsPerBlock - 1) / kRowsPerBlock; }
 
-void count_errors_cuda(const LogitsBatch& batch, double* partial_loss, int64_t* partial_errors, double* loss_sum,
-                       int64_t* num_errors, void* stream) {
+void count_errors_cuda(const LogitsBatch& batch, double* partial_loss, int64_t* partial_errors,
+                       double* loss_sum, int64_t* num_errors, void* stream) {
   if (batch.num_networks == 0) return;
   const auto s = static_cast<cudaStream_t>(stream);
   const int64_t num_blocks = count_errors_num_blocks(batch.num_rows);
@@ -100,8 +101,8 @@ void count_errors_cuda(const LogitsBatch& batch, double* partial_loss, int64_t* 
     const dim3 grid(unsigned(num_blocks), unsigned(batch.num_networks));
     LTH_LAUNCH(count_kernel, grid, kThreads, 0, s, batch, partial_loss, partial_errors);
   }
-  LTH_LAUNCH(sum_kernel, unsigned(batch.num_networks), kThreads, 0, s, partial_loss, partial_errors, num_blocks,
-             loss_sum, num_errors);
+  LTH_LAUNCH(sum_kernel, unsigned(batch.num_networks), kThreads, 0, s, partial_loss, partial_errors,
+             num_blocks, loss_sum, num_errors);
 }
 
 }  // namespace lth

@@ -19,7 +19,8 @@ void lerp_stacked(const std::vector<Tensor>& out, const std::vector<Tensor>& a, 
 
 std::tuple<Tensor, Tensor> count_errors(const Tensor& logits, const Tensor& labels) {
   const LogitsBatch batch = logits_arguments(logits, labels);
-  LTH_CHECK(batch.num_networks < 65536, "logits holds ", batch.num_networks, " networks, expected less than 65536");
+  LTH_CHECK(batch.num_networks < 65536, "logits holds ", batch.num_networks,
+            " networks, expected less than 65536");
   const OnDeviceOf device(logits);
   const int64_t scratch = batch.num_networks * count_errors_num_blocks(batch.num_rows);
   Tensor partial_loss = torch::stable::new_empty(logits, {scratch}, ScalarType::Double);

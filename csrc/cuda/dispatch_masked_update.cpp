@@ -24,7 +24,8 @@ Tensor masked_sgd(const std::vector<Tensor>& weights, const std::vector<Tensor>&
                   const std::vector<Tensor>& anchors, double lr, double momentum, double dampening,
                   double weight_decay, double pull, bool nesterov, bool first_step) {
   LTH_CHECK(!weights.empty(), "weights is empty");
-  LTH_CHECK(momentum == 0.0 || !momenta.empty(), "momenta is empty, but momentum is not 0; give one buffer a weight");
+  LTH_CHECK(momentum == 0.0 || !momenta.empty(),
+            "momenta is empty, but momentum is not 0; give one buffer a weight");
   const auto tensors = update_tensors(weights, grads, "momenta", momenta, "", {}, masks, anchors, first_step);
   const OnDeviceOf device(weights[0]);
   const Distance distance = make_distance(weights[0], tensors);
@@ -47,8 +48,8 @@ Tensor masked_adamw(const std::vector<Tensor>& weights, const std::vector<Tensor
   for (UpdateTensor& t : tensors) set_adamw_step(t, lr, beta1, beta2, step);
   const OnDeviceOf device(weights[0]);
   const Distance distance = make_distance(weights[0], tensors);
-  adamw_cuda(tensors.data(), tensors.size(), adamw_options(lr, beta1, beta2, eps, weight_decay, pull), nullptr,
-             distance.scratch(), distance.result(), device.stream());
+  adamw_cuda(tensors.data(), tensors.size(), adamw_options(lr, beta1, beta2, eps, weight_decay, pull),
+             nullptr, distance.scratch(), distance.result(), device.stream());
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return distance.total;
 }

@@ -17,7 +17,8 @@ Tensor count_survivors(const std::vector<Tensor>& masks) {
   for (size_t i = 0; i < masks.size(); ++i) {
     const int64_t words = check_packed(item("masks", i), masks[i]);
     LTH_CHECK(same_device(masks[i], masks[0]), item("masks", i), " lies on another device than masks[0]");
-    count_bits_cuda(static_cast<const uint32_t*>(masks[i].const_data_ptr()), words, count + i, device.stream());
+    count_bits_cuda(static_cast<const uint32_t*>(masks[i].const_data_ptr()), words, count + i,
+                    device.stream());
   }
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return counts;

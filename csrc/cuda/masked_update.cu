@@ -1,11 +1,10 @@
-// Masked update on CUDA. A block takes kSpan weights of one tensor, four at a time where the addresses allow; the
-// table of tensors travels as a kernel argument, so a step needs no upload and can be captured in a graph. Each
-// block writes one partial of the squared distance; a second kernel sums them in a fixed order.
+// Masked update on CUDA. A block takes kSpan weights of one tensor, four at a time where the addresses allow;
+// the table of tensors travels as a kernel argument, so a step needs no upload and can be captured in a
+// graph. Each block writes one partial of the squared distance; a second kernel sums them in a fixed order.
 //
 // Bytes per weight: 20 + 1/8 for SGD with momentum, 28 + 1/8 for AdamW, and 4 more with an anchor.
-#include "../masked_update.h"
-
 #include "../common/update_rule.h"
+#include "../masked_update.h"
 #include "launch.h"
 
 namespace lth {
@@ -31,13 +30,14 @@ struct SgdRule {
 
   // Only the anchor stays a constant of the kernel's copies: what else differs is the same for a whole block.
   template <bool kAnchor>
-  static __device__ __forceinline__ void update(const Options& o, const UpdateTensor& t, float, float, float& w,
-                                                float g, float& b, float&, float a, uint32_t kept,
+  static __device__ __forceinline__ void update(const Options& o, const UpdateTensor& t, float, float,
+                                                float& w, float g, float& b, float&, float a, uint32_t kept,
                                                 float& squared) {
     if (!t.first) {
       sgd_update(o, SgdKind::kPlain, kAnchor, w, g, b, a, kept, squared);
     } else if (t.fresh) {
-      sgd_update(o, o.nesterov ? SgdKind::kFirstNesterov : SgdKind::kFirst, kAnchor, w, g, b, a, kept, squared);
+      sgd_update(o, o.nesterov ? SgdKind::kFirstNesterov : SgdKind::kFirst, kAnchor, w, g, b, a, kept,
+                 squared);
     } else {
       sgd_update(o, o.nesterov ? SgdKind::kNesterov : SgdKind::kMomentum, kAnchor, w, g, b, a, kept, squared);
     }
@@ -50,8 +50,8 @@ struct AdamWRule {
 
   template <bool kAnchor>
   static __device__ __forceinline__ void update(const Options& o, const UpdateTensor&, float step_size,
-                                                float correction, float& w, float g, float& m, float& v, float a,
-                                                uint32_t kept, float& squared) {
+                                                float correction, float& w, float g, float& m, float& v,
+                                                float a, uint32_t kept, float& squared) {
     adamw_update(o, step_size, correction, kAnchor, w, g, m, v, a, kept, squared);
   }
 };
@@ -76,8 +76,8 @@ __device__ inline void read_scalars(AdamWOptions& o, const UpdateTensor& t, cons
   }
   if (t.step) {
     const auto step = static_cast<long long>(*t.step);
-    step_size = static_cast<float>(o.lr / (1.0 - power(o.beta1, step)));
-    correction = sqrtf(static_cast<float>(1.0 - power(o.beta2, step)));
+    step_size = static_cast<float>(o.lr / (1.0 - power(o.exact_beta1, step)));
+    correction = static_cast<float>(sqrt(1.0 - power(o.exact_beta2, step)));
   }
 }
 
@@ -93,8 +93,8 @@ template <class Rule, bool kAnchor>
 __device__ __forceinline__ float update_span(const typename Rule::Options& o, const UpdateTensor& t,
                                              float step_size, float correction, int64_t begin, int64_t end) {
   float squared = 0.0f;
-  const bool wide = aligned(t.weight) && aligned(t.grad) && aligned(t.first) && aligned(t.second) &&
-                    aligned(t.anchor);
+  const bool wide =
+      aligned(t.weight) && aligned(t.grad) && aligned(t.first) && aligned(t.second) && aligned(t.anchor);
   const int64_t wide_end = wide ? begin + (end - begin) / 4 * 4 : begin;
   for (int64_t i = begin + 4 * static_cast<int64_t>(threadIdx.x); i < wide_end; i += 4 * kThreads) {
     const uint32_t bits = t.mask ? t.mask[i / 32] >> (i % 32) : 0xfu;
@@ -103,13 +103,14 @@ __device__ __forceinline__ float update_span(const typename Rule::Options& o, co
     if (t.first) b = load4(t.first + i);
     if (Rule::kSecond) v = load4(t.second + i);
     if (kAnchor) a = load4(t.anchor + i);
-    Rule::template update<kAnchor>(o, t, step_size, correction, w.x, g.x, b.x, v.x, a.x, 0u - (bits & 1u), squared);
-    Rule::template update<kAnchor>(o, t, step_size, correction, w.y, g.y, b.y, v.y, a.y, 0u - (bits >> 1 & 1u),
+    Rule::template update<kAnchor>(o, t, step_size, correction, w.x, g.x, b.x, v.x, a.x, 0u - (bits & 1u),
                                    squared);
-    Rule::template update<kAnchor>(o, t, step_size, correction, w.z, g.z, b.z, v.z, a.z, 0u - (bits >> 2 & 1u),
-                                   squared);
-    Rule::template update<kAnchor>(o, t, step_size, correction, w.w, g.w, b.w, v.w, a.w, 0u - (bits >> 3 & 1u),
-                                   squared);
+    Rule::template update<kAnchor>(o, t, step_size, correction, w.y, g.y, b.y, v.y, a.y,
+                                   0u - (bits >> 1 & 1u), squared);
+    Rule::template update<kAnchor>(o, t, step_size, correction, w.z, g.z, b.z, v.z, a.z,
+                                   0u - (bits >> 2 & 1u), squared);
+    Rule::template update<kAnchor>(o, t, step_size, correction, w.w, g.w, b.w, v.w, a.w,
+                                   0u - (bits >> 3 & 1u), squared);
     store4(t.weight + i, w);
     if (t.first) store4(t.first + i, b);
     if (Rule::kSecond) store4(t.second + i, v);
@@ -117,8 +118,8 @@ __device__ __forceinline__ float update_span(const typename Rule::Options& o, co
   for (int64_t i = wide_end + threadIdx.x; i < end; i += kThreads) {
     const uint32_t bits = t.mask ? t.mask[i / 32] >> (i % 32) : 1u;
     float w = t.weight[i], b = t.first ? t.first[i] : 0.0f, v = Rule::kSecond ? t.second[i] : 0.0f;
-    Rule::template update<kAnchor>(o, t, step_size, correction, w, t.grad[i], b, v, kAnchor ? t.anchor[i] : 0.0f,
-                                   0u - (bits & 1u), squared);
+    Rule::template update<kAnchor>(o, t, step_size, correction, w, t.grad[i], b, v,
+                                   kAnchor ? t.anchor[i] : 0.0f, 0u - (bits & 1u), squared);
     t.weight[i] = w;
     if (t.first) t.first[i] = b;
     if (Rule::kSecond) t.second[i] = v;
@@ -173,7 +174,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Thread i sums every kThreads-th partial from i on, then the threads' sums are added as in every block.
-__global__ void __launch_bounds__(kThreads) sum_kernel(const double* partials, int64_t count, double* distance) {
+__global__ void __launch_bounds__(kThreads)
+    sum_kernel(const double* partials, int64_t count, double* distance) {
   double sum = 0.0;
   for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += partials[i];
   const double total = block_sum(sum);

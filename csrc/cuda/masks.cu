@@ -1,5 +1,4 @@
 #include "../masks.h"
-
 #include "launch.h"
 
 namespace lth {
@@ -23,7 +22,8 @@ __global__ void pack_mask_kernel(const bool* __restrict__ mask, int64_t numel, u
   }
 }
 
-__global__ void unpack_mask_kernel(const uint32_t* __restrict__ words, int64_t numel, bool* __restrict__ mask) {
+__global__ void unpack_mask_kernel(const uint32_t* __restrict__ words, int64_t numel,
+                                   bool* __restrict__ mask) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < numel; i += stride) {
     mask[i] = (words[i / 32] >> (i % 32)) & 1u;

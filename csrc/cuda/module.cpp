@@ -1,13 +1,20 @@
-// The Python module lthbench._C_cuda. Importing it registers the CUDA operators; its update_backend is what an
-// UpdatePlan of lthbench._C runs on for parameters on a GPU.
+// The Python module lthbench._C_cuda. Importing it registers the CUDA operators; its update_backend is what
+// an UpdatePlan of lthbench._C runs on for parameters on a GPU.
 #include <Python.h>
 
 #include "../masked_update.h"
 
 namespace {
 
-PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_C_cuda", "CUDA kernels of lthbench.", -1, nullptr,
-                          nullptr,               nullptr,   nullptr,                     nullptr};
+PyModuleDef definition = {PyModuleDef_HEAD_INIT,
+                          "_C_cuda",
+                          "CUDA kernels of lthbench.",
+                          -1,
+                          nullptr,
+                          nullptr,
+                          nullptr,
+                          nullptr,
+                          nullptr};
 
 const lth::UpdateBackend backend = {lth::num_partials_cuda, lth::sgd_cuda, lth::adamw_cuda};
 

@@ -1,12 +1,11 @@
 // The current CUDA stream of a tensor's device, and the guard that makes that device current.
 #pragma once
 
+#include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/macros.h>
 #include <torch/csrc/stable/tensor.h>
-
-#include <cuda_runtime.h>
 
 namespace lth {
 

@@ -7,11 +7,10 @@
 //
 // All counts are integers, so the result does not depend on the order of blocks. A block takes one chunk of
 // kSpan weights, each thread four in a row. Bytes per weight: 4 reads of the score and 5/8 for the masks.
-#include "../threshold.h"
-
 #include <cstring>
 #include <vector>
 
+#include "../threshold.h"
 #include "launch.h"
 
 namespace lth {
@@ -38,8 +37,8 @@ struct ChunkPlace {
 // The selection in one group so far: keys whose bits above the digits left equal `key` are still in it.
 struct GroupState {
   uint32_t key;
-  int32_t empty;     // nothing is to be pruned
-  Count rank;        // of the threshold among them, from 1; at the end, the number of ties to prune
+  int32_t empty;  // nothing is to be pruned
+  Count rank;     // of the threshold among them, from 1; at the end, the number of ties to prune
   int64_t first_chunk, num_chunks;  // its chunks, in flat order
 };
 
@@ -53,14 +52,17 @@ struct Work {
   ScoreTensor* tensors;
   ChunkPlace* chunks;
   GroupState* groups;
-  Count* bins;       // [groups][kBins]
-  uint32_t* ties;    // [chunks] survivors equal to the threshold, then how many of them to prune
+  Count* bins;     // [groups][kBins]
+  uint32_t* ties;  // [chunks] survivors equal to the threshold, then how many of them to prune
 };
+
+__device__ inline uint32_t widen_half(ScoreType type, uint16_t half) {
+  return type == ScoreType::kBFloat16 ? widen_bfloat16(half) : widen_float16(half);
+}
 
 __device__ inline uint32_t widen(const ScoreTensor& t, int64_t i) {
   if (t.type == ScoreType::kFloat32) return static_cast<const uint32_t*>(t.scores)[i];
-  const uint16_t half = static_cast<const uint16_t*>(t.scores)[i];
-  return t.type == ScoreType::kBFloat16 ? widen_bfloat16(half) : widen_float16(half);
+  return widen_half(t.type, static_cast<const uint16_t*>(t.scores)[i]);
 }
 
 // Weights [i, i + 4) of a tensor; none survives beyond its end.
@@ -68,11 +70,19 @@ __device__ inline Four load_four(const ScoreTensor& t, int64_t i, bool magnitude
   Four four{};
   if (i >= t.numel) return four;
   four.survivors = t.mask[i / 32] >> (i % 32) & 0xfu;
+  // Through __ldg, since the compiler else merges the two ways into four narrow loads.
   const bool wide = i + 4 <= t.numel && reinterpret_cast<uint64_t>(t.scores) % 16 == 0;
   uint32_t bits[4] = {};
   if (wide && t.type == ScoreType::kFloat32) {
-    const uint4 x = *reinterpret_cast<const uint4*>(static_cast<const uint32_t*>(t.scores) + i);
-    bits[0] = x.x, bits[1] = x.y, bits[2] = x.z, bits[3] = x.w;
+    const uint4 x = __ldg(reinterpret_cast<const uint4*>(static_cast<const uint32_t*>(t.scores) + i));
+    bits[0] = x.x;
+    bits[1] = x.y;
+    bits[2] = x.z;
+    bits[3] = x.w;
+  } else if (wide) {
+    const uint2 x = __ldg(reinterpret_cast<const uint2*>(static_cast<const uint16_t*>(t.scores) + i));
+    const uint32_t halves[4] = {x.x & 0xffffu, x.x >> 16, x.y & 0xffffu, x.y >> 16};
+    for (int j = 0; j < 4; ++j) bits[j] = widen_half(t.type, static_cast<uint16_t>(halves[j]));
   } else {
     for (int j = 0; j < 4; ++j) bits[j] = i + j < t.numel ? widen(t, i + j) : 0u;
   }
@@ -230,7 +240,8 @@ __global__ void __launch_bounds__(kThreads) prune_ties_kernel(Work work, bool ma
   const uint32_t key = work.groups[chunk.group].key;
   const ScoreTensor t = work.tensors[chunk.tensor];
   Count passed = 0;
-  for (int64_t tile = chunk.begin; tile < chunk.begin + kSpan && tile < t.numel && passed < wanted; tile += kTile) {
+  for (int64_t tile = chunk.begin; tile < chunk.begin + kSpan && tile < t.numel && passed < wanted;
+       tile += kTile) {
     const int64_t i = tile + 4 * static_cast<int64_t>(threadIdx.x);
     const Four four = load_four(t, i, magnitude);
     unsigned ties = 0;

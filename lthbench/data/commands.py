@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,10 @@ import numpy as np
 
 from lthbench.data.error import DataError
 from lthbench.data.load import data_root, read_split
+from lthbench.data.prepare import MANIFEST, folder_of, prepare
 from lthbench.data.sheets import FOLDER
 from lthbench.data.spec import DATASETS, DataInfo
+from lthbench.data.tree import class_list_id, read_class_list
 from lthbench.names import unknown
 
 
@@ -20,7 +22,7 @@ class DataStatus:
     """One data set as it stands on this machine.
 
     Attributes:
-        present: its folder is there (`list`), or everything in it is as it must be (`check`).
+        present: its folder is there, prepared if it must be (`list`); or all in it is as it must be (`check`).
         path: where it lies or would lie; None where no data folder is given.
         images: "train + test" counts, image shape, number of classes.
         problem: what is wrong and its cure; None where nothing is.
@@ -80,6 +82,33 @@ def download_data(name: str, root: Path | None) -> DataStatus:
     return _checked(_status(name, info, root), root)
 
 
+def prepare_data(
+    name: str,
+    root: Path | None,
+    *,
+    class_list: Path | None = None,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> DataStatus:
+    """Decode and resize a folder of images into arrays (see lthbench.data.prepare), then check them.
+
+    Raises:
+        DataError: the name is unknown or needs no preparation, there is no data folder, or images are missing,
+            partial or corrupt.
+    """
+    info = DATASETS[_known(name)]
+    root = data_root(root)
+    if root is None:
+        raise DataError(f"{name}: no data folder is given; use --data DIR or set LTHBENCH_DATA")
+    folder = prepare(name, root, class_list=class_list, workers=workers, on_progress=on_progress)
+    if class_list is None:
+        return _checked(_status(name, info, root), root)
+    chosen = class_list_id(read_class_list(class_list, info.num_classes))
+    images, _ = read_split(name, root, "train", chosen, full=True)
+    status = DataStatus(**{**vars(_status(name, info, root)), "present": True, "path": str(folder)})
+    return DataStatus(**{**vars(status), "images": f"{len(images):,} train images of class_list {chosen}"})
+
+
 def _known(name: str) -> str:
     if name not in DATASETS:
         raise DataError(unknown("data set", name, DATASETS))
@@ -91,14 +120,22 @@ def _status(name: str, info: DataInfo, root: Path | None) -> DataStatus:
         path: Path | None = FOLDER
     else:
         path = root / info.folder if root is not None else None
+    present = path is not None and path.is_dir()
+    problem = None
+    if info.kind == "tree" and root is not None:
+        source_is_there, path = present, folder_of(name, root)
+        present = (path / MANIFEST).is_file()
+        if source_is_there and not present:
+            problem = f"{root / info.folder} is not prepared; run `lthbench data prepare {name} --data DIR`"
     shape = " x ".join(map(str, info.image_shape))
     return DataStatus(
         name,
-        present=path is not None and path.is_dir(),
+        present=present,
         path=str(path) if path is not None else None,
         images=f"{info.num_train:,} + {info.num_test:,} of {shape}, {info.num_classes} classes",
         licence=info.licence,
         origin=info.origin,
+        problem=problem,
     )
 
 
@@ -108,8 +145,10 @@ def _checked(status: DataStatus, root: Path | None) -> DataStatus:
     problem = None
     try:
         for split, count in (("train", info.num_train), ("test", info.num_test)):
-            images, labels = read_split(status.name, root, split)
+            images, labels = read_split(status.name, root, split, full=True)
             shape = (count, *info.image_shape) if info.image_shape[0] > 1 else (count, *info.image_shape[1:])
+            if info.kind == "tree":
+                shape = (count, info.stored_side, info.stored_side)
             present = np.unique(labels)
             if images.shape != shape or len(labels) != count:
                 problem = f"{status.name}: {split} holds {images.shape} and {len(labels)} labels, expected {shape}"

@@ -24,6 +24,8 @@ def damaged(name: str, path: Path, found: str, expected: str) -> DataError:
 def cure(name: str) -> str:
     """Return what a user can do to get data set `name`."""
     info = DATASETS[name]
+    if info.kind == "tree":
+        return f"get it ({info.origin}), then run `lthbench data prepare {name} --data DIR`"
     point = "point --data or LTHBENCH_DATA at the folder that holds it"
     if info.download:
         return f"run `lthbench data download {name} --data DIR` or {point}"

@@ -82,9 +82,12 @@ class ImageSet:
                 device; one call uses it up.
 
         Raises:
-            ValueError: `augment` asks for random changes and there is no `rng`, or for colours of grey images.
+            ValueError: `augment` asks for random changes and there is no `rng`, for colours of grey images, or for
+                mixed images, whose labels only `training_batch` can give.
         """
         augment = augment or NO_AUGMENT
+        if augment.mixes:
+            raise ValueError(f"augment mixes images ({augment!r}), which changes labels too; use training_batch")
         return self._batch(index, augment, _streams(augment, rng))
 
     def training_batch(
@@ -121,8 +124,8 @@ class ImageSet:
             stored = (self.pixels.shape[1], self.pixels.shape[2])
             boxes = draw_boxes(len(index), *stored, augment.resized_crop, streams["resized_crop"])
             still = Shifts(shifts.top, shifts.left, np.zeros_like(shifts.mirror))
-            whole = unpack(self._cut(index, still, stored)).permute(0, 3, 1, 2)
-            images = crop_and_resize(whole.float(), boxes, shifts.mirror, self._side)
+            whole = unpack(self._cut(index, still, stored))
+            images = crop_and_resize(whole, boxes, shifts.mirror, self._side)
         else:
             images = unpack(self._cut(index, shifts, self._side)).permute(0, 3, 1, 2).float()
         if augment.autoaugment or augment.randaugment:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lthbench.data import cifar, idx, sheets
+from lthbench.data import cifar, idx, prepared, sheets
 from lthbench.data.error import DataError
 from lthbench.data.images import ImageSet, pack
 from lthbench.data.spec import DATASETS, DataSpec
@@ -47,8 +47,18 @@ def data_root(root: Path | None) -> Path | None:
     return root.expanduser().resolve() if root is not None else None
 
 
-def read_split(name: str, root: Path | None, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read and verify one split, "train" or "test": uint8 images [N, H, W] or [N, 3, H, W], labels int64 [N].
+def read_split(
+    name: str, root: Path | None, split: str, class_list: str | None = None, *, full: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read and verify one split, "train" or "test".
+
+    Args:
+        class_list: as in `DataSpec`.
+        full: verify every byte of a prepared data set, however large.
+
+    Returns:
+        uint8 images [N, H, W] or [N, 3, H, W], or of prepared ones the packed pixels int32 [N, S, S]; and labels
+        int64 [N].
 
     Raises:
         DataError: as `load`.
@@ -58,6 +68,8 @@ def read_split(name: str, root: Path | None, split: str) -> tuple[np.ndarray, np
         return sheets.read_split(split)
     if root is None:
         raise DataError(f"{name}: no data folder is given; point --data or LTHBENCH_DATA at the one with {info.folder}")
+    if info.kind == "tree":
+        return prepared.read_split(name, root, split, class_list, full=full)
     readers = {"idx": idx.read_split, "cifar": cifar.read_split}
     return readers[info.kind](name, root, split)
 
@@ -84,12 +96,20 @@ def _load(spec: DataSpec, root: Path | None, device: torch.device) -> Splits:
     info = spec.info
 
     def image_set(images: np.ndarray, labels: np.ndarray) -> ImageSet:
-        return ImageSet(pack(images), torch.from_numpy(labels), info.mean, info.std).to(device)
+        # Prepared pixels are packed already, and mapped: a copy would load the whole file.
+        pixels = torch.from_numpy(images) if info.kind == "tree" else pack(images)
+        side = (info.image_shape[1], info.image_shape[2])
+        return ImageSet(pixels, torch.from_numpy(labels), info.mean, info.std, side=side).to(device)
 
-    images, labels = read_split(spec.name, root, "train")
+    images, labels = read_split(spec.name, root, "train", spec.class_list)
+    if len(images) < spec.validation + (spec.num_train or 1):
+        raise DataError(
+            f"{spec.name}: has {len(images):,} train images, too few for validation {spec.validation} "
+            f"and num_train {spec.num_train}"
+        )
     both = image_set(images, labels)
     train, validation = split_train(labels, spec)
-    test_images, test_labels = read_split(spec.name, root, "test")
+    test_images, test_labels = read_split(spec.name, root, "test", spec.class_list)
     return Splits(
         both.subset(torch.from_numpy(train)) if len(train) < len(both) else both,
         both.subset(torch.from_numpy(validation)),

@@ -1,4 +1,4 @@
-"""Random-resized crop of a batch: crops of any size, each brought to one size by two small matrices."""
+"""Random-resized crop of a batch: crops of any size, each brought to one size by two matrices."""
 
 from __future__ import annotations
 
@@ -51,27 +51,39 @@ def crop_and_resize(images: Tensor, boxes: Boxes, mirror: np.ndarray, side: tupl
     Equals torchvision's resized_crop with antialiased bilinear interpolation and its horizontal_flip.
 
     Args:
-        images: float32 [B, C, H, W].
+        images: uint8 or float32 [B, H, W, C].
         mirror: bool [B].
 
     Returns:
-        float32 [B, C, *side]. The result is images -> A images B^T with a matrix A for the rows and B for the columns.
+        float32 [B, C, *side]. For each channel it is R image S^T, with a matrix R for the rows and S for the columns.
     """
-    device = images.device
-    rows = _weights(boxes.top, boxes.height, images.shape[2], side[0]).to(device, non_blocking=True)
-    columns = _weights(boxes.left, boxes.width, images.shape[3], side[1])
-    columns = torch.where(torch.from_numpy(mirror)[:, None, None], columns.flip(1), columns)
-    return rows[:, None] @ images @ columns.to(device, non_blocking=True).transpose(1, 2)[:, None]
+    num_images, height, width, channels = images.shape
+    still = np.zeros_like(mirror)
+    rows = _matrix(boxes.top, boxes.height, still, height, side[0], images.device)
+    columns = _matrix(boxes.left, boxes.width, mirror, width, side[1], images.device)
+    levels = torch.empty(images.shape, device=images.device).copy_(images)
+    resized = rows @ levels.view(num_images, height, width * channels)
+    across = resized.view(num_images, side[0], width, channels).transpose(1, 2)
+    resized = columns @ across.reshape(num_images, width, side[0] * channels)
+    return resized.view(num_images, side[1], side[0], channels).permute(0, 3, 2, 1)
 
 
-def _weights(start: np.ndarray, length: np.ndarray, stored: int, side: int) -> Tensor:
+def _matrix(
+    start: np.ndarray, length: np.ndarray, mirror: np.ndarray, stored: int, side: int, device: torch.device
+) -> Tensor:
     """The share of each stored pixel in each new one along one axis: float32 [B, side, stored], rows sum to 1."""
-    scale = (length / side)[:, None, None]
-    centre = start[:, None, None] + scale * (np.arange(side) + 0.5)[:, None]
-    pixel = np.arange(stored)
+    start, length = start[:, None, None], length[:, None, None]
+    scale = length / side
+    place = np.where(mirror[:, None], np.arange(side)[::-1], np.arange(side))[:, :, None]
+    centre = start + scale * (place + 0.5)
     # A triangle of two new pixels' width, or two stored ones' where the image is enlarged.
-    weight = np.maximum(0, 1 - np.abs(pixel + 0.5 - centre) / np.maximum(scale, 1))
-    inside = (pixel >= start[:, None]) & (pixel < (start + length)[:, None])
-    weight *= inside[:, None, :]
+    reach = np.maximum(scale, 1)
+    num_taps = min(stored, int(np.ceil(2 * reach.max())) + 1)
+    pixel = np.ceil(centre - reach - 0.5).astype(np.int64) + np.arange(num_taps)
+    weight = np.maximum(0, 1 - np.abs(pixel + 0.5 - centre) / reach)
+    weight *= (pixel >= start) & (pixel < start + length)
     weight /= weight.sum(2, keepdims=True)
-    return torch.from_numpy(weight.astype(np.float32))
+    # Taps beyond the image weigh nothing; they are wrapped around so that no two taps share a place.
+    taps = torch.from_numpy(pixel % stored).to(device, non_blocking=True)
+    matrix = torch.zeros(len(start), side, stored, device=device)
+    return matrix.scatter_(2, taps, torch.from_numpy(weight.astype(np.float32)).to(device, non_blocking=True))

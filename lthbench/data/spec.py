@@ -20,9 +20,10 @@ class DataInfo:
         image_shape: (C, H, W).
         mean, std: per channel over the train split's pixels, pixels in [0, 1].
         download: torchvision's class that fetches it, if any does.
+        stored_side: height and width at which a folder of images is prepared; batches are of `image_shape`.
     """
 
-    kind: Literal["sheets", "idx", "cifar"]
+    kind: Literal["sheets", "idx", "cifar", "tree"]
     folder: str
     num_train: int
     num_test: int
@@ -33,12 +34,16 @@ class DataInfo:
     origin: str
     licence: str
     download: str | None = None
+    stored_side: int = 0
 
 
 _CIFAR_LICENCE = "none stated; cite Krizhevsky 2009"
 _CIFAR10_MEAN, _CIFAR10_STD = (0.49140, 0.48216, 0.44653), (0.24703, 0.24349, 0.26159)
 # As published by weiaicunzai/pytorch-cifar100, rounded.
 _CIFAR100_MEAN, _CIFAR100_STD = (0.50708, 0.48655, 0.44092), (0.26733, 0.25644, 0.27615)
+
+_TINY_MEAN, _TINY_STD = (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)  # as in sanity-checking-pruning
+_TINY_ORIGIN, _IMAGENET_TERMS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "non-commercial research only"
 
 DATASETS: dict[str, DataInfo] = {
     "fashion-mnist-10k": DataInfo(
@@ -66,6 +71,24 @@ DATASETS: dict[str, DataInfo] = {
         _CIFAR100_MEAN, _CIFAR100_STD,
         "50 + 10 images of each class of CIFAR-100, for tests", _CIFAR_LICENCE,
     ),
+    "tinyimagenet": DataInfo(
+        "tree", "tiny-imagenet-200", 100_000, 10_000, (3, 64, 64), 200, _TINY_MEAN, _TINY_STD,
+        _TINY_ORIGIN, _IMAGENET_TERMS, stored_side=64,
+    ),
+    "tinyimagenet-10pct": DataInfo(
+        "tree", "tiny-imagenet-200c-10pct", 10_000, 2_000, (3, 64, 64), 200, _TINY_MEAN, _TINY_STD,
+        "50 + 10 images of each class of Tiny-ImageNet, for tests", _IMAGENET_TERMS, stored_side=64,
+    ),
+    "tinyimagenet-20c": DataInfo(
+        "tree", "tiny-imagenet-20c", 10_000, 1_000, (3, 64, 64), 20, _TINY_MEAN, _TINY_STD,
+        "every tenth class of Tiny-ImageNet, for tests", _IMAGENET_TERMS, stored_side=64,
+    ),
+    # The counts are those of the classes that Tian et al. 2020 (CMC) chose; mean and deviation are ImageNet's.
+    "imagenet100": DataInfo(
+        "tree", "imagenet", 126_689, 5_000, (3, 224, 224), 100, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225),
+        "https://image-net.org, classes of github.com/HobbitLong/CMC imagenet100.txt", _IMAGENET_TERMS,
+        stored_side=256,
+    ),
 }  # fmt: skip
 
 
@@ -82,6 +105,8 @@ class DataSpec(BaseModel):
             nearly equally many of each class as the number allows.
         num_train: train on only so many of the remaining images, chosen likewise (a smaller number's images
             are among a larger one's); None is all of them.
+        class_list: imagenet100 with other classes than its own: the eight hex digits by which `lthbench data
+            prepare` names the list. `num_train` must then be given, as another list has another number of images.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,6 +114,7 @@ class DataSpec(BaseModel):
     name: str
     validation: int = Field(default=0, ge=0)
     num_train: int | None = Field(default=None, ge=1)
+    class_list: str | None = Field(default=None, pattern="^[0-9a-f]{8}$")
 
     @field_validator("name")
     @classmethod
@@ -99,8 +125,12 @@ class DataSpec(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> DataSpec:
+        if self.class_list and self.name != "imagenet100":
+            raise ValueError(f"{self.name} has no choice of classes; leave out class_list")
+        if self.class_list and self.num_train is None:
+            raise ValueError("num_train must be given with class_list")
         wanted = self.validation + (self.num_train or 1)
-        if wanted > self.info.num_train:
+        if not self.class_list and wanted > self.info.num_train:
             raise ValueError(
                 f"{self.name} has {self.info.num_train} train images, but validation ({self.validation}) and "
                 f"num_train ({self.num_train or 'at least 1'}) need {wanted}"

@@ -62,9 +62,7 @@ def register() -> None:
         torch._check(len(out) == len(a), lambda: f"out has {len(out)} tensors, a {len(a)}")
 
     @_register("lerp_linear")
-    def _(
-        a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tensor, rectified: bool
-    ) -> Tensor:
+    def _(a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tensor, rectified: bool) -> Tensor:
         torch._check(weight.dim() == 3, lambda: f"weight has shape {tuple(weight.shape)}, expected [K, H, N]")
         return a.new_empty(alphas.shape[0], a.shape[0], weight.shape[2])
 
@@ -74,3 +72,20 @@ def register() -> None:
         num_networks = logits.shape[0]
         loss_sum = logits.new_empty(num_networks, dtype=torch.float64)
         return loss_sum, logits.new_empty(num_networks, dtype=torch.int64)
+
+    @_register("sparse_convolution")
+    def _(
+        input: Tensor,
+        values: Tensor,
+        taps: Tensor,
+        row_starts: Tensor,
+        bias: Tensor,
+        other: Tensor | None,
+        kernel: int,
+        stride: int,
+        padding: int,
+        rectified: bool,
+    ) -> Tensor:
+        torch._check(input.dim() == 5, lambda: f"input has {input.dim()} dimensions, expected 5")
+        height, width = ((size - 2 + 2 * padding - kernel) // stride + 3 for size in input.shape[2:4])
+        return input.new_empty(input.shape[0], bias.shape[0], height, width, input.shape[4])

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -52,9 +53,13 @@ def interleaved(
         rounds: timed rounds.
         before: called untimed before each candidate, for instance `evict` for cold caches.
         device: on CUDA, times are those of events around the call.
+
+    On the CPU with one thread the clock is the process's own, so that other processes' turns are not counted; with
+    more it is the wall clock, which means something on an idle machine only.
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    timed = _cuda_seconds if torch.device(device).type == "cuda" else _seconds
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    timed = _cuda_seconds if torch.device(device).type == "cuda" else partial(_seconds, clock)
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -71,10 +76,10 @@ def interleaved(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def _seconds(clock: Callable[[], float], call: Callable[[], object]) -> float:
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _cuda_seconds(call: Callable[[], object]) -> float:
@@ -125,7 +130,7 @@ def update_probe(num_weights: int) -> Callable[[], object]:
 
 
 def matmul_probe(size: int = 1024) -> tuple[Callable[[], Tensor], float]:
-    """A float32 matrix product [size, size]^2, the limit of the interpolation kernels, and its floating-point operations."""
+    """A float32 product of [size, size] matrices, the limit of the interpolation kernels, and its operations."""
     left, right = torch.randn(size, size), torch.randn(size, size)
     return lambda: left @ right, 2.0 * size**3
 

@@ -1,4 +1,4 @@
-"""A network's graph with its weights as arguments: normalisation folded, activations and sums fused into convolutions.
+"""Make a network's graph take its weights as arguments: normalisation folded, activations and sums fused.
 
 One graph then evaluates all networks of a line, and whatever does not depend on the weights is computed once for
 all of them. What torch.fx cannot trace, or a layer not known here, leaves a network to be evaluated as it is.
@@ -7,7 +7,7 @@ all of them. What torch.fx cannot trace, or a layer not known here, leaves a net
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,127 +15,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from lthbench.ops.fused import Fused, Second, SharedLinear, Weight
+from lthbench.ops.fused_layers import BlockedConvolution, convolution, convolution_add, scale_and_shift
+from lthbench.ops.sparse import Pattern, from_blocks, to_blocks
+
 _RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
 _ADDS = (operator.add, torch.add)  # tracing turns += into +
 
 
-@dataclass(frozen=True)
-class SharedLinear:
-    """A linear layer that sees the same input in all networks: its output is linear in alpha.
+def fuse(model: nn.Module, survives: Mapping[str, Tensor] | None = None) -> Fused | None:
+    """Trace a network in evaluation mode; None where it cannot be traced or holds a layer not known here.
 
-    Where a ReLU and a second linear layer follow, ``second`` is that layer; ``body`` takes its output then.
+    Args:
+        survives: weight name -> bool mask of its shape, for convolutions over the surviving weights alone (on the
+            CPU; every convolution needs one). None makes dense convolutions.
     """
-
-    name: str  # of the module
-    rectified: bool  # whether a ReLU follows it
-    second: Second | None
-
-
-@dataclass(frozen=True)
-class Second:
-    """The linear layer behind a shared one."""
-
-    name: str
-    rectified: bool
-    num_outputs: int
-
-    def make(self, states: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Weight [K, H, N] and bias [K, N] of all networks as `lerp_linear` takes them: padded with zeros."""
-        weight = states[f"{self.name}.weight"]
-        bias = states.get(f"{self.name}.bias")
-        if bias is None:
-            bias = weight.new_zeros(weight.shape[:2])
-        pad = -self.num_outputs % 16
-        return F.pad(weight.transpose(1, 2), (0, pad)).contiguous(), F.pad(bias, (0, pad))
-
-
-@dataclass
-class Fused:
-    """A traced network, ready for the weights of any line.
-
-    ``prefix`` maps the images to the values that all networks share; ``body`` maps these values, the outputs of the
-    shared linear layers, the constants and one network's weights to its logits.
-    """
-
-    prefix: fx.GraphModule
-    body: fx.GraphModule
-    linears: list[SharedLinear]
-    constants: list[str]  # entries of a state that are no floating point tensors, which all networks share
-    weights: list[_Weight]
-    state_names: frozenset[str]  # of the whole network
-    trainable: fx.GraphModule  # the unfused network, indifferent to the memory format of its input
-
-    @property
-    def names(self) -> list[str]:
-        """The entries of a state that all K networks differ in, as far as ``body`` reads them."""
-        names = [name for weight in self.weights for name in weight.sources(self.state_names)]
-        seconds = [linear.second.name for linear in self.linears if linear.second]
-        names += [f"{name}.{part}" for name in seconds for part in ("weight", "bias")]
-        return [name for name in dict.fromkeys(names) if name in self.state_names]
-
-    @property
-    def has_convolution(self) -> bool:
-        """Whether activations are planes, which fill a cache sooner than vectors do."""
-        return any(node.target in (convolution, convolution_add) for node in self.body.graph.nodes)
-
-    def stack(self, states: Mapping[str, Tensor]) -> list[Tensor]:
-        """The weights that ``body`` takes, [K, ...] each, from the interpolated entries [K, *shape] by name."""
-        return [made for weight in self.weights for made in weight.make(states)]
-
-
-@dataclass(frozen=True)
-class _Weight:
-    """Which arguments of ``body`` come from which entries of a state."""
-
-    names: tuple[str, ...]  # the entry itself, or a convolution's weight and bias ("" without one)
-    norm: str = ""  # the normalisation layer folded into them
-    eps: float = 0.0
-
-    def sources(self, known: Collection[str]) -> list[str]:
-        """The entries of a state that ``make`` reads."""
-        norm = ("running_mean", "running_var", "weight", "bias") if self.norm else ()
-        return [n for n in (*self.names, *(f"{self.norm}.{part}" for part in norm)) if n in known]
-
-    def make(self, states: Mapping[str, Tensor]) -> list[Tensor]:
-        made = [states[name] for name in self.names if name]
-        if self.norm:
-            scale, shift = _scale_and_shift(states, self.norm, self.eps)
-            if not self.names:
-                return [scale.float(), shift.float()]
-            weight = states[self.names[0]]
-            # In double: folding in float32 would add a rounding that evaluating the layers alone does not have.
-            bias = states[self.names[1]].double() * scale + shift if self.names[1] else shift
-            made = [weight.double() * scale[:, :, None, None, None], bias]
-        return [_channels_last(t.float()) for t in made]
-
-
-def _scale_and_shift(states: Mapping[str, Tensor], norm: str, eps: float) -> tuple[Tensor, Tensor]:
-    variance = states[f"{norm}.running_var"].double()
-    scale = (variance + eps).rsqrt()
-    if f"{norm}.weight" in states:
-        scale = scale * states[f"{norm}.weight"].double()
-    shift = -states[f"{norm}.running_mean"].double() * scale
-    if f"{norm}.bias" in states:
-        shift = shift + states[f"{norm}.bias"].double()
-    return scale, shift
-
-
-def _channels_last(stack: Tensor) -> Tensor:
-    """Each convolution weight of a stack [K, O, I, H, W] in channels-last order; anything else contiguous."""
-    if stack.dim() != 5:
-        return stack.contiguous()
-    return stack.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
-
-
-def fuse(model: nn.Module) -> Fused | None:
-    """Trace a network in evaluation mode; None where it cannot be traced or holds a layer not known here."""
     try:
         graph = fx.Tracer().trace(model)
         modules = dict(model.named_modules())
         if len([n for n in graph.nodes if n.op == "placeholder"]) != 1:
             return None
         _drop_identities(graph, modules)
-        return _Fuser(model, graph, modules).fused()
+        return _Fuser(model, graph, modules, survives).fused()
     except Exception:  # a forward can fail to trace in any way; evaluated as it is, it shows its own errors
         return None
 
@@ -173,9 +74,11 @@ class _Fuser:
     model: nn.Module
     graph: fx.Graph
     modules: dict[str, nn.Module]
-    weights: list[_Weight] = field(default_factory=list)
+    survives: Mapping[str, Tensor] | None = None
+    weights: list[Weight] = field(default_factory=list)
     linears: list[SharedLinear] = field(default_factory=list)
     constants: list[str] = field(default_factory=list)
+    calls: dict[str, nn.Module] = field(default_factory=dict)  # sparse convolutions, as modules of the body
     num_arguments: int = 0  # tensors that the weights give the body
 
     def fused(self) -> Fused:
@@ -197,6 +100,12 @@ class _Fuser:
         for node in nodes:
             if node in shared:
                 copied[node] = prefix.node_copy(node, lambda n: copied[n])
+        # Images that convolutions alone read are laid out in blocks once for all networks.
+        self.blocked = {
+            n for n in wanted if self.survives is not None and all(self._is_convolution(u) for u in n.users)
+        }
+        for node in self.blocked:
+            copied[node] = prefix.call_function(to_blocks, (copied[node],))
         prefix.output(tuple(copied[n] for n in wanted) + tuple(copied[_source(layer)] for layer in linears))
 
         self.body = fx.Graph()
@@ -220,10 +129,11 @@ class _Fuser:
         self.body.erase_node(self.head_constants)
         self.body.erase_node(self.head)
         self.body.lint()
+        root: Any = {**self.modules, **self.calls} if self.calls else self.model
         trainable = fx.GraphModule(self.model, self.graph)
         return Fused(
             fx.GraphModule(self.model, prefix),
-            fx.GraphModule(self.model, self.body),
+            fx.GraphModule(root, self.body),
             self.linears,
             self.constants,
             self.weights,
@@ -333,7 +243,7 @@ class _Fuser:
         assert isinstance(module, nn.Linear)
         return Second(str(second.layer.target), second.relu is not None, module.out_features)
 
-    def _weight(self, weight: _Weight, count: int) -> list[fx.Node]:
+    def _weight(self, weight: Weight, count: int) -> list[fx.Node]:
         """New arguments of the body that hold a weight's tensors."""
         first = self.num_arguments
         self.num_arguments += count
@@ -352,33 +262,40 @@ class _Fuser:
                 self.constants.append(str(node.target))
                 with self.body.inserting_before(self.head_constants):
                     return self.body.placeholder(f"constant_{len(self.constants) - 1}")
-            return self._weight(_Weight((str(node.target),)), 1)[0]
+            return self._weight(Weight((str(node.target),)), 1)[0]
         module = self._module(node)
         if module is None or not module.state_dict():
-            return self.body.node_copy(node, lambda n: self.made[n])
+            return self.body.node_copy(node, self._value)
         if self._is_norm(node):
             assert isinstance(module, nn.BatchNorm2d)
-            scale, shift = self._weight(_Weight((), str(node.target), module.eps), 2)
+            scale, shift = self._weight(Weight((), str(node.target), module.eps), 2)
             return self.body.call_function(scale_and_shift, (self._input(node), scale, shift))
         if type(module) is nn.LayerNorm and module.elementwise_affine and module.bias is not None:
-            weight = self._weight(_Weight((f"{node.target}.weight",)), 1)[0]
-            bias = self._weight(_Weight((f"{node.target}.bias",)), 1)[0]
+            weight = self._weight(Weight((f"{node.target}.weight",)), 1)[0]
+            bias = self._weight(Weight((f"{node.target}.bias",)), 1)[0]
             shape = tuple(module.normalized_shape)
             return self.body.call_function(F.layer_norm, (self._input(node), shape, weight, bias, module.eps))
         raise _Unknown(f"{node.target} is a {type(module).__name__}")
 
-    def _input(self, node: fx.Node) -> fx.Node:
+    def _value(self, node: fx.Node, blocked: bool = False) -> fx.Node:
+        """What the body has for a node, in blocks of images or as the network has it."""
+        made = self.made[node]
+        if (node in self.blocked) == blocked:
+            return made
+        return self.body.call_function(to_blocks if blocked else from_blocks, (made,))
+
+    def _input(self, node: fx.Node, blocked: bool = False) -> fx.Node:
         """What the body has for a layer's input."""
-        return self.made[_source(node)]
+        return self._value(_source(node), blocked)
 
     def _arguments(self, arguments: Any) -> Any:
-        return fx.map_arg(arguments, lambda n: self.made[n])
+        return fx.map_arg(arguments, self._value)
 
     def _linear(self, chain: _Chain) -> fx.Node:
         module, name = self._module(chain.layer), chain.layer.target
         assert isinstance(module, nn.Linear)
-        weight = self._weight(_Weight((f"{name}.weight",)), 1)[0]
-        bias = self._weight(_Weight((f"{name}.bias",)), 1)[0] if module.bias is not None else None
+        weight = self._weight(Weight((f"{name}.weight",)), 1)[0]
+        bias = self._weight(Weight((f"{name}.bias",)), 1)[0] if module.bias is not None else None
         out = self.body.call_function(F.linear, (self._input(chain.layer), weight, bias))
         return self.body.call_function(torch.relu_, (out,)) if chain.relu else out
 
@@ -386,16 +303,18 @@ class _Fuser:
         module, name = self._module(chain.layer), chain.layer.target
         assert isinstance(module, nn.Conv2d)
         bias_name = f"{name}.bias" if module.bias is not None else ""
+        if self.survives is not None:
+            return self._sparse_convolution(chain, module, bias_name)
         bias: fx.Node | None = None
         if chain.norm is not None:
             norm = self._module(chain.norm)
             assert isinstance(norm, nn.BatchNorm2d)
-            folded = _Weight((f"{name}.weight", bias_name), str(chain.norm.target), norm.eps)
+            folded = Weight((f"{name}.weight", bias_name), str(chain.norm.target), norm.eps)
             weight, bias = self._weight(folded, 2)
         else:
-            weight = self._weight(_Weight((f"{name}.weight",)), 1)[0]
+            weight = self._weight(Weight((f"{name}.weight",)), 1)[0]
             if bias_name:
-                bias = self._weight(_Weight((bias_name,)), 1)[0]
+                bias = self._weight(Weight((bias_name,)), 1)[0]
         geometry = (module.stride, module.padding, module.dilation, module.groups)
         arguments: tuple[Any, ...] = (self._input(chain.layer), weight, bias, *geometry, chain.relu is not None)
         if chain.other is None:
@@ -405,6 +324,28 @@ class _Fuser:
             out = self.body.call_function(convolution_add, (self.made[chain.other], *arguments, in_place))
         self.owned.add(chain.last)
         return out
+
+    def _sparse_convolution(self, chain: _Chain, module: nn.Conv2d, bias_name: str) -> fx.Node:
+        assert self.survives is not None
+        assert not isinstance(module.padding, str)
+        kernel, stride, padding = module.kernel_size[0], module.stride[0], module.padding[0]
+        square = all(len(set(p)) == 1 for p in (module.kernel_size, module.stride, module.padding))
+        if not square or padding > 1 or module.groups != 1 or set(module.dilation) != {1}:
+            raise _Unknown(f"{chain.layer.target} has no square kernel, or a padding, dilation or groups over 1")
+        name = f"{chain.layer.target}.weight"
+        norm, eps = "", 0.0
+        if chain.norm is not None:
+            layer = self._module(chain.norm)
+            assert isinstance(layer, nn.BatchNorm2d)
+            norm, eps = str(chain.norm.target), layer.eps
+        pattern = Pattern.of(self.survives[name])
+        call = BlockedConvolution(pattern, kernel, stride, padding, chain.relu is not None)
+        values, bias = self._weight(Weight((name, bias_name), norm, eps, pattern), 2)
+        other = None if chain.other is None else self._value(chain.other, blocked=True)
+        target = f"sparse_{len(self.weights)}"
+        self.calls[target] = call
+        self.blocked.add(chain.last)
+        return self.body.call_module(target, (self._input(chain.layer, blocked=True), values, bias, other))
 
     def _may_overwrite(self, chain: _Chain, other: fx.Node) -> bool:
         """Whether the sum is the last use of what is added, and nothing else refers to its memory."""
@@ -426,55 +367,3 @@ def _source(layer: fx.Node) -> fx.Node:
 
 def _only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
-
-
-def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Normalise [B, C, H, W] with one scale and shift [C] a channel."""
-    return torch.addcmul(shift[:, None, None], x, scale[:, None, None])
-
-
-def convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    dilation: tuple[int, ...],
-    groups: int,
-    rectified: bool,
-) -> Tensor:
-    """Convolve and optionally rectify, in one pass where oneDNN is at hand."""
-    if not _onednn(x):
-        out = torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
-        return out.relu_() if rectified else out
-    activation = "relu" if rectified else "none"
-    return torch.ops.mkldnn._convolution_pointwise(
-        x, weight, bias, padding, stride, dilation, groups, activation, [], ""
-    )
-
-
-def convolution_add(
-    other: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    dilation: tuple[int, ...],
-    groups: int,
-    rectified: bool,
-    in_place: bool,
-) -> Tensor:
-    """Convolve, add ``other`` and optionally rectify; ``in_place`` writes the result over ``other``."""
-    geometry = (padding, stride, dilation, groups)
-    if in_place and _onednn(x):
-        activation = "relu" if rectified else None
-        return torch.ops.mkldnn._convolution_pointwise_.binary(
-            other, x, weight, bias, *geometry, "add", 1.0, activation, [], ""
-        )
-    out = convolution(x, weight, bias, stride, padding, dilation, groups, False).add_(other)
-    return out.relu_() if rectified else out
-
-
-def _onednn(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from operator import is_
 from typing import Any
 
@@ -52,16 +53,14 @@ class GroupPlan:
         rows: list[tuple[Any, ...]] = []
         for p in self.params:
             fresh = _start_state(p, state, state_names)
-            entry = state[p] if p in state else {}
+            entry = state.get(p, {})
             names = [*state_names, None, None][:2]
             states = [entry.get(name) if name else None for name in names]
             # Aliases of the masks' and anchors' memory, which keep it alive whatever becomes of the tensors.
             mask = pack_mask(in_memory_order(masks[p], p)) if p in masks else None
             anchor = in_memory_order(anchors[p].detach().to(p.dtype), p) if p in anchors else None
             step = entry.get("step") if state_names == ("exp_avg", "exp_avg_sq") else None
-            rows.append(
-                (p, entry, names[0], states[0], names[1], states[1], mask, anchor, step, step_on_device, fresh)
-            )
+            rows.append((p, entry, names[0], states[0], names[1], states[1], mask, anchor, step, step_on_device, fresh))
         backend = extension("cuda").update_backend if self.device.type == "cuda" else None
         self._plan = extension("cpu").UpdatePlan(rows, backend)
         self._anchored = any(p in anchors for p in self.params)
@@ -91,14 +90,15 @@ class GroupPlan:
         )
 
     def _run(self, step: Any, *options: Any) -> Tensor | None:
-        distance = step(None, *options)
-        if distance is None:
-            # A gradient in another memory layout than its weight is copied; anything else calls for a new plan.
-            distance = step([_like_weight(p) for p in self.params], *options)
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+            distance = step(None, *options)
             if distance is None:
-                return None
+                # A gradient in another memory layout than its weight is copied; anything else calls for a new plan.
+                distance = step([_like_weight(p) for p in self.params], *options)
+        if distance is None:
+            return None
         touched = [p for p in self.params if p.grad is not None]
-        torch.autograd.graph.increment_version(touched)  # type: ignore[attr-defined]
+        torch.autograd.graph.increment_version(touched)
         if self.device.type == "cpu" and self._anchored:
             self._distance.fill_(distance)
         return self._distance

@@ -73,7 +73,9 @@ def prune_lowest(
         rule = _ReferenceRule(scores, masks, magnitude)
     minimum = [min_kept] * len(scores) if isinstance(min_kept, int) else list(min_kept)
     if len(minimum) != len(scores):
-        raise ValueError(f"min_kept has {len(minimum)} numbers for {len(scores)} tensors; give one each, or a single one")
+        raise ValueError(
+            f"min_kept has {len(minimum)} numbers for {len(scores)} tensors; give one each, or a single one"
+        )
     caps = [max(0, alive - kept) for alive, kept in zip(rule.survivors, minimum, strict=True)]
     for g, count in enumerate(counts):
         available = sum(cap for cap, of in zip(caps, group_of, strict=True) if of == g)

@@ -59,7 +59,7 @@ class _Masked(torch.optim.Optimizer):
         """Set every pruned weight and its optimizer state to exactly +0."""
         for p, pruned in self._pruned.items():
             p.masked_fill_(pruned, 0.0)
-            for value in (self.state[p] if p in self.state else {}).values():
+            for value in self.state.get(p, {}).values():
                 if isinstance(value, Tensor) and value.shape == p.shape:
                     value.masked_fill_(pruned, 0.0)
 
@@ -74,7 +74,7 @@ class _Masked(torch.optim.Optimizer):
         return self._distance.cpu()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Do one update of every parameter that has a gradient."""
         loss = None
         if closure is not None:
@@ -206,6 +206,8 @@ class MaskedAdamW(_Masked):
         anchors: Mapping[Tensor, Tensor] | None = None,
         pull: float = 0.0,
     ) -> None:
+        if isinstance(lr, Tensor) and not capturable:
+            raise ValueError("lr is a tensor, which needs capturable=True; give a float otherwise")
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "capturable": capturable, "pull": pull,
         }  # fmt: skip

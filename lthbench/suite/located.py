@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 MAX_BYTES = 1 << 20
+MAX_DEPTH = 50
 _PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null")}
 
 
@@ -95,7 +96,11 @@ def read_yaml(path: Path) -> Located:
     except UnicodeDecodeError as error:
         raise SuiteError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
     try:
+        depth = 0
         for event in yaml.parse(text, yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise SuiteError(f"{path}:{_line(event.start_mark)}: nested too deeply; a suite has few levels")
             anchor = getattr(event, "anchor", None)
             if anchor is not None:
                 line = _line(event.start_mark)
@@ -111,8 +116,6 @@ def read_yaml(path: Path) -> Located:
         raise SuiteError(f"{path}:{line}: not valid YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise SuiteError(f"{path}: not valid YAML: {error}") from error
-    except RecursionError as error:
-        raise SuiteError(f"{path}: nested too deeply") from error
 
 
 def _line(mark: Any) -> int:

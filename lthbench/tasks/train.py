@@ -95,6 +95,7 @@ def _fit(spec: TrainSpec, context: Context, start: Start, images: ImageSet) -> P
         start.model,
         images,
         spec.recipe,
+        num_classes=spec.data.info.num_classes,
         seed=spec.seed,
         noise=spec.noise,
         begin=spec.begin,

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet
-from lthbench.data.spec import Augment
 from lthbench.ops import MaskedAdamW, MaskedSGD
 from lthbench.training.recipe import AdamW, Recipe
 from lthbench.training.streams import stream
@@ -65,6 +64,7 @@ class Trainer:
         images: ImageSet,
         recipe: Recipe,
         *,
+        num_classes: int,
         seed: int,
         noise: int = 0,
         begin: int = 0,
@@ -75,6 +75,7 @@ class Trainer:
         compile: bool = False,
     ) -> None:
         self.model, self.images, self.recipe = model, images, recipe
+        self.num_classes = num_classes
         self.seed, self.noise = seed, noise
         self.batch_size = min(recipe.batch_size, len(images))
         self.steps_per_epoch = recipe.steps_per_epoch(len(images))
@@ -87,7 +88,7 @@ class Trainer:
         options: dict[str, Any] = {"compile_threads": 1}
         self._forward = torch.compile(model, dynamic=False, options=options) if compile else model
         self.device = images.device
-        self._augments = recipe.augment != Augment()
+        self._augments = recipe.augment.active
         parameters = dict(model.named_parameters())
         self._tracked = {name: parameters[name].detach() for name in tracked}
         self._begun = {name: t.clone() for name, t in self._tracked.items()}
@@ -131,8 +132,7 @@ class Trainer:
         epoch, position = divmod(step, self.steps_per_epoch)
         index = self._epoch_order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
         rng = stream(self.seed, "augment", self.noise, step) if self._augments else None
-        images = self.images.batch(index, self.recipe.augment, rng)
-        labels = self.images.labels[index]
+        images, labels = self.images.training_batch(index, self.num_classes, self.recipe.augment, rng)
         factor = self.recipe.schedule.factor(step, self.total, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.optimizer.lr * factor

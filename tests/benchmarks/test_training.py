@@ -71,7 +71,7 @@ def make_trainer(pair: Pair, root: Path, steps: int = 1_000_000, compile: bool =
         {"steps": f"{steps}it", "batch_size": 128, "optimizer": optimizer, "augment": pair.augment}
     )
     model.train()
-    return Trainer(model, images, recipe, seed=0, mask=mask, compile=compile)
+    return Trainer(model, images, recipe, num_classes=10, seed=0, mask=mask, compile=compile)
 
 
 def make_usual(pair: Pair, root: Path) -> UsualTraining:

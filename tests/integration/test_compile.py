@@ -27,7 +27,7 @@ def trainer(compile: bool) -> Trainer:
     recipe = Recipe.model_validate(
         {"steps": "6it", "batch_size": 32, "optimizer": optimizer, "augment": Augment(crop=2, flip=True)}
     )
-    return Trainer(model, images, recipe, seed=0, compile=compile)
+    return Trainer(model, images, recipe, num_classes=10, seed=0, compile=compile)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -44,6 +45,15 @@ def run(suite: Path, store: Path) -> subprocess.Popen[bytes]:
     )
 
 
+def checkpoints(store: Path) -> set[tuple[Path, int]]:
+    """The checkpoints of trainings under way, each with its inode: a new one has another."""
+    found = set()
+    for path in store.glob("tasks/*/*/checkpoint.safetensors"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add((path, path.stat().st_ino))
+    return found
+
+
 def digests(suite: Path, store: Path) -> dict[str, object]:
     """Everything that a run measured, but for times."""
     plan, found = make_plan(load_suite(suite)), {}
@@ -68,9 +78,12 @@ def test_a_run_killed_again_and_again_ends_in_the_bits_of_an_uninterrupted_one(
     kills = interrupted = 0
     while True:
         process = run(suite, store)
-        # A worker needs some seconds to start; then it is killed somewhere in a training, a mask or a line.
-        deadline = time.monotonic() + (rng.uniform(4, 9) if kills < 4 else 300)
+        # Killed a moment after a training began; the moment decides whether in a training, a mask or a line.
+        deadline = time.monotonic() + 300
+        moment, before = rng.uniform(0, 1.5), checkpoints(store)
         while process.poll() is None and time.monotonic() < deadline:
+            if kills < 3 and checkpoints(store) - before:
+                deadline = min(deadline, time.monotonic() + moment)
             time.sleep(0.02)
         if process.poll() is not None:
             assert process.returncode == 0, process.stderr and process.stderr.read()
@@ -81,10 +94,10 @@ def test_a_run_killed_again_and_again_ends_in_the_bits_of_an_uninterrupted_one(
             process.kill()
         process.wait()
         kills += 1
-        interrupted += any(store.glob("tasks/*/*/checkpoint.safetensors"))
+        interrupted += bool(checkpoints(store))
     assert interrupted >= 1, "no training was under way at any kill"
     assert digests(suite, store) == digests(suite, tmp_path / "straight")
-    assert not list(store.glob("tasks/*/*/checkpoint.safetensors"))
+    assert not checkpoints(store)
 
 
 def test_running_a_finished_suite_again_trains_nothing(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_the_same_batches_give_the_weights_that_a_mask_multiplied_in_before_each
         {"steps": f"{STEPS}it", "batch_size": 32, "optimizer": optimizer, "augment": augment}
     )
     start = weights_of(model)
-    ours = Trainer(model, images, recipe, seed=SEED, mask=mask)
+    ours = Trainer(model, images, recipe, num_classes=10, seed=SEED, mask=mask)
     theirs = UsualTraining(model, list(batches_of(ours)), recipe.optimizer, mask)  # type: ignore[arg-type]
 
     losses = [(float(loss) * num_images, num_images) for loss, num_images in (theirs.step() for _ in range(STEPS))]

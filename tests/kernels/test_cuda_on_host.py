@@ -16,6 +16,9 @@ DRIVERS = {
         "cuda/count_errors.cu",
         "cuda/lerp_pairs.cu",
     ],
+    "masks_driver": ["cpu/masks.cpp", "cuda/masks.cu"],
+    "update_driver": ["cpu/masked_update.cpp", "cuda/masked_update.cu"],
+    "threshold_driver": ["cpu/masks.cpp", "cpu/threshold.cpp", "cuda/masks.cu", "cuda/threshold.cu"],
 }
 
 FAULTS = [
@@ -76,11 +79,81 @@ FAULTS = [
         "interpolation_driver",
     ),
     Fault(
+        "the last word is packed by the lanes inside the mask alone",
+        "cuda/masks.cu",
+        "  const int64_t padded = (numel + 31) / 32 * 32;",
+        "  const int64_t padded = numel;",
+        "masks_driver",
+    ),
+    Fault(
+        "a bit is read beyond the mask",
+        "cuda/masks.cu",
+        "i < numel && mask[i]",
+        "mask[i]",
+        "masks_driver",
+    ),
+    Fault(
         "ties go to whichever lane is asked",
         "cuda/count_errors.cu",
         "(!(z < best) && c < best_class)",
         "!(z < best)",
         "interpolation_driver",
+    ),
+    Fault(
+        "missing barrier before the warps' distances are added",
+        "cuda/masked_update.cu",
+        "  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;\n  __syncthreads();",
+        "  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;",
+        "update_driver",
+    ),
+    Fault(
+        "off by one at the tail of a parameter",
+        "cuda/masked_update.cu",
+        "i = wide_end + threadIdx.x; i < end;",
+        "i = wide_end + threadIdx.x; i <= end;",
+        "update_driver",
+    ),
+    Fault(
+        "mask bits of the neighbouring weight",
+        "cuda/masked_update.cu",
+        "0u - (bits >> 2 & 1u)",
+        "0u - (bits >> 1 & 1u)",
+        "update_driver",
+    ),
+    Fault(
+        "missing barrier after the histogram is cleared",
+        "cuda/threshold.cu",
+        "bins[i] = 0;\n  __syncthreads();",
+        "bins[i] = 0;",
+        "threshold_driver",
+    ),
+    Fault(
+        "missing barrier between two sums over the block",
+        "cuda/threshold.cu",
+        "  __syncthreads();  // of an earlier call the sums may still be read\n",
+        "",
+        "threshold_driver",
+    ),
+    Fault(
+        "increment that is not atomic",
+        "cuda/threshold.cu",
+        "atomicAdd(&bins[bin], 1u);",
+        "bins[bin] += 1u;",
+        "threshold_driver",
+    ),
+    Fault(
+        "one tie too many",
+        "cuda/threshold.cu",
+        "if (before < wanted) pruned",
+        "if (before <= wanted) pruned",
+        "threshold_driver",
+    ),
+    Fault(
+        "ballot of half a warp",
+        "cuda/masks.cu",
+        "__ballot_sync(0xffffffffu,",
+        "__ballot_sync(0x0000ffffu,",
+        "threshold_driver",
     ),
 ]
 

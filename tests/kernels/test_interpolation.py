@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lthbench.ops import interpolation
+from lthbench.ops import interpolation, sparse
 from lthbench.ops._library import kernels_available
-from lthbench.ops.interpolation import count_errors, lerp_relu, lerp_stacked
+from lthbench.ops.interpolation import count_errors, lerp_linear, lerp_relu, lerp_stacked
+from lthbench.ops.sparse import Pattern, from_blocks, sparse_convolution, to_blocks
 
 needs_kernels = pytest.mark.skipif(not kernels_available("cpu"), reason="the extension is not built")
 DEVICES = [
@@ -23,10 +24,11 @@ DEVICES = [
 def reference(monkeypatch):
     """A call of an operator's plain PyTorch reference."""
 
-    def call(operator, *arguments):
+    def call(operator, *arguments, **options):
         with monkeypatch.context() as patch:
-            patch.setattr(interpolation, "kernels_available", lambda device: False)
-            return operator(*arguments)
+            for module in (interpolation, sparse):
+                patch.setattr(module, "kernels_available", lambda device: False)
+            return operator(*arguments, **options)
 
     return call
 
@@ -124,6 +126,101 @@ def test_results_do_not_depend_on_the_number_of_threads():
     assert torch.equal(results[0].loss_sum, results[1].loss_sum)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("num_rows, num_hidden, num_columns", [(1, 1, 16), (13, 30, 32), (97, 300, 112), (0, 5, 16)])
+@pytest.mark.parametrize("rectified", [False, True])
+def test_a_second_layer_is_the_product_with_the_rectified_line(
+    device, num_rows, num_hidden, num_columns, rectified, reference
+):
+    g = torch.Generator().manual_seed(0)
+    alphas = torch.tensor([0.0, 0.3, 1.0], device=device)
+    a, b = (torch.randn(num_rows, num_hidden, generator=g).to(device) for _ in range(2))
+    weight = torch.randn(3, num_hidden, num_columns, generator=g).to(device) / num_hidden**0.5
+    bias = torch.randn(3, num_columns, generator=g).to(device)
+    got = lerp_linear(a, b, alphas, weight, bias, rectified=rectified)
+    expected = reference(lerp_linear, a, b, alphas, weight, bias, rectified=rectified)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@given(
+    st.integers(1, 33),
+    st.sampled_from([(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (3, 3, 1), (3, 1, 0), (2, 1, 1)]),
+    st.sampled_from([(8, 8), (4, 12), (7, 5), (16, 32)]),
+    st.floats(0, 1),
+    st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_sparse_convolution_is_the_convolution_with_the_masked_weight(count, geometry, plane, density, residual):
+    kernel, stride, padding = geometry
+    g = torch.Generator().manual_seed(count)
+    x = torch.randn(count, 3, *plane, generator=g)
+    weight = torch.randn(5, 3, kernel, kernel, generator=g)
+    weight *= torch.rand(weight.shape, generator=g) < density
+    bias = torch.randn(5, generator=g)
+    expected = torch.nn.functional.conv2d(x, weight, bias, stride, padding)
+    other = torch.randn(expected.shape, generator=g)
+    expected = (expected + other).relu() if residual else expected
+    pattern = Pattern.of(weight != 0)
+    blocks = sparse_convolution(
+        to_blocks(x),
+        weight.reshape(-1)[pattern.index],
+        bias,
+        pattern,
+        kernel,
+        stride,
+        padding,
+        to_blocks(other) if residual else None,
+        rectified=residual,
+    )
+    torch.testing.assert_close(from_blocks(blocks)[:count], expected, rtol=1e-5, atol=1e-5)
+    border = blocks.clone()
+    border[:, :, 1:-1, 1:-1] = 0
+    assert not border.any()
+
+
+def test_the_reference_of_a_sparse_convolution_agrees(reference):
+    g = torch.Generator().manual_seed(0)
+    x, weight, bias = torch.randn(20, 4, 8, 8, generator=g), torch.randn(6, 4, 3, 3, generator=g), torch.randn(6)
+    pattern = Pattern.of(weight > 0)
+    arguments = (to_blocks(x), weight.reshape(-1)[pattern.index], bias, pattern, 3, 1, 1)
+    got = from_blocks(sparse_convolution(*arguments, rectified=True))[:20]
+    expected = from_blocks(reference(sparse_convolution, *arguments, rectified=True))[:20]
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"x": torch.zeros(1, 2, 6, 6, 8)}, "input has no shape"),
+        ({"values": torch.zeros(1)}, "taps has 2 entries, values 1"),
+        ({"values": torch.zeros(2).double()}, "values has dtype"),
+        ({"bias": torch.zeros(4)}, "row_starts has 4 entries"),
+        ({"kernel": 9}, "kernel is 9, larger"),
+        ({"padding": 2}, "padding are 3, 1 and 2"),
+        ({"taps": torch.tensor([0, 18]).int()}, r"taps\[1\] is 18, expected 0 to 17"),
+        ({"row_starts": torch.tensor([0, 2, 1, 2]).int()}, "row_starts decreases at entry 2"),
+        ({"row_starts": torch.tensor([0, 1, 1, 1]).int()}, "row_starts does not go from 0 to the 2"),
+        ({"other": torch.zeros(1, 3, 6, 5, 16)}, "other has 5 entries in dimension 3, the output 6"),
+    ],
+)
+def test_a_wrong_argument_of_a_sparse_convolution_is_named(change, message):
+    arguments = {
+        "x": torch.zeros(1, 2, 6, 6, 16),
+        "values": torch.zeros(2),
+        "taps": torch.tensor([0, 1]).int(),
+        "row_starts": torch.tensor([0, 1, 2, 2]).int(),
+        "bias": torch.zeros(3),
+        "other": None,
+        "kernel": 3,
+        "stride": 1,
+        "padding": 1,
+        "rectified": False,
+    }
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.lthbench.sparse_convolution(*{**arguments, **change}.values())
+
+
 @needs_kernels
 @pytest.mark.parametrize("device", DEVICES)
 def test_operators_keep_their_contract_with_torch(device):
@@ -136,6 +233,16 @@ def test_operators_keep_their_contract_with_torch(device):
     torch.library.opcheck(torch.ops.lthbench.lerp_stacked_.default, (out, a, b, alphas, False))
     logits, labels = torch.randn(2, 6, 3, device=device), torch.randint(3, (6,), device=device)
     torch.library.opcheck(torch.ops.lthbench.count_errors.default, (logits, labels))
+
+
+@needs_kernels
+def test_operators_of_the_cpu_keep_their_contract_with_torch():
+    a, b, alphas, bias = torch.randn(3, 4), torch.randn(3, 4), torch.tensor([0.0, 0.5]), torch.randn(2, 16)
+    arguments = (a, b, alphas, torch.randn(2, 4, 16), bias, True)
+    torch.library.opcheck(torch.ops.lthbench.lerp_linear.default, arguments)
+    pattern = Pattern.of(torch.ones(3, 2, 3, 3, dtype=torch.bool))
+    operands = (to_blocks(torch.randn(2, 2, 5, 5)), torch.randn(54), pattern.taps, pattern.row_starts, torch.randn(3))
+    torch.library.opcheck(torch.ops.lthbench.sparse_convolution.default, (*operands, None, 3, 2, 1, True))
 
 
 X, ALPHAS = torch.ones(3), torch.tensor([0.5])

@@ -15,7 +15,7 @@ from lthbench.ops.fusion import fuse
 from lthbench.ops.line import evaluate_line
 
 ALPHAS = [0.0, 0.125, 0.5, 0.75, 1.0]
-METHODS = ["fused", "stacked", "each"]
+METHODS = ["fused", "sparse", "stacked", "each"]
 
 
 class Block(nn.Module):
@@ -157,14 +157,27 @@ def assert_agrees(result, model, a, b, statistics_batches=None):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_method_agrees_with_each_network_alone(name, method):
-    if name == "branching" and method != "each":
-        pytest.skip("what depends on its input is evaluated as it is")
+    if (name == "branching" and method != "each") or (name == "viewing" and method == "sparse"):
+        pytest.skip("the method does not apply to this network")
     model, a, b = ends(name)
     assert_agrees(evaluate_line(model, a, b, ALPHAS, batches(), method=method), model, a, b)
 
 
+@pytest.mark.parametrize("density", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("method", ["auto", "sparse"])
+@pytest.mark.parametrize("stacked_bytes", [0, 2 << 30])
+def test_tickets_of_one_mask_agree_with_each_network_alone(density, method, stacked_bytes):
+    model, a, b = ends("resnet")
+    for name in (n for n in a if a[n].dim() == 4):
+        mask = torch.rand(a[name].shape) < density
+        a[name] *= mask
+        b[name] *= mask
+    result = evaluate_line(model, a, b, ALPHAS, batches(), method=method, stacked_bytes=stacked_bytes)
+    assert_agrees(result, model, a, b)
+
+
 @pytest.mark.parametrize("name", ["resnet", "viewing"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["auto", "fused", "stacked", "each"])
 def test_recomputed_statistics_are_those_of_update_bn(name, method):
     model, a, b = ends(name)
     seen = batches((40, 24), seed=2)
@@ -177,7 +190,7 @@ def test_recomputed_statistics_are_those_of_update_bn(name, method):
 @pytest.mark.parametrize("name", FUSED)
 def test_networks_that_do_not_fit_in_memory_are_formed_for_every_batch(name):
     model, a, b = ends(name)
-    for method in ("fused", "each"):
+    for method in ("auto", "fused", "each"):
         assert_agrees(evaluate_line(model, a, b, ALPHAS, batches(), stacked_bytes=0, method=method), model, a, b)
 
 

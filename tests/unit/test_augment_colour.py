@@ -43,7 +43,7 @@ def test_crop_and_resize_equals_torchvisions_antialiased_resized_crop(side: tupl
     images = levels(8, 40).float()
     boxes = Boxes(*np.array([[0, 0, 40, 40], [3, 5, 20, 17], [10, 0, 7, 40], [39, 39, 1, 1]] * 2).T)
     mirror = np.arange(8) % 2 == 0
-    got = crop_and_resize(images, boxes, mirror, side)
+    got = crop_and_resize(images.permute(0, 2, 3, 1), boxes, mirror, side)
     for i, (top, left, height, width) in enumerate(zip(*boxes, strict=True)):
         expected = F.resized_crop(images[i], int(top), int(left), int(height), int(width), list(side), antialias=True)
         expected = F.horizontal_flip(expected) if mirror[i] else expected
@@ -206,7 +206,12 @@ def test_images_stored_larger_are_cut_to_their_centre() -> None:
     assert torch.equal(cut.batch(torch.arange(4)), small.batch(torch.arange(4)))
     shifted = cut.batch(torch.arange(4), Augment(crop=4), rng())
     assert bool((shifted != (0 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]).any())
-    assert cut.batch(torch.arange(4), ALL, rng()).shape == (4, 3, 32, 32)
+    assert cut.training_batch(torch.arange(4), 10, ALL, rng())[0].shape == (4, 3, 32, 32)
+
+
+def test_a_batch_without_labels_is_not_mixed_silently() -> None:
+    with pytest.raises(ValueError, match="use training_batch"):
+        image_set().batch(torch.arange(4), Augment(mixup=0.2), rng())
 
 
 def test_colours_of_grey_images_are_refused() -> None:

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from lthbench.models.build import build, head, initialise, prunable, stem
+from lthbench.models.build import build, draws_random, head, initialise, prunable, stem
 from lthbench.models.spec import INITS, MODELS, ModelSpec
 
 SMALL, CIFAR = (1, 28, 28), (3, 32, 32)
@@ -168,6 +168,23 @@ def test_drop_path_skips_blocks_in_training_only() -> None:
     model.train()
     assert not torch.equal(model(x), model(x))
     assert torch.equal(plain.train()(x), plain(x))
+
+
+def test_a_model_says_whether_training_it_draws_random_numbers() -> None:
+    with torch.device("meta"):
+        assert [name for name in MODELS if draws_random(build(ModelSpec(name=name), TINY, 10))] == []
+        for name in ("swin-small64", "swin-t"):
+            assert draws_random(build(ModelSpec(name=name, drop_path=0.1), TINY, 10))
+
+
+def test_seeded_drop_path_gives_the_same_bits() -> None:
+    model = made(ModelSpec(name="swin-small64", drop_path=0.5), TINY)
+    x = torch.randn(4, *TINY, generator=torch.Generator().manual_seed(0))
+    outputs = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        outputs.append(model(x))
+    assert torch.equal(*outputs)
 
 
 @pytest.mark.parametrize("name", ["vgg11", "resnet18", "swin-small64"])

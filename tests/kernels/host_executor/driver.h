@@ -1,4 +1,5 @@
-// What the drivers share: random inputs in buffers of exactly their size, and comparisons that end the program.
+// What the drivers share: random inputs in buffers of exactly their size, and comparisons that end the
+// program.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +24,8 @@ void parallel_for(int64_t count, int64_t, void (*body)(int64_t, int64_t, void*),
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(int64_t size) : size_(size), data_(static_cast<T*>(std::malloc(size ? size * sizeof(T) : 1))) {}
+  explicit Buffer(int64_t size)
+      : size_(size), data_(static_cast<T*>(std::malloc(size ? size * sizeof(T) : 1))) {}
   Buffer(Buffer&& other) : size_(other.size_), data_(other.data_) { other.data_ = nullptr; }
   Buffer(const Buffer&) = delete;
   ~Buffer() { std::free(data_); }

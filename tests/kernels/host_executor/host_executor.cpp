@@ -55,7 +55,8 @@ unsigned num_threads;
 void (*kernel_entry)(void*);
 void* kernel_arguments;
 int barrier_result;
-char launched, finished, barrier_sync[2];  // two: a late waker must not acquire what the next barrier releases
+char launched, finished,
+    barrier_sync[2];  // two: a late waker must not acquire what the next barrier releases
 std::uint64_t random_state = 1;
 
 std::uint64_t random_below(std::uint64_t n) {  // splitmix64
@@ -108,15 +109,17 @@ void make_fibre() {
   f->size = kStackBytes;
   if (__tsan_create_fiber) f->tsan = __tsan_create_fiber(0);
   auto top = reinterpret_cast<std::uintptr_t>(f->stack.get() + kStackBytes) & ~std::uintptr_t(15);
-  void** sp = reinterpret_cast<void**>(top) - 2;  // as if fibre_main had been called: rsp % 16 == 8 at its start
+  void** sp =
+      reinterpret_cast<void**>(top) - 2;  // as if fibre_main had been called: rsp % 16 == 8 at its start
   *sp = reinterpret_cast<void*>(&fibre_main);
   f->stack_pointer = sp - 6;
   fibres.push_back(std::move(f));
 }
 
 const char* name(State state) {
-  return state == State::kDone ? "has returned" : state == State::kAtBarrier ? "waits at __syncthreads"
-                                                                             : "waits at a warp collective";
+  return state == State::kDone        ? "has returned"
+         : state == State::kAtBarrier ? "waits at __syncthreads"
+                                      : "waits at a warp collective";
 }
 
 // No fibre can run: either all wait at one barrier, or the kernel is at fault.
@@ -124,13 +127,14 @@ void release_barrier() {
   const Fibre& first = *fibres[0];
   for (unsigned i = 0; i < num_threads; ++i) {
     const Fibre& f = *fibres[i];
-    if (f.state == State::kAtBarrier && first.state == State::kAtBarrier && f.where.line() == first.where.line() &&
-        f.where.file_name() == first.where.file_name())
+    if (f.state == State::kAtBarrier && first.state == State::kAtBarrier &&
+        f.where.line() == first.where.line() && f.where.file_name() == first.where.file_name())
       continue;
     std::fprintf(stderr, "host executor: divergent barrier or collective in block %u:", blockIdx.x);
     for (const Fibre* g : {&first, &f})
-      std::fprintf(stderr, " thread %u %s%s%s:%u;", g->index, name(g->state), g->state == State::kDone ? ", last seen " : " ",
-                   g->where.file_name(), unsigned(g->where.line()));
+      std::fprintf(stderr, " thread %u %s%s%s:%u;", g->index, name(g->state),
+                   g->state == State::kDone ? ", last seen " : " ", g->where.file_name(),
+                   unsigned(g->where.line()));
     std::fputc('\n', stderr);
     std::_Exit(3);
   }

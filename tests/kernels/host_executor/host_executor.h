@@ -3,8 +3,8 @@
 // A .cu file whose launches go through LTH_LAUNCH compiles with g++ against this header. Barriers that
 // diverge, warp collectives whose mask is not who arrives, and deadlocks end the program with a message.
 // Built with -fsanitize=thread, threads of a block that touch the same memory without a barrier or an atomic
-// between them are reported by file and line; with -fsanitize=address,alignment so is every access out of bounds
-// or misaligned. Not modelled: races between blocks, memory ordering of atomics, launch limits, speed.
+// between them are reported by file and line; with -fsanitize=address,alignment so is every access out of
+// bounds or misaligned. Not modelled: races between blocks, memory ordering of atomics, launch limits, speed.
 #pragma once
 
 #include <algorithm>
@@ -23,9 +23,10 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __grid_constant__
-#define LTH_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                   \
-  ((void)(stream), lth_host::launch(grid, block, [&](auto... arguments) { kernel(arguments...); } \
-                                    __VA_OPT__(, ) __VA_ARGS__))
+#define LTH_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)        \
+  ((void)(stream), lth_host::launch(grid, block, [&](auto... arguments) { \
+     kernel(arguments...);                                                \
+   } __VA_OPT__(, ) __VA_ARGS__))
 #define threadIdx (lth_host::current_thread())
 
 struct dim3 {
@@ -68,7 +69,8 @@ const dim3& current_thread();
 unsigned lane();
 void run(dim3 grid, dim3 block, void (*kernel)(void*), void* arguments);
 int barrier(int value, Combine combine, Where where);
-// Waits until all lanes in `mask` arrive with the same mask at the same line; then values[i] is lane i's value.
+// Waits until all lanes in `mask` arrive with the same mask at the same line; then values[i] is lane i's
+// value.
 void gather(unsigned mask, std::uint64_t value, std::uint64_t values[32], bool fence, Where where);
 [[noreturn]] void fail(const char* what, Where where);
 
@@ -158,17 +160,29 @@ T lth_atomic(T* p, Update update) {
 }
 // The second argument's type is not deduced, as CUDA's overloads convert it too.
 template <class T>
-T atomicAdd(T* p, std::type_identity_t<T> v) { return lth_atomic(p, [=](T x) { return T(x + v); }); }
+T atomicAdd(T* p, std::type_identity_t<T> v) {
+  return lth_atomic(p, [=](T x) { return T(x + v); });
+}
 template <class T>
-T atomicMin(T* p, std::type_identity_t<T> v) { return lth_atomic(p, [=](T x) { return x < v ? x : v; }); }
+T atomicMin(T* p, std::type_identity_t<T> v) {
+  return lth_atomic(p, [=](T x) { return x < v ? x : v; });
+}
 template <class T>
-T atomicMax(T* p, std::type_identity_t<T> v) { return lth_atomic(p, [=](T x) { return x < v ? v : x; }); }
+T atomicMax(T* p, std::type_identity_t<T> v) {
+  return lth_atomic(p, [=](T x) { return x < v ? v : x; });
+}
 template <class T>
-T atomicOr(T* p, std::type_identity_t<T> v) { return lth_atomic(p, [=](T x) { return T(x | v); }); }
+T atomicOr(T* p, std::type_identity_t<T> v) {
+  return lth_atomic(p, [=](T x) { return T(x | v); });
+}
 template <class T>
-T atomicAnd(T* p, std::type_identity_t<T> v) { return lth_atomic(p, [=](T x) { return T(x & v); }); }
+T atomicAnd(T* p, std::type_identity_t<T> v) {
+  return lth_atomic(p, [=](T x) { return T(x & v); });
+}
 template <class T>
-T atomicExch(T* p, std::type_identity_t<T> v) { return lth_atomic(p, [=](T) { return v; }); }
+T atomicExch(T* p, std::type_identity_t<T> v) {
+  return lth_atomic(p, [=](T) { return v; });
+}
 template <class T>
 T atomicCAS(T* p, std::type_identity_t<T> compare, std::type_identity_t<T> v) {
   return lth_atomic(p, [=](T x) { return x == compare ? v : x; });
@@ -190,15 +204,26 @@ inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fsqrt_rn(float a) { return std::sqrt(a); }
 template <class T>
-T __ldg(const T* p) { return *p; }
+T __ldg(const T* p) {
+  return *p;
+}
 template <class T>
-T __ldcs(const T* p) { return *p; }
+T __ldcs(const T* p) {
+  return *p;
+}
 template <class T>
-void __stcs(T* p, T v) { *p = v; }
+void __stcs(T* p, T v) {
+  *p = v;
+}
 
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess = 0 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
+enum cudaMemcpyKind {
+  cudaMemcpyHostToDevice,
+  cudaMemcpyDeviceToHost,
+  cudaMemcpyDeviceToDevice,
+  cudaMemcpyDefault
+};
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
 inline cudaError_t cudaMemsetAsync(void* p, int value, std::size_t bytes, cudaStream_t = nullptr) {

@@ -1,9 +1,8 @@
 // Runs the CUDA kernels of interpolation evaluation on the host and compares them with the CPU kernels.
 // Arguments: seed, number of weights.
-#include "common/interpolation.h"
-
 #include <vector>
 
+#include "common/interpolation.h"
 #include "driver.h"
 
 namespace {
@@ -51,7 +50,8 @@ void check_count(std::mt19937_64& random, int64_t num_networks, int64_t num_rows
   const int64_t scratch = num_networks * lth::count_errors_num_blocks(num_rows);
   Buffer<double> partial_loss(scratch);
   Buffer<int64_t> partial_errors(scratch);
-  lth::count_errors_cuda(batch, partial_loss.data(), partial_errors.data(), loss.data(), errors.data(), nullptr);
+  lth::count_errors_cuda(batch, partial_loss.data(), partial_errors.data(), loss.data(), errors.data(),
+                         nullptr);
   lth::count_errors_cpu(batch, expected_loss.data(), expected_errors.data());
   expect_equal("num_errors", errors, expected_errors);
   for (int64_t k = 0; k < num_networks; ++k)

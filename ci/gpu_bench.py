@@ -1,0 +1,120 @@
+"""The kernels on a GPU by CUDA events, as fractions of its measured copy bandwidth; writes JSON.
+
+python ci/gpu_bench.py FILE
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lthbench.ops import MaskedSGD
+from lthbench.ops.bench import interleaved
+from lthbench.ops.bench_update import DENSITY, OPTIONS, PULL, parameter_shapes
+from lthbench.ops.masks import pack_mask
+
+DEVICE = torch.device("cuda")
+COPY_FLOATS = 1 << 28
+
+
+def limits() -> dict[str, float]:
+    """Copy bandwidth (bytes read and written a second) and float32 matrix rate (operations a second)."""
+    source, target = (torch.ones(COPY_FLOATS, device=DEVICE) for _ in range(2))
+    left, right = torch.randn(4096, 4096, device=DEVICE), torch.randn(4096, 4096, device=DEVICE)
+    seconds = interleaved({"copy": lambda: target.copy_(source), "matmul": lambda: left @ right}, 15, device=DEVICE)
+    return {
+        "copy_bytes_per_second": 8.0 * COPY_FLOATS / seconds["copy"],
+        "matmul_operations_per_second": 2.0 * 4096**3 / seconds["matmul"],
+    }
+
+
+def network(name: str) -> dict[str, object]:
+    """Seconds of ours and of torch, and ours' fraction of the copy bandwidth by the bytes that must move."""
+    torch.manual_seed(0)
+    shapes = parameter_shapes(name)
+    num_weights = sum(torch.Size(s).numel() for s in shapes)
+
+    def parameters() -> list[nn.Parameter]:
+        params = [nn.Parameter(torch.randn(s, device=DEVICE)) for s in shapes]
+        for p in params:
+            p.grad = torch.randn_like(p)
+        return params
+
+    plain, full, stock = parameters(), parameters(), parameters()
+    masks = [torch.rand(s, device=DEVICE) < DENSITY for s in shapes]
+    floats = [m.float() for m in masks]
+    ours = MaskedSGD(plain, **OPTIONS, masks=dict(zip(plain, masks, strict=True)))
+    anchored = MaskedSGD(
+        full,
+        **OPTIONS,
+        masks=dict(zip(full, masks, strict=True)),
+        anchors={p: p.detach().clone() for p in full},
+        pull=PULL,
+    )
+    fused = torch.optim.SGD(stock, **OPTIONS, fused=True)
+
+    def torch_step() -> None:
+        fused.step()
+        with torch.no_grad():
+            torch._foreach_mul_(stock, floats)
+
+    weights = [p.detach() for p in plain if p.dim() > 1]
+    words = [pack_mask(m) for p, m in zip(plain, masks, strict=True) if p.dim() > 1]
+    num_scores = sum(w.numel() for w in weights)
+    k = int(0.2 * int(torch.ops.lthbench.count_survivors(words).sum()))
+    groups = [0] * len(words)
+
+    def kthvalue() -> torch.Tensor:
+        return torch.cat([w.reshape(-1) for w in weights]).abs_().kthvalue(k).values
+
+    # A captured step is the kernels' own time; an eager one includes the launches.
+    graph = torch.cuda.CUDAGraph()
+    for _ in range(3):
+        ours.step()
+    with torch.cuda.graph(graph):
+        ours.step()
+    seconds = interleaved(
+        {
+            "masked SGD": ours.step,
+            "masked SGD, captured": graph.replay,
+            "masked SGD + pull + distance": anchored.step,
+            "torch fused + mask": torch_step,
+            "threshold + masks": lambda: torch.ops.lthbench.prune_lowest(weights, words, groups, [k], True),
+            "kthvalue alone": kthvalue,
+        },
+        21,
+        device=DEVICE,
+    )
+    moved = {
+        "masked SGD": 20.125 * num_weights,
+        "masked SGD, captured": 20.125 * num_weights,
+        "masked SGD + pull + distance": 24.125 * num_weights,
+        "threshold + masks": 16.75 * num_scores,
+    }
+    return {"seconds": seconds, "bytes": moved}
+
+
+def main() -> None:
+    """Measure and write."""
+    limit = limits()
+    result: dict[str, object] = {"device": torch.cuda.get_device_name(), "limits": limit}
+    for name in ("resnet20", "resnet18", "resnet50"):
+        measured = network(name)
+        seconds, moved = measured["seconds"], measured["bytes"]
+        assert isinstance(seconds, dict) and isinstance(moved, dict)
+        fractions = {work: b / seconds[work] / limit["copy_bytes_per_second"] for work, b in moved.items()}
+        result[name] = {**measured, "of_copy_bandwidth": fractions}
+        print(name, {work: f"{s * 1e3:.3f} ms" for work, s in seconds.items()})
+        print(name, "of the copy bandwidth:", {work: f"{f:.2f}" for work, f in fractions.items()})
+    target = Path(sys.argv[1])
+    part = target.with_name(f"{target.name}.part")
+    part.write_text(json.dumps(result, indent=1) + "\n")
+    part.replace(target)
+
+
+if __name__ == "__main__":
+    main()

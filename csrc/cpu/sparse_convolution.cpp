@@ -1,0 +1,186 @@
+#include "../common/sparse_convolution.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "../common/isa.h"
+#include "../common/parallel.h"
+
+// The sums are those of a convolution, which no two implementations round alike: fma is welcome.
+#if defined(__clang__)
+#pragma clang fp contract(fast)
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=fast")
+#endif
+
+namespace lth {
+namespace {
+
+typedef float Images __attribute__((vector_size(4 * kBlock), aligned(4)));
+
+constexpr int64_t kL1Bytes = 32 * 1024;  // of a core's first cache, for the input of a tile
+
+struct Schedule {
+  // In vectors of 16 images.
+  int64_t in_row, in_plane, in_block, out_row, out_plane, out_block;
+  std::vector<int32_t> offsets;  // [num_weights] of the input that each weight multiplies
+  // Weights [first[g][o], first[g + 1][o]) of output channel o read group g of input channels.
+  std::vector<std::vector<int32_t>> first;
+};
+
+// Output rows [y, y + kRows), columns [x, x + kColumns) of all channels, one group of input channels after another:
+// what a group's weights read then stays in the L1 cache for all output channels.
+template <int kStride, int kRows, int kColumns>
+LTH_INLINE void tile(const SparseConvolution& layer, const Schedule& s, size_t group, int64_t block, int64_t y,
+                     int64_t x) {
+  const int64_t stride = kStride ? kStride : layer.stride;
+  const Images* input = reinterpret_cast<const Images*>(layer.input) + block * s.in_block +
+                        (y * stride + 1 - layer.padding) * s.in_row + x * stride + 1 - layer.padding;
+  const int64_t start = block * s.out_block + (y + 1) * s.out_row + x + 1;
+  const bool last = group + 2 == s.first.size();
+  const int32_t* offsets = s.offsets.data();
+  for (int64_t o = 0; o < layer.num_outputs; ++o) {
+    const int32_t begin = s.first[group][o], end = s.first[group + 1][o];
+    Images* out = reinterpret_cast<Images*>(layer.output) + start + o * s.out_plane;
+    Images sums[kRows][kColumns];
+    const Images bias = layer.bias[o] - Images{};
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+      for (int c = 0; c < kColumns; ++c) sums[r][c] = group == 0 ? bias : out[r * s.out_row + c];
+    for (int32_t i = begin; i < end; ++i) {
+      const float weight = layer.values[i];
+      const Images* from = input + offsets[i];
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+        for (int c = 0; c < kColumns; ++c)
+          sums[r][c] += weight * from[r * stride * s.in_row + c * stride];
+    }
+    const Images* other = reinterpret_cast<const Images*>(layer.other) + start + o * s.out_plane;
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 16
+      for (int c = 0; c < kColumns; ++c) {
+        const int64_t at = r * s.out_row + c;
+        const Images zero = {};
+        Images sum = last && layer.other ? sums[r][c] + other[at] : sums[r][c];
+        if (last && layer.rectified) sum = sum < zero ? zero : sum;  // NaN stays NaN
+        out[at] = sum;
+      }
+  }
+}
+
+template <int kStride, int kRows, int kColumns>
+LTH_INLINE void rows(const SparseConvolution& layer, const Schedule& s, int64_t begin, int64_t end) {
+  const int64_t bands = layer.out_height / kRows;
+  for (int64_t i = begin; i < end; ++i)
+    for (int64_t x = 0; x < layer.out_width; x += kColumns)
+      for (size_t group = 0; group + 1 < s.first.size(); ++group)
+        tile<kStride, kRows, kColumns>(layer, s, group, i / bands, i % bands * kRows, x);
+}
+
+using Rows = void (*)(const SparseConvolution&, const Schedule&, int64_t begin, int64_t end);
+
+#define LTH_ROWS(name, target)                                                                    \
+  template <int kStride, int kRows, int kColumns>                                                 \
+  target void name(const SparseConvolution& layer, const Schedule& s, int64_t begin, int64_t end) { \
+    rows<kStride, kRows, kColumns>(layer, s, begin, end);                                                  \
+  }
+LTH_ROWS(rows_base, )
+#if LTH_X86
+LTH_ROWS(rows_v3, LTH_TARGET_V3)
+LTH_ROWS(rows_v4, LTH_TARGET_V4)
+#endif
+#undef LTH_ROWS
+
+template <int kStride, int kRows, int kColumns>
+Rows for_this_cpu() {
+#if LTH_X86
+  if (detected_isa() == Isa::kV4) return rows_v4<kStride, kRows, kColumns>;
+  if (detected_isa() == Isa::kV3) return rows_v3<kStride, kRows, kColumns>;
+#endif
+  return rows_base<kStride, kRows, kColumns>;
+}
+
+struct Shape {
+  int64_t num_rows, num_columns;
+  Rows rows;
+};
+
+template <int kRows, int kColumns>
+Shape shape_of(int64_t stride) {
+  const Rows rows = stride == 1   ? for_this_cpu<1, kRows, kColumns>()
+                    : stride == 2 ? for_this_cpu<2, kRows, kColumns>()
+                                  : for_this_cpu<0, kRows, kColumns>();
+  return {kRows, kColumns, rows};
+}
+
+// The largest tile that divides the plane; 16 sums hide the latency of an fma and fit in AVX-512's registers.
+Shape shape_for(int64_t height, int64_t width, int64_t stride) {
+  if (width % 16 == 0) return shape_of<1, 16>(stride);
+  if (width % 8 == 0 && height % 2 == 0) return shape_of<2, 8>(stride);
+  if (width % 4 == 0 && height % 4 == 0) return shape_of<4, 4>(stride);
+  if (width % 2 == 0 && height % 2 == 0) return shape_of<2, 2>(stride);
+  return shape_of<1, 1>(stride);
+}
+
+void clear_border(Images* plane, int64_t height, int64_t width) {
+  const int64_t row = width + 2;
+  std::memset(static_cast<void*>(plane), 0, row * sizeof(Images));
+  std::memset(static_cast<void*>(plane + (height + 1) * row), 0, row * sizeof(Images));
+  for (int64_t y = 1; y <= height; ++y) {
+    std::memset(static_cast<void*>(plane + y * row), 0, sizeof(Images));
+    std::memset(static_cast<void*>(plane + y * row + width + 1), 0, sizeof(Images));
+  }
+}
+
+Schedule make_schedule(const SparseConvolution& layer, const Shape& shape) {
+  Schedule s;
+  s.in_row = layer.width + 2;
+  s.in_plane = (layer.height + 2) * s.in_row;
+  s.in_block = layer.num_inputs * s.in_plane;
+  s.out_row = layer.out_width + 2;
+  s.out_plane = (layer.out_height + 2) * s.out_row;
+  s.out_block = layer.num_outputs * s.out_plane;
+  const int64_t area = layer.kernel * layer.kernel;
+  s.offsets.resize(layer.num_weights);
+  for (int64_t i = 0; i < layer.num_weights; ++i) {
+    const int64_t position = layer.taps[i] % area;
+    s.offsets[i] =
+        int32_t(layer.taps[i] / area * s.in_plane + position / layer.kernel * s.in_row + position % layer.kernel);
+  }
+  const auto reach = [&](int64_t outputs) { return (outputs - 1) * layer.stride + layer.kernel; };
+  const int64_t bytes = reach(shape.num_rows) * reach(shape.num_columns) * int64_t(sizeof(Images));
+  const int64_t fit = std::max<int64_t>(1, kL1Bytes / bytes);
+  // A group of few weights costs more in reading and writing its sums than it saves.
+  const int64_t worth = std::max<int64_t>(1, layer.num_weights / (16 * layer.num_outputs));
+  const int64_t groups = std::min((layer.num_inputs + fit - 1) / fit, worth);
+  s.first.assign(groups + 1, std::vector<int32_t>(layer.num_outputs));
+  for (int64_t o = 0; o < layer.num_outputs; ++o) {
+    int32_t i = layer.row_starts[o];
+    for (int64_t g = 0; g <= groups; ++g) {
+      const int64_t before = layer.num_inputs * g / groups * area;  // taps of the groups before g
+      while (i < layer.row_starts[o + 1] && layer.taps[i] < before) ++i;
+      s.first[g][o] = i;
+    }
+  }
+  return s;
+}
+
+}  // namespace
+
+void sparse_convolution_cpu(const SparseConvolution& layer) {
+  const Shape shape = shape_for(layer.out_height, layer.out_width, layer.stride);
+  const Schedule s = make_schedule(layer, shape);
+  auto border = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      clear_border(reinterpret_cast<Images*>(layer.output) + i * s.out_plane, layer.out_height, layer.out_width);
+  };
+  parallel_for(layer.num_blocks * layer.num_outputs, 64, border);
+  auto body = [&](int64_t begin, int64_t end) { shape.rows(layer, s, begin, end); };
+  parallel_for(layer.num_blocks * (layer.out_height / shape.num_rows), 4, body);
+}
+
+}  // namespace lth

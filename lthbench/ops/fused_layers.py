@@ -1,0 +1,74 @@
+"""The layers of a fused graph: convolutions with what follows them, normalisation as a scale and a shift."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lthbench.ops.sparse import Pattern, sparse_convolution
+
+
+class BlockedConvolution(nn.Module):
+    """A convolution over surviving weights, with everything but its operands."""
+
+    def __init__(self, pattern: Pattern, kernel: int, stride: int, padding: int, rectified: bool) -> None:
+        super().__init__()
+        self.pattern = pattern
+        self.geometry = (kernel, stride, padding)
+        self.rectified = rectified
+
+    def forward(self, x: Tensor, values: Tensor, bias: Tensor, other: Tensor | None) -> Tensor:
+        """Images in blocks to images in blocks."""
+        return sparse_convolution(x, values, bias, self.pattern, *self.geometry, other, rectified=self.rectified)
+
+
+def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Normalise [B, C, H, W] with one scale and shift [C] a channel."""
+    return torch.addcmul(shift[:, None, None], x, scale[:, None, None])
+
+
+def convolution(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+    rectified: bool,
+) -> Tensor:
+    """Convolve and optionally rectify, in one pass where oneDNN is at hand."""
+    if not _onednn(x):
+        out = torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        return out.relu_() if rectified else out
+    activation = "relu" if rectified else "none"
+    return torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, padding, stride, dilation, groups, activation, [], ""
+    )
+
+
+def convolution_add(
+    other: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+    rectified: bool,
+    in_place: bool,
+) -> Tensor:
+    """Convolve, add ``other`` and optionally rectify; ``in_place`` writes the result over ``other``."""
+    geometry = (padding, stride, dilation, groups)
+    if in_place and _onednn(x):
+        activation = "relu" if rectified else None
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            other, x, weight, bias, *geometry, "add", 1.0, activation, [], ""
+        )
+    out = convolution(x, weight, bias, stride, padding, dilation, groups, False).add_(other)
+    return out.relu_() if rectified else out
+
+
+def _onednn(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()

@@ -1,0 +1,149 @@
+"""How one batch is evaluated by all networks of a line: on a fused graph, all at once, or one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lthbench.ops._library import kernels_available
+from lthbench.ops.fused import Fused
+from lthbench.ops.fusion import fuse
+from lthbench.ops.interpolation import lerp_linear, lerp_relu, lerp_stacked
+from lthbench.ops.line_networks import Networks
+
+METHODS = ("auto", "fused", "sparse", "stacked", "each")
+
+_SPARSE_DENSITY = 0.5  # of convolutions, under which visiting survivors alone was measured to be faster
+_FILLS_A_GPU = 16 << 20  # bytes of weights from which one network is taken to fill a device
+# Images evaluated at a time, so that activations of small networks stay in the cache; of each thread on the CPU.
+_IMAGES_CUDA = 1024
+_IMAGES_PLANES = 64
+_IMAGES_SPARSE = 32
+_IMAGES_VECTORS = 336
+
+Forward = Callable[[Tensor], Tensor]
+
+
+def make_forward(model: nn.Module, networks: Networks, fused: Fused | None, method: str) -> tuple[Forward, int]:
+    """The evaluation of images [B, ...] by all networks, to logits [K, B, C], and how many images to give it.
+
+    Raises:
+        ValueError: the method does not apply to the model or its place.
+    """
+    threads = torch.get_num_threads()
+    on_cpu = networks.device.type == "cpu"
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
+    if method == "sparse" or (method == "auto" and on_cpu and _worth_sparse(networks, fused)):
+        sparse = fuse(model, networks.survivors()) if on_cpu else None
+        if sparse is not None:
+            return _FusedForward(networks, sparse), _IMAGES_SPARSE * threads
+        if method == "sparse":
+            raise ValueError("method is 'sparse', but the model is not on the CPU or cannot be fused; use 'auto'")
+    if method == "auto":
+        small = networks.fits and networks.bytes_each <= _FILLS_A_GPU
+        method = "stacked" if not on_cpu and small else "fused" if fused else "each"
+    planes = fused is None or fused.has_convolution
+    count = (_IMAGES_PLANES if planes else _IMAGES_VECTORS) * threads if on_cpu else _IMAGES_CUDA
+    if method == "fused":
+        if fused is None:
+            raise ValueError("method is 'fused', but the model cannot be traced and fused; use 'auto'")
+        return _FusedForward(networks, fused), count
+    if method == "stacked":
+        if not networks.fits:
+            raise ValueError("method is 'stacked', but the networks need more than stacked_bytes; use 'auto'")
+        return lambda x: _stacked(model, networks, x), count
+    return lambda x: torch.stack([_one(model, networks, k, x) for k in range(networks.num_points)]), count
+
+
+def _one(model: nn.Module, networks: Networks, k: int, images: Tensor) -> Tensor:
+    return functional_call(model, networks.network(k), (images,))
+
+
+def _stacked(model: nn.Module, networks: Networks, images: Tensor) -> Tensor:
+    def one(state: dict[str, Tensor]) -> Tensor:
+        return functional_call(model, {**networks.constant, **state}, (images,))
+
+    return torch.vmap(one)(networks.stacks(networks.names))
+
+
+def _worth_sparse(networks: Networks, fused: Fused | None) -> bool:
+    """Whether convolutions over the surviving weights alone are the faster ones here."""
+    if fused is None or not fused.has_convolution or not kernels_available("cpu"):
+        return False
+    planes = [mask for mask in networks.survivors().values() if mask.dim() == 4]
+    density = sum(int(mask.sum()) for mask in planes) / sum(mask.numel() for mask in planes)
+    return density < _SPARSE_DENSITY and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+class _FusedForward:
+    """All networks of a line on one fused graph."""
+
+    def __init__(self, networks: Networks, fused: Fused) -> None:
+        self.networks = networks
+        self.fused = fused
+        self.stacks: _Weights | None = None
+        if networks.fits:
+            with torch.inference_mode():
+                self.stacks = self._weights(networks.stacks(fused.names))
+        a, b = (dict(zip(networks.names, end, strict=True)) for end in (networks.a, networks.b))
+        self.ends = [
+            [(end[f"{linear.name}.weight"], end.get(f"{linear.name}.bias")) for end in (a, b)]
+            for linear in fused.linears
+        ]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if images.dim() == 4 and images.device.type == "cpu" and not self.fused.sparse:
+            images = images.contiguous(memory_format=torch.channels_last)
+        shared = self.fused.prefix(images)
+        split = len(shared) - len(self.ends)
+        hidden = [(F.linear(x, *a), F.linear(x, *b)) for x, (a, b) in zip(shared[split:], self.ends, strict=True)]
+        constants = [self.networks.constant[name] for name in self.fused.constants]
+        logits: Tensor | None = None
+        if self.stacks is not None:
+            outputs = self._shared_outputs(hidden, self.networks.alphas, self.stacks)
+        for k in range(self.networks.num_points):
+            weights, row = self.stacks, k
+            if weights is None:
+                network = self.networks.network(k)
+                weights = self._weights({n: t[None] for n, t in network.items() if t.is_floating_point()})
+                row = 0
+                outputs = self._shared_outputs(hidden, self.networks.alphas[k : k + 1], weights)
+            own = self.fused.body(
+                *shared[:split],
+                *(t[row] for t in outputs),
+                *constants,
+                *(t[row] for t in weights.arguments),
+            )
+            if logits is None:
+                logits = own.new_empty(self.networks.num_points, len(images), *own.shape[1:])
+            logits[k] = own[: len(images)]
+        assert logits is not None
+        return logits
+
+    def _weights(self, states: dict[str, Tensor]) -> _Weights:
+        seconds = [linear.second.make(states) if linear.second else None for linear in self.fused.linears]
+        return _Weights(self.fused.stack(states), seconds)
+
+    def _shared_outputs(self, hidden: list[tuple[Tensor, Tensor]], alphas: Tensor, weights: _Weights) -> list[Tensor]:
+        """What each shared linear layer hands to the body, [K, B, N], from its pre-activations at both ends."""
+        outputs = []
+        for linear, (a, b), second in zip(self.fused.linears, hidden, weights.seconds, strict=True):
+            if linear.second is not None and second is not None:
+                out = lerp_linear(a, b, alphas, *second, rectified=linear.second.rectified)
+                outputs.append(out[..., : linear.second.num_outputs])
+            else:
+                outputs.append(lerp_relu(a, b, alphas) if linear.rectified else lerp_stacked([a], [b], alphas)[0])
+        return outputs
+
+
+class _Weights(NamedTuple):
+    """What networks add to the fused graph, all of them or one, stacked."""
+
+    arguments: list[Tensor]  # of the body
+    seconds: list[tuple[Tensor, Tensor] | None]  # weight [K, H, N] and bias [K, N] behind each shared linear layer

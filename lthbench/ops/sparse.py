@@ -1,0 +1,86 @@
+"""Convolutions over the surviving weights only, for networks that share a mask.
+
+Activations lie in blocks of 16 images, [G, C, H + 2, W + 2, 16], with a border of zeros: each surviving weight is
+then one broadcast and a row of vector products, whatever its position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lthbench.ops._library import kernels_available
+
+BLOCK = 16  # images
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Which weights of a square convolution survive, by output channel."""
+
+    taps: Tensor  # [n] int32, (input channel * kernel + row) * kernel + column
+    row_starts: Tensor  # [out_channels + 1] int32
+    index: Tensor  # [n] int64, flat positions in the weight
+
+    @classmethod
+    def of(cls, survives: Tensor) -> Pattern:
+        """The pattern of a bool mask [O, I, kernel, kernel]."""
+        flat = survives.reshape(survives.shape[0], -1)
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), flat.sum(1).cumsum(0)])
+        index = flat.reshape(-1).nonzero().reshape(-1)
+        return cls((index % flat.shape[1]).int(), starts.int(), index)
+
+
+def to_blocks(x: Tensor) -> Tensor:
+    """Images [B, C, H, W] in blocks [ceil(B / 16), C, H + 2, W + 2, 16]; images beyond the last are 0."""
+    padded = F.pad(x, (1, 1, 1, 1, 0, 0, 0, -x.shape[0] % BLOCK))
+    return padded.unflatten(0, (-1, BLOCK)).permute(0, 2, 3, 4, 1).contiguous()
+
+
+def from_blocks(x: Tensor) -> Tensor:
+    """Blocks as images [16 G, C, H, W], those beyond the last with them."""
+    return x[:, :, 1:-1, 1:-1].permute(0, 4, 1, 2, 3).flatten(0, 1)
+
+
+def sparse_convolution(
+    x: Tensor,
+    values: Tensor,
+    bias: Tensor,
+    pattern: Pattern,
+    kernel: int,
+    stride: int,
+    padding: int,
+    other: Tensor | None = None,
+    *,
+    rectified: bool = False,
+) -> Tensor:
+    """Convolve images in blocks with a masked weight, add ``other``, and rectify if asked, in one pass.
+
+    Args:
+        x: [G, I, H + 2, W + 2, 16] float32 with a border of zeros.
+        values: [n] float32, the surviving weights in the order of ``pattern``.
+        bias: [O] float32.
+        pattern: where they stand.
+        kernel, stride, padding: of the square convolution; padding is 0 or 1.
+        other: [G, O, H' + 2, W' + 2, 16] to add before rectifying, or None.
+
+    Returns:
+        [G, O, H' + 2, W' + 2, 16] float32 with a border of zeros.
+
+    Raises:
+        RuntimeError: an argument's shape or dtype is not as above, or a tap lies outside the kernel.
+    """
+    if kernels_available("cpu"):
+        return torch.ops.lthbench.sparse_convolution(
+            x, values, pattern.taps, pattern.row_starts, bias, other, kernel, stride, padding, rectified
+        )
+    weight = values.new_zeros(bias.numel() * x.shape[1] * kernel * kernel)
+    weight[pattern.index] = values
+    out = F.conv2d(from_blocks(x), weight.view(-1, x.shape[1], kernel, kernel), bias, stride, padding)
+    blocks = to_blocks(out)
+    if other is not None:
+        blocks += other
+    return blocks.relu_() if rectified else blocks

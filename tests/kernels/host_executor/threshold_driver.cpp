@@ -1,0 +1,127 @@
+// Runs the CUDA kernels of pruning by rank and of packed masks on the host and compares them with the CPU
+// kernels. Arguments: seed, number of weights.
+#include <vector>
+
+#include "driver.h"
+#include "masks.h"
+#include "threshold.h"
+
+namespace {
+
+enum Kind { kNormal, kMostlyZero, kAllEqual, kGrid, kNan, kSubnormal, kLeadingBits, kNumKinds };
+
+float score(std::mt19937_64& random, Kind kind) {
+  const float x = std::normal_distribution<float>()(random);
+  switch (kind) {
+    case kMostlyZero:
+      return random() % 10 ? (random() % 2 ? 0.0f : -0.0f) : x;
+    case kAllEqual:
+      return random() % 2 ? 0.5f : -0.5f;
+    case kGrid:
+      return std::round(x * 4) / 4;
+    case kNan:
+      return random() % 10 == 0 ? NAN : random() % 10 == 0 ? INFINITY : x;
+    case kSubnormal:
+      return x * 1e-40f;
+    case kLeadingBits:
+      return 1.0f + std::abs(x) * 1e-6f;
+    default:
+      return x;
+  }
+}
+
+struct Case {
+  std::vector<Buffer<uint32_t>> scores;  // the 16-bit types use half of the room
+  std::vector<Buffer<uint32_t>> masks, got, expected;
+  std::vector<lth::ScoreTensor> tensors;
+  int64_t survivors[2] = {};
+};
+
+Case make_case(std::mt19937_64& random, const std::vector<int64_t>& sizes, Kind kind) {
+  Case c;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    const int64_t n = sizes[i];
+    const auto type = static_cast<lth::ScoreType>(i % 3);
+    c.scores.emplace_back(type == lth::ScoreType::kFloat32 ? n : (n + 1) / 2);
+    auto* halves = reinterpret_cast<uint16_t*>(c.scores.back().data());
+    for (int64_t j = 0; j < n; ++j) {
+      const float x = score(random, kind);
+      uint32_t bits;
+      std::memcpy(&bits, &x, 4);
+      if (type == lth::ScoreType::kFloat32) c.scores.back()[j] = bits;
+      if (type == lth::ScoreType::kBFloat16) halves[j] = uint16_t(bits >> 16);
+      if (type == lth::ScoreType::kFloat16)
+        halves[j] = kind == kNormal ? uint16_t(random()) : uint16_t(bits >> 16);
+    }
+    c.masks.emplace_back((n + 31) / 32);
+    c.got.emplace_back((n + 31) / 32);
+    c.expected.emplace_back((n + 31) / 32);
+    for (int64_t w = 0; w < c.masks.back().size(); ++w)
+      c.masks.back()[w] = uint32_t(random()) | uint32_t(random());
+    if (n % 32) c.masks.back()[n / 32] &= (1u << (n % 32)) - 1;
+    const int32_t group = i % 4 == 1;
+    c.survivors[group] += lth::count_bits_cpu(c.masks.back().data(), c.masks.back().size());
+    int64_t count = -1;
+    lth::count_bits_cuda(c.masks.back().data(), c.masks.back().size(), &count, nullptr);
+    if (count != lth::count_bits_cpu(c.masks.back().data(), c.masks.back().size()))
+      wrong("count is %lld", (long long)count);
+    c.tensors.push_back({c.scores.back().data(), c.masks.back().data(), nullptr, n, type, group});
+  }
+  return c;
+}
+
+void check(Case& c, double fraction, bool magnitude) {
+  const size_t count = c.tensors.size();
+  const int64_t num_pruned[2] = {int64_t(fraction * c.survivors[0]),
+                                 int64_t((1 - fraction) * c.survivors[1])};
+  Buffer<float> threshold(2), expected_threshold(2);
+  Buffer<int64_t> tally(2 * count);
+  Buffer<int32_t> impossible(2);
+  std::vector<int64_t> pruned(count), nan(count);
+  std::vector<lth::ScoreTensor> on_cuda = c.tensors, on_cpu = c.tensors;
+  for (size_t i = 0; i < count; ++i) {
+    on_cuda[i].pruned = c.got[i].data();
+    on_cpu[i].pruned = c.expected[i].data();
+  }
+  const size_t bytes = lth::prune_workspace_bytes_cuda(on_cuda.data(), count, 2);
+  Buffer<uint64_t> workspace(int64_t(bytes / 8));
+  lth::prune_lowest_cuda(on_cuda.data(), count, num_pruned, 2, magnitude,
+                         {threshold.data(), tally.data(), impossible.data()}, workspace.data(), nullptr);
+  lth::prune_lowest_cpu(on_cpu.data(), count, num_pruned, 2, magnitude,
+                        {expected_threshold.data(), pruned.data(), nan.data()});
+  expect_equal("threshold", threshold, expected_threshold);
+  for (size_t i = 0; i < count; ++i) {
+    expect_equal("mask", c.got[i], c.expected[i]);
+    if (tally[2 * i] != pruned[i] || tally[2 * i + 1] != nan[i])
+      wrong("the counts of tensor %d differ", int(i));
+  }
+  if (impossible[0] || impossible[1]) wrong("a possible group is called impossible");
+}
+
+void check_packing(std::mt19937_64& random, int64_t n) {
+  Buffer<bool> mask(n), back(n);
+  for (int64_t i = 0; i < n; ++i) mask[i] = random() % 3 == 0;
+  Buffer<uint32_t> got((n + 31) / 32), expected((n + 31) / 32);
+  lth::pack_mask_cuda(mask.data(), n, got.data(), nullptr);
+  lth::pack_mask_cpu(mask.data(), n, expected.data());
+  expect_equal("words", got, expected);
+  lth::unpack_mask_cuda(got.data(), n, back.data(), nullptr);
+  expect_equal("mask", back, mask);
+}
+
+}  // namespace
+
+int main(int, char** arguments) {
+  auto random = make_random(std::strtoull(arguments[1], nullptr, 10));
+  const int64_t num_weights = std::atoll(arguments[2]);
+  for (int64_t n : {int64_t(0), int64_t(1), int64_t(31), int64_t(33), int64_t(1000), num_weights / 10})
+    check_packing(random, n);
+  const std::vector<int64_t> sizes = {num_weights / 10, 0, 5, num_weights / 20 | 1, 4096, 33};
+  for (int kind = 0; kind < kNumKinds; ++kind) {
+    Case c = make_case(random, sizes, static_cast<Kind>(kind));
+    for (double fraction : {0.2, 0.0, 0.9}) check(c, fraction, kind % 2 == 0 || fraction == 0.2);
+  }
+  Case large = make_case(random, {num_weights}, kNormal);
+  check(large, 0.2, true);
+  std::puts("equal");
+}

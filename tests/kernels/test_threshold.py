@@ -1,0 +1,265 @@
+"""Pruning by rank: exactly k weights, the lowest flat index first among ties, the same bits everywhere."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from devices import DEVICES, needs_kernels, reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lthbench.ops import prune_lowest
+from lthbench.ops.masks import pack_mask, unpack_mask
+
+SHAPES = [(300, 101), (64, 8, 3, 3), (7,), (0,), (33, 1)]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def scores_of(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    x = torch.randn(shape, generator=generator)
+    chance = torch.rand(shape, generator=generator)
+    sign = torch.where(torch.rand(shape, generator=generator) < 0.5, 1.0, -1.0)
+    return {
+        "normal": x,
+        "all ties": sign * 0.5,
+        "mostly zeros": torch.where(chance < 0.9, sign * 0.0, x),
+        "denormals": x * 1e-40,
+        "grid": (x * 20).round() / 20,
+        "nan and inf": torch.where(chance < 0.1, sign * math.nan, torch.where(chance < 0.2, sign * math.inf, x)),
+        "same leading bits": 1.0 + x.abs() * 1e-6,
+        "sorted": x.reshape(-1).sort().values.reshape(shape),
+    }[kind]
+
+
+KINDS = ["normal", "all ties", "mostly zeros", "denormals", "grid", "nan and inf", "same leading bits", "sorted"]
+
+
+def make(kind, dtype=torch.float32, density=0.7, device="cpu", seed=0):
+    g = torch.Generator().manual_seed(seed)
+    scores = [scores_of(kind, s, g).to(dtype).to(device) for s in SHAPES]
+    masks = [(torch.rand(s, generator=g) < density).to(device) for s in SHAPES]
+    return scores, masks
+
+
+def by_stable_sort(scores, masks, k, magnitude):
+    """The rule itself: sort the survivors stably, clear the first k."""
+    flat = torch.cat([s.float().reshape(-1) for s in scores])
+    alive = torch.cat([m.reshape(-1) for m in masks]).clone()
+    places = alive.nonzero().reshape(-1)
+    values = flat[places].abs() if magnitude else flat[places]
+    alive[places[torch.sort(values, stable=True).indices[:k]]] = False
+    return alive
+
+
+def flat(masks):
+    return torch.cat([m.reshape(-1) for m in masks])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("magnitude", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_masks_are_those_of_a_stable_sort(kind, dtype, magnitude, device):
+    for density in (1.0, 0.2):
+        scores, masks = make(kind, dtype, density, device)
+        survivors = int(flat(masks).sum())
+        for k in (0, 1, survivors // 5, survivors - 1, survivors):
+            pruned = prune_lowest(scores, masks, k, magnitude=magnitude)
+            assert torch.equal(flat(pruned.masks), by_stable_sort(scores, masks, k, magnitude))
+            assert survivors - int(flat(pruned.masks).sum()) == k
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kernel_and_reference_report_the_same(kind, device):
+    scores, masks = make(kind, device=device)
+    for k in (0, 100, 20_000):
+        for groups, num in ((None, k), ([0, 1, 0, 1, 2], [k, 3, 1])):
+            got = prune_lowest(scores, masks, num, groups=groups)
+            with reference():
+                expected = prune_lowest(scores, masks, num, groups=groups)
+            assert torch.equal(flat(got.masks), flat(expected.masks))
+            torch.testing.assert_close(got.thresholds, expected.thresholds, rtol=0, atol=0, equal_nan=True)
+            assert got.num_nan == expected.num_nan
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_arguments_are_not_changed(device):
+    scores, masks = make("normal", device=device)
+    before = [s.clone() for s in scores], [m.clone() for m in masks]
+    prune_lowest(scores, masks, 1000)
+    assert all(map(torch.equal, scores, before[0])) and all(map(torch.equal, masks, before[1]))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_number_of_nan_survivors_is_reported(device):
+    scores = [torch.tensor([1.0, math.nan, 2.0, math.nan], device=device)]
+    masks = [torch.tensor([True, True, True, False], device=device)]
+    pruned = prune_lowest(scores, masks, 2)
+    assert pruned.num_nan == 1
+    assert pruned.masks[0].tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_channels_last_scores_break_ties_by_their_logical_index(device):
+    scores = [torch.full((4, 3, 2, 2), 0.5, device=device).to(memory_format=torch.channels_last)]
+    masks = [torch.ones(4, 3, 2, 2, dtype=torch.bool, device=device)]
+    pruned = prune_lowest(scores, masks, 5)
+    assert pruned.masks[0].reshape(-1).nonzero().reshape(-1).tolist() == list(range(5, 48))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_per_layer_pruning_is_global_pruning_of_each_tensor_alone(device):
+    scores, masks = make("grid", device=device)
+    counts = [int(m.sum()) // 3 for m in masks]
+    together = prune_lowest(scores, masks, counts, groups=range(len(scores)))
+    alone = [prune_lowest([s], [m], k).masks[0] for s, m, k in zip(scores, masks, counts, strict=True)]
+    assert all(map(torch.equal, together.masks, alone))
+
+
+def by_walking(scores, masks, k, min_kept):
+    """Minimum kept per tensor, word for word: walk the survivors in order, pass over tensors at their minimum."""
+    order = sorted(
+        (abs(float(v)), t, i)
+        for t, (s, m) in enumerate(zip(scores, masks, strict=True))
+        for i, (v, alive) in enumerate(zip(s.reshape(-1).tolist(), m.reshape(-1).tolist(), strict=True))
+        if alive
+    )
+    left = [int(m.sum()) for m in masks]
+    out = [m.clone().reshape(-1) for m in masks]
+    for _, t, i in order:
+        if k and left[t] > min_kept[t]:
+            out[t][i] = False
+            left[t] -= 1
+            k -= 1
+    return [o.reshape(m.shape) for o, m in zip(out, masks, strict=True)]
+
+
+@given(
+    data=st.lists(st.lists(st.sampled_from([0.0, -0.0, 0.5, -0.5, 1.0, 2.0]), max_size=12), min_size=1, max_size=4),
+    minimum=st.integers(0, 5),
+    fraction=st.floats(0, 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_tensor_keeps_fewer_than_its_minimum(data, minimum, fraction):
+    scores = [torch.tensor(values) for values in data]
+    masks = [torch.ones(len(values), dtype=torch.bool) for values in data]
+    k = int(fraction * sum(max(0, len(values) - minimum) for values in data))
+    pruned = prune_lowest(scores, masks, k, min_kept=minimum)
+    assert all(map(torch.equal, pruned.masks, by_walking(scores, masks, k, [minimum] * len(data))))
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_masks_do_not_depend_on_the_thread_count(num_threads):
+    g = torch.Generator().manual_seed(3)
+    scores, masks = [torch.randn(700, 500, generator=g)], [torch.rand(700, 500, generator=g) < 0.5]
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        pruned = prune_lowest(scores, masks, 50_000)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(flat(pruned.masks), by_stable_sort(scores, masks, 50_000, True))
+
+
+def test_a_bracket_that_misses_is_widened():
+    # The sample sees one survivor in hundreds; outliers packed where it may look away still get their rank.
+    weights = torch.arange(1.0, 2_000_001.0)
+    weights[::2] = 1e-3
+    for k in (999_999, 1_000_000, 1_000_001):
+        pruned = prune_lowest([weights], [torch.ones(2_000_000, dtype=torch.bool)], k)
+        assert torch.equal(
+            pruned.masks[0], by_stable_sort([weights], [torch.ones(2_000_000, dtype=torch.bool)], k, True)
+        )
+
+
+@needs_kernels
+@pytest.mark.parametrize("isa", ["base", "v3"])
+def test_older_instruction_sets_give_the_same_masks(isa):
+    body = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import test_threshold as t\n"
+        "for kind in t.KINDS:\n"
+        "    for dtype in t.DTYPES:\n"
+        "        for magnitude in (True, False):\n"
+        "            t.test_masks_are_those_of_a_stable_sort(kind, dtype, magnitude, 'cpu')\n"
+    )
+    environment = {**os.environ, "LTHBENCH_CPU_ISA": isa}
+    subprocess.run([sys.executable, "-c", body, str(Path(__file__).parent)], check=True, env=environment)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("numel", [0, 1, 31, 32, 33, 1000, 100_003])
+def test_packed_masks_are_one_bit_a_weight(numel, device):
+    mask = (torch.rand(numel, generator=torch.Generator().manual_seed(numel)) < 0.3).to(device)
+    words = pack_mask(mask)
+    assert words.numel() == -(-numel // 32)
+    assert torch.equal(unpack_mask(words, numel), mask)
+    with reference():
+        assert torch.equal(pack_mask(mask), words) and torch.equal(unpack_mask(words, numel), mask)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"masks": []}, "masks has 0"),
+        ({"num_pruned": 10_000_000}, "num_pruned is 10000000"),
+        ({"num_pruned": -1}, "num_pruned is -1"),
+        ({"groups": [0]}, "groups has 1"),
+        ({"groups": [0, 0, 9, 0, 0]}, r"groups\[2\] is 9"),
+        ({"num_pruned": [1, 2]}, "without groups"),
+        ({"min_kept": [1]}, "min_kept has 1"),
+    ],
+)
+def test_a_wrong_argument_is_named(change, message):
+    scores, masks = make("normal")
+    arguments = {"scores": scores, "masks": masks, "num_pruned": 1} | change
+    with pytest.raises(ValueError, match=message):
+        prune_lowest(**arguments)
+
+
+def test_wrong_tensors_are_named():
+    x, m = torch.randn(4), torch.ones(4, dtype=torch.bool)
+    for scores, masks, message in (
+        ([x.double()], [m], r"scores\[0\] has dtype torch.float64"),
+        ([x, x], [m, m[:2]], r"scores\[1\] has shape \(4,\), masks\[1\] \(2,\)"),
+        ([x], [m.float()], r"masks\[0\] has dtype torch.float32"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prune_lowest(scores, masks, 1)
+
+
+@needs_kernels
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_operator_checks_before_it_reads(device):
+    op = torch.ops.lthbench.prune_lowest
+    x = torch.randn(64, device=device)
+    m = pack_mask(torch.ones(64, dtype=torch.bool, device=device))
+    for arguments, message in (
+        (([x], [m[:1]], [0], [1], True), r"masks\[0\] has 1 words, expected 2"),
+        (([x.view(8, 8).t()], [m], [0], [1], True), r"scores\[0\] is not contiguous"),
+        (([x], [m], [1], [1], True), r"groups\[0\] is 1"),
+        (([x], [m.float()], [0], [1], True), r"masks\[0\] has dtype"),
+        (([x], [m], [0], [65], True), r"num_pruned\[0\] is 65, more than the group has survivors"),
+        (([x, x], [m], [0], [1], True), "masks has 1 tensors"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            op(*arguments)
+
+
+@needs_kernels
+@pytest.mark.parametrize("device", DEVICES)
+def test_opcheck(device):
+    scores, masks = make("normal", device=device)
+    words = [pack_mask(m) for m in masks]
+    ops = torch.ops.lthbench
+    torch.library.opcheck(ops.pack_mask.default, (masks[0],))
+    torch.library.opcheck(ops.unpack_mask.default, (words[0], masks[0].numel()))
+    torch.library.opcheck(ops.count_survivors.default, (words,))
+    torch.library.opcheck(ops.prune_lowest.default, (scores, words, [0, 0, 1, 0, 1], [100, 5], True))
