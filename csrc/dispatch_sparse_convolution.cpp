@@ -14,9 +14,9 @@ void check_array(const char* name, const Tensor& t, int64_t dim) {
   LTH_CHECK(t.is_contiguous() && t.dim() == dim, name, " is not contiguous with ", dim, " dimensions");
 }
 
-Tensor sparse_convolution(const Tensor& input, const Tensor& values, const Tensor& taps, const Tensor& row_starts,
-                          const Tensor& bias, const std::optional<Tensor>& other, int64_t kernel, int64_t stride,
-                          int64_t padding, bool rectified) {
+Tensor sparse_convolution(const Tensor& input, const Tensor& values, const Tensor& taps,
+                          const Tensor& row_starts, const Tensor& bias, const std::optional<Tensor>& other,
+                          int64_t kernel, int64_t stride, int64_t padding, bool rectified) {
   check_dtype("input", input, ScalarType::Float, "float32");
   check_dtype("values", values, ScalarType::Float, "float32");
   check_dtype("taps", taps, ScalarType::Int, "int32");
@@ -40,16 +40,17 @@ Tensor sparse_convolution(const Tensor& input, const Tensor& values, const Tenso
   layer.rectified = rectified;
   LTH_CHECK(input.size(4) == kBlock && layer.height > 0 && layer.width > 0,
             "input has no shape [G, C, H + 2, W + 2, 16] with H and W at least 1");
-  LTH_CHECK(kernel >= 1 && stride >= 1 && padding >= 0 && padding <= 1, "kernel, stride and padding are ", kernel,
-            ", ", stride, " and ", padding, ", expected at least 1, at least 1, and 0 or 1");
+  LTH_CHECK(kernel >= 1 && stride >= 1 && padding >= 0 && padding <= 1, "kernel, stride and padding are ",
+            kernel, ", ", stride, " and ", padding, ", expected at least 1, at least 1, and 0 or 1");
   layer.out_height = (layer.height + 2 * padding - kernel) / stride + 1;
   layer.out_width = (layer.width + 2 * padding - kernel) / stride + 1;
-  LTH_CHECK(layer.height + 2 * padding >= kernel && layer.width + 2 * padding >= kernel,
-            "kernel is ", kernel, ", larger than the padded input");
+  LTH_CHECK(layer.height + 2 * padding >= kernel && layer.width + 2 * padding >= kernel, "kernel is ", kernel,
+            ", larger than the padded input");
   const int64_t num_taps = layer.num_inputs * kernel * kernel;
   LTH_CHECK(layer.num_inputs * input.size(2) * input.size(3) < std::numeric_limits<int32_t>::max(),
             "input has ", layer.num_inputs, " planes, more than 32-bit offsets reach");
-  LTH_CHECK(taps.numel() == layer.num_weights, "taps has ", taps.numel(), " entries, values ", layer.num_weights);
+  LTH_CHECK(taps.numel() == layer.num_weights, "taps has ", taps.numel(), " entries, values ",
+            layer.num_weights);
   LTH_CHECK(row_starts.numel() == layer.num_outputs + 1, "row_starts has ", row_starts.numel(),
             " entries, expected one more than the ", layer.num_outputs, " of bias");
   layer.input = static_cast<const float*>(input.const_data_ptr());
@@ -85,8 +86,11 @@ Tensor sparse_convolution(const Tensor& input, const Tensor& values, const Tenso
 STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
   // A convolution over the surviving weights of images in blocks of 16 (sparse_convolution.h). CPU only.
   m.def(
-      "sparse_convolution(Tensor input, Tensor values, Tensor taps, Tensor row_starts, Tensor bias, Tensor? other, "
+      "sparse_convolution(Tensor input, Tensor values, Tensor taps, Tensor row_starts, Tensor bias, Tensor? "
+      "other, "
       "int kernel, int stride, int padding, bool rectified) -> Tensor");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(lthbench, CPU, m) { m.impl("sparse_convolution", TORCH_BOX(&lth::sparse_convolution)); }
+STABLE_TORCH_LIBRARY_IMPL(lthbench, CPU, m) {
+  m.impl("sparse_convolution", TORCH_BOX(&lth::sparse_convolution));
+}

@@ -323,6 +323,33 @@ def data_download(
         sys.exit(1)
 
 
+@data_app.command("prepare")
+def data_prepare(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets that are folders of images.")],
+    data: DataOption = None,
+    classes: Annotated[Path | None, typer.Option(help="A file of one class a line: another ImageNet-100.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads; default: one a core.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decode and resize folders of images into arrays, once; a killed preparation goes on where it was."""
+    from rich.progress import Progress
+
+    from lthbench.data.commands import prepare_data
+
+    rows = []
+    with Progress(console=err) as progress:
+        for name in names:
+            line = progress.add_task(name)
+
+            def show(done: int, total: int, line: Any = line) -> None:
+                progress.update(line, completed=done, total=total)
+
+            rows.append(prepare_data(name, data, class_list=classes, workers=workers, on_progress=show))
+    _print_data(rows, as_json)
+    if any(row.problem for row in rows):
+        sys.exit(1)
+
+
 def _print_data(rows: list[Any], as_json: bool) -> None:
     if as_json:
         _print_json([asdict(row) for row in rows])

@@ -9,9 +9,9 @@ namespace lth {
 inline constexpr int64_t kBlock = 16;  // images, one a vector lane
 
 struct SparseConvolution {
-  const float* input;         // [num_blocks, num_inputs, height + 2, width + 2, 16]
-  const float* values;        // [num_weights] surviving weights, by output channel
-  const int32_t* taps;        // [num_weights] position (input channel * kernel + row) * kernel + column of each
+  const float* input;   // [num_blocks, num_inputs, height + 2, width + 2, 16]
+  const float* values;  // [num_weights] surviving weights, by output channel
+  const int32_t* taps;  // [num_weights] position (input channel * kernel + row) * kernel + column of each
   const int32_t* row_starts;  // [num_outputs + 1] first weight of each output channel
   const float* bias;          // [num_outputs]
   const float* other;         // added to the output, of its shape; or nullptr

@@ -29,11 +29,11 @@ struct Schedule {
   std::vector<std::vector<int32_t>> first;
 };
 
-// Output rows [y, y + kRows), columns [x, x + kColumns) of all channels, one group of input channels after another:
-// what a group's weights read then stays in the L1 cache for all output channels.
+// Output rows [y, y + kRows), columns [x, x + kColumns) of all channels, one group of input channels after
+// another: what a group's weights read then stays in the L1 cache for all output channels.
 template <int kStride, int kRows, int kColumns>
-LTH_INLINE void tile(const SparseConvolution& layer, const Schedule& s, size_t group, int64_t block, int64_t y,
-                     int64_t x) {
+LTH_INLINE void tile(const SparseConvolution& layer, const Schedule& s, size_t group, int64_t block,
+                     int64_t y, int64_t x) {
   const int64_t stride = kStride ? kStride : layer.stride;
   const Images* input = reinterpret_cast<const Images*>(layer.input) + block * s.in_block +
                         (y * stride + 1 - layer.padding) * s.in_row + x * stride + 1 - layer.padding;
@@ -55,8 +55,7 @@ LTH_INLINE void tile(const SparseConvolution& layer, const Schedule& s, size_t g
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 16
-        for (int c = 0; c < kColumns; ++c)
-          sums[r][c] += weight * from[r * stride * s.in_row + c * stride];
+        for (int c = 0; c < kColumns; ++c) sums[r][c] += weight * from[r * stride * s.in_row + c * stride];
     }
     const Images* other = reinterpret_cast<const Images*>(layer.other) + start + o * s.out_plane;
 #pragma GCC unroll 4
@@ -83,10 +82,10 @@ LTH_INLINE void rows(const SparseConvolution& layer, const Schedule& s, int64_t 
 
 using Rows = void (*)(const SparseConvolution&, const Schedule&, int64_t begin, int64_t end);
 
-#define LTH_ROWS(name, target)                                                                    \
-  template <int kStride, int kRows, int kColumns>                                                 \
+#define LTH_ROWS(name, target)                                                                      \
+  template <int kStride, int kRows, int kColumns>                                                   \
   target void name(const SparseConvolution& layer, const Schedule& s, int64_t begin, int64_t end) { \
-    rows<kStride, kRows, kColumns>(layer, s, begin, end);                                                  \
+    rows<kStride, kRows, kColumns>(layer, s, begin, end);                                           \
   }
 LTH_ROWS(rows_base, )
 #if LTH_X86
@@ -148,8 +147,8 @@ Schedule make_schedule(const SparseConvolution& layer, const Shape& shape) {
   s.offsets.resize(layer.num_weights);
   for (int64_t i = 0; i < layer.num_weights; ++i) {
     const int64_t position = layer.taps[i] % area;
-    s.offsets[i] =
-        int32_t(layer.taps[i] / area * s.in_plane + position / layer.kernel * s.in_row + position % layer.kernel);
+    s.offsets[i] = int32_t(layer.taps[i] / area * s.in_plane + position / layer.kernel * s.in_row +
+                           position % layer.kernel);
   }
   const auto reach = [&](int64_t outputs) { return (outputs - 1) * layer.stride + layer.kernel; };
   const int64_t bytes = reach(shape.num_rows) * reach(shape.num_columns) * int64_t(sizeof(Images));
@@ -176,7 +175,8 @@ void sparse_convolution_cpu(const SparseConvolution& layer) {
   const Schedule s = make_schedule(layer, shape);
   auto border = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
-      clear_border(reinterpret_cast<Images*>(layer.output) + i * s.out_plane, layer.out_height, layer.out_width);
+      clear_border(reinterpret_cast<Images*>(layer.output) + i * s.out_plane, layer.out_height,
+                   layer.out_width);
   };
   parallel_for(layer.num_blocks * layer.num_outputs, 64, border);
   auto body = [&](int64_t begin, int64_t end) { shape.rows(layer, s, begin, end); };

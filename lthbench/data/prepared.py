@@ -12,7 +12,7 @@ import numpy as np
 from lthbench.data.error import DataError, missing
 from lthbench.data.prepare import MANIFEST, VERSION, folder_of
 from lthbench.data.spec import DATASETS
-from lthbench.data.tree import CMC_LIST, class_list_id, read_class_list
+from lthbench.data.tree import CMC_ID, class_list_id
 
 # Above so many bytes loading verifies eight chunks of each array; `lthbench data check` verifies all.
 FULL_CHECK_BYTES = 2 << 30
@@ -76,7 +76,7 @@ def _read_manifest(name: str, folder: Path, class_list: str | None) -> dict[str,
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{name}: {folder / MANIFEST} cannot be read ({error!r}); {_anew(name, folder)}") from error
     if name == "imagenet100" and class_list is None:
-        class_list = class_list_id(read_class_list(CMC_LIST, info.num_classes))
+        class_list = CMC_ID
     expected = {
         "name": name,
         "version": VERSION,

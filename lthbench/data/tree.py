@@ -11,7 +11,10 @@ from lthbench.data.error import DataError, cure, missing
 from lthbench.data.spec import DATASETS
 
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
-CMC_LIST = Path(__file__).parent / "embedded" / "imagenet100-cmc.txt"
+# ImageNet-100 by the list of Tian et al. 2020 (CMC): the file's place in the data folder, and what it must hold.
+CMC_LIST = "imagenet100.txt"
+CMC_ID = "5ee5db69"
+CMC_ORIGIN = "imagenet100.txt of github.com/HobbitLong/CMC"
 
 
 @dataclass(frozen=True)
@@ -94,8 +97,9 @@ def _classes(name: str, folder: Path, class_list: Path | None) -> list[str]:
     info = DATASETS[name]
     there = {path.name for path in (folder / "train").iterdir() if path.is_dir()}
     if class_list is None and name == "imagenet100":
-        class_list = CMC_LIST
-    wanted = read_class_list(class_list, info.num_classes) if class_list else sorted(there)
+        wanted = cmc_classes(name, folder)
+    else:
+        wanted = read_class_list(class_list, info.num_classes) if class_list else sorted(there)
     absent = [c for c in wanted if c not in there]
     if absent:
         raise missing(name, folder / "train" / absent[0], f"{len(wanted)} classes ({len(absent)} are not there)")
@@ -103,6 +107,20 @@ def _classes(name: str, folder: Path, class_list: Path | None) -> list[str]:
         found = f"{len(wanted)} classes"
         raise DataError(f"{name}: {folder / 'train'} has {found}, expected {info.num_classes}; {cure(name)}")
     return wanted
+
+
+def cmc_classes(name: str, folder: Path) -> list[str]:
+    """The classes of ImageNet-100, from the list that lies beside the images."""
+    path = folder / CMC_LIST
+    if not path.is_file():
+        raise DataError(f"{name}: {path} is missing; put {CMC_ORIGIN} there, or give another list by --classes FILE")
+    classes = read_class_list(path, DATASETS[name].num_classes)
+    if class_list_id(classes) != CMC_ID:
+        raise DataError(
+            f"{name}: {path} holds other classes ({class_list_id(classes)}) than {CMC_ORIGIN} ({CMC_ID}); "
+            "put that file there, or give yours by --classes FILE"
+        )
+    return classes
 
 
 def _images(folder: Path) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -71,4 +73,10 @@ def convolution_add(
 
 
 def _onednn(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return x.device.type == "cpu" and x.dtype == torch.float32 and _has_pointwise()
+
+
+@functools.cache
+def _has_pointwise() -> bool:
+    """Whether this torch is built with oneDNN and has the fused convolutions that its compiler uses."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")

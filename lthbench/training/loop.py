@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet
+from lthbench.models.build import draws_random
 from lthbench.ops import MaskedAdamW, MaskedSGD
 from lthbench.training.recipe import AdamW, Recipe
 from lthbench.training.streams import stream
@@ -88,6 +89,7 @@ class Trainer:
         options: dict[str, Any] = {"compile_threads": 1}
         self._forward = torch.compile(model, dynamic=False, options=options) if compile else model
         self.device = images.device
+        self._draws_random = draws_random(model)
         self._augments = recipe.augment.active
         parameters = dict(model.named_parameters())
         self._tracked = {name: parameters[name].detach() for name in tracked}
@@ -132,6 +134,8 @@ class Trainer:
         epoch, position = divmod(step, self.steps_per_epoch)
         index = self._epoch_order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
         rng = stream(self.seed, "augment", self.noise, step) if self._augments else None
+        if self._draws_random:  # layers such as stochastic depth draw from torch's global generator
+            torch.manual_seed(int(stream(self.seed, "augment", self.noise, "layers", step).integers(2**63)))
         images, labels = self.images.training_batch(index, self.num_classes, self.recipe.augment, rng)
         factor = self.recipe.schedule.factor(step, self.total, self.steps_per_epoch)
         for group in self.optimizer.param_groups:

@@ -25,7 +25,7 @@ from lthbench.data.commands import check_data, list_data, prepare_data
 from lthbench.data.error import DataError
 from lthbench.data.images import unpack
 from lthbench.data.spec import DATASETS, Augment, DataSpec
-from lthbench.data.tree import CMC_LIST, class_list_id, read_class_list, scan
+from lthbench.data.tree import class_list_id, scan
 
 NAME, SIDE = "tinyimagenet", 16
 CLASSES = ["n01", "n02", "n03"]
@@ -414,13 +414,7 @@ def test_a_preparation_that_cannot_be_is_refused(
 # ImageNet-100 and its list of classes
 
 
-def test_the_imagenet_100_classes_are_those_of_cmc() -> None:
-    classes = read_class_list(CMC_LIST, 100)
-    assert class_list_id(classes) == CMC_ID
-    assert CMC_LIST.read_text().startswith("n02869837\n")
-
-
-CMC_ID = "5ee5db69"
+LISTED = [f"n{i:08d}" for i in range(100, 200)]
 
 
 @pytest.fixture
@@ -430,7 +424,11 @@ def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         DATASETS["imagenet100"], num_train=100, num_test=100, image_shape=(3, 14, 14), stored_side=16
     )
     monkeypatch.setitem(DATASETS, "imagenet100", info)
-    for i, c in enumerate([*read_class_list(CMC_LIST, 100), "n00000001", "n99999999"]):
+    monkeypatch.setattr("lthbench.data.tree.CMC_ID", class_list_id(LISTED))
+    monkeypatch.setattr("lthbench.data.prepared.CMC_ID", class_list_id(LISTED))
+    (tmp_path / "imagenet").mkdir()
+    (tmp_path / "imagenet" / "imagenet100.txt").write_text("\n".join(reversed(LISTED)))
+    for i, c in enumerate([*LISTED, "n00000001", "n99999999"]):
         for split in ("train", "val"):
             save(tmp_path / "imagenet" / split / c / f"{c}_{split}.JPEG", i, (20, 16))
     return tmp_path
@@ -443,11 +441,21 @@ def test_imagenet_100_takes_the_listed_classes_of_an_imagenet_tree(imagenet: Pat
     assert splits.train.labels.tolist() == list(range(100))
     assert splits.train.image_shape == (3, 14, 14)
     manifest = json.loads((imagenet / "prepared" / "imagenet100" / "manifest.json").read_text())
-    assert manifest["class_list"] == CMC_ID and manifest["classes"] == read_class_list(CMC_LIST, 100)
+    assert manifest["class_list"] == class_list_id(LISTED) and manifest["classes"] == LISTED
+
+
+def test_imagenet_100_is_refused_without_its_list_or_with_another_in_its_place(imagenet: Path) -> None:
+    listed = imagenet / "imagenet" / "imagenet100.txt"
+    listed.write_text("\n".join([*LISTED[1:], "n99999999"]))
+    with pytest.raises(DataError, match="holds other classes"):
+        prepare.prepare("imagenet100", imagenet)
+    listed.unlink()
+    with pytest.raises(DataError, match=r"imagenet100\.txt is missing"):
+        prepare.prepare("imagenet100", imagenet)
 
 
 def test_another_list_of_classes_is_prepared_beside_it_and_named_in_the_spec(imagenet: Path) -> None:
-    classes = [*read_class_list(CMC_LIST, 100)[1:], "n99999999"]
+    classes = [*LISTED[1:], "n99999999"]
     (imagenet / "mine.txt").write_text("\n".join(classes))
     status = prepare_data("imagenet100", imagenet, class_list=imagenet / "mine.txt")
     chosen = class_list_id(classes)
