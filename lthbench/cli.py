@@ -262,7 +262,8 @@ def _print_summary(plan: Plan, store: Store) -> None:
                     line["n"] = str(s.interval.n)
             if not lines:
                 continue
-            table = Table("arm", "what", "level", "step", "density", *shown, "n", title=f"{pair_name}: {label}")
+            titles = [name.replace("_", " ") for name in shown]  # words, which can be wrapped
+            table = Table("arm", "what", "level", "step", "density", *titles, "n", title=f"{pair_name}: {label}")
             arm_before = None
             for (arm, variant, level, step), line in lines.items():
                 if arm_before not in (None, arm):
