@@ -41,7 +41,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only this experiment (may be repeated).")]
 DEFAULT_STORE = Path("store")
 
-out = Console(highlight=False, soft_wrap=True)
+# Into a file or a pipe tables are wider than the 80 columns that would be taken for want of a terminal.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -96,9 +97,11 @@ def plan(
 def _bytes(count: float) -> str:
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
-            return f"{count:.3g} {unit}"
+            break
         count /= 1024
-    return f"{count:.3g} TiB"
+    else:
+        unit = "TiB"
+    return f"{count:,.0f} {unit}" if count >= 100 else f"{count:.3g} {unit}"
 
 
 @app.command()
