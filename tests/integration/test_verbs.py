@@ -12,6 +12,7 @@ from conftest import plan_of, run_here
 from lthbench.data.load import load
 from lthbench.data.spec import DataSpec
 from lthbench.experiments import Cell
+from lthbench.ops._library import kernels_available
 from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store
@@ -252,3 +253,21 @@ def test_splits_share_no_image() -> None:
     images = [s.batch(torch.arange(len(s))) for s in splits]
     seen = [{row.numpy().tobytes() for row in batch} for batch in images]
     assert not (seen[0] & seen[1])
+
+
+def test_the_kernels_and_their_reference_give_the_same_weights_masks_and_barriers(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kernels_available("cpu"):
+        pytest.skip("the kernels are not compiled here")
+    monkeypatch.setenv("LTHBENCH_REFERENCE", "1")
+    plan, store = run_here(tiny_run[0], tmp_path)
+    for key, task in plan.tasks.items():
+        ours, reference = (s.result(key) for s in (tiny_run[1], store))
+        assert ours is not None and reference is not None
+        if "digests" in ours:
+            assert ours["digests"] == reference["digests"], task.spec
+        else:
+            for name, curve in ours["curves"].items():
+                assert reference["curves"][name] == pytest.approx(curve, abs=1e-5), name
+        assert ours["environment"]["kernels"] and not reference["environment"]["kernels"]
