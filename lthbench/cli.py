@@ -31,6 +31,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="The data sets: list, check, download.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+bench_app = typer.Typer(help="Benchmarks.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
 
 SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite, such as suites/quick.yaml.")]
 StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the results.", envvar="LTHBENCH_STORE")]
@@ -260,7 +262,8 @@ def _print_summary(plan: Plan, store: Store) -> None:
                     line["n"] = str(s.interval.n)
             if not lines:
                 continue
-            table = Table("arm", "what", "level", "step", "density", *shown, "n", title=f"{pair_name}: {label}")
+            titles = [name.replace("_", " ") for name in shown]  # words, which can be wrapped
+            table = Table("arm", "what", "level", "step", "density", *titles, "n", title=f"{pair_name}: {label}")
             arm_before = None
             for (arm, variant, level, step), line in lines.items():
                 if arm_before not in (None, arm):
@@ -283,6 +286,25 @@ def _number(metric: str, mean: float, half_width: float | None) -> str:
     scale, digits, unit = (100, 2, " %") if percent else (1, 3, "")
     width = "" if half_width is None else f" ± {half_width * scale:.{digits}f}"
     return f"{mean * scale:.{digits}f}{width}{unit}"
+
+
+@bench_app.command("kernels")
+def bench_kernels(
+    threads: Annotated[list[int] | None, typer.Option(min=1, help="CPU threads (may be repeated).")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each candidate.")] = 5,
+    as_json: JsonOption = False,
+) -> None:
+    """Time the kernels against their baselines, interleaved, beside the machine's limits."""
+    from lthbench.ops.bench import table
+    from lthbench.runner.bench import kernel_rows
+
+    found = []
+    for rows in kernel_rows(tuple(threads or (1, 2)), rounds):
+        found += rows
+        if not as_json:
+            out.print(table(rows) + "\n", markup=False)
+    if as_json:
+        _print_json([row._asdict() for row in found])
 
 
 @data_app.command("list")

@@ -14,6 +14,7 @@ from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
+from lthbench.tasks.spec import Task
 
 TINY = """\
 title: tiny
@@ -61,6 +62,14 @@ def run_here(plan: Plan, root: Path) -> tuple[Plan, Store]:
     outcome = run_plan(plan, Settings(root), num_workers=0)
     assert not outcome.failed, outcome.failed
     return plan, store
+
+
+def plan_of(plan: Plan, cell: Cell, *tasks: Task) -> Plan:
+    """A plan of just these tasks of a cell."""
+    new = Plan(plan.suite)
+    for task in tasks:
+        new.add(task, "test", cell)
+    return new
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from lthbench.tasks.context import Context
 from lthbench.tasks.network import make_network
 from lthbench.tasks.spec import InterpolateSpec
 
-BATCH = 250
+BATCH = 2000
 
 
 def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, run_here
+from conftest import TINY, plan_of, run_here
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -181,13 +181,6 @@ def test_a_transferred_network_has_a_new_dense_head_and_the_sources_mask(run: tu
     source = metrics(run, early.mask(1))["layer_density"]  # type: ignore[arg-type]
     assert density["fc.weight"] == 1 and source["fc.weight"] < 1
     assert density["fc1.weight"] == source["fc1.weight"]
-
-
-def plan_of(plan: Plan, cell: Cell, *tasks: Task) -> Plan:
-    new = Plan(plan.suite)
-    for task in tasks:
-        new.add(task, "test", cell)
-    return new
 
 
 def test_crossed_masks_are_the_other_arms_own_masks(early: Cell) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_here
+from conftest import plan_of, run_here
 
 from lthbench.data.load import load
 from lthbench.data.spec import DataSpec
@@ -98,14 +98,6 @@ def test_a_training_to_the_end_agrees_with_its_kept_step_and_its_continuation(
     rest = cell.train(recipe=plain, start=(whole, 6))
     _, store = run_here(plan_of(tiny_run[0], cell, rest), tmp_path)
     assert result(store, whole)["digests"]["weights"] == result(store, rest)["digests"]["weights"]  # type: ignore[index]
-
-
-def plan_of(plan: Plan, cell: Cell, *tasks: Task) -> Plan:
-    """A plan of just these tasks."""
-    new = Plan(plan.suite)
-    for task in tasks:
-        new.add(task, "test", cell)
-    return new
 
 
 def test_the_same_specification_gives_the_same_bits(tiny_run: Run, cell: Cell, tmp_path: Path) -> None:

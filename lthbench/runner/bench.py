@@ -1,0 +1,41 @@
+"""`lthbench bench kernels`: each family of kernels against its baselines, beside the machine's limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lthbench.models.build import build
+from lthbench.models.spec import ModelSpec
+from lthbench.ops.bench import Row, threads
+from lthbench.ops.bench_line import line_row
+from lthbench.ops.bench_threshold import adversarial_rows, threshold_rows
+from lthbench.ops.bench_update import update_rows
+
+# model, image shape, images, points, density of both ends
+LINES = [
+    ("resnet8", (3, 32, 32), 128, 30, 1.0),
+    ("resnet20", (3, 32, 32), 128, 30, 1.0),
+    ("lenet-300-100", (1, 28, 28), 2000, 30, 1.0),
+    ("resnet20", (3, 32, 32), 128, 30, 0.2),
+]
+
+
+def kernel_rows(num_threads: tuple[int, ...], rounds: int) -> Iterator[list[Row]]:
+    """The benchmark's tables, one at a time, each with every number of threads."""
+    for count in num_threads:
+        with threads(count):
+            yield [row for network in ("resnet20", "resnet18", "resnet50") for row in update_rows(network, rounds)]
+            yield [row for network in ("resnet18", "resnet50") for row in threshold_rows(network, rounds=rounds)]
+            yield adversarial_rows("resnet18", rounds)
+            yield [
+                line_row(
+                    f"{name} line, density {density:g}",
+                    build(ModelSpec(name=name), shape, 10),
+                    shape,
+                    num_images=num_images,
+                    num_points=points,
+                    density=density,
+                    rounds=rounds,
+                )
+                for name, shape, num_images, points, density in LINES
+            ]
