@@ -67,6 +67,7 @@ class GroupPlan:
         num_partials = self._plan.num_partials() if self._anchored else 0
         self._partials = torch.empty(num_partials, dtype=torch.float64, device=self.device)
         self._distance = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._addresses = [p.data_ptr() for p in self.params]
 
     def describes(self, params: list[Tensor], state_names: tuple[str, ...]) -> bool:
         """Whether the plan was made for these very parameters and states."""
@@ -74,22 +75,26 @@ class GroupPlan:
             self.state_names == state_names and len(params) == len(self.params) and all(map(is_, params, self.params))
         )
 
-    def sgd(self, group: dict[str, Any]) -> Tensor | None:
-        """One step of SGD; the squared distance (float64, shape [], on the device), or None: build a new plan."""
+    def holds_memory(self) -> bool:
+        """Whether the parameters still lie where the last step wrote them."""
+        return [p.data_ptr() for p in self.params] == self._addresses
+
+    def sgd(self, group: dict[str, Any]) -> Tensor | float | None:
+        """One step of SGD; the squared distance (on CUDA a float64 tensor there), or None: build a new plan."""
         lr, place = self._place(group["lr"])
         return self._run(
             self._plan.sgd, lr, group["momentum"], group["dampening"], group["weight_decay"], group["pull"],
             group["nesterov"], *place,
         )  # fmt: skip
 
-    def adamw(self, group: dict[str, Any]) -> Tensor | None:
+    def adamw(self, group: dict[str, Any]) -> Tensor | float | None:
         """One step of AdamW; results as for `sgd`."""
         lr, place = self._place(group["lr"])
         return self._run(
             self._plan.adamw, lr, *group["betas"], group["eps"], group["weight_decay"], group["pull"], *place
         )
 
-    def _run(self, step: Any, *options: Any) -> Tensor | None:
+    def _run(self, step: Any, *options: Any) -> Tensor | float | None:
         with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
             distance = step(None, *options)
             if distance is None:
@@ -101,9 +106,7 @@ class GroupPlan:
         if not self._plan.all_have_gradients():
             touched = [p for p in self.params if p.grad is not None]
         torch.autograd.graph.increment_version(touched)
-        if self.device.type == "cpu" and self._anchored:
-            self._distance.fill_(distance)
-        return self._distance
+        return distance if self.device.type == "cpu" else self._distance
 
     def _place(self, lr: float | Tensor) -> tuple[float, tuple[int, int, int, int]]:
         """The learning rate as a number, and for CUDA: stream, learning rate on the device, scratch, result."""

@@ -50,8 +50,8 @@ class _Masked(torch.optim.Optimizer):
                     raise ValueError(f"masks holds {t.dtype} for a parameter of {tuple(p.shape)}, expected torch.bool")
         self._pruned = {p: ~m for p, m in self.masks.items()}
         self._plans: dict[int, GroupPlan] = {}
-        self._distance: Tensor | None = None
-        self._distance_versions: list[tuple[int, int]] = []
+        self._distances: list[Tensor | float] = []  # of the groups, after the last step on the kernels
+        self._distance_versions: list[int] = []
         self.apply_masks()
 
     @torch.no_grad()
@@ -69,9 +69,10 @@ class _Masked(torch.optim.Optimizer):
 
         It was summed while the weights were updated; it is computed anew where they were changed since.
         """
-        if self._distance is None or self._versions() != self._distance_versions:
+        changed = self._versions() != self._distance_versions
+        if not self._distances or changed or not all(plan.holds_memory() for plan in self._plans.values()):
             return reference.squared_distance(self.anchors, self._pruned)
-        return self._distance.cpu()
+        return torch.tensor(sum(float(d) for d in self._distances), dtype=torch.float64)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -80,14 +81,14 @@ class _Masked(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        distances = [self._step_group(i, group) for i, group in enumerate(self.param_groups)]
-        self._distance = None
-        if all(d is not None for d in distances):
-            if self.anchors:
-                self._distance = torch.stack([d for d in distances if d is not None]).sum()
-                self._distance_versions = self._versions()
-        else:
+        steps = [self._step_group(i, group) for i, group in enumerate(self.param_groups)]
+        distances = [d for d in steps if d is not None]
+        if len(distances) < len(steps):
+            distances = []
             self.apply_masks()
+        self._distances = distances
+        if self.anchors:
+            self._distance_versions = self._versions()
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -96,10 +97,10 @@ class _Masked(torch.optim.Optimizer):
         self._plans.clear()
         self.apply_masks()
 
-    def _versions(self) -> list[tuple[int, int]]:
-        return [(p._version, p.data_ptr()) for p in self.anchors]
+    def _versions(self) -> list[int]:
+        return [p._version for p in self.anchors]
 
-    def _step_group(self, index: int, group: dict[str, Any]) -> Tensor | None:
+    def _step_group(self, index: int, group: dict[str, Any]) -> Tensor | float | None:
         """Update one group; its squared distance, or None where the reference did it and masks are still to apply."""
         params = group["params"]
         names = self._state_names(group)
@@ -133,7 +134,7 @@ class _Masked(torch.optim.Optimizer):
     def _start(self, group: dict[str, Any]) -> None:
         """Create the states that a step needs and that the plan does not create."""
 
-    def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | None:
+    def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | float | None:
         raise NotImplementedError
 
     def _reference_step(self, group: dict[str, Any]) -> None:
@@ -176,7 +177,7 @@ class MaskedSGD(_Masked):
     def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("momentum_buffer",) if group["momentum"] else ()
 
-    def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | None:
+    def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | float | None:
         return plan.sgd(group)
 
     def _reference_step(self, group: dict[str, Any]) -> None:
@@ -221,7 +222,7 @@ class MaskedAdamW(_Masked):
             if p.grad is not None:
                 reference.start_adamw(p, self.state, group["capturable"])
 
-    def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | None:
+    def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | float | None:
         steps = []
         if group["capturable"]:
             steps = [self.state[p]["step"] for p in group["params"] if p.grad is not None]
