@@ -12,7 +12,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -109,6 +109,11 @@ BASE = "usual, 1 process x 2 threads"
 @pytest.mark.parametrize("name", PAIRS)
 def test_training_speed(name: str, data_root: Path, benchmark) -> None:  # type: ignore[no-untyped-def]
     pair = PAIRS[name]
+    if not benchmark.enabled:
+        if pair.model.startswith("resnet"):
+            pytest.skip("a slow network; --benchmark-enable measures it")
+        pair = replace(pair, seconds=0.1)
+    rounds = ROUNDS if benchmark.enabled else 1
     usual, ours = functools.partial(usual_step, pair, data_root), functools.partial(our_step, pair, data_root)
     contestants = {
         BASE: Contestant(usual, num_processes=1, num_threads=2),
@@ -121,13 +126,13 @@ def test_training_speed(name: str, data_root: Path, benchmark) -> None:  # type:
         contestants["ours compiled, 2 processes x 1 thread"] = Contestant(compiled, 2, 1, start=kept_memory)
     rates: dict[str, list[Rate]] = {contestant: [] for contestant in contestants}
     others = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for label, contestant in contestants.items():
             before, begin = _busy_seconds(), time.perf_counter()
             rates[label].append(contestant.turn(pair.seconds))
             others.append((_busy_seconds() - before) / (time.perf_counter() - begin) - rates[label][-1].cores)
     print(
-        f"\n{name}: medians of {ROUNDS} interleaved turns; other work kept {statistics.median(others):.2f} cores busy"
+        f"\n{name}: medians of {rounds} interleaved turns; other work kept {statistics.median(others):.2f} cores busy"
     )
     base = _median(rates[BASE])
     fastest = {label: max(turn.undisturbed for turn in turns) for label, turns in rates.items()}
@@ -146,7 +151,11 @@ def test_training_speed(name: str, data_root: Path, benchmark) -> None:  # type:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
-def test_ours_and_the_usual_way_reach_the_same_accuracy(name: str, data_root: Path) -> None:
+def test_ours_and_the_usual_way_reach_the_same_accuracy(
+    name: str, data_root: Path, request: pytest.FixtureRequest
+) -> None:
+    if name != "lenet-fashion" and not request.config.getoption("benchmark_enable"):
+        pytest.skip("too short a training to judge by; --benchmark-enable shows it")
     pair = PAIRS[name]
     theirs, ours = make_usual(pair, data_root), make_trainer(pair, data_root, pair.steps)
     for _ in range(pair.steps):
