@@ -89,6 +89,7 @@ class Recipe(_Frozen):
         steps: the length T of a training from initialisation; a rewound one runs from step k to T.
         batch_size: images per update; the last batch of an epoch may be smaller.
         label_smoothing: of the training loss only.
+        precision: of forward and backward pass; weights, updates, losses and evaluation are always float32.
         pull: lambda of the distance regulariser (lambda/2) ||m (theta - theta_0)||^2.
     """
 
@@ -98,6 +99,7 @@ class Recipe(_Frozen):
     schedule: Schedule = Schedule()
     augment: Augment = Augment()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
     pull: NonNegativeFinite = 0.0
 
     def scaled(self, factor: float, steps_per_epoch: int) -> Recipe:

@@ -56,7 +56,9 @@ ROUNDS = 5
 DENSITY = 0.5  # speeds do not depend on it
 
 
-def make_trainer(pair: Pair, root: Path, steps: int = 1_000_000, compile: bool = False) -> Trainer:
+def make_trainer(
+    pair: Pair, root: Path, steps: int = 1_000_000, compile: bool = False, precision: str = "float32"
+) -> Trainer:
     """Our training of a pair: half of the weights pruned at random."""
     spec, data = ModelSpec(name=pair.model), DataSpec(name=pair.data)
     images = load(data, root).train
@@ -68,7 +70,13 @@ def make_trainer(pair: Pair, root: Path, steps: int = 1_000_000, compile: bool =
     apply_mask(model, mask)
     optimizer = {"name": "sgd", "lr": pair.lr, "momentum": 0.9, "weight_decay": 1e-4}
     recipe = Recipe.model_validate(
-        {"steps": f"{steps}it", "batch_size": 128, "optimizer": optimizer, "augment": pair.augment}
+        {
+            "steps": f"{steps}it",
+            "batch_size": 128,
+            "optimizer": optimizer,
+            "augment": pair.augment,
+            "precision": precision,
+        }
     )
     model.train()
     return Trainer(model, images, recipe, num_classes=10, seed=0, mask=mask, compile=compile)
@@ -84,10 +92,10 @@ def make_usual(pair: Pair, root: Path) -> UsualTraining:
     return UsualTraining(trainer.model, loader, trainer.recipe.optimizer, mask)
 
 
-def our_step(pair: Pair, root: Path, compile: bool = False) -> Callable[[], int]:
+def our_step(pair: Pair, root: Path, compile: bool = False, precision: str = "float32") -> Callable[[], int]:
     """One step of ours, set up as the runner sets up its workers."""
     make_deterministic(torch.get_num_threads())
-    trainer = make_trainer(pair, root, compile=compile)
+    trainer = make_trainer(pair, root, compile=compile, precision=precision)
 
     def step() -> int:
         trainer.one_step()
@@ -124,6 +132,9 @@ def test_training_speed(name: str, data_root: Path, benchmark) -> None:  # type:
     if pair.model.startswith("resnet"):
         compiled = functools.partial(ours, compile=True)
         contestants["ours compiled, 2 processes x 1 thread"] = Contestant(compiled, 2, 1, start=kept_memory)
+        half = functools.partial(ours, precision="bfloat16")
+        contestants["ours bfloat16, 2 processes x 1 thread"] = Contestant(half, 2, 1, start=kept_memory)
+        contestants["ours bfloat16, 1 process x 2 threads"] = Contestant(half, 1, 2, start=kept_memory)
     rates: dict[str, list[Rate]] = {contestant: [] for contestant in contestants}
     others = []
     for _ in range(rounds):

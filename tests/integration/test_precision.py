@@ -1,0 +1,32 @@
+"""Training in bfloat16: the forward and backward pass alone, with the accuracy of float32."""
+
+from __future__ import annotations
+
+import torch
+
+from lthbench.data.load import load
+from lthbench.data.spec import DataSpec
+from lthbench.models.spec import ModelSpec
+from lthbench.tasks.network import make_network, set_initial_weights
+from lthbench.training.loop import Trainer, evaluate
+from lthbench.training.recipe import Recipe
+
+
+def test_a_training_in_bfloat16_keeps_float32_weights_and_comes_as_far_as_one_in_float32() -> None:
+    data, spec = DataSpec(name="fashion-mnist-10k", num_train=1000), ModelSpec(name="resnet8", width=4)
+    splits = load(data)
+    accuracy = {}
+    for precision in ("float32", "bfloat16"):
+        model = make_network(spec, data, torch.device("cpu"))
+        set_initial_weights(model, spec, seed=0)
+        optimizer = {"name": "sgd", "lr": 0.05, "momentum": 0.9}
+        recipe = Recipe.model_validate(
+            {"steps": "5ep", "batch_size": 32, "optimizer": optimizer, "precision": precision}
+        )
+        trainer = Trainer(model, splits.train, recipe, num_classes=10, seed=0)
+        trainer.run()
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+        accuracy[precision] = evaluate(model, splits.test)[1]
+    assert accuracy["float32"] > 0.6
+    assert accuracy["bfloat16"] != accuracy["float32"], "it is another computation"
+    assert abs(accuracy["bfloat16"] - accuracy["float32"]) < 0.05
