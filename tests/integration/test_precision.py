@@ -13,15 +13,21 @@ from lthbench.training.recipe import Recipe
 
 
 def test_a_training_in_bfloat16_keeps_float32_weights_and_comes_as_far_as_one_in_float32() -> None:
-    data, spec = DataSpec(name="fashion-mnist-10k", num_train=1000), ModelSpec(name="resnet8", width=4)
+    data, spec = DataSpec(name="fashion-mnist-10k", num_train=4000), ModelSpec(name="resnet8", width=8)
     splits = load(data)
     accuracy = {}
     for precision in ("float32", "bfloat16"):
         model = make_network(spec, data, torch.device("cpu"))
         set_initial_weights(model, spec, seed=0)
-        optimizer = {"name": "sgd", "lr": 0.05, "momentum": 0.9}
+        optimizer = {"name": "sgd", "lr": 0.1, "momentum": 0.9}
         recipe = Recipe.model_validate(
-            {"steps": "5ep", "batch_size": 32, "optimizer": optimizer, "precision": precision}
+            {
+                "steps": "4ep",
+                "batch_size": 64,
+                "optimizer": optimizer,
+                "precision": precision,
+                "schedule": {"name": "cosine"},
+            }
         )
         trainer = Trainer(model, splits.train, recipe, num_classes=10, seed=0)
         trainer.run()
