@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -123,7 +122,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run what is missing of a suite, then show its results. Running a finished suite again trains nothing."""
-    from lthbench.runner.local import run_plan
+    from lthbench.runner.local import Outcome, run_plan
 
     loaded, wanted = load_suite(suite), tuple(only or ())
     target = Store(store)
@@ -131,8 +130,7 @@ def run(
     target.check()
     begun = time.monotonic()
     ran: set[str] = set()
-    failed: dict[str, str] = {}
-    blocked: list[str] = []
+    outcome = Outcome()
     settings = count = None
     while missing := [key for key in plan.tasks if not target.is_done(key, plan.kept(key))]:
         from lthbench.runner.progress import LiveProgress, PlainProgress
@@ -150,8 +148,7 @@ def run(
             err.print(f"interrupted; nothing finished is lost: `lthbench run {suite}` goes on from here")
             sys.exit(130)
         ran.update(outcome.ran)
-        failed, blocked = outcome.failed, outcome.blocked
-        if failed:
+        if outcome.failed:
             break
         # What was learnt may have made more tasks known.
         plan = make_plan(loaded, wanted, target.result)
@@ -160,15 +157,18 @@ def run(
         _print_results(plan, target, "json")
     else:
         _print_summary(plan, target)
+        before = len(plan.tasks) - len(ran) - len(outcome.failed) - len(outcome.blocked)
         out.print(
-            f"{len(plan.tasks)} tasks: {len(ran)} run now in {seconds:.0f} s, "
-            f"{len(plan.tasks) - len(ran) - len(failed) - len(blocked)} done before. Results: {store.absolute()}; "
+            f"{len(plan.tasks)} tasks: {len(ran)} run now in {seconds:.0f} s, {before} done before. "
+            f"Results: {store.absolute()}; "
             f"`lthbench results {suite} --csv` prints every number."
         )
-    if failed:
-        for key, error in failed.items():
+    if outcome.failed:
+        for key, error in outcome.failed.items():
             err.print(f"failed: {key} in {target.folder(key)}: {error.strip().splitlines()[-1]}", markup=False)
-        err.print(f"{len(failed)} tasks failed, {len(blocked)} wait on them; running again tries them again")
+        err.print(
+            f"{len(outcome.failed)} tasks failed, {len(outcome.blocked)} wait on them; running again tries them again"
+        )
         sys.exit(1)
 
 
@@ -212,12 +212,6 @@ def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
     for row in rows:
         for key, error in row.failures.items():
             out.print(f"failed: {key} in {Store(store).folder(key)}: {error.strip().splitlines()[-1]}", markup=False)
-
-
-class _Format(str, Enum):
-    table = "table"
-    json = "json"
-    csv = "csv"
 
 
 @app.command()
@@ -325,10 +319,7 @@ def data_check(
     """Read data sets in full and verify counts, shapes and checksums; exits with 1 where one is not whole."""
     from lthbench.data.commands import check_data
 
-    rows = check_data(data, names or None)
-    _print_data(rows, as_json)
-    if any(row.problem for row in rows):
-        sys.exit(1)
+    _print_checked(check_data(data, names or None), as_json)
 
 
 @data_app.command("download")
@@ -340,10 +331,7 @@ def data_download(
     """Fetch data sets into the data folder, then check them."""
     from lthbench.data.commands import download_data
 
-    rows = [download_data(name, data) for name in names]
-    _print_data(rows, as_json)
-    if any(row.problem for row in rows):
-        sys.exit(1)
+    _print_checked([download_data(name, data) for name in names], as_json)
 
 
 @data_app.command("prepare")
@@ -368,6 +356,11 @@ def data_prepare(
                 progress.update(line, completed=done, total=total)
 
             rows.append(prepare_data(name, data, class_list=classes, workers=workers, on_progress=show))
+    _print_checked(rows, as_json)
+
+
+def _print_checked(rows: list[Any], as_json: bool) -> None:
+    """Print data sets that were read in full; exit with 1 where one is not whole."""
     _print_data(rows, as_json)
     if any(row.problem for row in rows):
         sys.exit(1)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 
 def _register(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return torch.library.register_fake(f"lthbench::{name}")
+    return library.register_fake(f"lthbench::{name}")
 
 
 def _device(tensors: list[Tensor]) -> torch.device:

@@ -19,8 +19,6 @@ from torch import Tensor
 
 from lthbench.ops._library import kernels_available
 
-EVICTION_BYTES = 256 << 20  # more than any last-level cache here
-
 
 class Row(NamedTuple):
     """One line of a benchmark table: ours against a baseline, and a limit of the machine beside them.
@@ -54,7 +52,7 @@ def interleaved(
         rounds: timed rounds.
         repeats: calls in one turn; with more than one, each finds its data where the last left it (warm), and the
             turn starts with an untimed call.
-        before: called untimed before each candidate, for instance `evict` for cold caches.
+        before: called untimed before each candidate.
         device: on CUDA, times are those of events around the call.
 
     On the CPU with one thread the clock is the process's own, so that other processes' turns are not counted; with
@@ -111,16 +109,6 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-class Eviction:
-    """Calling it pushes everything else out of the CPU caches."""
-
-    def __init__(self) -> None:
-        self._buffer = torch.zeros(EVICTION_BYTES // 4)
-
-    def __call__(self) -> None:
-        self._buffer.add_(1.0)
 
 
 def read_probe(num_weights: int) -> Callable[[], object]:

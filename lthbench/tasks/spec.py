@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
@@ -199,12 +199,3 @@ class Task:
         """The weights of other tasks that this one reads; those with a step must be kept by their training."""
         refs = [getattr(self.spec, name, None) for name in ("start", "network", "a", "b")]
         return [ref for ref in refs if isinstance(ref, Weights)]
-
-
-T = TypeVar("T", TrainSpec, MaskSpec, InterpolateSpec)
-
-
-def make_task(spec_class: type[T], /, *tasks: Task | None, **fields: Any) -> Task:
-    """A task of `spec_class` whose specification names the given input tasks (None entries are passed over)."""
-    inputs = {task.key: task for task in tasks if task is not None}
-    return Task(spec_class(**fields), tuple(inputs.values()))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, library
 
 from lthbench.ops import interpolation, sparse
 from lthbench.ops._library import kernels_available
@@ -230,19 +230,19 @@ def test_operators_keep_their_contract_with_torch(device):
         torch.tensor([0.0, 0.5], device=device),
     )
     out = [x.new_empty(2, *x.shape) for x in a]
-    torch.library.opcheck(torch.ops.lthbench.lerp_stacked_.default, (out, a, b, alphas, False))
+    library.opcheck(torch.ops.lthbench.lerp_stacked_.default, (out, a, b, alphas, False))
     logits, labels = torch.randn(2, 6, 3, device=device), torch.randint(3, (6,), device=device)
-    torch.library.opcheck(torch.ops.lthbench.count_errors.default, (logits, labels))
+    library.opcheck(torch.ops.lthbench.count_errors.default, (logits, labels))
 
 
 @needs_kernels
 def test_operators_of_the_cpu_keep_their_contract_with_torch():
     a, b, alphas, bias = torch.randn(3, 4), torch.randn(3, 4), torch.tensor([0.0, 0.5]), torch.randn(2, 16)
     arguments = (a, b, alphas, torch.randn(2, 4, 16), bias, True)
-    torch.library.opcheck(torch.ops.lthbench.lerp_linear.default, arguments)
+    library.opcheck(torch.ops.lthbench.lerp_linear.default, arguments)
     pattern = Pattern.of(torch.ones(3, 2, 3, 3, dtype=torch.bool))
     operands = (to_blocks(torch.randn(2, 2, 5, 5)), torch.randn(54), pattern.taps, pattern.row_starts, torch.randn(3))
-    torch.library.opcheck(torch.ops.lthbench.sparse_convolution.default, (*operands, None, 3, 2, 1, True))
+    library.opcheck(torch.ops.lthbench.sparse_convolution.default, (*operands, None, 3, 2, 1, True))
 
 
 X, ALPHAS = torch.ones(3), torch.tensor([0.5])

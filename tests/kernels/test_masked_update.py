@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from devices import DEVICES, needs_kernels, reference
-from torch import nn
+from torch import library, nn
 
 from lthbench.ops import MaskedAdamW, MaskedSGD
 from lthbench.ops.masks import pack_mask
@@ -417,10 +417,10 @@ def op_arguments(device):
 def test_opcheck(device):
     weights, grads, (first, second), masks, anchors = op_arguments(device)
     ops = torch.ops.lthbench
-    torch.library.opcheck(
+    library.opcheck(
         ops.masked_sgd_.default, (weights, grads, first, masks, anchors, 0.1, 0.9, 0.0, 1e-3, 0.01, True, False)
     )
-    torch.library.opcheck(
+    library.opcheck(
         ops.masked_adamw_.default,
         (weights, grads, first, second, masks, anchors, 0.1, 0.9, 0.999, 1e-8, 0.1, 0.01, 3),
     )

@@ -13,6 +13,7 @@ import torch
 from devices import DEVICES, needs_kernels, reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import library
 
 from lthbench.ops import prune_lowest
 from lthbench.ops.masks import pack_mask, unpack_mask
@@ -259,7 +260,7 @@ def test_opcheck(device):
     scores, masks = make("normal", device=device)
     words = [pack_mask(m) for m in masks]
     ops = torch.ops.lthbench
-    torch.library.opcheck(ops.pack_mask.default, (masks[0],))
-    torch.library.opcheck(ops.unpack_mask.default, (words[0], masks[0].numel()))
-    torch.library.opcheck(ops.count_survivors.default, (words,))
-    torch.library.opcheck(ops.prune_lowest.default, (scores, words, [0, 0, 1, 0, 1], [100, 5], True))
+    library.opcheck(ops.pack_mask.default, (masks[0],))
+    library.opcheck(ops.unpack_mask.default, (words[0], masks[0].numel()))
+    library.opcheck(ops.count_survivors.default, (words,))
+    library.opcheck(ops.prune_lowest.default, (scores, words, [0, 0, 1, 0, 1], [100, 5], True))
