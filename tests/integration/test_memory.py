@@ -26,7 +26,7 @@ from lthbench.tasks.spec import TrainSpec
 
 store, data = Path(sys.argv[1]), sys.argv[2]
 if not data:
-    def read_split(name, root, split):
+    def read_split(name, root, split, class_list=None):
         count = 50_000 if split == "train" else 10_000
         rng = np.random.default_rng(0)
         return rng.integers(0, 256, (count, 3, 32, 32), np.uint8), np.arange(count) % 10
