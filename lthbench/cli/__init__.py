@@ -1,0 +1,19 @@
+"""The command line, one file a command; `app` has what they share."""
+
+from __future__ import annotations
+
+from lthbench.cli import bench, data, doctor, plan, results, run, status
+from lthbench.cli.app import app, fail
+from lthbench.data.error import DataError
+from lthbench.runner.store import StoreError
+from lthbench.suite.located import SuiteError
+
+__all__ = ["bench", "data", "doctor", "main", "plan", "results", "run", "status"]
+
+
+def main() -> None:
+    """Run the command line; faults of suites, stores and data sets exit with 2, failed tasks with 1."""
+    try:
+        app()
+    except (SuiteError, StoreError, DataError) as error:
+        fail(str(error))

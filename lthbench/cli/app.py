@@ -1,0 +1,43 @@
+"""What all commands share: the application, its options, where it prints, how it fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    help="Lottery tickets and their distance from initialisation: run suites, read verdicts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="The data sets: list, check, download.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+bench_app = typer.Typer(help="Benchmarks.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
+
+SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite, such as suites/quick.yaml.")]
+StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the results.", envvar="LTHBENCH_STORE")]
+DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data sets.", envvar="LTHBENCH_DATA")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only this experiment (may be repeated).")]
+DEFAULT_STORE = Path("store")
+
+# Into a file or a pipe tables are wider than the 80 columns that would be taken for want of a terminal.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def fail(message: str) -> NoReturn:
+    for line in message.splitlines():
+        err.print(f"lthbench: {line}", markup=False)
+    sys.exit(2)
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")

@@ -1,0 +1,90 @@
+"""`lthbench data`: list, check, download, prepare."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from lthbench.cli.app import DataOption, JsonOption, data_app, err, out, print_json
+
+
+@data_app.command("list")
+def data_list(data: DataOption = None, as_json: JsonOption = False) -> None:
+    """List the data sets, and whether each is there."""
+    from lthbench.data.commands import list_data
+
+    _print_data(list_data(data), as_json)
+
+
+@data_app.command("check")
+def data_check(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all that are there.")] = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read data sets in full and verify counts, shapes and checksums; exits with 1 where one is not whole."""
+    from lthbench.data.commands import check_data
+
+    _print_checked(check_data(data, names or None), as_json)
+
+
+@data_app.command("download")
+def data_download(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="As `lthbench data list` names them.")],
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch data sets into the data folder, then check them."""
+    from lthbench.data.commands import download_data
+
+    _print_checked([download_data(name, data) for name in names], as_json)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets that are folders of images.")],
+    data: DataOption = None,
+    classes: Annotated[Path | None, typer.Option(help="A file of one class a line: another ImageNet-100.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads; default: one a core.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decode and resize folders of images into arrays, once; a killed preparation goes on where it was."""
+    from rich.progress import Progress
+
+    from lthbench.data.commands import prepare_data
+
+    rows = []
+    with Progress(console=err) as progress:
+        for name in names:
+            line = progress.add_task(name)
+
+            def show(done: int, total: int, line: Any = line) -> None:
+                progress.update(line, completed=done, total=total)
+
+            rows.append(prepare_data(name, data, class_list=classes, workers=workers, on_progress=show))
+    _print_checked(rows, as_json)
+
+
+def _print_checked(rows: list[Any], as_json: bool) -> None:
+    """Print data sets that were read in full; exit with 1 where one is not whole."""
+    _print_data(rows, as_json)
+    if any(row.problem for row in rows):
+        sys.exit(1)
+
+
+def _print_data(rows: list[Any], as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    table = Table("data set", "there", "images", "licence", "folder")
+    for row in rows:
+        table.add_row(row.name, "yes" if row.present else "no", row.images, row.licence, row.path or "")
+    out.print(table)
+    for row in rows:
+        if row.problem:
+            out.print(row.problem, markup=False)

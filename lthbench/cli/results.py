@@ -1,0 +1,85 @@
+"""`lthbench results`: the measured numbers."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from lthbench.cli.app import DEFAULT_STORE, JsonOption, StoreOption, SuiteArgument, app, out, print_json
+from lthbench.runner.store import Store
+from lthbench.suite.load import load_suite
+from lthbench.suite.plan import Plan, make_plan
+
+
+@app.command()
+def results(
+    suite: SuiteArgument,
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Print the measured numbers: a summary, or one row a number with --json or --csv."""
+    plan = make_plan(load_suite(suite), (), Store(store).result)
+    if as_json or as_csv:
+        print_results(plan, Store(store), "json" if as_json else "csv")
+    else:
+        print_summary(plan, Store(store))
+
+
+def print_results(plan: Plan, store: Store, form: str) -> None:
+    from lthbench.analysis.table import Row, results_table
+
+    rows = [asdict(row) for row in results_table(plan, store)]
+    if form == "json":
+        print_json(rows)
+    else:
+        writer = csv.DictWriter(sys.stdout, fieldnames=list(Row.__annotations__))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def print_summary(plan: Plan, store: Store) -> None:
+    from lthbench.analysis.table import results_table, summarise
+
+    summaries = summarise(results_table(plan, store))
+    for pair_name, pair in plan.suite.pairs.items():
+        for label, experiment in pair.experiments.items():
+            shown = experiment.shown
+            lines: dict[tuple[Any, ...], dict[str, str]] = {}
+            for s in summaries:
+                if s.pair == pair_name and s.experiment == label and s.metric in shown:
+                    line = lines.setdefault((s.arm, s.variant, s.level, s.step), {})
+                    line["density"] = "" if s.density is None else f"{s.density:.4f}"
+                    line[s.metric] = _number(s.metric, s.interval.mean, s.interval.half_width)
+                    line["n"] = str(s.interval.n)
+            if not lines:
+                continue
+            titles = [name.replace("_", " ") for name in shown]  # words, which can be wrapped
+            table = Table("arm", "what", "level", "step", "density", *titles, "n", title=f"{pair_name}: {label}")
+            arm_before = None
+            for (arm, variant, level, step), line in lines.items():
+                if arm_before not in (None, arm):
+                    table.add_section()
+                arm_before = arm
+                cells = [line.get(name, "") for name in ("density", *shown, "n")]
+                table.add_row(
+                    arm,
+                    variant,
+                    "" if level is None else str(level),
+                    "" if step is None else str(step),
+                    *cells,
+                )
+            out.print(table)
+    out.print("Mean over n replicates, with the half width of its 95 % interval (Student's t).")
+
+
+def _number(metric: str, mean: float, half_width: float | None) -> str:
+    percent = metric.endswith(("accuracy", "barrier")) and "loss" not in metric
+    scale, digits, unit = (100, 2, " %") if percent else (1, 3, "")
+    width = "" if half_width is None else f" ± {half_width * scale:.{digits}f}"
+    return f"{mean * scale:.{digits}f}{width}{unit}"

@@ -1,0 +1,123 @@
+"""`lthbench run`: what is missing of a suite, on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lthbench.cli.app import (
+    DEFAULT_STORE,
+    DataOption,
+    JsonOption,
+    OnlyOption,
+    StoreOption,
+    SuiteArgument,
+    app,
+    err,
+    fail,
+    out,
+)
+from lthbench.cli.results import print_results, print_summary
+from lthbench.runner.settings import Settings
+from lthbench.runner.store import Store
+from lthbench.suite.load import load_suite
+from lthbench.suite.plan import Plan, make_plan
+
+
+@app.command()
+def run(
+    suite: SuiteArgument,
+    store: StoreOption = DEFAULT_STORE,
+    data: DataOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes; 0 runs in this one. Default: a core each, or one a GPU."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of a worker; other counts give other bits.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    checkpoint_every: Annotated[
+        float, typer.Option(min=0, help="Seconds between checkpoints within a training; changes no result.")
+    ] = 60.0,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Train on compiled models: faster after a minute; other bits.")
+    ] = False,
+    only: OnlyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run what is missing of a suite, then show its results. Running a finished suite again trains nothing."""
+    from lthbench.runner.local import Outcome, run_plan
+
+    loaded, wanted = load_suite(suite), tuple(only or ())
+    target = Store(store)
+    plan = make_plan(loaded, wanted, target.result)
+    target.check()
+    begun = time.monotonic()
+    ran: set[str] = set()
+    outcome = Outcome()
+    settings = count = None
+    while missing := [key for key in plan.tasks if not target.is_done(key, plan.kept(key))]:
+        from lthbench.runner.progress import LiveProgress, PlainProgress
+
+        if settings is None:
+            chosen = _device(device)
+            _check_data(plan, data)
+            count = 1 if chosen.startswith("cuda") else len(os.sched_getaffinity(0))
+            settings = Settings(store.absolute(), data, chosen, threads, checkpoint_every, compiled)
+        assert count is not None
+        try:
+            with (LiveProgress if err.is_terminal else PlainProgress)(plan, missing, err) as watcher:
+                outcome = run_plan(plan, settings, count if workers is None else workers, watcher)
+        except KeyboardInterrupt:
+            err.print(f"interrupted; nothing finished is lost: `lthbench run {suite}` goes on from here")
+            sys.exit(130)
+        ran.update(outcome.ran)
+        if outcome.failed:
+            break
+        # What was learnt may have made more tasks known.
+        plan = make_plan(loaded, wanted, target.result)
+    seconds = time.monotonic() - begun
+    if as_json:
+        print_results(plan, target, "json")
+    else:
+        print_summary(plan, target)
+        before = len(plan.tasks) - len(ran) - len(outcome.failed) - len(outcome.blocked)
+        out.print(
+            f"{len(plan.tasks)} tasks: {len(ran)} run now in {seconds:.0f} s, {before} done before. "
+            f"Results: {store.absolute()}; "
+            f"`lthbench results {suite} --csv` prints every number."
+        )
+    if outcome.failed:
+        for key, error in outcome.failed.items():
+            err.print(f"failed: {key} in {target.folder(key)}: {error.strip().splitlines()[-1]}", markup=False)
+        err.print(
+            f"{len(outcome.failed)} tasks failed, {len(outcome.blocked)} wait on them; running again tries them again"
+        )
+        sys.exit(1)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        fail(f"--device {name}: is no device; give auto, cpu, cuda or cuda:N")
+    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
+        fail(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give --device cpu")
+    if chosen.type not in ("cpu", "cuda"):
+        fail(f"--device {name}: only cpu and cuda are supported")
+    return str(chosen)
+
+
+def _check_data(plan: Plan, data: Path | None) -> None:
+    from lthbench.data.load import load
+
+    for spec in {pair.data for pair in plan.suite.pairs.values()}:
+        load(spec, data)
