@@ -26,6 +26,10 @@ StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the result
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data sets.", envvar="LTHBENCH_DATA")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only this experiment (may be repeated).")]
+PairOption = Annotated[list[str] | None, typer.Option("--pair", help="Only this pair (may be repeated).")]
+ArmOption = Annotated[list[str] | None, typer.Option("--arm", help="Only this arm (may be repeated).")]
+ReplicatesOption = Annotated[int | None, typer.Option("--replicates", min=1, help="Only the first so many.")]
+LevelsOption = Annotated[int | None, typer.Option("--levels", min=0, help="Measure nothing above this pruning level.")]
 DEFAULT_STORE = Path("store")
 
 # Into a file or a pipe tables are wider than the 80 columns that would be taken for want of a terminal.

@@ -6,9 +6,23 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from lthbench.cli.app import DEFAULT_STORE, JsonOption, OnlyOption, StoreOption, SuiteArgument, app, out, print_json
+from lthbench.cli.app import (
+    DEFAULT_STORE,
+    ArmOption,
+    JsonOption,
+    LevelsOption,
+    OnlyOption,
+    PairOption,
+    ReplicatesOption,
+    StoreOption,
+    SuiteArgument,
+    app,
+    out,
+    print_json,
+)
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
+from lthbench.suite.part import Part
 from lthbench.suite.plan import make_plan
 
 
@@ -17,12 +31,17 @@ def plan(
     suite: SuiteArgument,
     store: StoreOption = DEFAULT_STORE,
     only: OnlyOption = None,
+    pair: PairOption = None,
+    arm: ArmOption = None,
+    replicates: ReplicatesOption = None,
+    levels: LevelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a suite would do, and what of it is done."""
     from lthbench.suite.cost import plan_cost
 
-    cost = plan_cost(make_plan(load_suite(suite), tuple(only or ()), Store(store).result), Store(store))
+    part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
+    cost = plan_cost(make_plan(load_suite(suite), part, Store(store).result), Store(store))
     if as_json:
         print_json([asdict(row) for row in cost])
         return

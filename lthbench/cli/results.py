@@ -24,7 +24,7 @@ def results(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Print the measured numbers: a summary, or one row a number with --json or --csv."""
-    plan = make_plan(load_suite(suite), (), Store(store).result)
+    plan = make_plan(load_suite(suite), result_of=Store(store).result)
     if as_json or as_csv:
         print_results(plan, Store(store), "json" if as_json else "csv")
     else:

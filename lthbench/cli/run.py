@@ -12,9 +12,13 @@ import typer
 
 from lthbench.cli.app import (
     DEFAULT_STORE,
+    ArmOption,
     DataOption,
     JsonOption,
+    LevelsOption,
     OnlyOption,
+    PairOption,
+    ReplicatesOption,
     StoreOption,
     SuiteArgument,
     app,
@@ -26,7 +30,9 @@ from lthbench.cli.results import print_results, print_summary
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
+from lthbench.suite.part import Part
 from lthbench.suite.plan import Plan, make_plan
+from lthbench.tasks.spec import MaskSpec
 
 
 @app.command()
@@ -47,14 +53,19 @@ def run(
         bool, typer.Option("--compile", help="Train on compiled models: faster after a minute; other bits.")
     ] = False,
     only: OnlyOption = None,
+    pair: PairOption = None,
+    arm: ArmOption = None,
+    replicates: ReplicatesOption = None,
+    levels: LevelsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run what is missing of a suite, then show its results. Running a finished suite again trains nothing."""
     from lthbench.runner.local import Outcome, run_plan
 
-    loaded, wanted = load_suite(suite), tuple(only or ())
+    loaded = load_suite(suite)
+    part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
     target = Store(store)
-    plan = make_plan(loaded, wanted, target.result)
+    plan = make_plan(loaded, part, target.result)
     target.check()
     begun = time.monotonic()
     ran: set[str] = set()
@@ -79,7 +90,7 @@ def run(
         if outcome.failed:
             break
         # What was learnt may have made more tasks known.
-        plan = make_plan(loaded, wanted, target.result)
+        plan = make_plan(loaded, part, target.result)
     seconds = time.monotonic() - begun
     if as_json:
         print_results(plan, target, "json")
@@ -119,5 +130,6 @@ def _device(name: str) -> str:
 def _check_data(plan: Plan, data: Path | None) -> None:
     from lthbench.data.load import load
 
-    for spec in {pair.data for pair in plan.suite.pairs.values()}:
+    # Of the tasks, not of the suite's pairs: a part needs less, a transfer more.
+    for spec in {task.spec.data for task in plan.tasks.values() if not isinstance(task.spec, MaskSpec)}:
         load(spec, data)

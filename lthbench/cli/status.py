@@ -17,7 +17,7 @@ def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
     """Show how far a suite is: tasks done, missing, failed, diverged, by pair and arm."""
     from lthbench.runner.status import suite_status
 
-    rows = suite_status(make_plan(load_suite(suite), (), Store(store).result), Store(store))
+    rows = suite_status(make_plan(load_suite(suite), result_of=Store(store).result), Store(store))
     if as_json:
         print_json([asdict(row) for row in rows])
         return

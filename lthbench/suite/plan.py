@@ -11,6 +11,7 @@ from lthbench.data.spec import DATASETS, num_train_images
 from lthbench.experiments import Cell, Reading
 from lthbench.experiments.cell import Result
 from lthbench.suite.located import SuiteError
+from lthbench.suite.part import WHOLE, Part
 from lthbench.suite.schema import Suite
 from lthbench.tasks.spec import InterpolateSpec, MaskSpec, Task, TrainSpec
 
@@ -80,23 +81,19 @@ class Plan:
             pending += [(t, False) for t in task.inputs]
 
 
-def make_plan(
-    suite: Suite, only: tuple[str, ...] = (), result_of: Callable[[str], Result | None] = lambda key: None
-) -> Plan:
-    """The plan of a suite, or of some of its experiments.
+def make_plan(suite: Suite, part: Part = WHOLE, result_of: Callable[[str], Result | None] = lambda key: None) -> Plan:
+    """The plan of a suite, or of a part of it.
 
     Args:
         result_of: key -> what the store has of it. Experiments that choose tasks by results plan no further than
             what is known; when that is done, a new plan has more.
 
     Raises:
-        SuiteError: `only` names no experiment, or an experiment asks for what the recipe cannot give.
+        SuiteError: the suite has no such part, or an experiment asks for what the recipe cannot give.
     """
-    known = {label for pair in suite.pairs.values() for label in pair.experiments}
-    if unknown := sorted(set(only) - known):
-        raise SuiteError(f"no experiment of the suite is called '{unknown[0]}'; known: {', '.join(sorted(known))}")
+    part.check(suite)
     plan = Plan(suite)
-    for cell, label, reading in _readings(suite, only, lambda task: result_of(task.key)):
+    for cell, label, reading in _readings(suite, part, lambda task: result_of(task.key)):
         plan.readings.append(PlacedReading(cell, label, reading))
         for task in (reading.task, *reading.others):
             plan.add(task, label, cell)
@@ -104,14 +101,14 @@ def make_plan(
 
 
 def _readings(
-    suite: Suite, only: tuple[str, ...], result_of: Callable[[Task], Result | None]
+    suite: Suite, part: Part, result_of: Callable[[Task], Result | None]
 ) -> Iterator[tuple[Cell, str, Reading]]:
-    for cell in suite.cells(result_of):
+    for cell in filter(part.has_cell, suite.cells(result_of)):
         for label, experiment in suite.pairs[cell.pair].experiments.items():
-            if (only and label not in only) or (experiment.arms is not None and cell.arm not in experiment.arms):
+            if not part.has_experiment(label, experiment, cell):
                 continue
             try:
-                for reading in experiment.readings(cell):
+                for reading in filter(part.has_reading, experiment.readings(cell)):
                     yield cell, label, reading
             except ValueError as error:
                 raise SuiteError(f"pairs.{cell.pair}.arms.{cell.arm}, experiment {label}: {error}") from error
