@@ -17,16 +17,13 @@ A suite file has
 
 from __future__ import annotations
 
-import difflib
-import types
-import typing
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from lthbench.experiments import EXPERIMENTS, Experiment
+from lthbench.suite.faults import check_keys, explain, nearest
 from lthbench.suite.located import Located, SuiteError, read_yaml
 from lthbench.suite.schema import Pair, Suite
 
@@ -58,12 +55,12 @@ def load_suite(path: Path) -> Suite:
                 experiments[label] = _experiment(label, options, node)
             except ValidationError as error:
                 where = ("pairs", name, "experiments", label)
-                faults += _explain(error, node, where, EXPERIMENTS[options.get("kind", label)])
+                faults += explain(error, node, where, EXPERIMENTS[options.get("kind", label)])
         plain["pairs"][name]["experiments"] = experiments
     try:
         suite = Suite.model_validate(plain) if not faults else None
     except ValidationError as error:
-        faults += _explain(error, resolved, (), Suite)
+        faults += explain(error, resolved, (), Suite)
         suite = None
     if suite is None:
         raise SuiteError("\n".join(faults))
@@ -78,7 +75,7 @@ def _experiment(label: str, options: Any, node: Located) -> Experiment:
     options = dict(options)
     kind = options.pop("kind", label)
     if kind not in EXPERIMENTS:
-        raise SuiteError(f"{node.place}: {label}: no experiment is called '{kind}'{_nearest(str(kind), EXPERIMENTS)}")
+        raise SuiteError(f"{node.place}: {label}: no experiment is called '{kind}'{nearest(str(kind), EXPERIMENTS)}")
     return EXPERIMENTS[kind].model_validate(options)
 
 
@@ -87,7 +84,7 @@ def _check_arms(pair: Pair, node: Located) -> None:
         for arm in experiment.arms or ():
             if arm not in pair.arms:
                 place = node.at(("experiments", label, "arms")).place
-                raise SuiteError(f"{place}: arms: no arm is called '{arm}'{_nearest(arm, pair.arms)}")
+                raise SuiteError(f"{place}: arms: no arm is called '{arm}'{nearest(arm, pair.arms)}")
 
 
 def _with_includes(path: Path, parents: tuple[Path, ...]) -> Located:
@@ -99,7 +96,7 @@ def _with_includes(path: Path, parents: tuple[Path, ...]) -> Located:
     tree = read_yaml(path)
     if not isinstance(tree.value, dict):
         raise SuiteError(f"{tree.place}: expected a mapping with title, replicates and pairs")
-    _check_keys(tree, _SUITE_KEYS)
+    check_keys(tree, _SUITE_KEYS)
     own = {key: child for key, child in tree.value.items() if key != "include"}
     result = Located(own, tree.file, tree.line)
     for entry in reversed(tree.child("include", []).value):
@@ -126,7 +123,7 @@ def _resolve_pair(name: str, pair: Located, shared: Located) -> Located:
     """A pair whose arms have whole recipes, and whose experiments are laid over the suite's."""
     if not isinstance(pair.value, dict):
         raise SuiteError(f"{pair.place}: {name}: expected a mapping with model, data and arms")
-    _check_keys(pair, _PAIR_KEYS)
+    check_keys(pair, _PAIR_KEYS)
     base = pair.child("recipe", {})
     arms = pair.child("arms", {}).value
     resolved: dict[str, Located] = {}
@@ -140,12 +137,12 @@ def _resolve_pair(name: str, pair: Located, shared: Located) -> Located:
             raise SuiteError(f"{arm.place}: {arm_name}: extends: circular reference: {chain}")
         if not isinstance(arm.value, dict):
             raise SuiteError(f"{arm.place}: {arm_name}: expected a mapping with recipe or extends")
-        _check_keys(arm, _ARM_KEYS)
+        check_keys(arm, _ARM_KEYS)
         recipe, search = base, Located({}, arm.file, arm.line)
         if (parent := arm.get("extends")) is not None:
             if parent.value not in arms:
                 raise SuiteError(
-                    f"{parent.place}: extends: no arm is called '{parent.value}'{_nearest(str(parent.value), arms)}"
+                    f"{parent.place}: extends: no arm is called '{parent.value}'{nearest(str(parent.value), arms)}"
                 )
             above = resolve(parent.value, (*children, arm_name))
             recipe, search = above.value["recipe"], above.value["overrides"]
@@ -164,68 +161,3 @@ def _resolve_pair(name: str, pair: Located, shared: Located) -> Located:
     value["arms"] = Located(whole, pair.file, pair.line)
     value["experiments"] = shared.merged(pair.child("experiments", {}))
     return Located(value, pair.file, pair.line)
-
-
-def _check_keys(node: Located, known: Iterable[str]) -> None:
-    for key, child in node.value.items():
-        if key not in known:
-            raise SuiteError(f"{child.place}: {key}: unknown key{_nearest(key, known)}")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` where a known name is near, else the list of known names."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"
-
-
-def _explain(error: ValidationError, tree: Located, prefix: tuple[str, ...], model: type[BaseModel]) -> list[str]:
-    """One line per fault of a validation: place, key, what was expected, and the nearest valid name."""
-    lines: dict[tuple[str, str | int, str], str] = {}
-    faults = error.errors(include_url=False)
-    misspelt = {
-        (fault["loc"][:-1], near)
-        for fault in faults
-        if fault["type"] == "extra_forbidden"
-        for near in difflib.get_close_matches(str(fault["loc"][-1]), _fields_at(model, fault["loc"][:-1]), n=1)
-    }
-    for fault in faults:
-        where = fault["loc"]
-        if fault["type"] == "missing" and (where[:-1], where[-1]) in misspelt:
-            continue
-        message = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
-            message = "unknown key" + _nearest(str(where[-1]), _fields_at(model, where[:-1]))
-        elif fault["type"] == "missing":
-            message = f"is required{_beside(tree.at(where[:-1]))}"
-        elif isinstance(fault["input"], str | int | float | bool | None) and fault["type"] != "value_error":
-            message += f", found {fault['input']!r}"
-        # Pydantic puts the tag of a union into the place; the file has no such level.
-        keys = [str(part) for part in (*prefix, *where) if part not in ("sgd", "adamw")]
-        # What arms share is validated in each of them: its fault is told once.
-        place = tree.at(where).place
-        lines.setdefault((place, where[-1] if where else "", message), f"{place}: {'.'.join(keys)}: {message}")
-    return list(lines.values())
-
-
-def _beside(node: Located) -> str:
-    keys = list(node.value) if isinstance(node.value, dict) else []
-    return f" beside {', '.join(keys)}" if keys else ""
-
-
-def _fields_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
-    """The fields that pydantic models at a path have; keys of mappings, indices and union tags are passed over."""
-    models = [model]
-    for part in path:
-        annotations = [m.model_fields[part].annotation for m in models if part in m.model_fields]
-        if annotations:
-            models = [found for a in annotations for found in _models_in(a)]
-    return sorted({name for m in models for name in m.model_fields})
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is not None:
-        return [found for arg in typing.get_args(annotation) for found in _models_in(arg)]
-    return []
