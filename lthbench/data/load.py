@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -102,16 +103,26 @@ def _load(spec: DataSpec, root: Path | None, device: torch.device) -> Splits:
         return ImageSet(pixels, torch.from_numpy(labels), info.mean, info.std, side=side).to(device)
 
     images, labels = read_split(spec.name, root, "train", spec.class_list)
-    if len(images) < spec.validation + (spec.num_train or 1):
+    both, labels = of_classes(image_set(images, labels), labels, spec.classes)
+    if len(labels) < spec.validation + (spec.num_train or 1):
         raise DataError(
-            f"{spec.name}: has {len(images):,} train images, too few for validation {spec.validation} "
+            f"{spec.title}: has {len(labels):,} train images, too few for validation {spec.validation} "
             f"and num_train {spec.num_train}"
         )
-    both = image_set(images, labels)
     train, validation = split_train(labels, spec)
     test_images, test_labels = read_split(spec.name, root, "test", spec.class_list)
     return Splits(
         both.subset(torch.from_numpy(train)) if len(train) < len(both) else both,
         both.subset(torch.from_numpy(validation)),
-        image_set(test_images, test_labels),
+        of_classes(image_set(test_images, test_labels), test_labels, spec.classes)[0],
     )
+
+
+def of_classes(images: ImageSet, labels: np.ndarray, classes: tuple[int, ...] | None) -> tuple[ImageSet, np.ndarray]:
+    """The images of some classes (None: all), and their labels int64 [N], numbered anew in the order of `classes`."""
+    if classes is None:
+        return images, labels
+    rows = np.flatnonzero(np.isin(labels, classes))
+    labels = np.searchsorted(np.array(classes), labels[rows])
+    subset = images.subset(torch.from_numpy(rows))
+    return replace(subset, labels=torch.from_numpy(labels).to(images.device)), labels

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count, groupby
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -21,6 +22,7 @@ class DataInfo:
         mean, std: per channel over the train split's pixels, pixels in [0, 1].
         download: torchvision's class that fetches it, if any does.
         stored_side: height and width at which a folder of images is prepared; batches are of `image_shape`.
+        balanced: whether every class has equally many images.
     """
 
     kind: Literal["sheets", "idx", "cifar", "tree"]
@@ -35,6 +37,7 @@ class DataInfo:
     licence: str
     download: str | None = None
     stored_side: int = 0
+    balanced: bool = True
 
 
 _CIFAR_LICENCE = "none stated; cite Krizhevsky 2009"
@@ -57,6 +60,7 @@ DATASETS: dict[str, DataInfo] = {
     "mnist": DataInfo(
         "idx", "MNIST/raw", 60_000, 10_000, (1, 28, 28), 10, (0.13066,), (0.30811,),
         "http://yann.lecun.com/exdb/mnist/", "usually given as CC BY-SA 3.0", "MNIST",
+        balanced=False,
     ),
     "cifar10": DataInfo(
         "cifar", "cifar-10-batches-py", 50_000, 10_000, (3, 32, 32), 10, _CIFAR10_MEAN, _CIFAR10_STD,
@@ -87,7 +91,7 @@ DATASETS: dict[str, DataInfo] = {
     "imagenet100": DataInfo(
         "tree", "imagenet", 126_689, 5_000, (3, 224, 224), 100, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225),
         "https://image-net.org, classes of github.com/HobbitLong/CMC imagenet100.txt", _IMAGENET_TERMS,
-        stored_side=256,
+        stored_side=256, balanced=False,
     ),
 }  # fmt: skip
 
@@ -107,6 +111,9 @@ class DataSpec(BaseModel):
             are among a larger one's); None is all of them.
         class_list: imagenet100 with other classes than its own: the eight hex digits by which `lthbench data
             prepare` names the list. `num_train` must then be given, as another list has another number of images.
+        classes: only the images of these classes, numbered anew from 0 in the order of their numbers; None is all.
+            A network trained on some classes of a set can be moved to others of it (Yosinski et al. 2014, arXiv
+            1411.1792). Where classes differ in size (mnist, imagenet100), `num_train` must then be given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -115,6 +122,7 @@ class DataSpec(BaseModel):
     validation: int = Field(default=0, ge=0)
     num_train: int | None = Field(default=None, ge=1)
     class_list: str | None = Field(default=None, pattern="^[0-9a-f]{8}$")
+    classes: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=2)
 
     @field_validator("name")
     @classmethod
@@ -123,24 +131,59 @@ class DataSpec(BaseModel):
             raise ValueError(unknown("data set", name, DATASETS))
         return name
 
+    @field_validator("classes")
+    @classmethod
+    def _sorted(cls, classes: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if classes is not None and len(set(classes)) < len(classes):
+            raise ValueError(f"classes names one twice: {', '.join(map(str, classes))}")
+        return tuple(sorted(classes)) if classes is not None else None
+
     @model_validator(mode="after")
     def _fits(self) -> DataSpec:
         if self.class_list and self.name != "imagenet100":
             raise ValueError(f"{self.name} has no choice of classes; leave out class_list")
         if self.class_list and self.num_train is None:
             raise ValueError("num_train must be given with class_list")
+        if self.classes is not None:
+            num_classes = DATASETS[self.name].num_classes
+            if self.classes[-1] >= num_classes:
+                raise ValueError(f"classes has {self.classes[-1]}, but those of {self.name} are 0 to {num_classes - 1}")
+            if len(self.classes) == num_classes:
+                raise ValueError(f"classes has every class of {self.name}; leave it out")
+            if not self.info.balanced and self.num_train is None:
+                raise ValueError(f"num_train must be given with classes of {self.name}, which differ in size")
         wanted = self.validation + (self.num_train or 1)
-        if not self.class_list and wanted > self.info.num_train:
+        known = not self.class_list and (self.classes is None or self.info.balanced)
+        if known and wanted > self.info.num_train:
             raise ValueError(
-                f"{self.name} has {self.info.num_train} train images, but validation ({self.validation}) and "
+                f"{self.title} has {self.info.num_train} train images, but validation ({self.validation}) and "
                 f"num_train ({self.num_train or 'at least 1'}) need {wanted}"
             )
         return self
 
     @property
     def info(self) -> DataInfo:
-        """The static facts of this data set."""
-        return DATASETS[self.name]
+        """The static facts of this data set, or of what `classes` leaves of it."""
+        whole = DATASETS[self.name]
+        if self.classes is None:
+            return whole
+        counts = (count * len(self.classes) // whole.num_classes for count in (whole.num_train, whole.num_test))
+        num_train, num_test = counts
+        return replace(whole, num_classes=len(self.classes), num_train=num_train, num_test=num_test)
+
+    @property
+    def title(self) -> str:
+        """The data set's name, and its classes where they are not all: `cifar10 [0 1 8 9]`, `cifar100 [0-49]`."""
+        if self.classes is None:
+            return self.name
+        position = count()
+        runs = [list(run) for _, run in groupby(self.classes, key=lambda label: label - next(position))]
+        texts = [f"{run[0]}-{run[-1]}" if len(run) > 2 else " ".join(map(str, run)) for run in runs]
+        return f"{self.name} [{' '.join(texts)}]"
+
+    def has_classes_of(self, other: DataSpec) -> bool:
+        """Whether an output layer for the other's classes is one for these."""
+        return (self.name, self.class_list, self.classes) == (other.name, other.class_list, other.classes)
 
 
 class Augment(BaseModel):

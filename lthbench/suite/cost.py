@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lthbench.data.spec import DATASETS
+from lthbench.data.spec import DataSpec
 from lthbench.models.build import build, prunable
 from lthbench.models.spec import ModelSpec
 from lthbench.suite.plan import Plan
@@ -50,8 +50,8 @@ class _ModelCost:
 
 
 @cache
-def _model_cost(model: ModelSpec, data: str) -> _ModelCost:
-    info = DATASETS[data]
+def _model_cost(model: ModelSpec, data: DataSpec) -> _ModelCost:
+    info = data.info
     with torch.device("meta"):
         network = build(model, info.image_shape, info.num_classes).eval()
         with FlopCounterMode(display=False) as counter:
@@ -72,7 +72,7 @@ def plan_cost(plan: Plan, store: _Store) -> list[Cost]:
     kinds: dict[str, Cost] = {}
     for key, task in plan.tasks.items():
         spec, cell = task.spec, plan.cells[key]
-        model = _model_cost(cell.model, cell.data.name)
+        model = _model_cost(cell.model, cell.data)
         if isinstance(spec, TrainSpec):
             disk = float(model.parameter_bytes * (1 + len(plan.kept(key))))
         else:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lthbench.data.spec import DATASETS, num_train_images
+from lthbench.data.spec import num_train_images
 from lthbench.experiments import Cell, Reading
 from lthbench.experiments.cell import Result
 from lthbench.suite.located import SuiteError
@@ -124,12 +124,12 @@ def _image_passes(task: Task) -> float:
         steps = min(total, spec.stop or total) - spec.begin
         if spec.probe is not None and spec.probe != "affine":
             steps = 0
-        evaluated = images + spec.data.validation + DATASETS[spec.data.name].num_test
+        evaluated = images + spec.data.validation + spec.data.info.num_test
         return steps * min(spec.recipe.batch_size, images) + evaluated / 3
     if isinstance(spec, InterpolateSpec):
         train = min(spec.num_train or num_train_images(spec.data), num_train_images(spec.data))
         extra = 2 * spec.statistics_images if spec.statistics == "recompute" else 0
-        return spec.points * (train + DATASETS[spec.data.name].num_test + extra) / 3
+        return spec.points * (train + spec.data.info.num_test + extra) / 3
     return 0.0
 
 
