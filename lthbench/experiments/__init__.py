@@ -3,6 +3,8 @@
 from lthbench.experiments.aimp import Aimp
 from lthbench.experiments.cell import Arm, Cell
 from lthbench.experiments.controls import Controls, CrossedMasks
+from lthbench.experiments.convergence import Convergence
+from lthbench.experiments.distance import Distance
 from lthbench.experiments.experiment import Experiment, Reading
 from lthbench.experiments.generalisation import FewShot, FrozenFeatures, Transfer
 from lthbench.experiments.imp import Imp, LearningRateRewinding
@@ -19,10 +21,12 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "level-barriers": LevelBarriers,
     "onset": Onset,
     "aimp": Aimp,
+    "distance": Distance,
     "regulariser": Regulariser,
     "frozen-features": FrozenFeatures,
     "few-shot": FewShot,
     "transfer": Transfer,
+    "convergence": Convergence,
     "sensitivity": Sensitivity,
 }
 

@@ -6,18 +6,23 @@ budget; the ticket itself is always trained in full.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from lthbench.experiments.cell import Cell
-from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading, constant
+from lthbench.experiments.cell import Cell, Result
+from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading
 from lthbench.experiments.imp import searched_mask
+
+Budgets = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
 
 
 class Aimp(Experiment):
     """Tickets whose masks were searched with a fraction of the budget; b = 1 is iterative magnitude pruning itself.
+
+    Readings: `ticket, budget B`, with accuracies, distances, `search_epochs` (of all trainings of the search) and
+    `search_distance` (relative, of the search's last training: a smaller budget also shortens the way).
 
     Attributes:
         budgets: the fractions b.
@@ -25,9 +30,9 @@ class Aimp(Experiment):
         levels: the levels whose tickets are trained.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "distance_relative", "search_epochs")
+    shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "distance_relative", "search_epochs", "search_distance")
 
-    budgets: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = (1, 0.5, 0.25, 0.1, 0.05)
+    budgets: Budgets = (1, 0.5, 0.25, 0.1, 0.05)
     schedule: Literal["compressed", "truncated"] = "compressed"
     levels: PrunedLevels
 
@@ -36,14 +41,24 @@ class Aimp(Experiment):
             searching = with_budget(cell, budget, self.schedule)
             for level in self.levels:
                 ticket = cell.train(mask=searched_mask(searching, level, 0), noise=level)
-                epochs = level * budget * cell.iterations(cell.search.steps) / cell.steps_per_epoch(cell.search)
+                last = searching.searched(level - 1)
+                spent = searching.search_stop or searching.iterations(searching.search.steps, searching.search)
                 yield Reading(
                     ticket,
                     f"ticket, budget {budget:g}",
                     ACCURACY + DISTANCE,
                     level=level,
-                    compute=constant(search_epochs=epochs),
+                    others=(last,),
+                    compute=search_cost(level * spent / cell.steps_per_epoch(cell.search)),
                 )
+
+
+def search_cost(epochs: float) -> Callable[[Sequence[Result]], Mapping[str, float]]:
+    """A `compute` of what a mask search took and how far its last training went."""
+    return lambda results: {
+        "search_epochs": epochs,
+        "search_distance": results[1]["metrics"]["distance_relative"],
+    }
 
 
 def with_budget(cell: Cell, budget: float, schedule: Literal["compressed", "truncated"]) -> Cell:

@@ -119,10 +119,6 @@ class Cell:
             return self.dense()
         return self.train(start=self.spawn(rewind), mask=self.mask(level, rewind), noise=level)
 
-    def searched_dense(self) -> Task:
-        """The dense network of the mask search, from which its first mask is made."""
-        return self._searched(0, 0)
-
     def spawn(self, step: int) -> tuple[Task, int] | None:
         """The start at an iteration of the dense training; None is the initialisation."""
         return (self.dense(), step) if step else None
@@ -135,7 +131,7 @@ class Cell:
         for below in range(level):  # not by recursion: chains may be long
             if (below + 1, rewind) not in self._masks:
                 prior = self._masks.get((below, rewind))
-                self._masks[below + 1, rewind] = self.next_mask(self._searched(below, rewind), prior, below + 1)
+                self._masks[below + 1, rewind] = self.next_mask(self.searched(below, rewind), prior, below + 1)
         return self._masks.get((level, rewind))
 
     def next_mask(self, network: Task, prior: Task | None, level: int, **fields: Any) -> Task:
@@ -161,8 +157,8 @@ class Cell:
         )
         return Task(spec, (a, b))
 
-    def _searched(self, level: int, rewind: int) -> Task:
-        """The network of a level of the mask search."""
+    def searched(self, level: int, rewind: int = 0) -> Task:
+        """The network of a level of the mask search; from that of level 0, the dense one, the first mask is made."""
         fields: dict[str, Any] = {"anchor": self.search_anchor, "stop": self.search_stop, "recipe": self.search}
         if level == 0:
             return self.train(**fields)

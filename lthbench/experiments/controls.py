@@ -24,6 +24,8 @@ REINITIALISATION = 1
 class Controls(Experiment):
     """The controls of the tickets of some levels, each trained with the ticket's recipe and SGD noise.
 
+    Readings: the names of `kinds`, with accuracies and distances.
+
     Attributes:
         kinds: `reinit`, the mask with another initialisation; `random`, a random mask with the same layer
             densities on the ticket's initial weights; `shuffled`, the mask with the units of each layer permuted;
@@ -71,6 +73,8 @@ def control(cell: Cell, kind: Kind, level: int, rewind: int) -> Task:
 
 class CrossedMasks(Experiment):
     """Masks of other arms trained with this arm's recipe: is it the mask or the recipe that makes the ticket?
+
+    Readings: `mask of ARM`, with accuracies and distances.
 
     Attributes:
         masks: the arms whose masks are taken; None is every other arm.

@@ -12,8 +12,8 @@ from lthbench.experiments.cell import Cell, Result
 from lthbench.tasks.spec import Task
 
 ACCURACY = tuple(f"{split}_{m}" for split in ("test", "train", "validation") for m in ("accuracy", "loss"))
-DISTANCE = ("distance", "distance_rms", "distance_relative", "distance_angle", "path_length")
-BARRIER = ("test_barrier", "train_barrier", "test_loss_barrier", "train_loss_barrier", "distance")
+DISTANCE = ("distance", "distance_rms", "distance_relative", "distance_angle", "overlap", "path_length")
+BARRIER = ("test_barrier", "train_barrier", "test_loss_barrier", "train_loss_barrier", "distance", "distance_shared")
 
 Level = Annotated[int, Field(ge=0)]
 PrunedLevel = Annotated[int, Field(ge=1)]
@@ -29,7 +29,7 @@ class Reading:
         variant: what was measured, as `ticket`, `random mask`, `dense`.
         metrics: those of the task's own metrics that are read.
         level: pruning level, for masked networks.
-        step: iteration of spawning or rewinding, where it matters.
+        step: iteration of spawning or rewinding, or the point of training, where it matters.
         others: further tasks that `compute` needs.
         compute: from the results of `task` and `others`, in order, to more numbers by name.
     """
@@ -49,11 +49,6 @@ class Reading:
         if self.compute is not None and all(result["status"] == "ok" for result in results):
             found |= self.compute(results)
         return found
-
-
-def constant(**numbers: float) -> Callable[[Sequence[Result]], Mapping[str, float]]:
-    """A `compute` of numbers that are known beforehand."""
-    return lambda results: numbers
 
 
 class Experiment(BaseModel):

@@ -1,16 +1,19 @@
 """What tickets are good for beside their own task: frozen features, few-shot learning, transfer.
 
-The paper's abstract: tickets of early-stable recipes encode features in their untrained weights, and transfer.
+The paper's abstract: tickets of early-stable recipes encode features in their untrained weights, and transfer. Its
+list of changes follows the mask-search budget through all three, hence `budgets`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lthbench.data.spec import DATASETS, DataSpec
+from lthbench.data.spec import DataSpec
+from lthbench.experiments.aimp import Budgets, with_budget
 from lthbench.experiments.cell import Cell
 from lthbench.experiments.controls import REINITIALISATION
 from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading
@@ -20,83 +23,115 @@ from lthbench.training.steps import Steps
 
 Network = Literal["ticket", "dense", "random", "reinit", "shuffled-weights"]
 Normalisation = Literal["batch", "estimated", "none", "affine"]
-Networks = Annotated[tuple[Network, ...], Field(min_length=1)]
+
+
+class Untrained(NamedTuple):
+    """An untrained network of a level: its name in variants, its mask, and the fields of a training from it."""
+
+    name: str
+    level: int
+    mask: Task | None
+    fields: dict[str, Any]
+
+
+class _OfNetworks(Experiment):
+    """What all three are made with.
+
+    Attributes:
+        networks: the `ticket`, and what it is compared with: the `dense` network, a `random` mask of the same layer
+            densities, a reinitialisation on the ticket's mask (`reinit`), its weights permuted (`shuffled-weights`).
+        levels: the levels of the masks.
+        budgets: fractions of the mask-search budget; the networks of b < 1 are named `ticket (budget 0.25)`.
+    """
+
+    networks: Annotated[tuple[Network, ...], Field(min_length=1)] = ("ticket", "dense", "random")
+    levels: PrunedLevels
+    budgets: Budgets = (1,)
+
+    def untrained(self, cell: Cell) -> Iterator[Untrained]:
+        """The networks that are compared, level by level; the dense one has no mask, whatever the budget."""
+        for level in self.levels:
+            for network in self.networks:
+                for budget in self.budgets[: 1 if network == "dense" else None]:
+                    name = network if budget == 1 or network == "dense" else f"{network} (budget {budget:g})"
+                    searching = with_budget(cell, budget, "compressed")
+                    yield Untrained(name, level, *untrained(searching, network, level))
 
 
 def untrained(cell: Cell, network: Network, level: int) -> tuple[Task | None, dict[str, Any]]:
     """The mask and the further fields of a training that starts from an untrained network of a level."""
-    searched = searched_mask(cell, level, 0)
     match network:
         case "dense":
             return None, {"noise": level}
         case "random":
-            return cell.imitated_mask("random", searched, level), {"noise": level}
+            return cell.imitated_mask("random", searched_mask(cell, level, 0), level), {"noise": level}
         case "reinit":
-            return searched, {"noise": level, "init": REINITIALISATION}
+            return searched_mask(cell, level, 0), {"noise": level, "init": REINITIALISATION}
         case "shuffled-weights":
-            return searched, {"noise": level, "shuffle": True}
+            return searched_mask(cell, level, 0), {"noise": level, "shuffle": True}
         case "ticket":
-            return searched, {"noise": level}
+            return searched_mask(cell, level, 0), {"noise": level}
 
 
-class FrozenFeatures(Experiment):
+class FrozenFeatures(_OfNetworks):
     """Linear probes on untrained networks: only the output layer is fitted.
 
+    Readings: `probe of NETWORK, RULE`, with accuracies, `penalty`, and `untrained_test_accuracy`, that of the
+    original output layer before it is fitted.
+
     Attributes:
-        networks: the ticket and the networks it is compared with.
-        normalisation: what normalisation layers do (TrainSpec.probe).
-        levels: the levels of the masks.
+        normalisation: what normalisation layers do (TrainSpec.probe); networks without batch normalisation give the
+            same numbers whatever the rule, but for `affine`.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "untrained_test_accuracy")
 
-    networks: Networks = ("ticket", "dense", "random", "reinit", "shuffled-weights")
+    networks: Annotated[tuple[Network, ...], Field(min_length=1)] = (
+        "ticket",
+        "dense",
+        "random",
+        "reinit",
+        "shuffled-weights",
+    )
     normalisation: tuple[Normalisation, ...] = ("estimated",)
-    levels: PrunedLevels
 
     def readings(self, cell: Cell) -> Iterator[Reading]:
-        for level in self.levels:
-            for network in self.networks:
-                for rule in self.normalisation:
-                    mask, fields = untrained(cell, network, level)
-                    task = cell.train(mask=mask, probe=rule, **fields)
-                    metrics = (*ACCURACY, "untrained_test_accuracy", "penalty")
-                    yield Reading(task, f"probe of {network}, {rule}", metrics, level=level)
+        for network in self.untrained(cell):
+            for rule in self.normalisation:
+                task = cell.train(mask=network.mask, probe=rule, **network.fields)
+                metrics = (*ACCURACY, "untrained_test_accuracy", "penalty")
+                yield Reading(task, f"probe of {network.name}, {rule}", metrics, level=network.level)
 
 
-class FewShot(Experiment):
+class FewShot(_OfNetworks):
     """Networks trained on a few images of each class; the mask was found with all of them.
+
+    Readings: `NETWORK, N per class`, and `NETWORK, N per class of DATA` with a target; with accuracies and distances.
+    The draws of a replicate have one variant.
 
     Attributes:
         per_class: images of each class; the draws of one replicate are nested.
         draws: how many draws of images.
         steps: the length of each training, whose schedule is the recipe's, compressed or stretched to it.
-        networks: the ticket and the networks it is compared with.
-        levels: the levels of the masks.
         target: another data set to learn from few images, with a new output layer; None is the source itself.
     """
 
     per_class: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 5, 10, 25, 50, 100)
     draws: Annotated[int, Field(ge=1)] = 5
     steps: Steps
-    networks: Annotated[tuple[Network, ...], Field(min_length=1)] = ("ticket", "dense", "random")
-    levels: PrunedLevels
     target: DataSpec | None = None
 
     def readings(self, cell: Cell) -> Iterator[Reading]:
         data = self.target or cell.data
-        fields: dict[str, Any] = {"data": data, "new_head": data.name != cell.data.name}
-        for level in self.levels:
-            for network in self.networks:
-                mask, more = untrained(cell, network, level)
-                for count in self.per_class:
-                    recipe = cell.recipe.scaled_to(
-                        self.steps, cell.steps_per_epoch(), count * DATASETS[data.name].num_classes
-                    )
-                    for draw in range(self.draws):
-                        task = cell.train(recipe=recipe, mask=mask, per_class=count, draw=draw, **fields, **more)
-                        name = f"{network}, {count} per class" + (f" of {data.name}" if self.target else "")
-                        yield Reading(task, name, ACCURACY + DISTANCE, level=level)
+        moved = moved_to(data, cell)
+        for network in self.untrained(cell):
+            for count in self.per_class:
+                recipe = cell.recipe.scaled_to(self.steps, cell.steps_per_epoch(), count * data.info.num_classes)
+                for draw in range(self.draws):
+                    fields = moved | network.fields
+                    task = cell.train(recipe=recipe, mask=network.mask, per_class=count, draw=draw, **fields)
+                    name = f"{network.name}, {count} per class" + (f" of {data.title}" if self.target else "")
+                    yield Reading(task, name, ACCURACY + DISTANCE, level=network.level)
 
 
 class Target(BaseModel):
@@ -108,35 +143,53 @@ class Target(BaseModel):
     steps: Steps | None = None
 
 
-class Transfer(Experiment):
+class Transfer(_OfNetworks):
     """Masks with their initial weights on another data set: trained in full, and probed.
+
+    Readings: `train NETWORK on DATA` and `probe NETWORK on DATA`, with accuracies and distances; DATA is
+    `DataSpec.title`, as `cifar100 [0-49]`.
 
     Attributes:
         targets: the data sets, of images of the source's shape; `steps` changes the length of training.
         ways: `train`, everything is trained; `probe`, only the new output layer.
-        networks: the ticket and the networks it is compared with.
-        levels: the levels of the masks.
+        native: also the ticket that the same arm finds on the target itself, as `train native ticket on DATA`.
     """
 
     targets: Annotated[tuple[Target, ...], Field(min_length=1)]
     ways: tuple[Literal["train", "probe"], ...] = ("train", "probe")
-    networks: Annotated[tuple[Network, ...], Field(min_length=1)] = ("ticket", "dense", "random")
-    levels: PrunedLevels
+    native: bool = False
 
     def readings(self, cell: Cell) -> Iterator[Reading]:
         for target in self.targets:
-            shape, own = target.data.info.image_shape, cell.data.info.image_shape
-            if shape != own:
-                raise ValueError(f"the images of {target.data.name} are {shape}, those of {cell.data.name} {own}")
-            recipe = cell.recipe
-            if target.steps is not None:
-                recipe = cell.recipe.model_copy(update={"steps": target.steps})
-            fields: dict[str, Any] = {"data": target.data, "new_head": target.data.name != cell.data.name}
-            for level in self.levels:
-                for network in self.networks:
-                    mask, more = untrained(cell, network, level)
-                    for way in self.ways:
-                        probe: dict[str, Any] = {"probe": "estimated"} if way == "probe" else {}
-                        task = cell.train(recipe=recipe, mask=mask, **fields, **more, **probe)
-                        name = f"{way} {network} on {target.data.name}"
-                        yield Reading(task, name, ACCURACY + DISTANCE, level=level)
+            changes: dict[str, Any] = {"steps": target.steps} if target.steps is not None else {}
+            there = replace(
+                cell,
+                data=target.data,
+                recipe=cell.recipe.model_copy(update=changes),
+                search=cell.search.model_copy(update=changes),
+                _masks={},
+            )
+            moved = moved_to(target.data, cell)
+            networks = [(network, network.fields | moved) for network in self.untrained(cell)]
+            if self.native:
+                for level in self.levels:
+                    found = Untrained("native ticket", level, *untrained(there, "ticket", level))
+                    networks.append((found, found.fields))
+            for network, fields in networks:
+                for way in self.ways:
+                    probe: dict[str, Any] = {"probe": "estimated"} if way == "probe" else {}
+                    task = there.train(mask=network.mask, **fields, **probe)
+                    name = f"{way} {network.name} on {target.data.title}"
+                    yield Reading(task, name, ACCURACY + DISTANCE, level=network.level)
+
+
+def moved_to(data: DataSpec, cell: Cell) -> dict[str, Any]:
+    """The fields of a training of the cell's networks on other data.
+
+    Raises:
+        ValueError: its images have another shape.
+    """
+    shape, own = data.info.image_shape, cell.data.info.image_shape
+    if shape != own:
+        raise ValueError(f"the images of {data.name} are {shape}, those of {cell.data.name} {own}")
+    return {"data": data, "new_head": not data.has_classes_of(cell.data)}

@@ -14,11 +14,15 @@ from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, Leve
 from lthbench.tasks.spec import Task
 from lthbench.training.steps import Steps
 
-PRUNED = tuple(f"{name}_{part}" for name in ("distance", "distance_relative") for part in ("kept", "pruned"))
+FORMS = ("distance", "distance_rms", "distance_relative", "distance_angle")
+PRUNED = tuple(f"{form}_{part}" for form in FORMS for part in ("kept", "pruned"))
 
 
 class Imp(Experiment):
     """Accuracy and learning distance of the trained tickets of every level from 0 (dense) to `levels`.
+
+    Readings: `dense` (level 0) and `ticket`, with accuracies, distances and, where rewound, distances `_from_init`;
+    `mask`, with the distances of what that pruning keeps and removes (`_kept`, `_pruned`).
 
     Attributes:
         levels: how often the network is pruned.
@@ -39,7 +43,10 @@ class Imp(Experiment):
 
 
 class LearningRateRewinding(Experiment):
-    """Networks that are pruned and trained on with the whole schedule again, level by level."""
+    """Networks that are pruned and trained on with the whole schedule again, level by level.
+
+    Readings: `learning-rate rewinding`, with accuracies and distances (of that level's training).
+    """
 
     levels: Level
 

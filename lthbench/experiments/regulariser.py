@@ -8,14 +8,13 @@ apart by the factors and controls here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from lthbench.experiments.cell import Cell
+from lthbench.experiments.cell import Cell, Result
 from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading
-from lthbench.experiments.imp import searched_mask
 from lthbench.tasks.spec import Task
 from lthbench.training.recipe import Recipe
 
@@ -30,10 +29,16 @@ Control = Literal["weight-decay", "other-init", "early-stopping", "low-lr"]
 class Regulariser(Experiment):
     """Tickets found, trained, or both, under the pull; and controls of it in the mask search.
 
+    Readings: `pull LAMBDA in PLACE` (`..., no weight decay` where replaced) and `CONTROL for pull LAMBDA`. At level
+    0 stands the dense network of that mask search; at the others, its tickets. With accuracies, distances,
+    `search_distance` (relative, of that dense network) and, for the controls, `target_distance`, that of the dense
+    network under the pull, which the matched ones are to reach. `matching of CONTROL` are the trainings of matching.
+
     Attributes:
         strengths: the lambdas; 0 is no pull.
         places: where the pull acts: in mask search, in the ticket's training, in both.
         weight_decay: `kept` beside the pull or `replaced` by it, where it acts.
+            Without weight decay in the recipe both are one.
         controls: made for each strength in the mask search: `weight-decay` of the same strength; `other-init`, the
             pull to another initialisation; `early-stopping` and `low-lr`, which reach the pulled dense network's
             distance without it (the recipe is stopped early, or its rate lowered by bisection).
@@ -59,21 +64,23 @@ class Regulariser(Experiment):
             for control in self.controls:
                 searching = self._control(cell, control, strength)
                 if searching is not None:
-                    yield from self._tickets(searching, f"{control} for pull {strength:g}", cell.recipe)
+                    name = f"{control} for pull {strength:g}"
+                    target = cell.with_search(pulled(cell.search, strength, "kept")).searched(0)
+                    yield from self._tickets(searching, name, cell.recipe, target)
                 else:
                     yield from self._matching(cell, control, strength)
 
-    def _tickets(self, searching: Cell, name: str, recipe: Recipe) -> Iterator[Reading]:
-        search = searching.searched_dense()
-        for level in self.levels:
-            ticket = searching.train(recipe=recipe, mask=searched_mask(searching, level, 0), noise=level)
+    def _tickets(self, searching: Cell, name: str, recipe: Recipe, target: Task | None = None) -> Iterator[Reading]:
+        dense = searching.searched(0)
+        for level in (0, *self.levels):
+            mask = searching.mask(level)
             yield Reading(
-                ticket,
+                searching.train(recipe=recipe, mask=mask, noise=level) if level else dense,
                 name,
                 ACCURACY + DISTANCE,
                 level=level,
-                others=(search,),
-                compute=lambda results: {"search_distance": results[1]["metrics"]["distance_relative"]},
+                others=(dense,) if target is None else (dense, target),
+                compute=search_distances,
             )
 
     def _control(self, cell: Cell, control: Control, strength: float) -> Cell | None:
@@ -97,6 +104,12 @@ class Regulariser(Experiment):
             yield Reading(task, f"matching of {control}", ("distance_relative",), level=0)
 
 
+def search_distances(results: Sequence[Result]) -> dict[str, float]:
+    """The relative distance of the search's dense network and, where there is one, of the network it is to match."""
+    names = ("search_distance", "target_distance")
+    return {name: r["metrics"]["distance_relative"] for name, r in zip(names, results[1:], strict=False)}
+
+
 def pulled(recipe: Recipe, strength: float, decay: Literal["kept", "replaced"]) -> Recipe:
     """A recipe with the pull, and with or without its weight decay; the recipe itself for strength 0."""
     if strength == 0:
@@ -113,8 +126,8 @@ def matching(cell: Cell, control: Control, strength: float) -> Iterator[tuple[Ta
     The target is the relative distance of the dense network trained under the pull. Early stopping takes the epoch
     of the unpulled training that comes nearest; the lower learning rate is found by bisection of its logarithm.
     """
-    target_task = cell.with_search(pulled(cell.search, strength, "kept")).searched_dense()
-    free_task = cell.searched_dense()
+    target_task = cell.with_search(pulled(cell.search, strength, "kept")).searched(0)
+    free_task = cell.searched(0)
     yield target_task, None
     target = _distance(cell, target_task)
     if target is None:
@@ -136,7 +149,7 @@ def matching(cell: Cell, control: Control, strength: float) -> Iterator[tuple[Ta
         # Four digits, so that the recipe can be written down.
         optimizer = cell.search.optimizer.model_copy(update={"lr": float(f"{math.exp(middle):.4g}")})
         candidate = cell.with_search(cell.search.model_copy(update={"optimizer": optimizer}))
-        task = candidate.searched_dense()
+        task = candidate.searched(0)
         reached = _distance(cell, task)
         yield task, candidate
         if reached is None or abs(reached - target) <= MATCHED_WITHIN * target:

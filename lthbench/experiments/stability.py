@@ -6,6 +6,7 @@ different SGD noise; it is stable at k where the barrier between them is under 2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Annotated, ClassVar, Literal
@@ -13,12 +14,16 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from lthbench.experiments.cell import Cell, Result
-from lthbench.experiments.experiment import ACCURACY, BARRIER, Experiment, Level, PrunedLevels, Reading, constant
+from lthbench.experiments.experiment import ACCURACY, BARRIER, Experiment, Level, PrunedLevels, Reading
 from lthbench.tasks.spec import Task
 from lthbench.training.steps import Steps
 
 # Children beside the ticket itself, whose SGD noise is its level; levels never come so high.
 FIRST_CHILD_NOISE = 1000
+EARLY = 0.05
+
+
+Statistics = Literal["interpolate", "recompute"]
 
 
 class _Lines(Experiment):
@@ -27,7 +32,8 @@ class _Lines(Experiment):
     Attributes:
         children: how many copies are trained from each spawn; every two of them give a barrier.
         points: evenly spaced alphas, ends included.
-        statistics: normalisation statistics along the line, interpolated or recomputed from train images.
+        statistics: normalisation statistics along the line, interpolated, recomputed from train images, or both
+            apart; it matters for batch normalisation only. Variants with recomputed ones say so.
         num_train: train images over which the train error is taken; all of them when absent.
     """
 
@@ -35,7 +41,7 @@ class _Lines(Experiment):
 
     children: Annotated[int, Field(ge=2)] = 2
     points: Annotated[int, Field(ge=3)] = 30
-    statistics: Literal["interpolate", "recompute"] = "interpolate"
+    statistics: Annotated[tuple[Statistics, ...], Field(min_length=1)] = ("interpolate",)
     num_train: Annotated[int, Field(ge=1)] | None = None
 
     def family(self, cell: Cell, step: int, level: int = 0) -> list[Task]:
@@ -44,16 +50,32 @@ class _Lines(Experiment):
         noises = [level, *(FIRST_CHILD_NOISE + n for n in range(1, self.children))]
         return [cell.train(start=cell.spawn(step), mask=mask, noise=noise) for noise in noises]
 
-    def lines(self, cell: Cell, tasks: Sequence[Task]) -> list[Task]:
+    def lines(self, cell: Cell, tasks: Sequence[Task], statistics: Statistics) -> list[Task]:
         """The lines between every two of some trainings."""
         return [
-            cell.line(a, b, points=self.points, statistics=self.statistics, num_train=self.num_train)
+            cell.line(a, b, points=self.points, statistics=statistics, num_train=self.num_train)
             for a, b in combinations(tasks, 2)
         ]
+
+    def line_readings(
+        self, cell: Cell, tasks: Sequence[Task], variant: str, level: int, step: int
+    ) -> Iterator[Reading]:
+        """The readings of the lines between every two of some trainings, for each rule of statistics."""
+        for statistics in self.statistics:
+            for line in self.lines(cell, tasks, statistics):
+                yield Reading(line, under(variant, statistics), BARRIER, level=level, step=step)
+
+
+def under(variant: str, statistics: Statistics) -> str:
+    """The variant of a line, or of what is found by lines, under a rule of statistics."""
+    return variant if statistics == "interpolate" else f"{variant}, recomputed statistics"
 
 
 class Stability(_Lines):
     """Barriers between all pairs of `children` spawned at each of the steps `spawns`.
+
+    Readings: `child`, with accuracies; `barrier`, with the barriers of error and loss on test and train and the
+    distances of the ends.
 
     Attributes:
         spawns: the steps k.
@@ -70,12 +92,16 @@ class Stability(_Lines):
                 children = self.family(cell, step, level)
                 for child in children:
                     yield Reading(child, "child", ACCURACY, level=level, step=step)
-                for line in self.lines(cell, children):
-                    yield Reading(line, "barrier", BARRIER, level=level, step=step)
+                yield from self.line_readings(cell, children, "barrier", level, step)
 
 
 class LevelBarriers(_Lines):
-    """Barriers between the trained tickets of successive levels (Paul et al. 2023, arXiv 2210.03044)."""
+    """Barriers from the trained ticket of a level to that of the level before, and to the dense network.
+
+    Readings: `barrier to the level before` (Paul et al. 2023, arXiv 2210.03044) and `barrier to the dense network`,
+    as those of stability; `distance_shared` of the latter is how far the sparse solution ends from the masked dense
+    one (Frankle et al. 2019, arXiv 1903.01611).
+    """
 
     levels: PrunedLevels
     rewind: Steps = Steps()
@@ -83,15 +109,21 @@ class LevelBarriers(_Lines):
     def readings(self, cell: Cell) -> Iterator[Reading]:
         rewind = cell.iterations(self.rewind)
         for level in self.levels:
-            (line,) = self.lines(cell, [cell.ticket(level - 1, rewind), cell.ticket(level, rewind)])
-            yield Reading(line, "barrier to the level before", BARRIER, level=level, step=rewind)
+            ticket = cell.ticket(level, rewind)
+            for other, variant in ((cell.ticket(level - 1, rewind), "level before"), (cell.dense(), "dense network")):
+                yield from self.line_readings(cell, [other, ticket], f"barrier to the {variant}", level, rewind)
 
 
 class Onset(_Lines):
     """The onset k*: the first step of a grid whose children are stable, found by bisection; and its cheap proxies.
 
     The bisection takes stability to be monotone in k. The onset lies above the last unstable step, `onset_above`,
-    and at or below the first stable one, `onset`; where no step of the grid is stable, `onset` is missing.
+    and at or below the first stable one, `onset`; where no step of the grid is stable, `onset` is missing, and
+    `onset_above` is -1 where the first step is stable.
+
+    Readings: `barrier`, of the steps that the bisection needs; `onset`, with `onset_above`, `onset`, and the cheap
+    proxies that might replace the procedure, all of one training: `distance_relative`, `noise_scale`, `early_loss`.
+    Until the bisection is done there is no `onset`.
 
     Attributes:
         grid: the steps, ascending.
@@ -107,13 +139,17 @@ class Onset(_Lines):
         steps = [cell.iterations(step) for step in self.grid]
         if steps != sorted(set(steps)):
             raise ValueError(f"grid is {', '.join(map(str, self.grid))}; its steps must ascend")
+        for statistics in self.statistics:
+            yield from self._bisection(cell, steps, statistics)
+
+    def _bisection(self, cell: Cell, steps: Sequence[int], statistics: Statistics) -> Iterator[Reading]:
         lowest, highest = -1, len(steps)  # positions known (or taken) to be unstable, stable
         lines: list[Task] = []
         while highest - lowest > 1:
             middle = (lowest + highest) // 2
-            lines = self.lines(cell, self.family(cell, steps[middle]))
+            lines = self.lines(cell, self.family(cell, steps[middle]), statistics)
             for line in lines:
-                yield Reading(line, "barrier", BARRIER, level=0, step=steps[middle])
+                yield Reading(line, under("barrier", statistics), BARRIER, level=0, step=steps[middle])
             results = [cell.result_of(line) for line in lines]
             if any(result is None for result in results):
                 return
@@ -124,9 +160,12 @@ class Onset(_Lines):
         found = {"onset_above": float(steps[lowest]) if lowest >= 0 else -1.0}
         if highest < len(steps):
             found["onset"] = float(steps[highest])
-        found["noise_scale"] = noise_scale(cell)
         yield Reading(
-            cell.dense(), "onset", ("distance_relative",), level=0, others=tuple(lines), compute=constant(**found)
+            cell.dense(),
+            under("onset", statistics),
+            ("distance_relative",),
+            level=0,
+            compute=lambda results: found | {"noise_scale": noise_scale(cell), "early_loss": early_loss(results[0])},
         )
 
 
@@ -135,6 +174,12 @@ def is_stable(lines: Sequence[Result], threshold: float) -> bool:
     barriers = [line["metrics"].get("test_barrier") for line in lines]
     known = [b for b in barriers if b is not None]
     return len(known) == len(barriers) and sum(known) / len(known) < threshold
+
+
+def early_loss(dense: Result) -> float:
+    """The mean train loss of the epoch in which the first 5 % of a training end."""
+    losses = dense["epoch_losses"]
+    return float(losses[max(1, math.ceil(EARLY * len(losses))) - 1])
 
 
 def noise_scale(cell: Cell) -> float:

@@ -24,7 +24,8 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
     Returns:
         alphas: the points; curves: loss and error (fraction) on train and test at each of them;
         metrics: for each split, `barrier` (error) and `loss_barrier`: the maximum over alpha minus the mean of
-        the ends, as in Frankle et al. 2020 (arXiv 1912.05671), section 2; and the squared distance of the ends.
+        the ends, as in Frankle et al. 2020 (arXiv 1912.05671), section 2; distance, that of the ends (L2, prunable
+        weights); distance_shared, over the weights that are pruned at neither end.
 
     Raises:
         Refused: one of the ends diverged.
@@ -54,8 +55,10 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
         ):
             curves[f"{name}_{quantity}"] = values.tolist()
             metrics[f"{name}_{metric}"] = barrier(values)
-    distance = sum(float((a[n] - b[n]).double().square().sum()) for n in layout.prunable)
-    metrics["distance"] = distance**0.5
+    squares = {n: (a[n] - b[n]).double().square() for n in layout.prunable}
+    shared = {n: square[(a[n] != 0) & (b[n] != 0)] for n, square in squares.items()}
+    metrics["distance"] = sum(float(square.sum()) for square in squares.values()) ** 0.5
+    metrics["distance_shared"] = sum(float(square.sum()) for square in shared.values()) ** 0.5
     return {"status": "ok", "metrics": metrics, "alphas": alphas.tolist(), "curves": curves}
 
 

@@ -64,6 +64,8 @@ class TrainSpec(_Spec):
         probe: leave all but the output layer as it is, and fit that one by logistic regression on the features,
             with normalisation by the statistics of each `batch`, those `estimated` on the train images, or `none`;
             `affine` trains the normalisation's scales and shifts too, with the recipe.
+        track: note the validation accuracy every so many iterations, and how often each train image is forgotten;
+            this changes no weight.
     """
 
     kind: Literal["train"] = "train"
@@ -83,6 +85,7 @@ class TrainSpec(_Spec):
     per_class: Annotated[int, Field(ge=1)] | None = None
     draw: Annotated[int, Field(ge=0)] = 0
     probe: Literal["batch", "estimated", "none", "affine"] | None = None
+    track: Annotated[int, Field(ge=1)] | None = None
 
 
 class Pruning(BaseModel):
@@ -194,6 +197,10 @@ class Task:
     def key(self) -> str:
         """The name of the task's result: 128 bits of the hash of its canonical specification."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()[:32]
+
+    def with_fields(self, **fields: object) -> Task:
+        """The task with some fields of its specification changed, and the same inputs."""
+        return Task(self.spec.model_copy(update=fields), self.inputs)
 
     def weights_needed(self) -> list[Weights]:
         """The weights of other tasks that this one reads; those with a step must be kept by their training."""

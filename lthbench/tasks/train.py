@@ -14,10 +14,11 @@ from lthbench.tasks.layout import CHECKPOINT, weights_file
 from lthbench.tasks.network import weights_of
 from lthbench.tasks.spec import TrainSpec
 from lthbench.tasks.start import Start, anchors_of, start_of
-from lthbench.training.distance import learning_distance
+from lthbench.training.distance import learning_distance, top_overlap
 from lthbench.training.loop import Progress, Trainer, evaluate
 from lthbench.training.probe import fit_probe, train_only_head_and_normalisation
 from lthbench.training.streams import stream
+from lthbench.training.tracking import Tracker
 
 
 def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
@@ -26,9 +27,9 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
     Returns:
         status: `ok`, or `diverged` with the reason;
         metrics: losses and accuracies (fractions) on train, validation and test; learning distances from the start
-        (and, where that is not the initialisation, `_from_init`); path_length; density;
-        epoch_losses, epoch_distances: after each epoch; layer_density; layer_distance (relative); kept; steps;
-        digests.
+        (and, where that is not the initialisation, `_from_init`); path_length; overlap (mean of layers); density;
+        epoch_losses, epoch_distances: after each epoch; layer_density; layer_distance (relative); layer_overlap; kept;
+        steps; digests; of a tracked training, validation_curve ([iteration, accuracy]), and forgetting in metrics.
 
     The test split is looked at once, at the end (before training only for a probe's untrained accuracy).
     """
@@ -38,34 +39,39 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
     model, names, mask = start.model, start.layout.prunable, start.mask
     begun = weights_of(model)
     metrics: dict[str, float] = {}
-    progress = Progress(step=spec.begin)
+    progress, tracker = Progress(step=spec.begin), tracker_of(spec, splits, images)
     if spec.probe is not None:
         metrics["untrained_test_accuracy"] = evaluate(model, splits.test)[1]
     if spec.probe is None or spec.probe == "affine":
         if spec.probe == "affine":
             train_only_head_and_normalisation(model, start.layout.head)
-        progress = _fit(spec, context, start, images)
+        progress = _fit(spec, context, start, images, tracker)
     else:
         metrics |= fit_probe(model, start.layout.head, images, splits.validation, spec.probe)
 
     end = weights_of(model)
     write_tensors(context.folder / weights_file(None), end, vars(start.layout))
     layer_distance: dict[str, float] = {}
+    layer_overlap: dict[str, float] = {}
     if progress.diverged_at is None:
         for name, split in (("train", images), ("validation", splits.validation), ("test", splits.test)):
             if len(split):
                 metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = evaluate(model, split)
         metrics |= learning_distance(begun, end, mask, names)
+        layer_overlap = {n: top_overlap(begun[n], end[n], mask.get(n)) for n in names}
+        metrics["overlap"] = sum(layer_overlap.values()) / len(names)
         if progress.epoch_distances:
             metrics["path_length"] = progress.path_length
         if spec.start is not None:
             since_init = learning_distance(start.initial, end, mask, names)
             metrics |= {f"{name}_from_init": value for name, value in since_init.items()}
+        metrics |= tracker.metrics() if tracker else {}
         layer_distance = {n: learning_distance(begun, end, mask, [n])["distance_relative"] for n in names}
     survivors = {n: int(mask[n].sum()) if n in mask else begun[n].numel() for n in names}
     metrics["density"] = sum(survivors.values()) / sum(begun[n].numel() for n in names)
     diverged = progress.diverged_at is not None
     (context.folder / CHECKPOINT).unlink(missing_ok=True)
+    tracked = {"validation_curve": tracker.curve} if tracker else {}
     return {
         "status": "diverged" if diverged else "ok",
         "reason": f"the loss or a weight was not finite after iteration {progress.diverged_at}" if diverged else None,
@@ -74,9 +80,11 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
         "epoch_distances": progress.epoch_distances,
         "layer_density": {n: survivors[n] / begun[n].numel() for n in names},
         "layer_distance": layer_distance,
+        "layer_overlap": layer_overlap,
         "kept": sorted(context.keep),
         "steps": [spec.begin, progress.step],
         "digests": {"start": digest(begun), "weights": digest(end)},
+        **tracked,
     }
 
 
@@ -89,7 +97,20 @@ def train_images(spec: TrainSpec, splits: Splits) -> ImageSet:
     return splits.train.subset(index)
 
 
-def _fit(spec: TrainSpec, context: Context, start: Start, images: ImageSet) -> Progress:
+def tracker_of(spec: TrainSpec, splits: Splits, images: ImageSet) -> Tracker | None:
+    """The tracker that a specification asks for.
+
+    Raises:
+        ValueError: there are no validation images to track the accuracy on.
+    """
+    if spec.track is None:
+        return None
+    if not len(splits.validation):
+        raise ValueError(f"a tracked training needs validation images; give data {spec.data.title} some")
+    return Tracker(spec.track, len(images), lambda model: evaluate(model, splits.validation)[1], images.device)
+
+
+def _fit(spec: TrainSpec, context: Context, start: Start, images: ImageSet, tracker: Tracker | None) -> Progress:
     """Train from the start, or from the checkpoint that is there, and keep what is to be kept."""
     trainer = Trainer(
         start.model,
@@ -103,6 +124,7 @@ def _fit(spec: TrainSpec, context: Context, start: Start, images: ImageSet) -> P
         mask=start.mask,
         anchors=anchors_of(spec, start, context) if spec.recipe.pull else None,
         tracked=start.layout.prunable,
+        tracker=tracker,
         compile=context.compile,
     )
     if unknown := [step for step in context.keep if not spec.begin <= step < trainer.end]:

@@ -51,3 +51,25 @@ def learning_distance(
         "distance_relative": math.sqrt(squared / start_squared) if start_squared else 0.0,
         "distance_angle": 2.0 * math.acos(cosine) / math.pi,
     }
+
+
+TOP = 0.2
+
+
+def top_overlap(start: Tensor, end: Tensor, mask: Tensor | None) -> float:
+    """The share of a layer's largest surviving weights before training that are among its largest after it.
+
+    The largest are the upper 20 % by magnitude, so chance gives 0.2.
+
+    Source: R_p of Liu et al. 2021 (arXiv 2102.11068), equation 1.
+    """
+    before, after = start.detach().abs().reshape(-1), end.detach().abs().reshape(-1)
+    if mask is not None:
+        keep = mask.reshape(-1)
+        before, after = before[keep], after[keep]
+    count = max(1, round(TOP * before.numel())) if before.numel() else 0
+    if count == 0:
+        return 0.0
+    among = torch.zeros_like(before, dtype=torch.bool)
+    among[before.topk(count).indices] = True
+    return int(among[after.topk(count).indices].sum()) / count

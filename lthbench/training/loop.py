@@ -17,6 +17,7 @@ from lthbench.models.build import draws_random
 from lthbench.ops import MaskedAdamW, MaskedSGD
 from lthbench.training.recipe import AdamW, Recipe
 from lthbench.training.streams import stream
+from lthbench.training.tracking import Tracker
 
 EVAL_BATCH = 250
 
@@ -55,6 +56,7 @@ class Trainer:
         mask: parameter name -> bool, True where a weight survives.
         anchors: parameter name -> initial weights that `recipe.pull` pulls to; needed only where it is not 0.
         tracked: the parameters whose distance from their start is noted after every epoch.
+        tracker: told of every batch and every step.
         compile: train on the model as torch.compile makes it: after a minute of compilation, faster; results
             agree with the plain ones within rounding, and repeat bit for bit.
     """
@@ -73,11 +75,12 @@ class Trainer:
         mask: Mapping[str, Tensor] | None = None,
         anchors: Mapping[str, Tensor] | None = None,
         tracked: Iterable[str] = (),
+        tracker: Tracker | None = None,
         compile: bool = False,
     ) -> None:
         self.model, self.images, self.recipe = model, images, recipe
         self.num_classes = num_classes
-        self.seed, self.noise = seed, noise
+        self.seed, self.noise, self.tracker = seed, noise, tracker
         self.batch_size = min(recipe.batch_size, len(images))
         self.steps_per_epoch = recipe.steps_per_epoch(len(images))
         self.total = recipe.steps.count(self.steps_per_epoch)
@@ -124,6 +127,8 @@ class Trainer:
             self.one_step()
             if self.progress.step % self.steps_per_epoch == 0 or self.progress.step == self.end:
                 self._finish_epoch()
+            if self.tracker:
+                self.tracker.after_step(self.progress.step, self.end, self.model)
             if on_step:
                 on_step(self)
         return self.progress
@@ -143,6 +148,8 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             logits = self._forward(images)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        if self.tracker:
+            self.tracker.present(index, self.images.labels[index], logits)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -177,6 +184,7 @@ class Trainer:
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": t for name, t in state.items() if t is not None}
         tensors |= {f"before.{name}": t for name, t in self._epoch_before.items()}
+        tensors |= {f"tracker.{name}": t for name, t in (self.tracker.state() if self.tracker else {}).items()}
         return tensors, vars(self.progress).copy()
 
     def restore(self, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
@@ -184,6 +192,8 @@ class Trainer:
         model = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
         self.model.load_state_dict(model)
         self._epoch_before = {name: tensors[f"before.{name}"] for name in self._tracked}
+        if self.tracker:
+            self.tracker.restore({name[8:]: t for name, t in tensors.items() if name.startswith("tracker.")})
         state: dict[int, dict[str, Tensor]] = {}
         for name, t in tensors.items():
             if name.startswith("optimizer."):

@@ -37,6 +37,7 @@ EXPERIMENTS = """\
       controls: {kinds: [reinit, random, shuffled, shuffled-weights, one-shot, movement], levels: [2]}
       crossed-masks: {levels: [1]}
       level-barriers: {levels: [1, 2], points: 3}
+      distance: {levels: [0, 1], points: 2}
       sparse-stability: {kind: stability, spawns: [0it], levels: [1], points: 3}
       onset: {grid: [0it, 2it, 1ep, 2ep], points: 5}
       aimp: {budgets: [1, 0.5], levels: [1]}
@@ -47,12 +48,26 @@ EXPERIMENTS = """\
         weight_decay: [kept, replaced]
         controls: [weight-decay, other-init, early-stopping, low-lr]
         levels: [1]
-      frozen-features: {levels: [1], normalisation: [batch, estimated, none, affine]}
+      frozen-features: {levels: [1], budgets: [1, 0.5], normalisation: [batch, estimated, none, affine]}
       few-shot: {per_class: [1, 5], draws: 2, steps: 4it, levels: [1]}
-      transfer: {targets: [{data: {name: fashion-mnist-10k, num_train: 200}, steps: 1ep}], levels: [1]}
+      few-shot-elsewhere:
+        kind: few-shot
+        target: {name: fashion-mnist-10k, classes: [7, 9]}
+        per_class: [2]
+        draws: 2
+        steps: 4it
+        levels: [1]
+      transfer:
+        targets:
+          - {data: {name: fashion-mnist-10k, num_train: 200}, steps: 1ep}
+          - {data: {name: fashion-mnist-10k, classes: [5, 7, 9], validation: 30, num_train: 200}, steps: 1ep}
+        native: true
+        levels: [1]
+      convergence: {levels: [1], every: 2it}
       sensitivity:
         arms: [early]
         vary: {optimizer.lr: [0.01, 0.2], batch_size: [32], label_smoothing: [0.1]}
+        levels: [1]
         grid: [0it, 1ep]
         points: 3
 """
@@ -142,7 +157,7 @@ def test_no_pull_is_the_same_task_as_no_regulariser(early: Cell) -> None:
 
 
 def test_a_strong_pull_keeps_the_weights_near_their_initialisation(run: tuple[Plan, Store], early: Cell) -> None:
-    near = early.with_search(pulled(early.search, 10, "kept")).searched_dense()
+    near = early.with_search(pulled(early.search, 10, "kept")).searched(0)
     _, store = run_here(plan_of(run[0], early, near, early.dense()), run[1].root)
     distances = [metrics((run[0], store), task)["metrics"]["distance_relative"] for task in (near, early.dense())]
     assert distances[0] < 0.2 * distances[1]
@@ -163,7 +178,7 @@ def test_the_whole_budget_is_iterative_magnitude_pruning_key_for_key(early: Cell
 
 
 def test_a_truncated_search_stops_early_in_the_same_schedule(run: tuple[Plan, Store], early: Cell) -> None:
-    whole, half = early.searched_dense(), with_budget(early, 0.5, "truncated").searched_dense()
+    whole, half = early.searched(0), with_budget(early, 0.5, "truncated").searched(0)
     assert metrics(run, half)["steps"] == [0, round(0.5 * metrics(run, whole)["steps"][1])]
     assert metrics(run, half)["epoch_losses"][0] == metrics(run, whole)["epoch_losses"][0]
 
@@ -234,10 +249,10 @@ def test_bisection_finds_a_planted_onset(onset: int) -> None:
 
     known = replace(cell, result_of=planted, _masks={})
     for step in range(8):
-        for line in experiment.lines(known, experiment.family(known, step)):
+        for line in experiment.lines(known, experiment.family(known, step), "interpolate"):
             steps_of[line.key] = step
     readings = list(experiment.readings(known))
-    found = readings[-1].numbers([{"status": "ok", "metrics": {}}] * 9)
+    found = readings[-1].numbers([{"status": "ok", "metrics": {}, "epoch_losses": [0.5]}])
     assert found["onset_above"] == onset - 1
     assert found.get("onset") == (onset if onset < 8 else None)
     assert len(readings) - 1 <= 4

@@ -1,0 +1,64 @@
+"""Convergence speed and forgetting, which the paper's earlier version measured and its revision dropped.
+
+Its trainings are tracked, and so are no other experiment's tasks: a suite has them only if it asks for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from lthbench.experiments.cell import Cell, Result
+from lthbench.experiments.controls import Kind, control
+from lthbench.experiments.experiment import Experiment, PrunedLevels, Reading
+from lthbench.tasks.spec import Task
+from lthbench.training.steps import Steps
+
+FORGETTING = ("forgetting_events", "forgettable_share", "never_learned_share")
+
+
+class Convergence(Experiment):
+    """How soon a network reaches most of the dense network's validation accuracy, and how often it forgets.
+
+    Readings: `dense` (level 0) and the names of `networks`, with `test_accuracy`; `converged`, 1 where the
+    validation accuracy came to `share` of what the same arm's dense network ends with, else 0; `steps_to_converge`,
+    the first measured iteration at which it did, missing where it did not; `steps_trained`, at which that is
+    censored; and forgetting (training/tracking.py).
+
+    Attributes:
+        networks: the ticket and its controls.
+        levels: their levels.
+        every: the steps between two measurements, so the resolution.
+        share: of the dense network's final validation accuracy.
+    """
+
+    shown: ClassVar[tuple[str, ...]] = ("steps_to_converge", "converged", "forgetting_events", "forgettable_share")
+
+    networks: Annotated[tuple[Literal["ticket"] | Kind, ...], Field(min_length=1)] = ("ticket", "reinit")
+    levels: PrunedLevels
+    every: Steps = Steps(epochs=1)
+    share: Annotated[float, Field(gt=0, le=1)] = 0.95
+
+    def readings(self, cell: Cell) -> Iterator[Reading]:
+        if not cell.data.validation:
+            raise ValueError(f"convergence is told by validation accuracy; give data {cell.data.title} validation")
+        every = max(1, cell.iterations(self.every))
+        dense = cell.dense().with_fields(track=every)
+        networks: list[tuple[str, int, Task]] = [("dense", 0, dense)]
+        for level in self.levels:
+            for network in self.networks:
+                task = cell.ticket(level) if network == "ticket" else control(cell, network, level, 0)
+                networks.append((network, level, task.with_fields(track=every)))
+        metrics = ("test_accuracy", *FORGETTING)
+        for variant, level, task in networks:
+            yield Reading(task, variant, metrics, level=level, others=(dense,), compute=self.convergence)
+
+    def convergence(self, results: Sequence[Result]) -> dict[str, float]:
+        """The convergence of the first of two tracked trainings, the second that of the dense network."""
+        goal = self.share * results[1]["metrics"]["validation_accuracy"]
+        reached = [step for step, accuracy in results[0]["validation_curve"] if accuracy >= goal]
+        begin, end = results[0]["steps"]
+        found = {"converged": float(bool(reached)), "steps_trained": float(end - begin)}
+        return found | ({"steps_to_converge": float(reached[0] - begin)} if reached else {})
