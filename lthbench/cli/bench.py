@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict, replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.progress import Progress, TaskID
+from rich.table import Table
 
-from lthbench.cli.app import JsonOption, bench_app, out, print_json
+from lthbench.cli.app import (
+    ArmOption,
+    DataOption,
+    JsonOption,
+    PairOption,
+    SuiteArgument,
+    bench_app,
+    err,
+    out,
+    print_json,
+)
+from lthbench.cli.run import _device
+from lthbench.suite.load import load_suite
+from lthbench.suite.part import Part
+
+if TYPE_CHECKING:
+    from lthbench.runner.curve import Throughput
 
 
 @bench_app.command("kernels")
@@ -26,3 +46,96 @@ def bench_kernels(
             out.print(table(rows) + "\n", markup=False)
     if as_json:
         print_json([row._asdict() for row in found])
+
+
+@bench_app.command("training")
+def bench_training(
+    suite: SuiteArgument,
+    pair: PairOption = None,
+    arm: ArmOption = None,
+    curve: Annotated[int | None, typer.Option(min=10, help="Also train so many steps on the pair's images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    precision: Annotated[Literal["float32", "bfloat16"] | None, typer.Option(help="Instead of the recipe's.")] = None,
+    data: DataOption = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Time training steps of every pair, as a share of the device's matrix products; with --curve, learn for a while.
+
+    An arm is timed on images of noise; a curve is trained on the pair's own and judged by its validation split.
+    """
+    import torch
+
+    from lthbench.runner.curve import arm_throughput, check_curves, training_curve
+    from lthbench.runner.environment import make_deterministic
+    from lthbench.runner.throughput import matmul_rate
+
+    loaded, chosen = load_suite(suite), torch.device(_device(device))
+    part = Part(pairs=tuple(pair or ()), arms=tuple(arm or ()), replicates=1)
+    part.check(loaded)
+    make_deterministic(threads)
+    cells = list(filter(part.has_cell, loaded.cells()))
+    if curve:
+        check_curves(cells, data)
+    changes = {"batch_size": batch_size, "precision": precision}
+    rows: list[Throughput] = []
+    peaks: dict[str, float] = {}
+    with Progress(console=err, transient=True) as progress:
+        line = progress.add_task("", total=len(cells))
+        for cell in cells:
+            progress.update(line, description=f"{cell.pair} {cell.arm}")
+            recipe = cell.recipe.model_copy(update={k: v for k, v in changes.items() if v is not None})
+            if recipe.precision not in peaks:
+                peaks[recipe.precision] = matmul_rate(recipe.precision, chosen)
+            row = arm_throughput(cell, recipe, peaks[recipe.precision], chosen)
+            if curve:
+                steps = progress.add_task("  steps", total=curve)
+                report = partial(_show, progress, steps)
+                row = replace(row, curve=training_curve(cell, recipe, curve, data, chosen, report=report))
+                progress.remove_task(steps)
+            rows.append(row)
+            progress.advance(line)
+    if as_json:
+        print_json([asdict(row) | {"share_of_matmul": row.share_of_matmul} for row in rows])
+        return
+    _print_throughput(rows, peaks, str(suite))
+    _print_curves(rows)
+
+
+def _show(progress: Progress, line: TaskID, done: int) -> None:
+    progress.update(line, completed=done)
+
+
+def _print_throughput(rows: list[Throughput], peaks: dict[str, float], title: str) -> None:
+    table = Table("pair", "arm", "precision", "batch", "images/s", "MFLOP an image", "of matmul", title=title)
+    for column in table.columns[3:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(
+            row.pair, row.arm, row.precision, str(row.batch), _count(row.images_per_second),
+            _count(row.flops_per_image / 1e6), f"{row.share_of_matmul:.1%}",
+        )  # fmt: skip
+    out.print(table)
+    measured = ", ".join(f"{name} {_count(rate / 1e9)} GFLOP/s" for name, rate in peaks.items())
+    out.print(
+        f"{rows[0].device}, {rows[0].threads} threads. Training steps on images of noise; FLOPs of forward and "
+        f"backward pass. A large matrix product: {measured}."
+    )
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _print_curves(rows: list[Throughput]) -> None:
+    table = Table("pair", "arm", "steps", "batch", "training loss", "held out", "chance", "images")
+    for row in rows:
+        if (c := row.curve) is not None:
+            table.add_row(
+                row.pair, row.arm, str(c.steps), str(c.batch_size), " ".join(f"{loss:.2f}" for loss in c.losses),
+                f"{c.accuracy_before:.1%} -> {c.accuracy:.1%}", f"{1 / c.num_classes:.1%}", f"{c.num_held_out:,}",
+            )  # fmt: skip
+    if table.row_count:
+        out.print(table)
+        out.print("The loss is the mean of each tenth of the steps; held out: accuracy on validation images.")

@@ -127,9 +127,11 @@ def update_probe(num_weights: int) -> Callable[[], object]:
     return lambda: (a.add_(c), b.add_(d))
 
 
-def matmul_probe(size: int = 1024) -> tuple[Callable[[], Tensor], float]:
-    """A float32 product of [size, size] matrices, the limit of the interpolation kernels, and its operations."""
-    left, right = torch.randn(size, size), torch.randn(size, size)
+def matmul_probe(
+    size: int = 1024, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> tuple[Callable[[], Tensor], float]:
+    """A product of [size, size] matrices, the limit of all that multiplies, and its operations."""
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return lambda: left @ right, 2.0 * size**3
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from pathlib import Path
 
 import torch
 
@@ -24,6 +25,18 @@ def environment(device: torch.device) -> dict[str, str | int | bool]:
         "threads": torch.get_num_threads(),
         "kernels": kernels_available(device),
     }
+
+
+def device_name(device: torch.device) -> str:
+    """A device as its maker calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{named[0] if named else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def make_deterministic(num_threads: int) -> None:

@@ -43,21 +43,22 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class _ModelCost:
+class ModelCost:
     forward_flops: int
     parameter_bytes: int
     prunable_weights: int
 
 
 @cache
-def _model_cost(model: ModelSpec, data: DataSpec) -> _ModelCost:
+def model_cost(model: ModelSpec, data: DataSpec) -> ModelCost:
+    """Count what one image costs a model, without weights or images."""
     info = data.info
     with torch.device("meta"):
         network = build(model, info.image_shape, info.num_classes).eval()
         with FlopCounterMode(display=False) as counter:
             network(torch.empty(1, *info.image_shape))
     weights = dict(network.named_parameters())
-    return _ModelCost(
+    return ModelCost(
         counter.get_total_flops(),
         sum(t.numel() * t.element_size() for t in network.state_dict().values()),
         sum(weights[name].numel() for name in prunable(network)),
@@ -72,7 +73,7 @@ def plan_cost(plan: Plan, store: _Store) -> list[Cost]:
     kinds: dict[str, Cost] = {}
     for key, task in plan.tasks.items():
         spec, cell = task.spec, plan.cells[key]
-        model = _model_cost(cell.model, cell.data)
+        model = model_cost(cell.model, cell.data)
         if isinstance(spec, TrainSpec):
             disk = float(model.parameter_bytes * (1 + len(plan.kept(key))))
         else:

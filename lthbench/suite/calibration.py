@@ -1,0 +1,182 @@
+"""`Calibration`: how fast one device was measured to train and evaluate networks, and the file that keeps it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from lthbench.data.spec import DATASETS, Augment
+from lthbench.models.spec import ModelSpec
+
+Precision = Literal["float32", "bfloat16"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class CalibrationError(Exception):
+    """A calibration that cannot be used; the message names the file and the cure."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _OfNetwork(_Frozen):
+    """What a rate is of: a model on the images of a data set."""
+
+    model: ModelSpec
+    data: str
+
+    @field_validator("data")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in DATASETS:
+            raise ValueError(f"unknown data set {name!r}")
+        return name
+
+
+class TrainingRate(_OfNetwork):
+    """Images a second of training steps: batch, forward, backward, update.
+
+    Attributes:
+        batch_size: of the recipe.
+        measured_batch: of the steps that were timed; smaller where a whole batch would take too long.
+    """
+
+    precision: Precision
+    batch_size: Count
+    augment: Augment
+    images_per_second: Positive
+    measured_batch: Count
+
+
+class NetworkRate(_OfNetwork):
+    """Images a second of evaluation, and of a line: each image counts once for every network on it."""
+
+    evaluation: Positive
+    line: Positive
+
+
+Rate = TypeVar("Rate", bound=_OfNetwork)
+
+
+class Calibration(_Frozen):
+    """What was measured of one device.
+
+    Attributes:
+        device: its name; a GPU's as the driver gives it.
+        kind: whether its hours are those of a GPU or of a processor with `threads` threads.
+        matmul: precision -> floating-point operations a second of a large matrix product.
+    """
+
+    version: Literal[1] = 1
+    device: str
+    kind: Literal["cpu", "cuda"]
+    torch: str
+    threads: Count
+    matmul: dict[Precision, Positive]
+    trainings: tuple[TrainingRate, ...] = ()
+    networks: tuple[NetworkRate, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The device in a few words."""
+        return self.device if self.kind == "cuda" else f"{self.device}, {self.threads} thread{'s'[: self.threads > 1]}"
+
+    def training(
+        self, model: ModelSpec, data: str, precision: Precision, batch_size: int, augment: Augment
+    ) -> TrainingRate | None:
+        """The rate of a training, or the nearest one of the same network and precision; None where there is none."""
+        near = [rate for rate in _of_network(self.trainings, model, data) if rate.precision == precision]
+
+        def distance(rate: TrainingRate) -> tuple[float, bool]:
+            return abs(math.log(rate.batch_size / batch_size)), rate.augment != augment
+
+        return min(near, key=distance, default=None)
+
+    def network(self, model: ModelSpec, data: str) -> NetworkRate | None:
+        """The rates of a network; None where it was not measured."""
+        return next(iter(_of_network(self.networks, model, data)), None)
+
+    def with_rates(self, other: Calibration) -> Calibration:
+        """This calibration with what another one of the same device has, which replaces what both have."""
+
+        def what(rate: TrainingRate | NetworkRate) -> str:
+            measured = {"images_per_second", "measured_batch", "evaluation", "line"}
+            return rate.model_dump_json(exclude=measured)
+
+        trainings = {what(rate): rate for rate in (*self.trainings, *other.trainings)}
+        networks = {what(rate): rate for rate in (*self.networks, *other.networks)}
+        return other.model_copy(
+            update={
+                "matmul": {**self.matmul, **other.matmul},
+                "trainings": tuple(trainings.values()),
+                "networks": tuple(networks.values()),
+            }
+        )
+
+
+def _of_network(rates: Iterable[Rate], model: ModelSpec, data: str) -> list[Rate]:
+    """The rates of a model on a data set, or on another one with images of the same shape."""
+    same_model = [rate for rate in rates if rate.model == model]
+    exact = [rate for rate in same_model if rate.data == data]
+    shape = DATASETS[data].image_shape
+    return exact or [rate for rate in same_model if DATASETS[rate.data].image_shape == shape]
+
+
+def calibration_folder() -> Path:
+    """Where calibrations are kept: `lthbench/calibrations` in the user's cache folder (XDG_CACHE_HOME, or ~/.cache)."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "lthbench" / "calibrations"
+
+
+def save_calibration(found: Calibration) -> Path:
+    """Add a calibration to what is kept of its device, torch version and number of threads; returns the file."""
+    from lthbench.tasks.files import write_atomically
+
+    folder = calibration_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    words = f"{found.device} {found.kind} torch {found.torch} {found.threads} threads"
+    path = folder / (re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-") + ".json")
+    with FileLock(path.with_suffix(".lock")):
+        if path.exists():
+            found = read_calibration(path).with_rates(found)
+        write_atomically(path, (found.model_dump_json(indent=1) + "\n").encode())
+    return path
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read one calibration.
+
+    Raises:
+        CalibrationError: the file is no calibration of this version.
+    """
+    try:
+        return Calibration.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        fault = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False)[0]
+            fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise CalibrationError(
+            f"{path}: is no calibration that this program can use ({fault}); delete it, then run "
+            "`lthbench plan SUITE --calibrate`"
+        ) from error
+
+
+def calibrations(torch_version: str) -> list[Calibration]:
+    """All calibrations that are kept, of this torch version, GPUs first.
+
+    Raises:
+        CalibrationError: as `read_calibration`.
+    """
+    found = [read_calibration(path) for path in sorted(calibration_folder().glob("*.json"))]
+    return sorted((c for c in found if c.torch == torch_version), key=lambda c: (c.kind != "cuda", c.device, c.threads))
