@@ -65,7 +65,7 @@ def results_table(plan: Plan, store: Store) -> list[Row]:
 
 @dataclass(frozen=True)
 class Summary:
-    """One metric over the replicates of one point: mean, interval, n."""
+    """One metric over the replicates of one point: mean, interval, n, and the tasks that measured it."""
 
     pair: str
     experiment: str
@@ -76,6 +76,7 @@ class Summary:
     step: int | None
     metric: str
     interval: Interval
+    keys: tuple[str, ...]
 
 
 def summarise(rows: Iterable[Row]) -> list[Summary]:
@@ -97,7 +98,7 @@ def summarise(rows: Iterable[Row]) -> list[Summary]:
         summaries.append(
             Summary(
                 row.pair, row.experiment, row.arm, row.variant, row.level, row.density, row.step, row.metric,
-                mean_interval(values),
+                mean_interval(values), tuple(dict.fromkeys(member.key for member in members)),
             )
         )  # fmt: skip
     return summaries

@@ -44,6 +44,7 @@ def print_results(plan: Plan, store: Store, form: str) -> None:
 
 
 def print_summary(plan: Plan, store: Store) -> None:
+    from lthbench.analysis.quantity import interval_text
     from lthbench.analysis.table import results_table, summarise
 
     summaries = summarise(results_table(plan, store))
@@ -55,7 +56,7 @@ def print_summary(plan: Plan, store: Store) -> None:
                 if s.pair == pair_name and s.experiment == label and s.metric in shown:
                     line = lines.setdefault((s.arm, s.variant, s.level, s.step), {})
                     line["density"] = "" if s.density is None else f"{s.density:.4f}"
-                    line[s.metric] = _number(s.metric, s.interval.mean, s.interval.half_width)
+                    line[s.metric] = interval_text(s.metric, s.interval)
                     line["n"] = str(s.interval.n)
             if not lines:
                 continue
@@ -76,10 +77,3 @@ def print_summary(plan: Plan, store: Store) -> None:
                 )
             out.print(table)
     out.print("Mean over n replicates, with the half width of its 95 % interval (Student's t).")
-
-
-def _number(metric: str, mean: float, half_width: float | None) -> str:
-    percent = metric.endswith(("accuracy", "barrier")) and "loss" not in metric
-    scale, digits, unit = (100, 2, " %") if percent else (1, 3, "")
-    width = "" if half_width is None else f" ± {half_width * scale:.{digits}f}"
-    return f"{mean * scale:.{digits}f}{width}{unit}"

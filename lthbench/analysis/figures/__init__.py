@@ -1,0 +1,34 @@
+"""The figures of a report, a file a family: from the numbers of one pair to matplotlib figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lthbench.analysis.figures import (
+    accuracy,
+    barriers,
+    budget,
+    distance,
+    few_shot,
+    onset,
+    probes,
+    proxies,
+    regulariser,
+    transfer,
+)
+from lthbench.analysis.figures.drawing import Drawing
+from lthbench.analysis.figures.measured import Measured
+from lthbench.analysis.figures.style import figure_style
+
+FAMILIES = (accuracy, barriers, onset, proxies, distance, regulariser, budget, probes, few_shot, transfer)
+
+
+def draw_figures(measured: Measured) -> Iterator[Drawing]:
+    """All figures of a pair for which there are numbers."""
+    for family in FAMILIES:
+        with figure_style():
+            drawings = list(family.draw(measured))
+        yield from drawings
+
+
+__all__ = ["Drawing", "Measured", "draw_figures"]

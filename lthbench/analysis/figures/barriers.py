@@ -1,0 +1,121 @@
+"""Barriers: the error along the lines between children of one spawn, and the barrier by spawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from matplotlib.ticker import MaxNLocator
+
+from lthbench.analysis.figures.drawing import (
+    Drawing,
+    Grid,
+    Point,
+    by_x,
+    described,
+    numbers,
+    plot,
+    short_keys,
+    told,
+)
+from lthbench.analysis.figures.measured import Measured
+from lthbench.analysis.figures.style import DASHES, MUTED, Look, legend, panels
+from lthbench.analysis.quantity import interval_text
+from lthbench.analysis.statistics import Interval, mean_interval
+from lthbench.analysis.table import Summary
+from lthbench.experiments.stability import LevelBarriers, Stability
+
+METRIC = "test_barrier"
+
+
+def draw(measured: Measured) -> Iterator[Drawing]:
+    for label, stability in measured.made(Stability):
+        for level in stability.levels:
+            yield from _curves(measured, label, level)
+    for label, _ in measured.made(LevelBarriers):
+        series = [
+            by_x(arm, measured.look(arm), measured.of(label, METRIC, arm), lambda s: s.level)
+            for arm in measured.arms(label)
+        ]
+        figure, (axes,) = panels(height=2.8)
+        points = plot(axes, series, "level {:.0f}".format)
+        axes.axhline(2, color=MUTED, linewidth=0.9, linestyle=(0, (1, 1.5)))
+        axes.set_xlabel("level")
+        axes.set_ylabel("test error barrier (%)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        legend(figure, axes)
+        caption = (
+            "Barrier between the trained tickets of a level and of the level before. The dotted line is 2 %, under "
+            "which two networks are taken to be linearly connected."
+        )
+        yield Drawing(
+            f"level-barriers-{label}",
+            "Barriers between successive levels",
+            caption,
+            figure,
+            f"{caption} {described(series, 'level {:.0f}'.format)}",
+            numbers(series, ("arm", "level"), "{:.0f}".format),
+            tuple(points),
+        )
+
+
+def _curves(measured: Measured, label: str, level: int) -> Iterator[Drawing]:
+    barriers = [s for s in measured.of(label, METRIC) if s.level == level]
+    if not barriers:
+        return
+    figure, (axes,) = panels()
+    points: list[Point] = []
+    rows, texts = [], []
+    spawns = sorted({s.step or 0 for s in barriers})
+    for barrier in barriers:
+        arm, spawn = measured.look(barrier.arm), barrier.step or 0
+        style = Look(arm.colour, arm.marker, DASHES[spawns.index(spawn) % len(DASHES)])
+        name = f"{barrier.arm}, spawned at {spawn} it"
+        alphas, errors = _errors(measured, barrier)
+        means = [100 * e.mean for e in errors]
+        axes.plot(alphas, means, color=style.colour, linestyle=style.dash, label=name)
+        if all(e.half_width is not None for e in errors):
+            low = [100 * (e.mean - (e.half_width or 0)) for e in errors]
+            high = [100 * (e.mean + (e.half_width or 0)) for e in errors]
+            axes.fill_between(alphas, low, high, color=style.colour, alpha=0.13, linewidth=0)
+        points += [
+            Point(axes, x, y, f"{name}, alpha {x:.2f}: error {interval_text('test_barrier', e)} (n = {e.n})")
+            for x, y, e in zip(alphas, means, errors, strict=True)
+        ]
+        rows.append(
+            (barrier.arm, str(spawn), interval_text(METRIC, barrier.interval), str(barrier.interval.n),
+             short_keys(barrier.keys))
+        )  # fmt: skip
+        texts.append(f"{name}: barrier {told(barrier)}")
+    axes.set_xlabel("alpha, from one child to the other")
+    axes.set_ylabel("test error (%)")
+    axes.set_xlim(0, 1)
+    legend(figure, axes)
+    what = "the dense network" if level == 0 else f"the subnetwork of level {level}"
+    caption = (
+        f"Test error along the line between two children of {what}, trained with different SGD noise from the step "
+        "at which they were spawned; mean over replicates, with its 95 % interval shaded. The barrier is the highest "
+        "point minus the mean of the ends; under 2 % the network is stable."
+    )
+    yield Drawing(
+        f"barriers-{label}-level-{level}",
+        "Error between children" + (f", level {level}" if level else ""),
+        caption,
+        figure,
+        f"{caption} {'; '.join(texts)}.",
+        Grid(("arm", "spawn (it)", "test barrier", "n", "tasks"), rows),
+        tuple(points),
+    )
+
+
+def _errors(measured: Measured, barrier: Summary) -> tuple[list[float], list[Interval]]:
+    """The test error at every alpha, over replicates; several lines of one replicate count once."""
+    chosen = (barrier.experiment, barrier.arm, barrier.variant, barrier.level, barrier.step, METRIC)
+    lines: dict[int, list[list[float]]] = {}
+    alphas: list[float] = []
+    for row in measured.rows:
+        if (row.experiment, row.arm, row.variant, row.level, row.step, row.metric) == chosen:
+            result = measured.result_of(row.key)
+            alphas = result["alphas"]
+            lines.setdefault(row.replicate, []).append(result["curves"]["test_error"])
+    of_replicate = [[sum(at) / len(at) for at in zip(*curves, strict=True)] for curves in lines.values()]
+    return alphas, [mean_interval(at) for at in zip(*of_replicate, strict=True)]

@@ -1,0 +1,67 @@
+"""Cheap proxies against the onset k*: noise scale, learning distance and dense accuracy of each recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lthbench.analysis.figures.drawing import Drawing, Grid, Point
+from lthbench.analysis.figures.measured import Measured
+from lthbench.analysis.figures.style import legend, look, panels
+from lthbench.analysis.quantity import interval_text, quantity
+from lthbench.analysis.statistics import Interval, mean_interval
+from lthbench.analysis.table import Row
+from lthbench.experiments.sensitivity import Sensitivity
+from lthbench.experiments.stability import Onset
+
+PROXIES = ("noise_scale", "distance_relative", "test_accuracy")
+
+
+def draw(measured: Measured) -> Iterator[Drawing]:
+    labels = [label for kind in (Onset, Sensitivity) for label, _ in measured.made(kind)]
+    recipes: dict[str, dict[str, dict[int, Row]]] = {}
+    for row in measured.rows:
+        if row.experiment in labels and row.metric in (*PROXIES, "onset", "onset_above"):
+            change = row.variant.removesuffix("onset").removesuffix(": ")
+            name = f"{row.arm}, {change}" if change else row.arm
+            recipes.setdefault(name, {}).setdefault(row.metric, {})[row.replicate] = row
+    recipes = {name: found for name, found in recipes.items() if "onset_above" in found}
+    shown = [metric for metric in PROXIES if sum(metric in found for found in recipes.values()) > 1]
+    if not shown:
+        return
+    figure, axes = panels(len(shown), height=2.1)
+    points: list[Point] = []
+    rows = []
+    for index, (name, found) in enumerate(recipes.items()):
+        known = len(found.get("onset", {})) == len(found["onset_above"])
+        onset = _interval(found["onset" if known else "onset_above"])
+        at = ("" if known else "after ") + interval_text("onset", onset)
+        told = {metric: interval_text(metric, _interval(of)) for metric in PROXIES if (of := found.get(metric))}
+        rows.append((name, at, *(told.get(metric, "-") for metric in PROXIES), str(onset.n)))
+        style = look(index)
+        for metric, ax in zip(shown, axes, strict=True):
+            if metric in found:
+                x = _interval(found[metric]).mean * quantity(metric).scale
+                marker = style.marker if known else "^"
+                ax.plot([x], [onset.mean], linestyle="none", color=style.colour, marker=marker, label=name)
+                points.append(Point(ax, x, onset.mean, f"{name}: k* {at}, {told[metric]} (n = {onset.n})"))
+    for metric, ax in zip(shown, axes, strict=True):
+        unit = f" ({quantity(metric).unit})" if quantity(metric).unit else ""
+        ax.set_xlabel(quantity(metric).label + unit)
+        ax.set_ylabel("onset k* (it)")
+        ax.set_yscale("symlog", linthresh=10)
+        ax.minorticks_off()
+    if len(recipes) <= 10:
+        legend(figure, axes[0])
+    caption = (
+        "Mean onset k* of each recipe against what one training tells: noise scale, relative learning distance, and "
+        "dense accuracy. Where no step of the grid was stable, the last unstable one is drawn."
+    )
+    text = "; ".join(f"{r[0]}: k* {r[1]}" for r in rows)
+    columns = ("recipe", "onset k*", *(quantity(metric).label for metric in PROXIES), "n")
+    yield Drawing(
+        "proxies", "Proxies of stability", caption, figure, f"{caption} {text}.", Grid(columns, rows), tuple(points)
+    )
+
+
+def _interval(rows: dict[int, Row]) -> Interval:
+    return mean_interval([row.value for row in rows.values()])

@@ -1,0 +1,51 @@
+"""How measured numbers are told: what a metric is called, its unit, and its digits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lthbench.analysis.statistics import Interval
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A metric for people: `scale` times its value, with so many `digits` and a `unit`."""
+
+    label: str
+    scale: float = 1.0
+    digits: int = 3
+    unit: str = ""
+
+    def number(self, value: float) -> str:
+        return f"{value * self.scale:.{self.digits}f}"
+
+
+_LABELS = {
+    "distance": "learning distance",
+    "distance_rms": "learning distance per root of a weight",
+    "distance_relative": "relative learning distance",
+    "distance_angle": "learning distance as an angle",
+    "search_distance": "relative learning distance in mask search",
+    "noise_scale": "noise scale lr N / (B (1 - momentum))",
+    "onset": "onset k*",
+    "onset_above": "last unstable step",
+}
+
+
+def quantity(metric: str) -> Quantity:
+    """What a metric of the results table is; accuracies, errors and barriers of error are told in percent."""
+    label = _LABELS.get(metric, metric.replace("_", " "))
+    if metric.endswith(("accuracy", "barrier")) and "loss" not in metric:
+        return Quantity(label, 100, 2, "%")
+    if metric in ("onset", "onset_above"):
+        return Quantity(label, digits=0, unit="it")
+    if metric == "search_epochs":
+        return Quantity(label, digits=1)
+    return Quantity(label)
+
+
+def interval_text(metric: str, interval: Interval) -> str:
+    """A mean with the half width of its interval (none where n is 1) and its unit."""
+    q = quantity(metric)
+    width = "" if interval.half_width is None else f" ± {q.number(interval.half_width)}"
+    return f"{q.number(interval.mean)}{width}" + (f" {q.unit}" if q.unit else "")

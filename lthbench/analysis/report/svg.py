@@ -1,0 +1,88 @@
+"""A figure as SVG within a page: in the page's colours, with hover texts and a description, without scripts."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+from markupsafe import Markup, escape
+
+from lthbench.analysis.figures.drawing import Drawing
+from lthbench.analysis.figures.style import FONTS, VARIABLES, figure_style
+from lthbench.tasks.files import write_atomically
+
+# Nothing of the time or program of drawing, so that the same numbers give the same bytes.
+_METADATA = {
+    "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+FORMATS = tuple(_METADATA)
+_DPI = {"png": 200}
+
+
+def save(drawing: Drawing, stem: Path, formats: tuple[str, ...] = FORMATS) -> None:
+    """Write a figure as STEM.pdf, STEM.svg and STEM.png."""
+    for form in formats:
+        write_atomically(stem.with_name(f"{stem.name}.{form}"), _bytes(drawing, form))
+
+
+def inline_svg(drawing: Drawing, prefix: str) -> Markup:
+    """The figure as an `svg` element.
+
+    Args:
+        prefix: of all its ids, which must be unique in a page.
+    """
+    text = _bytes(drawing, "svg").decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = _coloured(_without_loose_ids(text, prefix))
+    # Coordinates to a hundredth of a point, on the way to a page of few megabytes.
+    text = re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), text)
+    text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
+    head, body = text.split(">", 1)
+    view = re.search(r'viewBox="[^"]*"', head)
+    assert view is not None
+    title, description = escape(drawing.title), escape(drawing.description)
+    return Markup(
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {view[0]} role="img" '
+        f'aria-labelledby="{prefix}-title {prefix}-description">'
+        f'<title id="{prefix}-title">{title}</title><desc id="{prefix}-description">{description}</desc>'
+        f"{body.replace('</svg>', _hover_points(drawing) + '</svg>')}"
+    )
+
+
+def _bytes(drawing: Drawing, form: str) -> bytes:
+    buffer = io.BytesIO()
+    with figure_style():
+        drawing.figure.savefig(
+            buffer, format=form, metadata=_METADATA[form], transparent=form == "svg", dpi=_DPI.get(form, 72)
+        )
+    return buffer.getvalue()
+
+
+def _without_loose_ids(text: str, prefix: str) -> str:
+    """Ids that something refers to get the prefix, the others go."""
+    used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text))
+    names = {name for pair in used for name in pair if name}
+    text = re.sub(r' id="([^"]+)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in names else "", text)
+    text = re.sub(r'href="#([^"]+)"', lambda m: f'href="#{prefix}-{m[1]}"', text)
+    return re.sub(r"url\(#([^)]+)\)", lambda m: f"url(#{prefix}-{m[1]})", text)
+
+
+def _coloured(text: str) -> str:
+    """The colours of figures as variables of the page, which has a value of each for light and for dark."""
+    for light, (name, _) in VARIABLES.items():
+        text = text.replace(light, f"var(--{name})")
+    return text.replace(f"'{FONTS[0]}'", "var(--sans)")
+
+
+def _hover_points(drawing: Drawing) -> str:
+    """Circles that are not seen, and say their number when pointed at."""
+    height = drawing.figure.get_figheight() * 72
+    parts = []
+    for point in drawing.points:
+        x, y = point.axes.transData.transform((point.x, point.y)) * 72 / drawing.figure.dpi
+        parts.append(f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="6"><title>{escape(point.text)}</title></circle>')
+    return f'<g class="points">{"".join(parts)}</g>' if parts else ""

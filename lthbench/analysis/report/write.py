@@ -1,0 +1,77 @@
+"""Writing a report: the page, the tables as CSV and LaTeX, and where asked for every figure as PDF, SVG and PNG."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from lthbench.analysis.figures.drawing import Grid
+from lthbench.analysis.report.contents import Contents, gather
+from lthbench.analysis.report.latex import latex_table
+from lthbench.analysis.report.page import render, slug
+from lthbench.analysis.report.svg import FORMATS, save
+from lthbench.analysis.table import Row
+from lthbench.runner.store import Store
+from lthbench.suite.plan import Plan
+from lthbench.tasks.files import write_atomically
+
+PAGE = "index.html"
+
+
+def write_report(plan: Plan, store: Store, folder: Path, suite: str, formats: tuple[str, ...] = FORMATS) -> Path:
+    """Write the report of a plan and return the path of its page.
+
+    Args:
+        folder: made where it is missing.
+        suite: the suite's path as the user names it.
+        formats: in which figures are also written as files.
+    """
+    contents = gather(plan, store, f"lthbench run {suite}")
+    tables = folder / "tables"
+    tables.mkdir(parents=True, exist_ok=True)
+    for name, content in _csv_files(contents):
+        write_atomically(tables / name, content.encode())
+    for name, grid, caption in latex_grids(contents):
+        write_atomically(tables / f"{name}.tex", latex_table(grid, caption, name).encode())
+    if formats:
+        (folder / "figures").mkdir(exist_ok=True)
+        for section in contents.sections:
+            for drawing in section.drawings:
+                save(drawing, folder / "figures" / slug(f"{section.name}-{drawing.name}"), formats)
+    page = folder / PAGE
+    write_atomically(page, render(contents, suite, str(store.root), formats).encode())
+    return page
+
+
+def _csv_files(contents: Contents) -> Iterator[tuple[str, str]]:
+    yield "numbers.csv", _csv([f.name for f in fields(Row)], [list(asdict(row).values()) for row in contents.rows])
+    columns = ["pair", "experiment", "arm", "variant", "level", "density", "step", "metric"]
+    lines = [
+        [*(getattr(s, c) for c in columns), s.interval.mean, s.interval.half_width, s.interval.n, " ".join(s.keys)]
+        for s in contents.summaries
+    ]
+    yield "summary.csv", _csv([*columns, "mean", "half_width", "n", "tasks"], lines)
+
+
+def _csv(columns: list[str], rows: list[list[object]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def latex_grids(contents: Contents) -> Iterator[tuple[str, Grid, str]]:
+    """The tables for a paper: name, content, caption."""
+    note = "Mean over replicates with the half width of its 95 % interval (Student's t)."
+    yield "overview", contents.overview, f"{contents.suite.title}. {note}"
+    for section in contents.sections:
+        yield slug(f"recipes-{section.name}"), section.recipes, f"Recipes of {section.name}."
+        for drawing in section.drawings:
+            keep = [i for i, column in enumerate(drawing.numbers.columns) if column != "tasks"]
+            rows = [tuple(row[i] for i in keep) for row in drawing.numbers.rows]
+            grid = Grid(tuple(drawing.numbers.columns[i] for i in keep), rows)
+            yield slug(f"{section.name}-{drawing.name}"), grid, f"{section.name}. {drawing.title}. {note}"

@@ -1,0 +1,239 @@
+"""The report: complete, self-contained, accessible, the same bytes of the same results, and safe from what is in them."""
+
+from __future__ import annotations
+
+import csv
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from synthetic_store import SyntheticStore
+
+from lthbench.analysis.figures import FAMILIES, Measured
+from lthbench.analysis.figures.style import figure_style
+from lthbench.analysis.report.latex import latex_text
+from lthbench.analysis.report.write import write_report
+from lthbench.analysis.table import results_table, summarise
+from lthbench.runner.store import Store
+from lthbench.suite.load import load_suite
+from lthbench.suite.plan import Plan, make_plan
+
+SUITES = Path(__file__).parents[2] / "suites"
+EVERYTHING = """\
+title: "<script>alert('x')</script> $\\\\frac$ & 100 % of \\"it_\\""
+replicates: 3
+pairs:
+  tiny:
+    model: {name: lenet-300-100, width: 10}
+    data: {name: fashion-mnist-10k, validation: 100, num_train: 300}
+    recipe:
+      steps: 3ep
+      batch_size: 64
+      optimizer: {name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 1.0e-3}
+    arms:
+      early: {}
+      late: {recipe: {optimizer: {lr: 0.2}}}
+    experiments:
+      imp: {levels: 3}
+      rewound: {kind: imp, levels: 2, rewind: 1ep, arms: [early]}
+      lr-rewinding: {levels: 2}
+      controls: {levels: [1, 2, 3]}
+      crossed-masks: {levels: [2]}
+      stability: {spawns: [0it, 1ep], children: 3, points: 5}
+      level-barriers: {levels: [1, 2, 3], points: 5}
+      onset: {grid: [0it, 2it, 1ep, 2ep], points: 5}
+      sensitivity: {grid: [0it, 1ep], vary: {optimizer.lr: [0.01, 0.1], batch_size: [32]}, points: 5}
+      aimp: {levels: [1, 2], budgets: [1, 0.5]}
+      regulariser:
+        strengths: [0.001, 0.01]
+        weight_decay: [kept, replaced]
+        controls: [weight-decay, other-init, early-stopping, low-lr]
+        levels: [1, 2]
+      frozen-features: {levels: [1, 2]}
+      few-shot: {per_class: [1, 5], draws: 2, steps: 5it, levels: [2]}
+      transfer: {targets: [{data: {name: fashion-mnist-10k, num_train: 200}}], levels: [2]}
+"""
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store]:
+    """A suite with every experiment, all of it done."""
+    path = tmp_path_factory.mktemp("everything") / "everything.yaml"
+    path.write_text(EVERYTHING)
+    store = SyntheticStore()
+    return store.plan(load_suite(path)), store
+
+
+@pytest.fixture(scope="module")
+def report(everything: tuple[Plan, Store], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its report, with figures in one format."""
+    folder = tmp_path_factory.mktemp("report")
+    write_report(*everything, folder, "suites/<b>&.yaml", ("svg",))
+    return folder
+
+
+class Page(HTMLParser):
+    """What the tests ask of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[int] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.text_of: dict[str, str] = {}
+        self.tags: set[str] = set()
+        self.latest: str | None = None
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.add(tag)
+        if tag not in ("meta", "br", "link", "img"):
+            self.open.append(tag)
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if values.get("id"):
+            self.ids.append(str(values["id"]))
+        self.references += [str(v) for k, v in attrs if k in ("src", "href", "xlink:href", "srcset", "action", "data")]
+        if tag in ("svg", "img"):
+            self.images.append(values)
+        self.latest = values.get("id")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.remove(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.latest:
+            self.text_of[self.latest] = self.text_of.get(self.latest, "") + data
+
+
+def test_every_family_of_figures_reads_its_experiments(everything: tuple[Plan, Store]) -> None:
+    plan, store = everything
+    rows = results_table(plan, store)
+    measured = Measured("tiny", plan.suite.pairs["tiny"], rows, summarise(rows), lambda key: store.result(key) or {})
+    names: list[str] = []
+    for family in FAMILIES:
+        with figure_style():
+            drawn = list(family.draw(measured))
+        assert drawn, family.__name__
+        for drawing in drawn:
+            assert drawing.numbers.rows and drawing.points, drawing.name
+            assert all(re.search(r"\(n = 3\)|replicate", point.text) for point in drawing.points), drawing.name
+        names += [drawing.name for drawing in drawn]
+    assert len(names) == len(set(names))
+
+
+def test_the_page_is_well_formed_and_loads_nothing(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    page = Page(text)
+    assert not page.open
+    assert not page.tags & {"script", "link", "iframe", "object", "embed", "img", "image"}
+    for reference in page.references:
+        assert reference.startswith("#") or (report / reference).is_file(), reference
+    assert not re.search(r"url\((?!#)|@import", text)
+    anchors = {reference[1:] for reference in page.references if reference.startswith("#")}
+    assert anchors <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_every_figure_says_what_it_shows_with_its_numbers(report: Path) -> None:
+    page = Page((report / "index.html").read_text())
+    assert len(page.images) >= 15
+    for image in page.images:
+        assert image["role"] == "img"
+        title, description = str(image["aria-labelledby"]).split()
+        assert page.text_of[title] and re.search(r"\d", page.text_of[description])
+
+
+def test_headings_are_in_order(report: Path) -> None:
+    headings = Page((report / "index.html").read_text()).headings
+    assert headings[0] == 1 and headings.count(1) == 1
+    assert all(below - above <= 1 for above, below in zip(headings, headings[1:], strict=False))
+
+
+def test_what_is_read_is_shown_as_text(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    assert "<script" not in text and "&lt;script&gt;alert(" in text
+    assert "<cpu>" not in text and "&lt;cpu&gt;" in text
+    assert "suites/<b>" not in text
+
+
+def test_the_same_results_give_the_same_bytes(tiny_run: tuple[Plan, Store], tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        write_report(*tiny_run, tmp_path / folder, "suites/tiny.yaml")
+    one, two = (sorted(p for p in (tmp_path / f).rglob("*") if p.is_file()) for f in ("one", "two"))
+    assert {p.suffix for p in one} == {".html", ".csv", ".tex", ".pdf", ".svg", ".png"}
+    for a, b in zip(one, two, strict=True):
+        assert a.relative_to(tmp_path / "one") == b.relative_to(tmp_path / "two")
+        assert a.read_bytes() == b.read_bytes(), a
+
+
+def test_a_report_of_the_papers_suite_stays_under_five_megabytes(tmp_path: Path) -> None:
+    """One pair of it is read; the others are as large."""
+    (tmp_path / "suite.yaml").write_text(
+        "title: one pair\nreplicates: 3\n"
+        f"include: [{SUITES / 'resnet20-cifar10.yaml'}]\n"
+        + (SUITES / "paper.yaml").read_text().partition("# Made on every pair")[2].partition("\n")[2]
+    )
+    store = SyntheticStore()
+    page = write_report(store.plan(load_suite(tmp_path / "suite.yaml")), store, tmp_path / "report", "s", ())
+    num_pairs = (SUITES / "paper.yaml").read_text().count("\n  - ")
+    assert num_pairs >= 8
+    assert page.stat().st_size * num_pairs < 5e6
+
+
+def test_without_results_the_page_says_how_to_get_them(tiny_suite: Path, tmp_path: Path) -> None:
+    plan = make_plan(load_suite(tiny_suite))
+    page = write_report(plan, Store(tmp_path / "none"), tmp_path / "report", "suites/tiny.yaml")
+    text = page.read_text()
+    assert not (tmp_path / "none").exists(), "reading makes no store"
+    for label in plan.suite.pairs["tiny"].experiments:
+        assert f"lthbench run suites/tiny.yaml --only {label}" in text
+    assert not Page(text).open
+
+
+def test_a_partly_run_suite_shows_what_there_is_and_what_is_missing(
+    tiny_run: tuple[Plan, Store], tmp_path: Path
+) -> None:
+    plan, store = tiny_run
+
+    class Partly(Store):
+        def result(self, key: str) -> dict[str, object] | None:
+            return None if "stability" in plan.users[key] else super().result(key)
+
+    text = write_report(plan, Partly(store.root), tmp_path, "suites/tiny.yaml").read_text()
+    assert "--only stability" in text and "--only controls" not in text
+    assert "early: tickets and their controls" in text and "Error between children" not in text
+
+
+def test_csv_tables_hold_every_number(everything: tuple[Plan, Store], report: Path) -> None:
+    rows = results_table(*everything)
+    with (report / "tables" / "numbers.csv").open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [(r["key"], r["metric"], float(r["value"])) for r in read] == [(r.key, r.metric, r.value) for r in rows]
+    with (report / "tables" / "summary.csv").open(newline="") as file:
+        means = [(line["metric"], float(line["mean"]), int(line["n"])) for line in csv.DictReader(file)]
+    assert means == [(s.metric, s.interval.mean, s.interval.n) for s in summarise(rows)]
+
+
+def test_latex_tables_escape_what_latex_would_act_on(report: Path) -> None:
+    assert latex_text(r"a_b 5 % ± 2 & {x} \y ^ ~ # $") == (
+        r"a\_b 5 \% $\pm$ 2 \& \{x\} \textbackslash{}y \textasciicircum{} \textasciitilde{} \# \$"
+    )
+    tables = list((report / "tables").glob("*.tex"))
+    assert len(tables) >= 15
+    for path in tables:
+        text = path.read_text().replace(r"$\pm$", "")
+        bare = re.sub(r"\\[%_&#$\\{}]", "", text)
+        assert not re.search(r"[%_#$^~<>]", bare), path
+        assert bare.count("{") == bare.count("}")
+        widths = {line.count("&") for line in re.sub(r"\\&", "", text).splitlines() if line.endswith(r"\\")}
+        assert len(widths) == 1, path
