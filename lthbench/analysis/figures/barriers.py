@@ -79,7 +79,8 @@ def _curves(measured: Measured, label: str, level: int) -> Iterator[Drawing]:
             axes.fill_between(alphas, low, high, color=style.colour, alpha=0.13, linewidth=0)
         points += [
             Point(axes, x, y, f"{name}, alpha {x:.2f}: error {interval_text('test_barrier', e)} (n = {e.n})")
-            for x, y, e in zip(alphas, means, errors, strict=True)
+            for index, (x, y, e) in enumerate(zip(alphas, means, errors, strict=True))
+            if index % 3 == 0 or y == max(means)
         ]
         rows.append(
             (barrier.arm, str(spawn), interval_text(METRIC, barrier.interval), str(barrier.interval.n),

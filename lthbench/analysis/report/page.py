@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from lthbench.analysis.figures.style import VARIABLES
 from lthbench.analysis.report.contents import Contents
-from lthbench.analysis.report.svg import inline_svg
+from lthbench.analysis.report.svg import inline_svg, with_shared_styles
 
 
 def render(contents: Contents, suite: str, store: str, formats: tuple[str, ...]) -> str:
@@ -30,7 +30,7 @@ def render(contents: Contents, suite: str, store: str, formats: tuple[str, ...])
     )
     ids = count()
     style = files("lthbench.analysis.report").joinpath("report.css").read_text(encoding="utf-8")
-    return environment.get_template("report.html.j2").render(
+    page = environment.get_template("report.html.j2").render(
         c=contents,
         suite=suite,
         store=store,
@@ -41,6 +41,7 @@ def render(contents: Contents, suite: str, store: str, formats: tuple[str, ...])
         slug=slug,
         is_number=is_number,
     )
+    return with_shared_styles(page, "/* styles of figures */")
 
 
 def slug(name: str) -> str:

@@ -37,16 +37,17 @@ def inline_svg(drawing: Drawing, prefix: str) -> Markup:
     text = _bytes(drawing, "svg").decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
-    text = _coloured(_without_loose_ids(text, prefix))
+    text = _coloured(_with_own_ids(text, prefix))
     # Coordinates to a hundredth of a point, on the way to a page of few megabytes.
     text = re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), text)
+    text = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", text)
     text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
     head, body = text.split(">", 1)
     view = re.search(r'viewBox="[^"]*"', head)
     assert view is not None
     title, description = escape(drawing.title), escape(drawing.description)
     return Markup(
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {view[0]} role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" {view[0]} role="img" '
         f'aria-labelledby="{prefix}-title {prefix}-description">'
         f'<title id="{prefix}-title">{title}</title><desc id="{prefix}-description">{description}</desc>'
         f"{body.replace('</svg>', _hover_points(drawing) + '</svg>')}"
@@ -62,13 +63,13 @@ def _bytes(drawing: Drawing, form: str) -> bytes:
     return buffer.getvalue()
 
 
-def _without_loose_ids(text: str, prefix: str) -> str:
-    """Ids that something refers to get the prefix, the others go."""
-    used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text))
-    names = {name for pair in used for name in pair if name}
-    text = re.sub(r' id="([^"]+)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in names else "", text)
-    text = re.sub(r'href="#([^"]+)"', lambda m: f'href="#{prefix}-{m[1]}"', text)
-    return re.sub(r"url\(#([^)]+)\)", lambda m: f"url(#{prefix}-{m[1]})", text)
+def _with_own_ids(text: str, prefix: str) -> str:
+    """Ids that something refers to become short ones of this figure alone; the others go."""
+    used = dict.fromkeys(a or b for a, b in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text))
+    new = {old: f"{prefix}-{index}" for index, old in enumerate(used)}
+    text = re.sub(r' id="([^"]+)"', lambda m: f' id="{new[m[1]]}"' if m[1] in new else "", text)
+    text = re.sub(r'xlink:href="#([^"]+)"', lambda m: f'href="#{new[m[1]]}"', text)
+    return re.sub(r"url\(#([^)]+)\)", lambda m: f"url(#{new[m[1]]})", text)
 
 
 def _coloured(text: str) -> str:
@@ -86,3 +87,14 @@ def _hover_points(drawing: Drawing) -> str:
         x, y = point.axes.transData.transform((point.x, point.y)) * 72 / drawing.figure.dpi
         parts.append(f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="6"><title>{escape(point.text)}</title></circle>')
     return f'<g class="points">{"".join(parts)}</g>' if parts else ""
+
+
+def with_shared_styles(page: str, mark: str) -> str:
+    """A page whose figures' style attributes, of which there are few kinds, are classes; their rules go to a mark."""
+    names: dict[str, str] = {}
+
+    def classed(m: re.Match[str]) -> str:
+        return f'{m[1]} class="{names.setdefault(m[2], f"s{len(names)}")}"'
+
+    page = re.sub(r'(<[a-z]+\b[^<>]*?) style="([^"]*)"', classed, page)  # in tags alone: text is not to be trusted
+    return page.replace(mark, "\n".join(f".{name} {{ {rule} }}" for rule, name in names.items()))
