@@ -23,7 +23,7 @@ class SyntheticStore(Store):
     def plan(self, suite: Suite) -> Plan:
         """The plan of a suite when all of it is done, experiments that choose tasks by results included."""
         while True:
-            plan = make_plan(suite, (), self.result)
+            plan = make_plan(suite, result_of=self.result)
             if plan.tasks.keys() <= self.tasks.keys():
                 return plan
             self.tasks |= plan.tasks

@@ -27,7 +27,7 @@ def report(
     from lthbench.analysis.report.write import write_report
 
     target = Store(store)
-    plan = make_plan(load_suite(suite), (), target.result)
+    plan = make_plan(load_suite(suite), result_of=target.result)
     folder = folder or default_folder(suite, store)
     page = write_report(plan, target, folder, str(suite), FORMATS if figures else ())
     out.print(f"Report: {page.absolute()}", markup=False)

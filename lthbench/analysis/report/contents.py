@@ -185,7 +185,8 @@ def _gaps(plan: Plan, store: Store, pair: str, command: str) -> Iterator[Gap]:
             done[placed.experiment] += all(store.result(task.key) is not None for task in tasks)
     for label in plan.suite.pairs[pair].experiments:
         if done[label] < planned[label]:
-            yield Gap(label, done[label], planned[label], f"{command} --only {label}")
+            which = f"--pair {pair} --only {label}" if len(plan.suite.pairs) > 1 else f"--only {label}"
+            yield Gap(label, done[label], planned[label], f"{command} {which}")
 
 
 def _troubles(plan: Plan, store: Store, pair: str) -> Grid:
