@@ -1,0 +1,102 @@
+"""Linear mixed models with a random intercept for each replicate (statsmodels).
+
+A replicate's rows share initialisation and masks, so more than their mean is correlated, which the intercept alone
+does not see: Wald's p is far too small. The estimate is the model's, its error comes from leaving out whole
+replicates (jackknife), and pseudo-values stand for replicates in the paired tests.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Value = float | str
+
+
+class ModelError(ValueError):
+    """A model that cannot be fitted; the message says why."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The tested coefficient: the estimate, Wald's two-sided p, and a pseudo-value for each replicate."""
+
+    estimate: float
+    wald_p: float
+    pseudo_values: list[float]
+
+
+def fit(
+    values: Sequence[float],
+    replicates: Sequence[int],
+    columns: Mapping[str, Sequence[Value]],
+    terms: Sequence[str],
+    tested: str,
+) -> Fit:
+    """Fit value ~ 1 + terms + (1 | replicate).
+
+    Args:
+        columns: name -> a value a row, numbers or (for `factor`) anything.
+        terms: `NAME`, `log NAME`, `factor NAME`, or two of the former with ` x ` between.
+        tested: the term (of one column) whose coefficient is wanted.
+
+    Raises:
+        ModelError: a name is unknown, the terms cannot be told apart by these rows, or fewer than three replicates.
+    """
+    matrices = [np.ones((len(values), 1))]
+    position = 0
+    for term in terms:
+        if term == tested:
+            position = sum(m.shape[1] for m in matrices)
+        matrices.append(_columns(term, columns))
+    design, outcome, groups = np.hstack(matrices), np.asarray(values, dtype=float), np.asarray(replicates)
+    distinct = np.unique(groups)
+    if len(distinct) < 3:
+        raise ModelError(f"{len(distinct)} replicates; the model needs three")
+    estimate, wald_p = _coefficient(outcome, design, groups, position)
+    pseudo = []
+    for left in distinct:
+        keep = groups != left
+        without, _ = _coefficient(outcome[keep], design[keep], groups[keep], position)
+        pseudo.append(len(distinct) * estimate - (len(distinct) - 1) * without)
+    return Fit(estimate, wald_p, pseudo)
+
+
+def _columns(term: str, columns: Mapping[str, Sequence[Value]]) -> NDArray[np.float64]:
+    if " x " in term:
+        left, right = (_columns(part, columns) for part in term.split(" x ", 1))
+        return np.asarray(left * right)
+    kind, _, name = term.rpartition(" ")
+    if name not in columns:
+        raise ModelError(f"there is no '{name}' among {', '.join(columns)}")
+    if kind == "factor":
+        levels = sorted(set(columns[name]), key=str)
+        return np.array([[float(v == level) for level in levels[1:]] for v in columns[name]]).reshape(
+            len(columns[name]), len(levels) - 1
+        )
+    numbers = np.asarray(columns[name], dtype=float)[:, None]
+    if kind == "log":
+        if (numbers <= 0).any():
+            raise ModelError(f"'{name}' is not above 0 everywhere, so it has no logarithm")
+        return np.log(numbers)
+    return numbers
+
+
+def _coefficient(
+    outcome: NDArray[np.float64], design: NDArray[np.float64], groups: NDArray[np.int64], position: int
+) -> tuple[float, float]:
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
+    scaled = design / np.maximum(np.abs(design).max(axis=0), 1e-300)
+    if len(outcome) <= design.shape[1] or np.linalg.matrix_rank(scaled) < design.shape[1]:
+        raise ModelError("these rows cannot tell the model's terms apart: too few arms, levels or configurations")
+    if np.ptp(outcome) == 0:
+        raise ModelError("all values are equal")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a random intercept without variance is no fault here
+        result = MixedLM(outcome, design, groups).fit(reml=True)
+    return float(result.fe_params[position]), float(result.pvalues[position])

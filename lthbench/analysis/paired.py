@@ -1,0 +1,128 @@
+"""Tests of one effect from paired differences, one a replicate: Student's t, equivalence, Wilcoxon; power and n."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import special, stats
+
+POWER = 0.8
+MAX_N = 10_000
+Direction = Literal["greater", "less"]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The mean of paired differences with its spread; positive differences are what a claim expects.
+
+    Attributes:
+        spread: standard deviation over replicates.
+    """
+
+    mean: float
+    spread: float
+    n: int
+
+    @property
+    def error(self) -> float:
+        """The standard error of the mean."""
+        return self.spread / math.sqrt(self.n)
+
+    def p_above(self, bound: float) -> float:
+        """One-sided p of the hypothesis that the true mean is at most `bound`."""
+        return float(special.stdtr(self.n - 1, (bound - self.mean) / self.error))
+
+    def p_below(self, bound: float) -> float:
+        """One-sided p of the hypothesis that the true mean is at least `bound`."""
+        return float(special.stdtr(self.n - 1, (self.mean - bound) / self.error))
+
+    def interval(self, alpha: float) -> tuple[float, float]:
+        """The two-sided interval at 1 - alpha."""
+        half = float(special.stdtrit(self.n - 1, 1 - alpha / 2)) * self.error
+        return self.mean - half, self.mean + half
+
+
+def paired(differences: Sequence[float]) -> Paired | None:
+    """Mean and spread of differences; None where they do not vary, or are fewer than two, so that no test exists."""
+    values = np.asarray(differences, dtype=float)
+    if len(values) < 2:
+        return None
+    spread = float(values.std(ddof=1))
+    # Rounding alone makes equal differences differ in their last bits.
+    if spread <= 1e-12 * max(1.0, float(np.abs(values).max())):
+        return None
+    return Paired(float(values.mean()), spread, len(values))
+
+
+def wilcoxon(differences: Sequence[float], than: float, direction: Direction) -> float | None:
+    """One-sided p of Wilcoxon's signed-rank test; None where every difference equals `than`."""
+    shifted = np.asarray(differences, dtype=float) - than
+    if not np.any(shifted):
+        return None
+    return float(stats.wilcoxon(shifted, alternative=direction).pvalue)
+
+
+def power_one_sided(gap: float, spread: float, n: int, alpha: float) -> float:
+    """Power of the one-sided t test where the true mean is `gap` beyond the bound (non-central t)."""
+    if n < 2:
+        return 0.0
+    return float(stats.nct.sf(special.stdtrit(n - 1, 1 - alpha), n - 1, gap / spread * math.sqrt(n)))
+
+
+def power_equivalence(margin: float, spread: float, n: int, alpha: float) -> float:
+    """Power of two one-sided t tests where the true mean is 0 (Phillips 1990, by two non-central t)."""
+    if n < 2:
+        return 0.0
+    critical, shift = special.stdtrit(n - 1, 1 - alpha), margin / spread * math.sqrt(n)
+    return float(max(0.0, stats.nct.cdf(-critical, n - 1, -shift) - stats.nct.cdf(critical, n - 1, shift)))
+
+
+def smallest_n(power: Callable[[int], float], at_least: int = 2) -> int | None:
+    """The smallest n whose power is 80 %; None beyond 10,000."""
+    low, high = at_least, at_least
+    while power(high) < POWER:
+        if high >= MAX_N:
+            return None
+        low, high = high + 1, min(2 * high, MAX_N)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle) >= POWER else (middle + 1, high)
+    return high
+
+
+def detectable(power: Callable[[float], float], start: float) -> float | None:
+    """The smallest effect whose power is 80 %, to four digits, searched upwards from `start` > 0."""
+    high = start
+    for _ in range(60):
+        if power(high) >= POWER:
+            break
+        high *= 2
+    else:
+        return None
+    low = 0.0
+    while high - low > 1e-4 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if power(middle) >= POWER else (middle, high)
+    return high
+
+
+def holm(p_values: Sequence[float | None], family: int | None = None) -> list[float | None]:
+    """Holm's adjusted p values (Holm 1979); members of the family without a p yet (None) count as 1."""
+    size = family or len(p_values)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    for rank, (p, i) in enumerate(known):
+        largest = max(largest, min(1.0, (size - rank) * p))
+        adjusted[i] = largest
+    return adjusted
+
+
+def exact_fraction(successes: int, n: int, alpha: float) -> tuple[float, float]:
+    """The interval of Clopper and Pearson (1934) for a fraction."""
+    interval = stats.binomtest(successes, n).proportion_ci(1 - alpha, method="exact")
+    return float(interval.low), float(interval.high)

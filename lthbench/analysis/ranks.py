@@ -1,0 +1,78 @@
+"""Rank statistics: correlations over configurations, a trend over doses, agreement of two yes-or-no answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import permutations
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+RESAMPLES = 4999
+_SEED = 20200105  # any; fixed, so that the same numbers give the same verdict
+
+Method = Literal["spearman", "kendall"]
+
+
+def correlation(x: NDArray[np.float64], y: NDArray[np.float64], method: Method) -> float:
+    """Spearman's rho or Kendall's tau-b; NaN where x or y does not vary."""
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return math.nan
+    if method == "spearman":
+        return float(stats.spearmanr(x, y).statistic)
+    return float(stats.kendalltau(x, y).statistic)
+
+
+def permutation_p(x: NDArray[np.float64], y: NDArray[np.float64], method: Method) -> float:
+    """One-sided p that a correlation is above 0, over all orders of y up to 7 of them, else over random ones."""
+    observed = correlation(x, y, method) - 1e-12
+    if len(x) <= 7:
+        drawn = [correlation(x, np.asarray(order), method) for order in permutations(y)]
+        return sum(d >= observed for d in drawn) / len(drawn)
+    random = np.random.default_rng(_SEED)
+    drawn = [correlation(x, random.permutation(y), method) for _ in range(RESAMPLES)]
+    return (1 + sum(d >= observed for d in drawn)) / (1 + RESAMPLES)
+
+
+def bootstrap(x: NDArray[np.float64], y: NDArray[np.float64], method: Method) -> NDArray[np.float64]:
+    """Correlations of configurations drawn with replacement; draws without variation are drawn again."""
+    random = np.random.default_rng(_SEED)
+    drawn: list[float] = []
+    for _ in range(10 * RESAMPLES):
+        pick = random.integers(len(x), size=len(x))
+        value = correlation(x[pick], y[pick], method)
+        if not math.isnan(value):
+            drawn.append(value)
+        if len(drawn) == RESAMPLES // 5:
+            break
+    return np.asarray(drawn)
+
+
+def page(rows: Sequence[Sequence[float]]) -> float:
+    """p of Page's test that values ascend along each row (Page 1963); at least 3 columns."""
+    return float(stats.page_trend_test(np.asarray(rows, dtype=float)).pvalue)
+
+
+def kappa(a: Sequence[bool], b: Sequence[bool]) -> float:
+    """Cohen's kappa of two yes-or-no answers; NaN where both always give the same one answer."""
+    x, y = np.asarray(a), np.asarray(b)
+    agreed = float(np.mean(x == y))
+    chance = float(x.mean() * y.mean() + (1 - x.mean()) * (1 - y.mean()))
+    return math.nan if chance == 1 else (agreed - chance) / (1 - chance)
+
+
+def auc(score: Sequence[float], yes: Sequence[bool]) -> float:
+    """The chance that a yes scores higher than a no, ties counting half (Mann-Whitney U); NaN without either."""
+    s, y = np.asarray(score, dtype=float), np.asarray(yes)
+    if y.all() or not y.any():
+        return math.nan
+    return float(stats.mannwhitneyu(s[y], s[~y]).statistic / (y.sum() * (~y).sum()))
+
+
+def leave_one_out(statistic: Callable[[Sequence[int]], float], n: int) -> tuple[float, float]:
+    """The smallest and largest value of a statistic of indices when each of n is left out."""
+    values = [statistic([i for i in range(n) if i != left]) for left in range(n)]
+    return min(values), max(values)

@@ -1,0 +1,171 @@
+"""Every statistic that verdicts rest on, against scipy, statsmodels or a published example."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from lthbench.analysis import intervals, ranks
+from lthbench.analysis.mixed import ModelError, fit
+from lthbench.analysis.paired import (
+    detectable,
+    exact_fraction,
+    holm,
+    paired,
+    power_equivalence,
+    power_one_sided,
+    smallest_n,
+    wilcoxon,
+)
+
+DIFFERENCES = [0.31, -0.12, 0.54, 0.22, 0.08, 0.41, -0.05]
+values = st.lists(st.floats(-10, 10), min_size=3, max_size=8, unique=True)
+
+
+@given(values, st.floats(-2, 2))
+def test_one_sided_p_and_interval_are_those_of_the_t_test(differences: list[float], bound: float) -> None:
+    found = paired(differences)
+    if found is None:
+        return
+    for p, side in ((found.p_above(bound), "greater"), (found.p_below(bound), "less")):
+        assert p == pytest.approx(stats.ttest_1samp(differences, bound, alternative=side).pvalue, abs=1e-12)
+    interval = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert found.interval(0.05) == pytest.approx((interval.low, interval.high))
+
+
+def test_equivalence_is_that_of_statsmodels() -> None:
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    found = paired(DIFFERENCES)
+    assert found is not None
+    p = max(found.p_above(-0.5), found.p_below(0.5))
+    assert p == pytest.approx(DescrStatsW(DIFFERENCES).ttost_mean(-0.5, 0.5)[0])
+
+
+def test_wilcoxon_of_six_ascending_differences_is_one_in_64() -> None:
+    assert wilcoxon([1, 2, 3, 4, 5, 6], 0, "greater") == 1 / 64
+    assert wilcoxon([0.5, 0.5], 0.5, "greater") is None
+
+
+@pytest.mark.parametrize(("gap", "n"), [(0.5, 5), (0.2, 20), (1.0, 3)])
+def test_power_is_that_of_statsmodels(gap: float, n: int) -> None:
+    from statsmodels.stats.power import TTestPower
+
+    expected = TTestPower().power(gap / 0.3, n, 0.05, alternative="larger")
+    assert power_one_sided(gap, 0.3, n, 0.05) == pytest.approx(expected, abs=1e-9)
+
+
+def test_power_of_equivalence_is_what_simulation_gives() -> None:
+    random = np.random.default_rng(1)
+    draws = random.normal(0, 0.3, (20_000, 8))
+    error = draws.std(axis=1, ddof=1) / math.sqrt(8)
+    critical = stats.t.ppf(0.95, 7)
+    passed = np.abs(draws.mean(axis=1)) + critical * error <= 0.35
+    assert power_equivalence(0.35, 0.3, 8, 0.05) == pytest.approx(passed.mean(), abs=0.012)
+
+
+def test_seeds_and_detectable_effect_are_where_power_reaches_80_percent() -> None:
+    n = smallest_n(lambda n: power_one_sided(0.3, 0.3, n, 0.05))
+    assert n == 8  # as TTestPower().solve_power(1, power=.8, alpha=.05, alternative="larger") = 7.7 has it
+    effect = detectable(lambda e: power_one_sided(e, 0.3, 5, 0.05), 0.1)
+    assert effect is not None and power_one_sided(effect, 0.3, 5, 0.05) == pytest.approx(0.8, abs=1e-3)
+    assert smallest_n(lambda n: 0.0) is None and detectable(lambda e: 0.0, 1.0) is None
+
+
+@pytest.mark.parametrize("p_values", [[0.01, 0.04, 0.03, 0.005], [0.5], [0.02, 0.02, 0.9, 0.6, 0.01, 0.2]])
+def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    assert holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]))
+
+
+def test_holm_counts_members_without_a_p_as_one() -> None:
+    assert holm([0.01, None, 0.02]) == pytest.approx([0.03, None, 0.04])
+
+
+def test_exact_interval_of_a_fraction_is_the_published_one() -> None:
+    # Newcombe 1998 (Statistics in Medicine 17), table I, method 5: 81 of 263.
+    assert exact_fraction(81, 263, 0.05) == pytest.approx((0.2527, 0.3676), abs=5e-5)
+
+
+def test_rank_correlation_over_five_configurations_has_its_exact_p() -> None:
+    x = np.arange(5.0)
+    for method in ("spearman", "kendall"):
+        assert ranks.correlation(x, x**2, method) == pytest.approx(1)  # type: ignore[arg-type]
+        assert ranks.permutation_p(x, x**2, method) == 1 / math.factorial(5)  # type: ignore[arg-type]
+    y = np.array([2.0, 1, 3, 5, 4])
+    expected = stats.kendalltau(x, y, alternative="greater").pvalue
+    assert ranks.permutation_p(x, y, "kendall") == pytest.approx(expected)
+
+
+def test_random_permutations_agree_with_the_exact_distribution() -> None:
+    random = np.random.default_rng(3)
+    x, y = random.normal(size=9), random.normal(size=9)
+    expected = stats.kendalltau(x, y, alternative="greater", method="exact").pvalue
+    assert ranks.permutation_p(x, y, "kendall") == pytest.approx(expected, abs=0.02)
+
+
+def test_page_is_the_published_example() -> None:
+    # Page 1963 and scipy's documentation: three students, four seminar styles... rated 1 to 4; p = .0018 for these.
+    table = [[3, 4, 3], [2, 2, 4], [3, 3, 5], [1, 3, 2], [2, 3, 2], [2, 4, 5], [1, 2, 4], [3, 4, 4], [2, 4, 5], [1, 3, 4]]
+    assert ranks.page(table) == pytest.approx(0.0018191161948127822)
+
+
+def test_kappa_and_auc_of_textbook_tables() -> None:
+    # Cohen's kappa of 20 + 15 agreements and 5 + 10 disagreements is .4.
+    a = [True] * 25 + [False] * 25
+    b = [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15
+    assert ranks.kappa(a, b) == pytest.approx(0.4)
+    assert math.isnan(ranks.kappa([True, True], [True, True]))
+    assert ranks.auc([1, 2, 3, 4], [False, False, True, True]) == 1
+    assert ranks.auc([1, 2, 2, 3], [False, True, False, True]) == 0.875
+    assert math.isnan(ranks.auc([1, 2], [True, True]))
+
+
+def test_turnbull_of_exact_and_censored_times_is_kaplan_meier() -> None:
+    # Times 1, 2+, 3, 4+, 5: survival .8, .533, 0.
+    times = [(1, False), (2, True), (3, False), (4, True), (5, False)]
+    found = [(math.nextafter(t, 0), t) if not censored else (t, math.inf) for t, censored in times]
+    _, mass, _ = intervals.turnbull(found)
+    assert 1 - np.cumsum(mass) == pytest.approx([0.8, 0.8 * 2 / 3, 0], abs=1e-6)
+
+
+def test_separated_onsets_of_three_and_three_have_a_p_of_one_in_twenty() -> None:
+    early, late = [(-1.0, 0.0)] * 3, [(500.0, 1000.0), (500.0, 1000.0), (1000.0, math.inf)]
+    assert intervals.earlier_p(early, late)[:2] == pytest.approx((1 / 20, 1))
+    assert intervals.earlier_p(early, early) == (1, 1, 0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000))
+def test_a_mixed_model_of_balanced_rows_gives_the_paired_difference(seed: int) -> None:
+    """The jackknife of a balanced design is the paired t test of the replicates' own differences."""
+    random = np.random.default_rng(seed)
+    n, levels = 5, 3
+    outcome = random.normal(size=(n, 2, levels)) + random.normal(size=(n, 1, 1))
+    rows = [(r, a, d) for r in range(n) for a in range(2) for d in range(levels)]
+    columns = {"early": [a for _, a, _ in rows], "density": [d for *_, d in rows]}
+    found = fit([outcome[row] for row in rows], [r for r, *_ in rows], columns, ["early", "factor density"], "early")
+    differences = (outcome[:, 1] - outcome[:, 0]).mean(axis=1)
+    assert found.estimate == pytest.approx(differences.mean(), abs=1e-6)
+    assert found.pseudo_values == pytest.approx(differences, abs=1e-5)
+
+
+def test_a_mixed_model_says_why_it_cannot_be_fitted() -> None:
+    columns = {"early": [0, 1, 0, 1, 0, 1], "same": [0, 1, 0, 1, 0, 1]}
+    with pytest.raises(ModelError, match="cannot tell"):
+        fit([1, 2, 3, 4, 5, 7], [0, 0, 1, 1, 2, 2], columns, ["early", "same"], "early")
+    with pytest.raises(ModelError, match="needs three"):
+        fit([1, 2, 3, 4], [0, 0, 1, 1], {"early": [0, 1, 0, 1]}, ["early"], "early")
+    with pytest.raises(ModelError, match="no 'late'"):
+        fit([1, 2, 3, 4, 5, 7], [0, 0, 1, 1, 2, 2], columns, ["late"], "late")
+
+
+@pytest.mark.parametrize("differences", [[], [0.4], [0.4, 0.4, 0.4], [0.1 + 0.2, 0.3]])
+def test_differences_that_do_not_vary_have_no_test(differences: list[float]) -> None:
+    assert paired(differences) is None
