@@ -71,9 +71,10 @@ class Verdict:
         origin: where the paper makes it, or that it is inferred.
         pair: the pair; None is over all pairs.
         reason: why the outcome is what it is, in words.
-        p, p_against: of the parts together: the largest for `all`, the smallest times their number for `any`.
+        p, p_against: of the parts together: the largest p, since all must hold; the smallest p against that any does
+            not, times their number.
         adjusted_p, adjusted_against: by Holm over the pairs; the outcome rests on these.
-        n, planned: replicates done and planned. No verdict is given before all are done.
+        n, planned: replicates done and planned (over all pairs, pairs). No verdict is given before all are done.
         seeds: replicates that would settle an inconclusive verdict; None where that is not known.
         command: what runs a claim that was not run, or None.
         arms: which arms were taken as early- and late-stable, and by which rule.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lthbench.cli import bench, data, doctor, plan, report, results, run, status
+from lthbench.cli import bench, data, doctor, plan, report, results, run, status, verdicts
 from lthbench.cli.app import app, fail
 from lthbench.data.error import DataError
 from lthbench.runner.store import StoreError
 from lthbench.suite.located import SuiteError
 
-__all__ = ["bench", "data", "doctor", "main", "plan", "report", "results", "run", "status"]
+__all__ = ["bench", "data", "doctor", "main", "plan", "report", "results", "run", "status", "verdicts"]
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from lthbench.cli.app import (
     out,
 )
 from lthbench.cli.results import print_results, print_summary
+from lthbench.cli.verdicts import find_verdicts, print_verdicts
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
@@ -96,6 +97,8 @@ def run(
         print_results(plan, target, "json")
     else:
         print_summary(plan, target)
+        if verdicts := find_verdicts(loaded, target, suite):
+            print_verdicts(verdicts, with_parts=False)
         before = len(plan.tasks) - len(ran) - len(outcome.failed) - len(outcome.blocked)
         out.print(
             f"{len(plan.tasks)} tasks: {len(ran)} run now in {seconds:.0f} s, {before} done before. "

@@ -6,6 +6,8 @@ A suite file has
     include: [other.yaml, ...]        # pairs (and experiments) of other files, which this file may change
     replicates: 3
     experiments: {...}                # for every pair
+    claims: [claims, ...]             # claims files, or folders of them
+    looks: 1                          # how often verdicts may be taken
     pairs:
       NAME:
         model: {...}, data: {...}, pruning: {...}
@@ -13,6 +15,7 @@ A suite file has
         arms:
           NAME: {extends: ARM, recipe: {...}, search: {...}}
         experiments: {...}            # laid over the suite's
+        claim_levels: {range: [...]}  # the levels at which claims are tested
 """
 
 from __future__ import annotations
@@ -23,12 +26,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from lthbench.experiments import EXPERIMENTS, Experiment
+from lthbench.suite.claims import load_claims
 from lthbench.suite.faults import check_keys, explain, nearest
 from lthbench.suite.located import Located, SuiteError, read_yaml
 from lthbench.suite.schema import Pair, Suite
 
-_SUITE_KEYS = ("title", "include", "replicates", "experiments", "pairs")
-_PAIR_KEYS = ("model", "data", "pruning", "recipe", "arms", "experiments")
+_SUITE_KEYS = ("title", "include", "replicates", "experiments", "claims", "looks", "pairs")
+_PAIR_KEYS = ("model", "data", "pruning", "recipe", "arms", "experiments", "claim_levels")
 _ARM_KEYS = ("extends", "recipe", "search")
 
 
@@ -46,6 +50,7 @@ def load_suite(path: Path) -> Suite:
     resolved.value.pop("include", None)
     resolved.value.pop("experiments", None)
     plain = resolved.plain()
+    plain["claims"] = load_claims(dict.fromkeys(plain.get("claims", ())))
     faults: list[str] = []
     for name, pair in pairs.items():
         experiments = plain["pairs"][name].pop("experiments")
@@ -99,6 +104,7 @@ def _with_includes(path: Path, parents: tuple[Path, ...]) -> Located:
     check_keys(tree, _SUITE_KEYS)
     own = {key: child for key, child in tree.value.items() if key != "include"}
     result = Located(own, tree.file, tree.line)
+    claims = _claim_files(tree)
     for entry in reversed(tree.child("include", []).value):
         if not isinstance(entry.value, str):
             raise SuiteError(f"{entry.place}: include: expected a path, found {entry.plain()!r}")
@@ -116,7 +122,24 @@ def _with_includes(path: Path, parents: tuple[Path, ...]) -> Located:
         }
         below = {"pairs": Located(pairs, included.file, included.line)}
         result = Located(below, tree.file, tree.line).merged(result)
+        claims = [*included.child("claims", []).value, *claims]
+    result.value["claims"] = Located(claims, tree.file, tree.line)
     return result
+
+
+def _claim_files(tree: Located) -> list[Located]:
+    """The claims files that a suite names itself, those of folders in the order of their names."""
+    files = []
+    for entry in tree.child("claims", []).value:
+        if not isinstance(entry.value, str):
+            raise SuiteError(f"{entry.place}: claims: expected the path of a claims file, found {entry.plain()!r}")
+        path = (tree.file.parent / entry.value).resolve()
+        if path.is_dir() and not list(path.glob("*.yaml")):
+            raise SuiteError(f"{entry.place}: claims: the folder {entry.value} has no .yaml file")
+        files += [
+            Located(file, entry.file, entry.line) for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])
+        ]
+    return files
 
 
 def _resolve_pair(name: str, pair: Located, shared: Located) -> Located:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from lthbench.data.spec import num_train_images
-from lthbench.experiments import Cell, Reading
+from lthbench.experiments import EXPERIMENTS, Cell, Reading
 from lthbench.experiments.cell import Result
 from lthbench.suite.located import SuiteError
 from lthbench.suite.part import WHOLE, Part
-from lthbench.suite.schema import Suite
+from lthbench.suite.schema import Pair, Suite
 from lthbench.tasks.spec import InterpolateSpec, MaskSpec, Task, TrainSpec
 
 
@@ -131,6 +131,15 @@ def _image_passes(task: Task) -> float:
         extra = 2 * spec.statistics_images if spec.statistics == "recompute" else 0
         return spec.points * (train + spec.data.info.num_test + extra) / 3
     return 0.0
+
+
+def kinds_of(pair: Pair) -> dict[str, list[str]]:
+    """Kind of experiment -> the names that a pair's experiments of that kind have."""
+    kinds = {cls: kind for kind, cls in EXPERIMENTS.items()}
+    found: dict[str, list[str]] = defaultdict(list)
+    for label, experiment in pair.experiments.items():
+        found[kinds[type(experiment)]].append(label)
+    return dict(found)
 
 
 def describe(task: Task) -> str:

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, StringConstraints, field_validator
 
 from lthbench.data.spec import DataSpec
 from lthbench.experiments import Arm, Cell, Experiment
 from lthbench.experiments.cell import Result
+from lthbench.experiments.experiment import PrunedLevels
 from lthbench.models.spec import ModelSpec
+from lthbench.suite.claims import Claim
 from lthbench.tasks.spec import Pruning, Task
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
 
 class Pair(BaseModel):
-    """A model on a data set, the arms compared on it, and the experiments made with each."""
+    """A model on a data set, the arms compared on it, and the experiments made with each.
+
+    Attributes:
+        claim_levels: named sets of levels at which claims are tested, fixed in advance: `range`, where tickets are
+            told from other sparse networks, and `extreme`; what a pair does not give is as below.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,16 +33,31 @@ class Pair(BaseModel):
     pruning: Pruning = Pruning()
     arms: Annotated[dict[Name, Arm], Field(min_length=1)]
     experiments: Annotated[dict[Name, SerializeAsAny[Experiment]], Field(min_length=1)]
+    claim_levels: Annotated[dict[Name, PrunedLevels], Field(validate_default=True)] = {}
+
+    @field_validator("claim_levels")
+    @classmethod
+    def _with_defaults(cls, value: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        # Densities .41, .33, .21, .134, .107 and .055, .028, .0115 where a level prunes 20 %.
+        return {"range": (4, 5, 7, 9, 10), "extreme": (13, 16, 20)} | value
 
 
 class Suite(BaseModel):
-    """What `lthbench run` runs: pairs, their arms and experiments, and how many replicates of each."""
+    """What `lthbench run` runs: pairs, their arms and experiments, and how many replicates of each.
+
+    Attributes:
+        claims: what is tested with the results.
+        looks: how often verdicts may be taken, as with more replicates after an inconclusive one; each look has its
+            share of the error rate (Bonferroni).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
     replicates: Annotated[int, Field(ge=1)]
     pairs: Annotated[dict[Name, Pair], Field(min_length=1)]
+    claims: dict[Name, Claim] = {}
+    looks: Annotated[int, Field(ge=1)] = 1
 
     def cells(self, result_of: Callable[[Task], Result | None] = lambda task: None) -> Iterator[Cell]:
         """Every pair, arm and replicate, replicates outermost: an interrupted run has whole replicates."""

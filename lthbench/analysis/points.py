@@ -1,0 +1,90 @@
+"""`Point`: one reading of a suite and what came of it, be it numbers, a divergence, or nothing yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from lthbench.runner.store import Store
+from lthbench.suite.plan import Plan, kinds_of
+from lthbench.tasks.spec import Task
+
+Status = Literal["ok", "diverged", "refused", "missing"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One reading of a cell.
+
+    Attributes:
+        experiment: its name in the suite.
+        density: fraction of the prunable weights that survive; None for a line between two networks.
+        step: iteration of rewinding or spawning.
+        status: `missing` where a task of it is not done; else the first of its results that is not `ok`, if any.
+        numbers: metric -> value; accuracies, errors and barriers are fractions, losses nats.
+        key: the task that measured it.
+    """
+
+    pair: str
+    experiment: str
+    arm: str
+    replicate: int
+    variant: str
+    level: int | None
+    density: float | None
+    step: int | None
+    status: Status
+    numbers: Mapping[str, float]
+    key: str
+
+
+def points(plan: Plan, store: Store) -> Iterator[Point]:
+    """Every reading of a plan, in the plan's order."""
+    for placed in plan.readings:
+        reading, cell = placed.reading, placed.cell
+        results = [store.result(task.key) for task in (reading.task, *reading.others)]
+        done = [result for result in results if result is not None]
+        is_whole = len(done) == len(results)
+        yield Point(
+            pair=cell.pair,
+            experiment=placed.experiment,
+            arm=cell.arm,
+            replicate=cell.replicate,
+            variant=reading.variant,
+            level=reading.level,
+            density=done[0]["metrics"].get("density") if is_whole else None,
+            step=reading.step,
+            status=next((r["status"] for r in done if r["status"] != "ok"), "ok") if is_whole else "missing",
+            numbers=reading.numbers(done) if is_whole else {},
+            key=reading.task.key,
+        )
+
+
+def costs(plan: Plan) -> dict[tuple[str, str], float]:
+    """(pair, kind of experiment) -> its cost for one arm and replicate, the dearest, in dense trainings of that arm."""
+    labels = {
+        (name, label): kind
+        for name, pair in plan.suite.pairs.items()
+        for kind, names in kinds_of(pair).items()
+        for label in names
+    }
+    needed: dict[tuple[str, str, str, int], dict[str, Task]] = {}
+    dense: dict[tuple[str, str, int], float] = {}
+    for placed in plan.readings:
+        cell = placed.cell
+        here = cell.pair, cell.arm, cell.replicate
+        dense[here] = dense.get(here) or plan.cost.get(cell.dense().key, 0.0)
+        tasks = needed.setdefault((labels[cell.pair, placed.experiment], *here), {})
+        pending = [placed.reading.task, *placed.reading.others]
+        while pending:
+            task = pending.pop()
+            if task.key not in tasks:
+                tasks[task.key] = task
+                pending += task.inputs
+    found: dict[tuple[str, str], float] = {}
+    for (kind, pair, arm, replicate), tasks in needed.items():
+        if price := dense[pair, arm, replicate]:
+            ratio = sum(plan.cost[key] for key in tasks) / price
+            found[pair, kind] = max(found.get((pair, kind), 0.0), ratio)
+    return found

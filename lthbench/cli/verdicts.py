@@ -1,0 +1,126 @@
+"""`lthbench verdicts`: which claims hold, on which pair, how strongly, and what would settle the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from lthbench.cli.app import DEFAULT_STORE, JsonOption, StoreOption, SuiteArgument, app, out, print_json
+from lthbench.runner.store import Store
+from lthbench.suite.load import load_suite
+from lthbench.suite.plan import make_plan
+from lthbench.suite.schema import Suite
+
+if TYPE_CHECKING:
+    from lthbench.analysis.verdict import Effect, Part, Verdict
+
+_STYLE = {"supported": "green", "contradicted": "red", "inconclusive": "yellow", "not run": "dim"}
+
+
+@app.command()
+def verdicts(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+    """Show the verdict on each claim of a suite, with effect, interval, test and n; with --json all there is."""
+    found = find_verdicts(load_suite(suite), Store(store), suite)
+    if as_json:
+        print_json([asdict(verdict) for verdict in found])
+    elif not found:
+        out.print(f"{suite} names no claims; write `claims: [claims]` in it")
+    else:
+        print_verdicts(found)
+
+
+def find_verdicts(suite: Suite, store: Store, path: Path) -> list[Verdict]:
+    """The verdicts on a suite's claims from what the store has; none where the suite names no claims."""
+    if not suite.claims:
+        return []
+    from lthbench.analysis.judge import verdicts
+
+    return verdicts(make_plan(suite, result_of=store.result), store, str(path))
+
+
+def print_verdicts(found: Sequence[Verdict], with_parts: bool = True) -> None:
+    """The claim table: a line a claim and pair and, under it, one a part."""
+    several = len({verdict.pair for verdict in found if verdict.pair}) > 1
+    pair = ("pair",) if several else ()
+    table = Table("claim", *pair, "verdict", "effect, 95 % interval", "p", "n", "claim and what was found")
+    table.title = "Claims"
+    before = None
+    for verdict in found:
+        is_new = verdict.claim != before
+        if is_new and before is not None and (with_parts or several):
+            table.add_section()
+        before = verdict.claim
+        p = verdict.adjusted_against if verdict.outcome == "contradicted" else verdict.adjusted_p
+        many = verdict.pair is not None and len(verdict.parts) > 1
+        effect = "" if (with_parts and many) or verdict.effect is None else _effect(verdict.effect)
+        told = [f"{escape(verdict.sentence)} [dim]({verdict.origin})[/]"] if is_new else []
+        if finding := _finding(verdict, with_parts and many):
+            told.append(escape(finding))
+        table.add_row(
+            verdict.claim if is_new else "",
+            *([escape(verdict.pair or "all pairs")] if several else []),
+            _outcome(verdict.outcome),
+            effect,
+            _p(p),
+            "" if verdict.outcome == "not run" else f"{verdict.n}/{verdict.planned}",
+            "\n".join(told),
+        )
+        if with_parts and many and verdict.outcome != "not run":
+            for part in verdict.parts:
+                outcome = _outcome(part.outcome) if part.counts else "[dim]reported[/]"
+                p = part.p_against if part.outcome == "contradicted" else part.p
+                shown = "" if part.effect is None else _effect(part.effect)
+                table.add_row("", *(("",) * several), f"· {outcome}", shown, _p(p), "", f"· {escape(_of_part(part))}")
+    out.print(table)
+    for line in dict.fromkeys(f"{v.pair}: {v.arms}" for v in found if v.pair and "by name)" not in v.arms):
+        out.print(f"Arms of {line}", markup=False)
+    commands: dict[str, list[str]] = {}
+    for verdict in found:
+        if verdict.command and verdict.pair:
+            names = commands.setdefault(verdict.command, [])
+            names += [] if verdict.claim in names else [verdict.claim]
+    for command, claims in commands.items():
+        out.print(f"{', '.join(claims)}: {command}", markup=False)
+    out.print(
+        "A claim holds where all its parts do; its p is the largest of theirs, adjusted over pairs (Holm). "
+        "Contradicted: shown to be smaller than its margin, with the p of that. "
+        "Decided only when all replicates are done."
+    )
+
+
+def _outcome(outcome: str) -> str:
+    return f"[{_STYLE[outcome]}]{outcome}[/]"
+
+
+def _finding(verdict: Verdict, parts_follow: bool) -> str:
+    settle = f"about {verdict.seeds:,} replicates would settle it" if verdict.seeds is not None else ""
+    if verdict.pair is None or verdict.outcome == "not run":
+        return verdict.reason
+    if parts_follow or not verdict.parts:
+        return settle
+    if len(verdict.parts) == 1 and verdict.outcome != "supported":
+        return "; ".join(filter(None, (verdict.parts[0].reason, settle)))
+    return "; ".join(filter(None, (verdict.reason, settle)))
+
+
+def _of_part(part: Part) -> str:
+    detail = [part.test] if part.test else []
+    if part.detectable is not None and part.effect is not None:
+        detail.append(f"detects {part.detectable:.2g} {part.effect.unit}".rstrip())
+    if part.reason:
+        detail.append(part.reason)
+    return part.what + (f" [{'; '.join(detail)}]" if detail else "")
+
+
+def _effect(effect: Effect) -> str:
+    interval = "" if effect.low is None or effect.high is None else f" ({effect.low:+.2f} to {effect.high:+.2f})"
+    return f"{effect.value:+.2f}{interval} {effect.unit}".rstrip()
+
+
+def _p(p: float | None) -> str:
+    return "" if p is None else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0") if p < 1 else "1"
