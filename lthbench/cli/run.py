@@ -28,7 +28,7 @@ from lthbench.cli.app import (
 )
 from lthbench.cli.results import print_results, print_summary
 from lthbench.cli.verdicts import find_verdicts, print_verdicts
-from lthbench.runner.settings import Settings
+from lthbench.runner.settings import Settings, num_ranks
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.part import Part
@@ -53,6 +53,10 @@ def run(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Train on compiled models: faster after a minute; other bits.")
     ] = False,
+    processes: Annotated[
+        int,
+        typer.Option("--processes-per-task", min=1, help="Processes that make one training, a GPU each; other bits."),
+    ] = 1,
     only: OnlyOption = None,
     pair: PairOption = None,
     arm: ArmOption = None,
@@ -63,27 +67,34 @@ def run(
     """Run what is missing of a suite, then show its results. Running a finished suite again trains nothing."""
     from lthbench.runner.local import Outcome, run_plan
 
+    def settings_now() -> Settings:
+        return _settings(store, data, device, threads, checkpoint_every, compiled, processes)
+
     loaded = load_suite(suite)
     part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
     target = Store(store)
     plan = make_plan(loaded, part, target.result)
     target.check()
+    settings = None
+    if num_ranks() > 1:
+        from lthbench.runner.ranks import join
+
+        settings, workers = settings_now(), 0
+        if not join(settings):
+            return
     begun = time.monotonic()
     ran: set[str] = set()
     outcome = Outcome()
-    settings = count = None
     while missing := [key for key in plan.tasks if not target.is_done(key, plan.kept(key))]:
         from lthbench.runner.progress import LiveProgress, PlainProgress
 
-        if settings is None:
-            chosen = _device(device)
-            _check_data(plan, data)
-            count = 1 if chosen.startswith("cuda") else len(os.sched_getaffinity(0))
-            settings = Settings(store.absolute(), data, chosen, threads, checkpoint_every, compiled)
-        assert count is not None
+        settings = settings or settings_now()
+        _check_data(plan, data)
+        if workers is None:
+            workers = 1 if settings.device != "cpu" else max(1, len(os.sched_getaffinity(0)) // processes)
         try:
             with (LiveProgress if err.is_terminal else PlainProgress)(plan, missing, err) as watcher:
-                outcome = run_plan(plan, settings, count if workers is None else workers, watcher)
+                outcome = run_plan(plan, settings, workers, watcher)
         except KeyboardInterrupt:
             err.print(f"interrupted; nothing finished is lost: `lthbench run {suite}` goes on from here")
             sys.exit(130)
@@ -112,6 +123,25 @@ def run(
             f"{len(outcome.failed)} tasks failed, {len(outcome.blocked)} wait on them; running again tries them again"
         )
         sys.exit(1)
+
+
+def _settings(
+    store: Path, data: Path | None, device: str, threads: int, checkpoint_every: float, compiled: bool, processes: int
+) -> Settings:
+    """The settings that the options ask for, or the end of this command with the reason why they cannot be."""
+    import torch
+
+    chosen = torch.device(_device(device))
+    if processes > 1 and num_ranks() > 1:
+        fail(f"--processes-per-task {processes}: {num_ranks()} processes were started for each task; leave it out")
+    if max(processes, num_ranks()) > 1 and compiled:
+        fail("--compile: a training over several processes cannot be compiled; leave it out")
+    if chosen.type == "cuda" and (chosen.index or 0) + processes > torch.cuda.device_count():
+        fail(
+            f"--processes-per-task {processes}: each takes a GPU, from {chosen} on, and this machine has "
+            f"{torch.cuda.device_count()}; give a smaller number"
+        )
+    return Settings(store.absolute(), data, str(chosen), threads, checkpoint_every, compiled, processes)
 
 
 def _device(name: str) -> str:

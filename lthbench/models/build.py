@@ -111,16 +111,6 @@ def head(model: nn.Module) -> str:
     return prunable(model)[-1].removesuffix(".weight")
 
 
-def draws_random(model: nn.Module) -> bool:
-    """Return whether training the model draws from torch's global generator, which must then be seeded each step."""
-    return any(getattr(module, "p", 0.0) > 0 for module in model.modules() if _is_random(module))
-
-
-def _is_random(module: nn.Module) -> bool:
-    # By name, because importing torchvision's StochasticDepth takes longer than a small training step.
-    return isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ == "StochasticDepth"
-
-
 def _check_shape(spec: ModelSpec, image_shape: Shape) -> None:
     """Refuse images that the pooling of a model cannot halve often enough."""
     halvings = {"conv": spec.info.depth // 2, "vgg": 4}.get(spec.info.family, 0)

@@ -72,7 +72,7 @@ class ModelSpec(BaseModel):
         init: distribution of convolution and linear weights; None is the literature's for the model.
         batchnorm_weight: initial scale of batch normalisation, 1 or U(0, 1) as in open_lth.
         drop_path: stochastic depth of transformers: the last block's probability of being skipped in training,
-            from which the others' fall linearly to 0 (Huang et al. 2016). It draws from torch's global generator.
+            from which the others' fall linearly to 0 (Huang et al. 2016).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import heapq
 import json
@@ -11,16 +12,18 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lthbench.runner.allocator import kept_memory
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
+
+if TYPE_CHECKING:
+    from lthbench.runner.work import Worker
 
 
 class Watcher:
@@ -98,14 +101,18 @@ def run_plan(plan: Plan, settings: Settings, num_workers: int, watcher: Watcher 
 def _run_here(plan: Plan, settings: Settings, queue: _Queue, watcher: Watcher, outcome: Outcome) -> None:
     from lthbench.runner.work import Worker
 
-    worker = Worker(settings)
+    with contextlib.closing(Worker(settings)) as worker:
+        _run_in(worker, plan, queue, watcher, outcome)
+
+
+def _run_in(worker: Worker, plan: Plan, queue: _Queue, watcher: Watcher, outcome: Outcome) -> None:
     while (key := queue.pop()) is not None:
         watcher.started(key, 0)
         report = functools.partial(watcher.progressed, key, 0)
         try:
             result = worker.run(key, plan.tasks[key].canonical, plan.kept(key), report)
         except Exception:
-            _note_failure(Store(settings.store), key, traceback.format_exc(), outcome)
+            _note_failure(worker.store, key, traceback.format_exc(), outcome)
             watcher.failed(key, 0, outcome.failed[key])
         else:
             outcome.ran.append(key)
@@ -169,8 +176,7 @@ class _WorkerProcess:
         self.index = index
         self.key: str | None = None
         self.connection, theirs = context.Pipe()
-        options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
-        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, json.dumps(options)), daemon=True)
+        self.process: BaseProcess = context.Process(target=_serve, args=(theirs, settings.dumps()), daemon=True)
         with kept_memory():
             self.process.start()
         theirs.close()
@@ -209,10 +215,7 @@ def _serve(connection: Connection, options: str) -> None:
 
     from lthbench.runner.work import Worker
 
-    values = json.loads(options)
-    values["store"] = Path(values["store"])
-    values["data"] = Path(values["data"]) if values["data"] else None
-    worker = Worker(Settings(**values))
+    worker = Worker(Settings.loads(options))
     report: Callable[[int, int], None] = lambda done, total: send(kind="progress", done=done, total=total)  # noqa: E731
     while True:
         try:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+
+def num_ranks() -> int:
+    """How many processes torchrun, or a Slurm job in its manner, started to work together; 1 where none did."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)
@@ -17,6 +25,8 @@ class Settings:
         threads: CPU threads of one worker; part of the environment that decides bits.
         checkpoint_every: seconds between checkpoints within a training.
         compile: train on compiled models; part of the environment that decides bits.
+        processes: how many processes make one training together, on a GPU each where device is cuda (the first on
+            cuda:N, the others on those after it); part of the environment that decides bits.
     """
 
     store: Path
@@ -25,3 +35,16 @@ class Settings:
     threads: int = 1
     checkpoint_every: float = 60.0
     compile: bool = False
+    processes: int = 1
+
+    def dumps(self) -> str:
+        """These settings as JSON, for another process."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def loads(cls, text: str) -> Settings:
+        """Read back what `dumps` wrote."""
+        values: dict[str, Any] = json.loads(text)
+        values["store"] = Path(values["store"])
+        values["data"] = Path(values["data"]) if values["data"] else None
+        return cls(**values)

@@ -14,6 +14,7 @@ from lthbench.tasks.files import read_mask, read_tensors
 from lthbench.tasks.layout import MASK, RESULT, weights_file
 from lthbench.tasks.network import Layout
 from lthbench.tasks.spec import Weights
+from lthbench.training.ranks import Ranks
 
 _CPU = torch.device("cpu")
 
@@ -34,6 +35,7 @@ class Context:
         report: called with (done, total) steps from time to time.
         checkpoint_every: seconds between checkpoints within a training.
         compile: whether trainings run on compiled models.
+        ranks: this process among those that make a training together.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class Context:
     report: Callable[[int, int], None] = lambda done, total: None
     checkpoint_every: float = 60.0
     compile: bool = False
+    ranks: Ranks = Ranks()  # noqa: RUF009 (immutable)
 
     def network(self, ref: Weights) -> tuple[dict[str, Tensor], Layout]:
         """The weights and normalisation statistics of another task, on this task's device, and their layout.

@@ -88,6 +88,20 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
     }
 
 
+def join_training(spec: TrainSpec, context: Context) -> None:
+    """Take part, as a rank above 0, in the training that rank 0 makes by `train`; nothing is written.
+
+    Raises:
+        Refused: as `train`.
+    """
+    splits = load(spec.data, context.data, context.device)
+    images = train_images(spec, splits)
+    start = start_of(spec, context)
+    if spec.probe == "affine":
+        train_only_head_and_normalisation(start.model, start.layout.head)
+    _fit(spec, context, start, images, tracker_of(spec, splits, images))
+
+
 def train_images(spec: TrainSpec, splits: Splits) -> ImageSet:
     """The images a training sees: the train split, or its few-shot subset."""
     if spec.per_class is None:
@@ -126,12 +140,14 @@ def _fit(spec: TrainSpec, context: Context, start: Start, images: ImageSet, trac
         tracked=start.layout.prunable,
         tracker=tracker,
         compile=context.compile,
+        ranks=context.ranks,
     )
     if unknown := [step for step in context.keep if not spec.begin <= step < trainer.end]:
         raise ValueError(f"steps {unknown} cannot be kept by a training from {spec.begin} to {trainer.end}")
     checkpoint = context.folder / CHECKPOINT
     if checkpoint.exists():
         trainer.restore(*read_tensors(checkpoint, context.device))
+    context.ranks.agree("the iteration to go on from", str(trainer.progress.step), context.device)
     last_checkpoint = last_report = time.monotonic()
 
     def keep_weights(trainer: Trainer) -> None:
@@ -148,4 +164,12 @@ def _fit(spec: TrainSpec, context: Context, start: Start, images: ImageSet, trac
             last_checkpoint = now
             write_tensors(checkpoint, *trainer.state())
 
-    return trainer.run(context.keep, keep_weights, after_step)
+    if context.ranks.rank == 0:
+        progress = trainer.run(context.keep, keep_weights, after_step)
+    else:
+        progress = trainer.run()
+    if trainer.average:
+        trainer.average.copy_to_model()
+    if context.ranks.size > 1:
+        context.ranks.agree("the trained network", digest(weights_of(start.model)), context.device)
+    return progress

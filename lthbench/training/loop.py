@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet
-from lthbench.models.build import draws_random
+from lthbench.models.depth import draw_kept, stochastic_layers
 from lthbench.ops import MaskedAdamW, MaskedSGD
+from lthbench.training.average import Average
+from lthbench.training.ranks import Ranks
 from lthbench.training.recipe import AdamW, Recipe
 from lthbench.training.streams import stream
 from lthbench.training.tracking import Tracker
+from lthbench.training.whole_batch import normalise_over
 
 EVAL_BATCH = 250
 
@@ -59,6 +63,8 @@ class Trainer:
         tracker: told of every batch and every step.
         compile: train on the model as torch.compile makes it: after a minute of compilation, faster; results
             agree with the plain ones within rounding, and repeat bit for bit.
+        ranks: this process among those that make this training together, each with the same arguments. They take
+            the batches of one process, divided, and come to its results within rounding, the same bits on each.
     """
 
     def __init__(
@@ -77,8 +83,9 @@ class Trainer:
         tracked: Iterable[str] = (),
         tracker: Tracker | None = None,
         compile: bool = False,
+        ranks: Ranks = Ranks(),  # noqa: B008 (immutable)
     ) -> None:
-        self.model, self.images, self.recipe = model, images, recipe
+        self.model, self.images, self.recipe, self.ranks = model, images, recipe, ranks
         self.num_classes = num_classes
         self.seed, self.noise, self.tracker = seed, noise, tracker
         self.batch_size = min(recipe.batch_size, len(images))
@@ -90,9 +97,15 @@ class Trainer:
         self.progress = Progress(step=begin)
         # A graph for each of the two batch sizes of an epoch, compiled in this process.
         options: dict[str, Any] = {"compile_threads": 1}
-        self._forward = torch.compile(model, dynamic=False, options=options) if compile else model
+        if compile and ranks.size > 1:
+            raise ValueError("a training over several processes cannot be compiled; leave out one of the two")
+        normalise_over(model, ranks)
         self.device = images.device
-        self._draws_random = draws_random(model)
+        if compile:
+            self._forward = torch.compile(model, dynamic=False, options=options)
+        else:
+            self._forward = ranks.wrap(model, images.batch(torch.zeros(1, dtype=torch.int64)))
+        self._stochastic = stochastic_layers(model)
         self._augments = recipe.augment.active
         parameters = dict(model.named_parameters())
         self._tracked = {name: parameters[name].detach() for name in tracked}
@@ -105,6 +118,7 @@ class Trainer:
             {trained[name]: _like(m, trained[name]) for name, m in (mask or {}).items() if name in trained},
             {trained[name]: _like(a, trained[name]) for name, a in (anchors or {}).items() if name in trained},
         )
+        self.average = Average(model, recipe.ema) if recipe.ema else None
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._order: tuple[int, Tensor] | None = None
 
@@ -139,23 +153,50 @@ class Trainer:
         epoch, position = divmod(step, self.steps_per_epoch)
         index = self._epoch_order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
         rng = stream(self.seed, "augment", self.noise, step) if self._augments else None
-        if self._draws_random:  # layers such as stochastic depth draw from torch's global generator
-            torch.manual_seed(int(stream(self.seed, "augment", self.noise, "layers", step).integers(2**63)))
         images, labels = self.images.training_batch(index, self.num_classes, self.recipe.augment, rng)
+        kept = []
+        if self._stochastic:
+            seed = int(stream(self.seed, "augment", self.noise, "layers", step).integers(2**63))
+            kept = draw_kept(self._stochastic, len(index), seed, self.device)
         factor = self.recipe.schedule.factor(step, self.total, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.optimizer.lr * factor
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            logits = self._forward(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
-        if self.tracker:
-            self.tracker.present(index, self.images.labels[index], logits)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss_sum = torch.zeros_like(self._loss_sum)
+        right = torch.zeros(len(index), dtype=torch.int32, device=self.device)
+        micro = self.recipe.micro_batch or len(index)
+        for begin in range(0, len(index), micro):
+            end = min(begin + micro, len(index))
+            rows = self.ranks.part(begin, end)
+            for layer, draw in zip(self._stochastic, kept, strict=True):
+                layer.kept = draw[rows]
+            with nullcontext() if end == len(index) else self.ranks.without_sum(self._forward):
+                logits, part_loss = self._backward(images[rows], labels[rows], len(index))
+            loss_sum += part_loss
+            if self.tracker:
+                right[rows] = (logits.argmax(1) == self.images.labels[index[rows]]).int()
         self.optimizer.step()
-        self._loss_sum += loss.detach() * len(index)
+        if self.tracker:
+            self.tracker.present(index, self.ranks.add(right).bool())
+        if self.average:
+            self.average.update()
+        self._loss_sum += self.ranks.add(loss_sum)
         self.progress.num_seen += len(index)
         self.progress.step += 1
+
+    def _backward(self, images: Tensor, labels: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Forward and backward pass of a part of a batch; its logits and the sum of its images' losses."""
+        low = self.recipe.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+            logits = self._forward(images)
+        logits = logits.float() if low else logits
+        if len(images):
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        else:  # a rank without an image of a small last batch still takes part in what all ranks sum
+            loss = logits.sum()
+        # Ranks average their gradients, so that each counts its share of the batch as often as there are ranks.
+        (loss * (len(images) / batch_size * self.ranks.size)).backward()
+        return logits.detach(), loss.detach() * len(images)
 
     def _epoch_order(self, epoch: int) -> Tensor:
         if self._order is None or self._order[0] != epoch:
@@ -185,6 +226,8 @@ class Trainer:
             tensors |= {f"optimizer.{index}.{name}": t for name, t in state.items() if t is not None}
         tensors |= {f"before.{name}": t for name, t in self._epoch_before.items()}
         tensors |= {f"tracker.{name}": t for name, t in (self.tracker.state() if self.tracker else {}).items()}
+        if self.average:
+            tensors |= {f"average.{name}": t for name, t in self.average.values.items()}
         return tensors, vars(self.progress).copy()
 
     def restore(self, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
@@ -194,6 +237,8 @@ class Trainer:
         self._epoch_before = {name: tensors[f"before.{name}"] for name in self._tracked}
         if self.tracker:
             self.tracker.restore({name[8:]: t for name, t in tensors.items() if name.startswith("tracker.")})
+        if self.average:
+            self.average.load({name[8:]: t for name, t in tensors.items() if name.startswith("average.")})
         state: dict[int, dict[str, Tensor]] = {}
         for name, t in tensors.items():
             if name.startswith("optimizer."):

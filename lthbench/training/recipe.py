@@ -90,6 +90,11 @@ class Recipe(_Frozen):
         batch_size: images per update; the last batch of an epoch may be smaller.
         label_smoothing: of the training loss only.
         precision: of forward and backward pass; weights, updates, losses and evaluation are always float32.
+        micro_batch: forward and backward pass take so many images of a batch at a time, which saves memory; None is
+            the whole batch. Batch normalisation sees one micro batch at a time ("ghost batch normalisation", Hoffer
+            et al. 2017, arXiv 1705.08741), which is another training; without it only rounding differs.
+        ema: decay of the moving average of weights and normalisation statistics, which then are what a training
+            results in: stored, evaluated, pruned, its distance measured. Kept steps and the path are the weights'.
         pull: lambda of the distance regulariser (lambda/2) ||m (theta - theta_0)||^2.
     """
 
@@ -100,7 +105,17 @@ class Recipe(_Frozen):
     augment: Augment = Augment()
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     pull: NonNegativeFinite = 0.0
+
+    @model_validator(mode="after")
+    def _micro_batch_is_smaller(self) -> Recipe:
+        if self.micro_batch is not None and self.micro_batch >= self.batch_size:
+            raise ValueError(
+                f"micro_batch is {self.micro_batch}, no smaller than the batch_size of {self.batch_size}; leave it out"
+            )
+        return self
 
     def scaled(self, factor: float, steps_per_epoch: int) -> Recipe:
         """This recipe with its length, milestones and warm-up times `factor`: the same schedule, compressed."""

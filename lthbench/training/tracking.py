@@ -29,9 +29,8 @@ class Tracker:
         self._forgotten = torch.zeros(num_images, dtype=torch.int32, device=device)
 
     @torch.no_grad()
-    def present(self, index: Tensor, labels: Tensor, logits: Tensor) -> None:
-        """Note a batch: which images [B], their labels [B], the logits [B, classes] of the training pass."""
-        right = logits.argmax(1) == labels
+    def present(self, index: Tensor, right: Tensor) -> None:
+        """Note a batch: which images [B], and whether the training pass gave each its own label, bool [B]."""
         self._forgotten[index] += (self._right[index] & ~right).int()
         self._learned[index] |= right
         self._right[index] = right

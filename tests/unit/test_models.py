@@ -14,7 +14,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from lthbench.models.build import build, draws_random, head, initialise, prunable, stem
+from lthbench.models.build import build, head, initialise, prunable, stem
+from lthbench.models.depth import draw_kept, stochastic_layers
 from lthbench.models.spec import INITS, MODELS, ModelSpec
 
 SMALL, CIFAR = (1, 28, 28), (3, 32, 32)
@@ -164,27 +165,44 @@ def test_drop_path_skips_blocks_in_training_only() -> None:
     model, x = made(spec, TINY), torch.randn(4, *TINY, generator=torch.Generator().manual_seed(0))
     plain = made(ModelSpec(name="swin-small64"), TINY)
     assert torch.equal(model.eval()(x), plain.eval()(x))
-    torch.manual_seed(0)
-    model.train()
-    assert not torch.equal(model(x), model(x))
+    assert torch.equal(trained(model, x, seed=0), trained(model, x, seed=0))
+    assert not torch.equal(trained(model, x, seed=0), trained(model, x, seed=1))
     assert torch.equal(plain.train()(x), plain(x))
 
 
-def test_a_model_says_whether_training_it_draws_random_numbers() -> None:
-    with torch.device("meta"):
-        assert [name for name in MODELS if draws_random(build(ModelSpec(name=name), TINY, 10))] == []
-        for name in ("swin-small64", "swin-t"):
-            assert draws_random(build(ModelSpec(name=name, drop_path=0.1), TINY, 10))
+def trained(model: nn.Module, x: torch.Tensor, seed: int, rows: slice = slice(None)) -> torch.Tensor:
+    """The logits of some images of a batch in training, with the batch's draws."""
+    layers = stochastic_layers(model)
+    for layer, kept in zip(layers, draw_kept(layers, len(x), seed, x.device), strict=True):
+        layer.kept = kept[rows]
+    return model.train()(x[rows])
 
 
-def test_seeded_drop_path_gives_the_same_bits() -> None:
+def test_drop_path_skips_the_same_blocks_of_an_image_however_its_batch_is_divided() -> None:
     model = made(ModelSpec(name="swin-small64", drop_path=0.5), TINY)
     x = torch.randn(4, *TINY, generator=torch.Generator().manual_seed(0))
-    outputs = []
-    for _ in range(2):
-        torch.manual_seed(7)
-        outputs.append(model(x))
-    assert torch.equal(*outputs)
+    parts = torch.cat([trained(model, x, 7, slice(0, 1)), trained(model, x, 7, slice(1, 4))])
+    assert torch.allclose(parts, trained(model, x, 7), atol=1e-5)
+
+
+def test_drop_path_is_drawn_for_each_branch_with_its_probability_and_keeps_the_mean() -> None:
+    with torch.device("meta"):
+        layers = stochastic_layers(build(ModelSpec(name="swin-small64", drop_path=0.44), TINY, 10))
+    assert [layer.p for layer in layers] == pytest.approx([0.04 * i for i in range(1, 12) for _ in range(2)])
+    draws = draw_kept(layers, 20_000, 0, torch.device("cpu"))
+    for layer, kept in zip(layers, draws, strict=True):
+        assert kept.unique().tolist() == pytest.approx([0, 1 / (1 - layer.p)])
+        assert kept.mean().item() == pytest.approx(1, abs=5 * math.sqrt(layer.p / (1 - layer.p) / 20_000))
+    assert not torch.equal(draws[0] > 0, draws[1] > 0)
+
+
+def test_drop_path_without_draws_is_an_error_and_no_model_draws_random_numbers_itself() -> None:
+    x = torch.randn(2, *TINY, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(RuntimeError, match="draw_kept"):
+        made(ModelSpec(name="swin-small64", drop_path=0.5), TINY).train()(x)
+    for name in MODELS:
+        model = build(ModelSpec(name=name), TINY, 10)
+        assert not [m for m in model.modules() if getattr(m, "p", 0) and "Drop" in type(m).__name__], name
 
 
 @pytest.mark.parametrize("name", ["vgg11", "resnet18", "swin-small64"])
