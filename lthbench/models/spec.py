@@ -35,6 +35,11 @@ class ModelInfo:
     any_width: bool = True
     has_drop_path: bool = False
 
+    @property
+    def has_batchnorm(self) -> bool:
+        """Whether it normalises by the statistics of batches."""
+        return self.family in ("resnet", "resnet_imagenet", "vgg")
+
 
 _LENET = "LeCun et al. 1998; Frankle & Carbin 2019 (1803.03635); initialised as in open_lth"
 _CONV = "Frankle & Carbin 2019 (1803.03635), figure 2, Glorot normal"

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lthbench.data.spec import num_train_images
 from lthbench.experiments import EXPERIMENTS, Cell, Reading
 from lthbench.experiments.cell import Result
 from lthbench.suite.located import SuiteError
 from lthbench.suite.part import WHOLE, Part
 from lthbench.suite.schema import Pair, Suite
-from lthbench.tasks.spec import InterpolateSpec, MaskSpec, Task, TrainSpec
+from lthbench.suite.work import Work, work_of
+from lthbench.tasks.spec import MaskSpec, Task, TrainSpec
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,14 @@ class Plan:
         return frozenset(self.keep.get(key, ()))
 
     @cached_property
+    def work(self) -> dict[str, Work]:
+        """Key -> the images that the task goes through."""
+        return {key: work_of(task) for key, task in self.tasks.items()}
+
+    @cached_property
     def cost(self) -> dict[str, float]:
-        """Key -> cost in image passes: one forward and backward pass of one image is 1, forward alone 1/3."""
-        return {key: _image_passes(task) for key, task in self.tasks.items()}
+        """Key -> cost in image passes."""
+        return {key: work.image_passes for key, work in self.work.items()}
 
     @cached_property
     def depth(self) -> dict[str, float]:
@@ -112,25 +117,6 @@ def _readings(
                     yield cell, label, reading
             except ValueError as error:
                 raise SuiteError(f"pairs.{cell.pair}.arms.{cell.arm}, experiment {label}: {error}") from error
-
-
-def _image_passes(task: Task) -> float:
-    spec = task.spec
-    if isinstance(spec, TrainSpec):
-        images = num_train_images(spec.data)
-        if spec.per_class is not None:
-            images = spec.per_class * spec.data.info.num_classes
-        total = spec.recipe.steps.count(spec.recipe.steps_per_epoch(images))
-        steps = min(total, spec.stop or total) - spec.begin
-        if spec.probe is not None and spec.probe != "affine":
-            steps = 0
-        evaluated = images + spec.data.validation + spec.data.info.num_test
-        return steps * min(spec.recipe.batch_size, images) + evaluated / 3
-    if isinstance(spec, InterpolateSpec):
-        train = min(spec.num_train or num_train_images(spec.data), num_train_images(spec.data))
-        extra = 2 * spec.statistics_images if spec.statistics == "recompute" else 0
-        return spec.points * (train + spec.data.info.num_test + extra) / 3
-    return 0.0
 
 
 def kinds_of(pair: Pair) -> dict[str, list[str]]:

@@ -112,7 +112,18 @@ def test_random_permutations_agree_with_the_exact_distribution() -> None:
 
 def test_page_is_the_published_example() -> None:
     # Page 1963 and scipy's documentation: three students, four seminar styles... rated 1 to 4; p = .0018 for these.
-    table = [[3, 4, 3], [2, 2, 4], [3, 3, 5], [1, 3, 2], [2, 3, 2], [2, 4, 5], [1, 2, 4], [3, 4, 4], [2, 4, 5], [1, 3, 4]]
+    table = [
+        [3, 4, 3],
+        [2, 2, 4],
+        [3, 3, 5],
+        [1, 3, 2],
+        [2, 3, 2],
+        [2, 4, 5],
+        [1, 2, 4],
+        [3, 4, 4],
+        [2, 4, 5],
+        [1, 3, 4],
+    ]
     assert ranks.page(table) == pytest.approx(0.0018191161948127822)
 
 
