@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from itertools import count, groupby
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -111,9 +112,9 @@ class DataSpec(BaseModel):
             are among a larger one's); None is all of them.
         class_list: imagenet100 with other classes than its own: the eight hex digits by which `lthbench data
             prepare` names the list. `num_train` must then be given, as another list has another number of images.
-        classes: only the images of these classes, numbered anew from 0 in the order of their numbers; None is all.
-            A network trained on some classes of a set can be moved to others of it (Yosinski et al. 2014, arXiv
-            1411.1792). Where classes differ in size (mnist, imagenet100), `num_train` must then be given.
+        classes: only these classes, numbers and ranges as `[0-3, 8]`, numbered anew from 0 in ascending order; None
+            is all. A network trained on some of a set can be moved to others (Yosinski et al. 2014, arXiv 1411.1792).
+            Where classes differ in size (mnist, imagenet100), `num_train` must then be given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -130,6 +131,18 @@ class DataSpec(BaseModel):
         if name not in DATASETS:
             raise ValueError(unknown("data set", name, DATASETS))
         return name
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _spelt_out(cls, classes: Any) -> Any:
+        """Ranges, as `0-49`, become their numbers."""
+        if not isinstance(classes, list | tuple):
+            return classes
+        spelt_out: list[Any] = []
+        for item in classes:
+            ends = re.fullmatch(r"(\d+)-(\d+)", item) if isinstance(item, str) else None
+            spelt_out += range(int(ends[1]), int(ends[2]) + 1) if ends else [item]
+        return spelt_out
 
     @field_validator("classes")
     @classmethod
@@ -167,8 +180,7 @@ class DataSpec(BaseModel):
         whole = DATASETS[self.name]
         if self.classes is None:
             return whole
-        counts = (count * len(self.classes) // whole.num_classes for count in (whole.num_train, whole.num_test))
-        num_train, num_test = counts
+        num_train, num_test = (n * len(self.classes) // whole.num_classes for n in (whole.num_train, whole.num_test))
         return replace(whole, num_classes=len(self.classes), num_train=num_train, num_test=num_test)
 
     @property

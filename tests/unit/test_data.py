@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lthbench.data import cifar, idx, load, sheets
@@ -472,3 +474,42 @@ def test_a_download_that_cannot_be_is_refused(
     monkeypatch.delenv("LTHBENCH_DATA", raising=False)
     with pytest.raises(DataError, match=message):
         download_data(name, root)
+
+
+# Some classes of a set
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.sets(st.integers(0, 9), min_size=2, max_size=9), st.integers(0, 300))
+def test_some_classes_are_their_images_numbered_anew(classes: set[int], validation: int) -> None:
+    spec = DataSpec(name="fashion-mnist-10k", classes=tuple(classes), validation=validation)
+    whole, some = load.load(EMBEDDED), load.load(spec)
+    order = torch.tensor(sorted(classes))
+    wanted = torch.isin(whole.train.labels, order).nonzero().reshape(-1)
+    rows = torch.cat([some.train.rows, some.validation.rows])  # type: ignore[list-item]
+    assert rows.sort().values.tolist() == wanted.tolist()
+    assert torch.equal(order[some.train.labels], whole.train.labels[some.train.rows])
+    assert len(some.train) == num_train_images(spec) and spec.info.num_classes == len(classes)
+    assert len(some.test) == spec.info.num_test == 200 * len(classes)
+    assert torch.equal(order[some.test.labels], whole.test.labels[some.test.rows])
+
+
+def test_classes_may_be_written_as_ranges_and_change_no_key_where_they_are_not_given() -> None:
+    spec = DataSpec.model_validate({"name": "cifar100", "classes": ["50-52", 7, "3-4"]})
+    assert spec.classes == (3, 4, 7, 50, 51, 52) and spec.title == "cifar100 [3 4 7 50-52]"
+    assert "classes" not in DataSpec(name="cifar100").model_dump(exclude_defaults=True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "cifar10", "classes": [1, 10]}, "0 to 9"),
+        ({"name": "cifar10", "classes": [1, 1]}, "twice"),
+        ({"name": "cifar10", "classes": ["0-9"]}, "leave it out"),
+        ({"name": "cifar10", "classes": [0, 1], "num_train": 10_001}, "10000 train images"),
+        ({"name": "mnist", "classes": [0, 1]}, "num_train must be given"),
+    ],
+)
+def test_classes_that_cannot_be_are_refused(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DataSpec.model_validate(fields)
