@@ -67,6 +67,7 @@ class GroupPlan:
         num_partials = self._plan.num_partials() if self._anchored else 0
         self._partials = torch.empty(num_partials, dtype=torch.float64, device=self.device)
         self._distance = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._on_device = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
         self._addresses = [p.data_ptr() for p in self.params]
 
     def describes(self, params: list[Tensor], state_names: tuple[str, ...]) -> bool:
@@ -95,7 +96,7 @@ class GroupPlan:
         )
 
     def _run(self, step: Any, *options: Any) -> Tensor | float | None:
-        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+        with self._on_device:
             distance = step(None, *options)
             if distance is None:
                 # A gradient in another memory layout than its weight is copied; anything else calls for a new plan.
@@ -137,6 +138,7 @@ def _start_state(p: Tensor, state: dict[Tensor, Any], names: tuple[str, ...]) ->
     return fresh
 
 
+@torch.no_grad()
 def _like_weight(p: Tensor) -> Tensor | None:
     if p.grad is None or (p.grad.stride() == p.stride() and p.grad.dtype == p.dtype):
         return p.grad

@@ -15,6 +15,7 @@ for SGD.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from torch import Tensor
 
 from lthbench.ops import reference
 from lthbench.ops.plan import GroupPlan, supported
+
+
+_version = attrgetter("_version")
 
 
 class _Masked(torch.optim.Optimizer):
@@ -74,7 +78,6 @@ class _Masked(torch.optim.Optimizer):
             return reference.squared_distance(self.anchors, self._pruned)
         return torch.tensor(sum(float(d) for d in self._distances), dtype=torch.float64)
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Do one update of every parameter that has a gradient."""
         loss = None
@@ -98,7 +101,7 @@ class _Masked(torch.optim.Optimizer):
         self.apply_masks()
 
     def _versions(self) -> list[int]:
-        return [p._version for p in self.anchors]
+        return list(map(_version, self.anchors))
 
     def _step_group(self, index: int, group: dict[str, Any]) -> Tensor | float | None:
         """Update one group; its squared distance, or None where the reference did it and masks are still to apply."""
@@ -114,9 +117,11 @@ class _Masked(torch.optim.Optimizer):
             if distance is not None:
                 return distance
             plan = self._new_plan(index, group, names)
-        self._reference_step(group)
+        with torch.no_grad():
+            self._reference_step(group)
         return None
 
+    @torch.no_grad()
     def _new_plan(self, index: int, group: dict[str, Any], names: tuple[str, ...]) -> GroupPlan | None:
         self._plans.pop(index, None)
         if not supported(group["params"]):
