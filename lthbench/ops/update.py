@@ -24,7 +24,6 @@ from torch import Tensor
 from lthbench.ops import reference
 from lthbench.ops.plan import GroupPlan, supported
 
-
 _version = attrgetter("_version")
 
 
