@@ -43,10 +43,11 @@ def run(
     data: DataOption = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Processes; 0 runs in this one. Default: a core each, or one a GPU."),
+        typer.Option(min=0, help="Processes; 0 runs in this one. Default: one a core, or --per-device a GPU."),
     ] = None,
+    per_device: Annotated[int, typer.Option(min=1, help="Worker processes a GPU.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of a worker; other counts give other bits.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:N.")] = "auto",
     checkpoint_every: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints within a training; changes no result.")
     ] = 60.0,
@@ -57,6 +58,7 @@ def run(
         int,
         typer.Option("--processes-per-task", min=1, help="Processes that make one training, a GPU each; other bits."),
     ] = 1,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed tasks again.")] = False,
     only: OnlyOption = None,
     pair: PairOption = None,
     arm: ArmOption = None,
@@ -85,16 +87,20 @@ def run(
     begun = time.monotonic()
     ran: set[str] = set()
     outcome = Outcome()
-    while missing := [key for key in plan.tasks if not target.is_done(key, plan.kept(key))]:
+    while missing := target.missing({key: plan.kept(key) for key in plan.tasks}):
         from lthbench.runner.progress import LiveProgress, PlainProgress
 
         settings = settings or settings_now()
-        _check_data(plan, data)
+        check_data(plan, data)
+        devices = _devices(settings)
         if workers is None:
-            workers = 1 if settings.device != "cpu" else max(1, len(os.sched_getaffinity(0)) // processes)
+            cores = max(1, len(os.sched_getaffinity(0)) // processes)
+            workers = cores if settings.device == "cpu" else per_device * len(devices)
         try:
             with (LiveProgress if err.is_terminal else PlainProgress)(plan, missing, err) as watcher:
-                outcome = run_plan(plan, settings, workers, watcher)
+                outcome = run_plan(
+                    plan, settings, workers, watcher, missing=missing, devices=devices, retry_failed=retry_failed
+                )
         except KeyboardInterrupt:
             err.print(f"interrupted; nothing finished is lost: `lthbench run {suite}` goes on from here")
             sys.exit(130)
@@ -120,7 +126,8 @@ def run(
         for key, error in outcome.failed.items():
             err.print(f"failed: {key} in {target.folder(key)}: {error.strip().splitlines()[-1]}", markup=False)
         err.print(
-            f"{len(outcome.failed)} tasks failed, {len(outcome.blocked)} wait on them; running again tries them again"
+            f"{len(outcome.failed)} tasks failed, {len(outcome.blocked)} wait on them; "
+            f"`lthbench run {suite} --retry-failed` tries them again"
         )
         sys.exit(1)
 
@@ -160,7 +167,19 @@ def _device(name: str) -> str:
     return str(chosen)
 
 
-def _check_data(plan: Plan, data: Path | None) -> None:
+def _devices(settings: Settings) -> list[str]:
+    """What workers are spread over: the device that was named, or as many groups of GPUs as there are."""
+    import torch
+
+    if settings.device != "cuda":
+        return [settings.device]
+    return [
+        f"cuda:{first}" for first in range(0, torch.cuda.device_count() + 1 - settings.processes, settings.processes)
+    ]
+
+
+def check_data(plan: Plan, data: Path | None) -> None:
+    """Read the data sets of a plan, so that one that is missing is told of before anything is trained."""
     from lthbench.data.load import load
 
     # Of the tasks, not of the suite's pairs: a part needs less, a transfer more.

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import heapq
 import json
 import multiprocessing
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from lthbench.runner.allocator import kept_memory
+from lthbench.runner.queue import Outcome, Queue
 from lthbench.runner.settings import Settings
-from lthbench.runner.store import Store
+from lthbench.runner.store import Store, StoreError, unusable
 from lthbench.suite.plan import Plan
 
 if TYPE_CHECKING:
-    from lthbench.runner.work import Worker
+    from lthbench.runner.work import Asked, Worker
 
 
 class Watcher:
@@ -38,79 +38,70 @@ class Watcher:
     def failed(self, key: str, worker: int, error: str) -> None: ...
 
 
-@dataclass
-class Outcome:
-    """How a run ended: the tasks that ran, that failed (with the reason), and that waited on a failed one."""
-
-    ran: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    blocked: list[str] = field(default_factory=list)
-
-
-class _Queue:
-    """The tasks still to do; gives those whose inputs are done, the one with the longest chain behind it first."""
-
-    def __init__(self, plan: Plan, store: Store) -> None:
-        self.plan = plan
-        missing = [key for key in plan.tasks if not store.is_done(key, plan.kept(key))]
-        self.missing = set(missing)
-        self.waiting = {key: sum(t.key in self.missing for t in plan.tasks[key].inputs) for key in missing}
-        self.users: dict[str, list[str]] = {}
-        for key in missing:
-            for task in plan.tasks[key].inputs:
-                if task.key in self.missing:
-                    self.users.setdefault(task.key, []).append(key)
-        self._ready = [(-plan.depth[key], order, key) for order, key in enumerate(missing) if not self.waiting[key]]
-        heapq.heapify(self._ready)
-        self._order = len(missing)
-
-    def pop(self) -> str | None:
-        return heapq.heappop(self._ready)[2] if self._ready else None
-
-    def done(self, key: str) -> None:
-        self.missing.discard(key)
-        for user in self.users.get(key, ()):
-            self.waiting[user] -= 1
-            if not self.waiting[user]:
-                self._order += 1
-                heapq.heappush(self._ready, (-self.plan.depth[user], self._order, user))
-
-
-def run_plan(plan: Plan, settings: Settings, num_workers: int, watcher: Watcher | None = None) -> Outcome:
+def run_plan(
+    plan: Plan,
+    settings: Settings,
+    num_workers: int,
+    watcher: Watcher | None = None,
+    *,
+    missing: Collection[str] | None = None,
+    devices: Sequence[str] = (),
+    retry_failed: bool = False,
+) -> Outcome:
     """Run the tasks of a plan that are not done yet.
 
     Args:
         num_workers: processes; 0 runs everything in this one.
+        missing: the keys that are not done, where that has been asked already.
+        devices: workers are spread over these; none is the settings' device for all.
+        retry_failed: whether tasks that failed before are tried again.
 
     A failed task keeps those that need it from running, and nothing else. Workers end with this process, however
     it ends; what they had finished, and the last checkpoint of what they had not, stay.
+
+    Raises:
+        StoreError: the store's disk is full or read-only.
     """
     watcher = watcher or Watcher()
     store = Store(settings.store)
-    queue = _Queue(plan, store)
-    outcome = Outcome()
-    if queue.missing:
+    if missing is None:
+        missing = store.missing({key: plan.kept(key) for key in plan.tasks})
+    failed_before = store.failures(missing)
+    if retry_failed:
+        for key in failed_before:
+            store.forget_failure(key)
+        failed_before = {}
+    outcome = Outcome(failed=dict(failed_before))
+    queue = Queue(plan, missing, [key for key in missing if key not in failed_before])
+    if queue.left:
         if num_workers:
-            _run_in_workers(plan, settings, min(num_workers, len(queue.missing)), queue, watcher, outcome)
+            each = [replace(settings, device=devices[i % len(devices)]) if devices else settings
+                    for i in range(min(num_workers, len(queue.left)))]  # fmt: skip
+            _run_in_workers(plan, store, each, queue, watcher, outcome)
         else:
-            _run_here(plan, settings, queue, watcher, outcome)
-    outcome.blocked = sorted(queue.missing - set(outcome.failed))
+            run_here(plan, settings, queue, watcher, outcome)
+    outcome.blocked = sorted(set(queue.left) - set(outcome.failed))
     return outcome
 
 
-def _run_here(plan: Plan, settings: Settings, queue: _Queue, watcher: Watcher, outcome: Outcome) -> None:
+def run_here(
+    plan: Plan, settings: Settings, queue: Queue, watcher: Watcher, outcome: Outcome, asked: Asked | None = None
+) -> None:
+    """Run what a queue gives in this process, until it gives no more."""
     from lthbench.runner.work import Worker
 
-    with contextlib.closing(Worker(settings)) as worker:
+    with contextlib.closing(Worker(settings, *([asked] if asked else []))) as worker:
         _run_in(worker, plan, queue, watcher, outcome)
 
 
-def _run_in(worker: Worker, plan: Plan, queue: _Queue, watcher: Watcher, outcome: Outcome) -> None:
+def _run_in(worker: Worker, plan: Plan, queue: Queue, watcher: Watcher, outcome: Outcome) -> None:
     while (key := queue.pop()) is not None:
         watcher.started(key, 0)
         report = functools.partial(watcher.progressed, key, 0)
         try:
             result = worker.run(key, plan.tasks[key].canonical, plan.kept(key), report)
+        except StoreError:
+            raise
         except Exception:
             _note_failure(worker.store, key, traceback.format_exc(), outcome)
             watcher.failed(key, 0, outcome.failed[key])
@@ -121,10 +112,9 @@ def _run_in(worker: Worker, plan: Plan, queue: _Queue, watcher: Watcher, outcome
 
 
 def _run_in_workers(
-    plan: Plan, settings: Settings, num_workers: int, queue: _Queue, watcher: Watcher, outcome: Outcome
+    plan: Plan, store: Store, settings: Sequence[Settings], queue: Queue, watcher: Watcher, outcome: Outcome
 ) -> None:
-    store = Store(settings.store)
-    workers = [_WorkerProcess(index, settings) for index in range(num_workers)]
+    workers = [_WorkerProcess(index, its) for index, its in enumerate(settings)]
     try:
         while True:
             for worker in workers:
@@ -150,22 +140,22 @@ def _run_in_workers(
                     case "failure":
                         _note_failure(store, key, message["error"], outcome)
                         watcher.failed(key, worker.index, message["error"])
+                    case "store":
+                        raise StoreError(message["error"])
                 worker.key = None
                 if not worker.process.is_alive():
-                    workers[worker.index] = _WorkerProcess(worker.index, settings)
+                    workers[worker.index] = _WorkerProcess(worker.index, worker.settings)
     finally:
         for worker in workers:
             worker.stop()
 
 
 def _note_failure(store: Store, key: str, error: str, outcome: Outcome) -> None:
-    from lthbench.tasks.files import write_json
-    from lthbench.tasks.layout import FAILURE
-
     outcome.failed[key] = error
-    folder = store.folder(key)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / FAILURE, {"error": error})
+    try:
+        store.note_failure(key, error)
+    except OSError as why:
+        raise unusable(store.folder(key), why) from why
 
 
 class _WorkerProcess:
@@ -173,7 +163,7 @@ class _WorkerProcess:
 
     def __init__(self, index: int, settings: Settings) -> None:
         context = multiprocessing.get_context("spawn")
-        self.index = index
+        self.index, self.settings = index, settings
         self.key: str | None = None
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_serve, args=(theirs, settings.dumps()), daemon=True)
@@ -224,6 +214,8 @@ def _serve(connection: Connection, options: str) -> None:
             sys.exit(0)
         try:
             result = worker.run(message["key"], message["spec"], frozenset(message["keep"]), report)
+        except StoreError as error:
+            send(kind="store", error=str(error))
         except Exception:
             send(kind="failure", error=traceback.format_exc())
         else:

@@ -21,7 +21,7 @@ class Settings:
     Attributes:
         store: root of the store.
         data: root of the data sets, or None for the embedded one alone.
-        device: `cpu`, `cuda` or `cuda:N`.
+        device: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where there is one.
         threads: CPU threads of one worker; part of the environment that decides bits.
         checkpoint_every: seconds between checkpoints within a training.
         compile: train on compiled models; part of the environment that decides bits.

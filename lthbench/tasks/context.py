@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,6 +18,10 @@ from lthbench.tasks.spec import Weights
 from lthbench.training.ranks import Ranks
 
 _CPU = torch.device("cpu")
+
+
+class Interrupted(BaseException):
+    """The task was asked to stop and has written its checkpoint; no failure, so nothing that catches those sees it."""
 
 
 class Refused(Exception):
@@ -35,6 +40,7 @@ class Context:
         report: called with (done, total) steps from time to time.
         checkpoint_every: seconds between checkpoints within a training.
         compile: whether trainings run on compiled models.
+        asked: called after every step; "save" asks for a checkpoint now, "stop" for one and then `Interrupted`.
         ranks: this process among those that make a training together.
     """
 
@@ -46,6 +52,7 @@ class Context:
     report: Callable[[int, int], None] = lambda done, total: None
     checkpoint_every: float = 60.0
     compile: bool = False
+    asked: Callable[[], Literal["save", "stop"] | None] = lambda: None
     ranks: Ranks = Ranks()  # noqa: RUF009 (immutable)
 
     def network(self, ref: Weights) -> tuple[dict[str, Tensor], Layout]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 SPEC = "task.json"
 RESULT = "result.json"
 FAILURE = "failure.json"
+LEASE = "lease"
 MASK = "mask.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 

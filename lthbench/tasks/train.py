@@ -8,7 +8,7 @@ from typing import Any
 from lthbench.data.few_shot import few_shot
 from lthbench.data.images import ImageSet
 from lthbench.data.load import Splits, load
-from lthbench.tasks.context import Context
+from lthbench.tasks.context import Context, Interrupted
 from lthbench.tasks.files import digest, read_tensors, write_tensors
 from lthbench.tasks.layout import CHECKPOINT, weights_file
 from lthbench.tasks.network import weights_of
@@ -160,9 +160,12 @@ def _fit(spec: TrainSpec, context: Context, start: Start, images: ImageSet, trac
         if now - last_report > 0.5:
             last_report = now
             context.report(trainer.progress.step - spec.begin, trainer.end - spec.begin)
-        if now - last_checkpoint > context.checkpoint_every:
+        asked = context.asked()
+        if asked or now - last_checkpoint > context.checkpoint_every:
             last_checkpoint = now
             write_tensors(checkpoint, *trainer.state())
+        if asked == "stop":
+            raise Interrupted(f"at step {trainer.progress.step}")
 
     if context.ranks.rank == 0:
         progress = trainer.run(context.keep, keep_weights, after_step)

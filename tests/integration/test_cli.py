@@ -80,8 +80,11 @@ def test_a_failed_task_stops_what_needs_it_and_nothing_else(
     assert "no space left on device" in err and "dense" in out and "ticket" not in out
     code, out, _ = call(capsys, monkeypatch, "status", tiny_suite, "--store", tmp_path / "s")
     assert "no space left on device" in out
-    code, out, _ = call(capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "s", "--workers", "0")
-    assert code == 0 and "ticket" in out, "running again tries failed tasks again"
+    again = ("run", tiny_suite, "--store", tmp_path / "s", "--workers", "0")
+    code, out, err = call(capsys, monkeypatch, *again)
+    assert code == 1 and "ticket" not in out and "--retry-failed" in err, "a failed task is not tried again unasked"
+    code, out, _ = call(capsys, monkeypatch, *again, "--retry-failed")
+    assert code == 0 and "ticket" in out
 
 
 def test_a_folder_that_is_no_store_is_left_alone(

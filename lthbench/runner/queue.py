@@ -1,0 +1,55 @@
+"""`Queue`: which of the tasks that are to be run can be run now."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from lthbench.suite.plan import Plan
+
+
+@dataclass
+class Outcome:
+    """How a run ended: the tasks that ran, that failed (with the reason), and that waited on one that is not done."""
+
+    ran: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    blocked: list[str] = field(default_factory=list)
+
+
+class Queue:
+    """The tasks still to do; gives those whose inputs are done, the one with the longest chain behind it first.
+
+    Args:
+        missing: all keys of the plan that are not done.
+        wanted: those of them that are to be run; a task that needs another missing one stays in `left`.
+    """
+
+    def __init__(self, plan: Plan, missing: Collection[str], wanted: Collection[str]) -> None:
+        self.plan = plan
+        missing = set(missing)
+        self.left = dict.fromkeys(wanted)
+        self._waiting = {key: sum(t.key in missing for t in plan.tasks[key].inputs) for key in wanted}
+        self._users: dict[str, list[str]] = {}
+        for key in wanted:
+            for task in plan.tasks[key].inputs:
+                if task.key in missing:
+                    self._users.setdefault(task.key, []).append(key)
+        ready = [key for key in wanted if not self._waiting[key]]
+        self._ready = [(-plan.depth[key], order, key) for order, key in enumerate(ready)]
+        heapq.heapify(self._ready)
+        self._order = len(ready)
+
+    def pop(self) -> str | None:
+        """The next task, or None where all that are left wait."""
+        return heapq.heappop(self._ready)[2] if self._ready else None
+
+    def done(self, key: str) -> None:
+        """Note that a task is done, so that those that wait on it may run."""
+        self.left.pop(key, None)
+        for user in self._users.get(key, ()):
+            self._waiting[user] -= 1
+            if not self._waiting[user]:
+                self._order += 1
+                heapq.heappush(self._ready, (-self.plan.depth[user], self._order, user))
