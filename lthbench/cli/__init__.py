@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from lthbench.cli import bench, data, doctor, plan, report, results, run, status, verdicts
+from lthbench.cli import bench, data, doctor, plan, report, results, run, status, submit, verdicts
 from lthbench.cli.app import app, fail
 from lthbench.data.error import DataError
+from lthbench.runner.scheduler import SchedulerError
 from lthbench.runner.store import StoreError
 from lthbench.suite.located import SuiteError
 
-__all__ = ["bench", "data", "doctor", "main", "plan", "report", "results", "run", "status", "verdicts"]
+__all__ = ["bench", "data", "doctor", "main", "plan", "report", "results", "run", "status", "submit", "verdicts"]
 
 
 def main() -> None:
     """Run the command line; faults of suites, stores and data sets exit with 2, failed tasks with 1."""
     try:
         app()
-    except (SuiteError, StoreError, DataError) as error:
+    except (SuiteError, StoreError, SchedulerError, DataError) as error:
         fail(str(error))

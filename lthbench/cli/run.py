@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +29,7 @@ from lthbench.cli.app import (
     out,
 )
 from lthbench.cli.results import print_results, print_summary
+from lthbench.cli.submit import ProfileOption, SbatchOption, slurm_options
 from lthbench.cli.verdicts import find_verdicts, print_verdicts
 from lthbench.runner.settings import Settings, num_ranks
 from lthbench.runner.store import Store
@@ -36,11 +39,24 @@ from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.spec import MaskSpec
 
 
+class Executor(str, Enum):
+    """Where the tasks of a run are run: in worker processes, in this process, or by jobs of a cluster."""
+
+    local = "local"
+    debug = "debug"
+    slurm = "slurm"
+
+
 @app.command()
 def run(
     suite: SuiteArgument,
     store: StoreOption = DEFAULT_STORE,
     data: DataOption = None,
+    executor: Annotated[
+        Executor, typer.Option(help="local: worker processes; debug: this one; slurm: jobs, as by submit, and wait.")
+    ] = Executor.local,
+    profile: ProfileOption = None,
+    sbatch: SbatchOption = None,
     workers: Annotated[
         int | None,
         typer.Option(min=0, help="Processes; 0 runs in this one. Default: one a core, or --per-device a GPU."),
@@ -67,45 +83,60 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run what is missing of a suite, then show its results. Running a finished suite again trains nothing."""
-    from lthbench.runner.local import Outcome, run_plan
+    from lthbench.runner.local import Watcher, run_plan
+    from lthbench.runner.queue import Outcome
+    from lthbench.runner.submission import run_on_slurm
 
     def settings_now() -> Settings:
         return _settings(store, data, device, threads, checkpoint_every, compiled, processes)
 
     loaded = load_suite(suite)
     part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
-    target = Store(store)
+    target = Store(store.absolute())
     plan = make_plan(loaded, part, target.result)
     target.check()
-    settings = None
     if num_ranks() > 1:
         from lthbench.runner.ranks import join
 
-        settings, workers = settings_now(), 0
-        if not join(settings):
+        executor = Executor.debug
+        if not join(settings_now()):
             return
+
+    def prepare() -> Callable[[Plan, list[str], Watcher], Outcome]:
+        """Make sure that tasks can be run, and return what runs those that are missing of a plan."""
+        if executor is Executor.slurm:
+            options = slurm_options(loaded, profile, {}, sbatch)
+            of_jobs = Settings(target.root, data and data.absolute(), device, threads, checkpoint_every, compiled)
+            return lambda plan, missing, watcher: run_on_slurm(
+                plan, part, suite, of_jobs, options, watcher, missing=missing, retry_failed=retry_failed
+            )
+        settings = settings_now()
+        check_data(plan, data)
+        devices = _devices(settings)
+        cores = max(1, len(os.sched_getaffinity(0)) // processes)
+        count = cores if settings.device == "cpu" else per_device * len(devices)
+        count = 0 if executor is Executor.debug else count if workers is None else workers
+        return lambda plan, missing, watcher: run_plan(
+            plan, settings, count, watcher, missing=missing, devices=devices, retry_failed=retry_failed
+        )
+
+    go = None
     begun = time.monotonic()
     ran: set[str] = set()
     outcome = Outcome()
     while missing := target.missing({key: plan.kept(key) for key in plan.tasks}):
         from lthbench.runner.progress import LiveProgress, PlainProgress
 
-        settings = settings or settings_now()
-        check_data(plan, data)
-        devices = _devices(settings)
-        if workers is None:
-            cores = max(1, len(os.sched_getaffinity(0)) // processes)
-            workers = cores if settings.device == "cpu" else per_device * len(devices)
+        go = go or prepare()
         try:
             with (LiveProgress if err.is_terminal else PlainProgress)(plan, missing, err) as watcher:
-                outcome = run_plan(
-                    plan, settings, workers, watcher, missing=missing, devices=devices, retry_failed=retry_failed
-                )
+                outcome = go(plan, missing, watcher)
         except KeyboardInterrupt:
-            err.print(f"interrupted; nothing finished is lost: `lthbench run {suite}` goes on from here")
+            jobs = "; jobs that are queued stay: `lthbench cancel` cancels them" if executor is Executor.slurm else ""
+            err.print(f"interrupted; nothing finished is lost: `lthbench run {suite}` goes on from here{jobs}")
             sys.exit(130)
         ran.update(outcome.ran)
-        if outcome.failed:
+        if outcome.failed or not outcome.ran:
             break
         # What was learnt may have made more tasks known.
         plan = make_plan(loaded, part, target.result)
@@ -128,6 +159,11 @@ def run(
         err.print(
             f"{len(outcome.failed)} tasks failed, {len(outcome.blocked)} wait on them; "
             f"`lthbench run {suite} --retry-failed` tries them again"
+        )
+        sys.exit(1)
+    if outcome.blocked:
+        err.print(
+            f"{len(outcome.blocked)} tasks are left by jobs that ended early; `lthbench status {suite}` tells why"
         )
         sys.exit(1)
 

@@ -16,6 +16,7 @@ A suite file has
           NAME: {extends: ARM, recipe: {...}, search: {...}}
         experiments: {...}            # laid over the suite's
         claim_levels: {range: [...]}  # the levels at which claims are tested
+    slurm: {...}                      # what its jobs ask of a cluster
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from lthbench.suite.faults import check_keys, explain, nearest
 from lthbench.suite.located import Located, SuiteError, read_yaml
 from lthbench.suite.schema import Pair, Suite
 
-_SUITE_KEYS = ("title", "include", "replicates", "experiments", "claims", "looks", "pairs")
+_SUITE_KEYS = ("title", "include", "replicates", "experiments", "claims", "looks", "pairs", "slurm")
 _PAIR_KEYS = ("model", "data", "pruning", "recipe", "arms", "experiments", "claim_levels")
 _ARM_KEYS = ("extends", "recipe", "search")
 

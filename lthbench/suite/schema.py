@@ -13,6 +13,7 @@ from lthbench.experiments.cell import Result
 from lthbench.experiments.experiment import PrunedLevels
 from lthbench.models.spec import ModelSpec
 from lthbench.suite.claims import Claim
+from lthbench.suite.slurm import SlurmOptions
 from lthbench.tasks.spec import Pruning, Task
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
@@ -58,6 +59,7 @@ class Suite(BaseModel):
     pairs: Annotated[dict[Name, Pair], Field(min_length=1)]
     claims: dict[Name, Claim] = {}
     looks: Annotated[int, Field(ge=1)] = 1
+    slurm: SlurmOptions = SlurmOptions()
 
     def cells(self, result_of: Callable[[Task], Result | None] = lambda task: None) -> Iterator[Cell]:
         """Every pair, arm and replicate, replicates outermost: an interrupted run has whole replicates."""

@@ -1,0 +1,165 @@
+"""`lthbench submit` and `lthbench cancel`: a suite's lanes as jobs of a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from lthbench.cli.app import (
+    DEFAULT_STORE,
+    ArmOption,
+    DataOption,
+    JsonOption,
+    LevelsOption,
+    OnlyOption,
+    PairOption,
+    ReplicatesOption,
+    StoreOption,
+    SuiteArgument,
+    app,
+    fail,
+    out,
+    print_json,
+)
+from lthbench.runner.settings import Settings
+from lthbench.runner.store import Store
+from lthbench.suite.load import load_suite
+from lthbench.suite.part import Part
+from lthbench.suite.plan import Plan, make_plan
+from lthbench.suite.schema import Suite
+from lthbench.suite.slurm import SlurmOptions, load_profile
+from lthbench.tasks.spec import MaskSpec
+
+
+class Cluster(str, Enum):
+    """Where jobs run: on Slurm, or by submitit's stand-ins for it on this machine."""
+
+    slurm = "slurm"
+    local = "local"
+    debug = "debug"
+
+
+ProfileOption = Annotated[str | None, typer.Option("--profile", help="Of your Slurm options; else `default`.")]
+SbatchOption = Annotated[
+    list[str] | None, typer.Option("--sbatch", metavar="KEY=VALUE", help="A further option of sbatch (repeatable).")
+]
+
+
+@app.command()
+def submit(
+    suite: SuiteArgument,
+    store: StoreOption = DEFAULT_STORE,
+    data: DataOption = None,
+    profile: ProfileOption = None,
+    partition: Annotated[str | None, typer.Option()] = None,
+    time: Annotated[str | None, typer.Option(help="Time limit of a job, as 12:00:00 or 12h.")] = None,
+    gpus_per_task: Annotated[int | None, typer.Option()] = None,
+    cpus_per_task: Annotated[int | None, typer.Option()] = None,
+    mem: Annotated[str | None, typer.Option(help="Memory of a node, as 16G.")] = None,
+    account: Annotated[str | None, typer.Option()] = None,
+    qos: Annotated[str | None, typer.Option()] = None,
+    constraint: Annotated[str | None, typer.Option()] = None,
+    nodelist: Annotated[str | None, typer.Option()] = None,
+    exclude: Annotated[str | None, typer.Option()] = None,
+    sbatch: SbatchOption = None,
+    max_running: Annotated[int | None, typer.Option(help="Jobs of one array that run at once.")] = None,
+    max_requeues: Annotated[int | None, typer.Option(help="Time limits that a job may meet.")] = None,
+    signal_before: Annotated[int | None, typer.Option(help="Seconds between the signal and a job's end.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of a job; other counts give other bits.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 60.0,
+    compiled: Annotated[bool, typer.Option("--compile", help="Train on compiled models.")] = False,
+    only: OnlyOption = None,
+    pair: PairOption = None,
+    arm: ArmOption = None,
+    replicates: ReplicatesOption = None,
+    levels: LevelsOption = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Send failed tasks out again.")] = False,
+    cluster: Annotated[Cluster, typer.Option(help="slurm; local and debug try the jobs out here.")] = Cluster.slurm,
+    as_json: JsonOption = False,
+) -> None:
+    """Send what is missing of a suite to Slurm and return; again, it sends only what is neither done nor in a job.
+
+    Options of jobs come from the suite's `slurm:` section, over it a profile of ~/.config/lthbench/slurm.yaml, over
+    that the options given here.
+    """
+    from lthbench.runner.scheduler import queued
+    from lthbench.runner.submission import submit as submit_plan
+
+    loaded = load_suite(suite)
+    given = {
+        "partition": partition, "time": time, "gpus_per_task": gpus_per_task, "cpus_per_task": cpus_per_task,
+        "mem": mem, "account": account, "qos": qos, "constraint": constraint, "nodelist": nodelist,
+        "exclude": exclude, "max_running": max_running, "max_requeues": max_requeues, "signal_before": signal_before,
+    }  # fmt: skip
+    options = slurm_options(loaded, profile, given, sbatch)
+    part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
+    target = Store(store.absolute())
+    plan = make_plan(loaded, part, target.result)
+    target.check()
+    _check_presence(plan, data)
+    settings = Settings(target.root, data and data.absolute(), device, threads, checkpoint_every, compiled)
+    done = submit_plan(
+        plan, part, suite, settings, options,
+        cluster=cluster.value, queue=queued if cluster is Cluster.slurm else dict, retry_failed=retry_failed,
+    )  # fmt: skip
+    if as_json:
+        print_json(asdict(done))
+        return
+    out.print(
+        f"{done.tasks} tasks in {done.lanes} jobs ({done.arrays} arrays) sent; {done.queued} tasks were in jobs already"
+    )
+    if done.failed:
+        out.print(f"{done.failed} failed before and {done.waiting} wait on them: --retry-failed sends these too")
+    where = f"{suite} --store {store}"
+    out.print(f"`lthbench status {where}` tells how far they are, `lthbench cancel {where}` cancels them")
+
+
+@app.command()
+def cancel(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE) -> None:
+    """Cancel a suite's jobs. What is finished stays; submitting the suite again goes on from there."""
+    from lthbench.runner import scheduler
+    from lthbench.runner.submission import queued_jobs
+
+    jobs = [job.job for _, _, job in queued_jobs(Store(store), suite, scheduler.queued())]
+    scheduler.cancel(jobs)
+    out.print(f"{len(jobs)} jobs cancelled; `lthbench submit {suite} --store {store}` goes on from what is finished")
+
+
+def slurm_options(
+    suite: Suite, profile: str | None, given: dict[str, Any], sbatch: list[str] | None = None
+) -> SlurmOptions:
+    """A suite's options, the profile's over them, and those of the command line over both."""
+    options = suite.slurm.overlaid(load_profile(profile))
+    flags = {name: value for name, value in given.items() if value is not None}
+    try:
+        options = options.overlaid(SlurmOptions.model_validate(flags))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        message = fault["msg"].removeprefix("Value error, ")
+        fail(f"--{str(fault['loc'][0]).replace('_', '-')} {fault['input']}: {message}")
+    extra = dict(options.extra)
+    for entry in sbatch or ():
+        key, equals, value = entry.partition("=")
+        if not equals:
+            fail(f"--sbatch {entry}: write KEY=VALUE, as --sbatch licenses=foo:1")
+        extra[key.lstrip("-")] = value
+    return options.model_copy(update={"extra": extra})
+
+
+def _check_presence(plan: Plan, data: Path | None) -> None:
+    """Tell of a data set that is not there before jobs wait for a machine to tell it."""
+    from lthbench.data.commands import list_data
+
+    there = {status.name for status in list_data(data) if status.present}
+    needed = {task.spec.data.name for task in plan.tasks.values() if not isinstance(task.spec, MaskSpec)}
+    if absent := sorted(needed - there):
+        fail(
+            f"{', '.join(absent)}: not there{'' if data is None else f' in {data}'}; "
+            f"`lthbench data download {absent[0]} --data DIR`, then give --data DIR"
+        )

@@ -1,0 +1,204 @@
+"""`LaneJob`: what a job of a cluster does. It is pickled, so it holds text alone: paths, names, keys."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lthbench.runner.lanes import Home
+from lthbench.runner.queue import Outcome, Queue
+from lthbench.runner.settings import Settings
+from lthbench.runner.store import Store
+from lthbench.suite.part import Part
+from lthbench.tasks.spec import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+    from lthbench.runner.work import Asked
+    from lthbench.suite.plan import Plan
+
+FORMAT = 1
+
+
+class JobError(Exception):
+    """A job that did not do all its tasks; the message says which, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a job is told.
+
+    Attributes:
+        suite: path of the suite.
+        part: of the suite that was submitted.
+        home: of the lane.
+        keys: key -> the steps that a training must keep.
+        grace: seconds that a task has to stop in when the job's time is up.
+        processes: how many the job has, which make each training together.
+    """
+
+    suite: Path
+    part: Part
+    home: Home
+    keys: dict[str, list[int]]
+    settings: Settings
+    grace: float
+    processes: int = 1
+
+    def text(self) -> str:
+        """JSON, with the versions that a job must agree with."""
+        versions = {"format": FORMAT, "schema": SCHEMA_VERSION}
+        return json.dumps(versions | asdict(self), default=str)
+
+    @classmethod
+    def parse(cls, text: str) -> Order:
+        """Read what `text` gave.
+
+        Raises:
+            JobError: another version of the program wrote it.
+        """
+        content: dict[str, Any] = json.loads(text)
+        found = content.pop("format"), content.pop("schema")
+        if found != (FORMAT, SCHEMA_VERSION):
+            raise JobError(
+                f"the job was submitted by a version of lthbench with job format {found[0]} and schema {found[1]}, "
+                f"this one has {FORMAT} and {SCHEMA_VERSION}; `lthbench cancel` the suite and submit it again"
+            )
+        part: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["part"].items()}
+        return cls(
+            suite=Path(content["suite"]),
+            part=Part(**part),
+            home=Home(**content["home"]),
+            keys=content["keys"],
+            settings=Settings.loads(json.dumps(content["settings"])),
+            grace=content["grace"],
+            processes=content["processes"],
+        )
+
+
+class LaneJob:
+    """Runs a lane; at the signal before a job's end it stops at a checkpoint and is requeued as it is."""
+
+    def __init__(self, order: str) -> None:
+        self.order = order
+
+    def __call__(self) -> str:
+        from lthbench.runner.signals import Signals
+        from lthbench.tasks.context import Interrupted
+
+        order = Order.parse(self.order)
+        order = replace(order, settings=_here(order.settings))
+        with Signals(order.grace) as signals:
+            try:
+                return run_lane(order, signals.asked) if _leads(order) else "took part in the trainings"
+            except Interrupted as reason:
+                print(f"stopped: {reason}", flush=True)
+                signals.hand_on()
+                raise
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What submitit requeues."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(LaneJob(self.order))
+
+
+def run_lane(order: Order, asked: Asked) -> str:
+    """Run the tasks of a lane, then those of its experiment that became known by their results.
+
+    Raises:
+        JobError: some tasks failed, or wait on tasks that are not done.
+        StoreError: the store's disk is full or read-only.
+    """
+    from rich.console import Console
+
+    from lthbench.runner.local import run_here
+    from lthbench.runner.progress import PlainProgress
+
+    store = Store(order.settings.store)
+    console = Console(soft_wrap=True, highlight=False)
+    outcome = Outcome()
+    keys = set(order.keys)
+    while True:
+        plan = _plan(order, store)
+        if gone := [key for key in keys if key not in plan.tasks and not store.is_done(key)]:
+            raise JobError(
+                f"{order.suite}: has changed since it was submitted: {len(gone)} of {len(keys)} tasks of this job "
+                "are no longer in it; submit it again"
+            )
+        missing = store.missing({key: plan.kept(key) for key in plan.tasks})
+        failed = store.failures(missing)
+        # An experiment that plans by results: what these tasks made known (a training to be kept at another step,
+        # too) is nobody else's yet.
+        known = _known(store)
+        new = {key for key in missing if key not in known or not plan.kept(key) <= known[key]}
+        keys |= {key for key in new if order.home.experiment in plan.users[key]}
+        wanted = [key for key in missing if key in keys and key not in failed]
+        queue = Queue(plan, missing, wanted)
+        before = len(outcome.ran)
+        with PlainProgress(plan, wanted, console) as watcher:
+            run_here(plan, order.settings, queue, watcher, outcome, asked)
+        if len(outcome.ran) == before:
+            break
+    failed = {key: error for key, error in (failed | outcome.failed).items() if key in keys}
+    waiting = [key for key in wanted if key not in failed]
+    if failed or waiting:
+        reasons = [f"{key} in {store.folder(key)}: {error.strip().splitlines()[-1]}" for key, error in failed.items()]
+        raise JobError(
+            f"{len(outcome.ran)} tasks ran, {len(failed)} failed, {len(waiting)} wait on tasks that are not done; "
+            "`lthbench status` tells why, `lthbench submit --retry-failed` tries again\n" + "\n".join(reasons)
+        )
+    return f"{len(outcome.ran)} tasks ran"
+
+
+def _here(settings: Settings) -> Settings:
+    """The settings with the device that this machine has."""
+    import torch
+
+    if settings.device != "auto":
+        return settings
+    return replace(settings, device="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _leads(order: Order) -> bool:
+    """Whether this process runs tasks; where a job has several, the others have made its trainings with it by then."""
+    import torch
+    from submitit.helpers import TorchDistributedEnvironment
+
+    from lthbench.runner.ranks import join
+
+    if order.processes == 1:
+        return True
+    place = TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    if torch.cuda.device_count() <= place.local_rank:  # Slurm has given each process a GPU that it alone sees
+        os.environ["LOCAL_RANK"] = "0"
+    return join(order.settings)
+
+
+def _known(store: Store) -> dict[str, set[int]]:
+    """The keys that jobs have been given, with the steps to be kept."""
+    from lthbench.runner.submission import read_records
+
+    known: dict[str, set[int]] = {}
+    for record in read_records(store):
+        for lane in record.lanes:
+            for key, steps in lane.keys.items():
+                known.setdefault(key, set()).update(steps)
+    return known
+
+
+def _plan(order: Order, store: Store) -> Plan:
+    """The plan of the lane's cell, as far as results make it known."""
+    from lthbench.suite.load import load_suite
+    from lthbench.suite.plan import make_plan
+
+    home = order.home
+    cell = replace(order.part, pairs=(home.pair,), arms=(home.arm,), replicates=home.replicate + 1)
+    plan = make_plan(load_suite(order.suite), cell, store.result)
+    for key, steps in order.keys.items():
+        plan.keep[key] |= set(steps)
+    return plan

@@ -1,0 +1,115 @@
+"""What jobs ask of Slurm: a suite's `slurm:` section, and profiles of the user's own."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from lthbench.suite.faults import explain, nearest
+from lthbench.suite.located import SuiteError, read_yaml
+
+_CLOCK = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+_UNITS = {"min": 1, "h": 60, "d": 24 * 60}
+
+
+def minutes(text: Any) -> int:
+    """A time limit in minutes, from Slurm's forms (90, 12:00:00, 1-12, ...) or 90min, 12h, 2d.
+
+    Raises:
+        ValueError: it has another form, or is a number of YAML's, which reads 12:00:00 as 43200.
+    """
+    if not isinstance(text, str):
+        raise ValueError("write a time with its unit, as 12h or 90min, or in quotes, as '12:00:00'")
+    if (match := re.fullmatch(r"(\d+)\s*(min|h|d)", text)) is not None:
+        count = int(match[1]) * _UNITS[match[2]]
+    elif (match := _CLOCK.fullmatch(text)) is not None:
+        days, first, second, third = (None if part is None else int(part) for part in match.groups())
+        if days is not None:  # days-hours[:minutes[:seconds]]
+            count = days * 24 * 60 + (first or 0) * 60 + (second or 0) + math.ceil((third or 0) / 60)
+        elif third is not None:  # hours:minutes:seconds
+            count = (first or 0) * 60 + (second or 0) + math.ceil(third / 60)
+        else:  # minutes[:seconds]
+            count = (first or 0) + math.ceil((second or 0) / 60)
+    else:
+        raise ValueError("is no time; write 12h, 90min, '12:00:00' or '1-12:00:00'")
+    if count < 1:
+        raise ValueError("is no time at all; give a minute at least")
+    return count
+
+
+Minutes = Annotated[int, BeforeValidator(minutes)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class SlurmOptions(BaseModel):
+    """What a job asks of Slurm, and how a suite's jobs are treated.
+
+    Attributes:
+        partition, account, qos, constraint, nodelist, exclude, mem: as for sbatch.
+        time: the time limit of a job; what is not finished by then goes on in the requeued job.
+        nodes, tasks_per_node: where their product is more than 1, that many processes train one network.
+        max_running: how many jobs of one array run at once.
+        max_requeues: how often a job that met its time limit is requeued before it gives up.
+        signal_before: seconds before the end at which a training is told to write its checkpoint.
+        setup: shell lines before the job's command, as `module load cuda`.
+        extra: further options of sbatch, by name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    partition: str | None = None
+    time: Minutes = 240
+    gpus_per_task: Annotated[int, Field(ge=0)] | None = None
+    cpus_per_task: Count = 1
+    mem: Annotated[str, Field(pattern=r"^\d+[KMGT]?$")] | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    nodelist: str | None = None
+    exclude: str | None = None
+    nodes: Count = 1
+    tasks_per_node: Count = 1
+    max_running: Count = 50
+    max_requeues: Annotated[int, Field(ge=0)] = 10
+    signal_before: Annotated[int, Field(ge=1)] = 90
+    setup: tuple[str, ...] = ()
+    extra: dict[str, str | int] = {}
+
+    def overlaid(self, over: SlurmOptions) -> SlurmOptions:
+        """These options with those laid over them that `over` was given."""
+        return self.model_copy(update={name: getattr(over, name) for name in over.model_fields_set})
+
+
+def profiles_file() -> Path:
+    """Where the user's profiles are."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lthbench" / "slurm.yaml"
+
+
+def load_profile(name: str | None) -> SlurmOptions:
+    """A profile of the user's by name; None is the one called `default`, where there is one.
+
+    Raises:
+        SuiteError: with file, line and key.
+    """
+    path = profiles_file()
+    if not path.exists():
+        if name is None:
+            return SlurmOptions()
+        raise SuiteError(f"--profile {name}: {path} is not there; write it, as `{name}: {{partition: gpu, time: 12h}}`")
+    tree = read_yaml(path)
+    if not isinstance(tree.value, dict):
+        raise SuiteError(f"{tree.place}: expected a mapping of profiles, as `default: {{partition: gpu, time: 12h}}`")
+    node = tree.get(name or "default")
+    if node is None:
+        if name is None:
+            return SlurmOptions()
+        raise SuiteError(f"--profile {name}: {path}: no profile is called so{nearest(name, tree.value)}")
+    try:
+        return SlurmOptions.model_validate(node.plain())
+    except ValidationError as error:
+        raise SuiteError("\n".join(explain(error, node, (name or "default",), SlurmOptions))) from error
