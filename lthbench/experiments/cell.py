@@ -150,10 +150,17 @@ class Cell:
         spec = MaskSpec(criterion=criterion, like=searched.key, level=level, seed=self.replicate, draw=level)
         return Task(spec, (searched,))
 
-    def line(self, a: Task, b: Task, **options: Any) -> Task:
-        """The line between the ends of two trainings."""
+    def line(
+        self, a: Task, b: Task, *, statistics: Literal["interpolate", "recompute"] = "interpolate", **options: Any
+    ) -> Task:
+        """The line between the ends of two trainings; one task for both rules where there are no batch statistics."""
         spec = InterpolateSpec(
-            model=self.model, data=self.data, a=Weights(task=a.key), b=Weights(task=b.key), **options
+            model=self.model,
+            data=self.data,
+            a=Weights(task=a.key),
+            b=Weights(task=b.key),
+            statistics=statistics if self.model.info.has_batchnorm else "interpolate",
+            **options,
         )
         return Task(spec, (a, b))
 

@@ -80,8 +80,8 @@ class FrozenFeatures(_OfNetworks):
     original output layer before it is fitted.
 
     Attributes:
-        normalisation: what normalisation layers do (TrainSpec.probe); networks without batch normalisation give the
-            same numbers whatever the rule, but for `affine`.
+        normalisation: what normalisation layers do (TrainSpec.probe). Without batch normalisation all rules but
+            `affine` are one task.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "untrained_test_accuracy")
@@ -98,7 +98,8 @@ class FrozenFeatures(_OfNetworks):
     def readings(self, cell: Cell) -> Iterator[Reading]:
         for network in self.untrained(cell):
             for rule in self.normalisation:
-                task = cell.train(mask=network.mask, probe=rule, **network.fields)
+                same = rule == "affine" or cell.model.info.has_batchnorm
+                task = cell.train(mask=network.mask, probe=rule if same else "estimated", **network.fields)
                 metrics = (*ACCURACY, "untrained_test_accuracy", "penalty")
                 yield Reading(task, f"probe of {network.name}, {rule}", metrics, level=network.level)
 

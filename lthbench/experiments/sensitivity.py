@@ -3,16 +3,17 @@ not names, class a recipe as early- or late-stable."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, ValidationError
 
-from lthbench.experiments.cell import Cell
+from lthbench.experiments.cell import Cell, Result
 from lthbench.experiments.controls import control
 from lthbench.experiments.experiment import ACCURACY, DISTANCE, PrunedLevel, Reading
-from lthbench.experiments.stability import Onset
+from lthbench.experiments.stability import Onset, under
 from lthbench.training.recipe import Recipe
 
 AS_IT_IS = "as it is"
@@ -22,16 +23,23 @@ class Sensitivity(Onset):
     """The dense accuracy, distance, onset and tickets of recipes that differ from the arm's in one value.
 
     Readings: of each recipe, named `KEY = VALUE`, or `as it is` for the arm's own: `RECIPE`, its dense network, with
-    accuracies and distances; `RECIPE: barrier` and `RECIPE: onset`, as those of the onset; `RECIPE: ticket` and
-    `RECIPE: reinit`, with accuracies and distances. How the recipes' proxies rank with their onsets, and which are
-    early-stable, analysis/proxies.py says.
+    accuracies and distances; `RECIPE: barrier` and `RECIPE: onset`, as those of the onset, and `stable_earlier`: 1
+    where this replicate's onset, as a share of training, is before that of the arm's own recipe, -1 where it is after
+    it, 0 where both are one point of the grid; `RECIPE: ticket` and `RECIPE: reinit`, with accuracies and distances.
+    Early-stable with regard to a late-stable arm are the recipes with 1 in every replicate.
 
     Attributes:
         vary: path of a recipe's key, as `optimizer.lr`, -> its values; a key may hold a mapping, as `augment`.
         levels: levels at which each recipe's tickets and their reinitialisations are trained; none by default.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "distance_relative", "onset_above", "onset")
+    shown: ClassVar[tuple[str, ...]] = (
+        "test_accuracy",
+        "distance_relative",
+        "onset_above",
+        "onset",
+        "stable_earlier",
+    )
 
     vary: Annotated[dict[str, tuple[Any, ...]], Field(min_length=1)]
     levels: tuple[PrunedLevel, ...] = ()
@@ -40,17 +48,30 @@ class Sensitivity(Onset):
         recipes = {AS_IT_IS: cell.recipe}
         for path, values in self.vary.items():
             recipes |= {f"{path} = {as_text(value)}": with_value(cell.recipe, path, value) for value in values}
-        for name, recipe in recipes.items():
-            varied = replace(cell, recipe=recipe, search=recipe, _masks={})
-            yield Reading(varied.dense(), name, ACCURACY + DISTANCE, level=0)
-            for reading in super().readings(varied):
+        varied = {name: replace(cell, recipe=r, search=r, _masks={}) for name, r in recipes.items()}
+        for name, other in varied.items():
+            yield Reading(other.dense(), name, ACCURACY + DISTANCE, level=0)
+            for reading in super().readings(other):
                 yield replace(reading, variant=f"{name}: {reading.variant}")
+            yield from self._compared(f"{name}: onset", other, varied[AS_IT_IS])
             for level in self.levels:
-                for variant, task in (
-                    ("ticket", varied.ticket(level)),
-                    ("reinit", control(varied, "reinit", level, 0)),
-                ):
+                tickets = {"ticket": other.ticket(level), "reinit": control(other, "reinit", level, 0)}
+                for variant, task in tickets.items():
                     yield Reading(task, f"{name}: {variant}", ACCURACY + DISTANCE, level=level)
+
+    def _compared(self, variant: str, cell: Cell, own: Cell) -> Iterator[Reading]:
+        """Whether a recipe is stable earlier than the arm's own, as soon as both are known."""
+        for statistics in self.statistics:
+            found, reference = (self.bisect(c, statistics)[1] for c in (cell, own))
+            if cell is not own and found is not None and reference is not None:
+                compute = earlier(found, reference)
+                yield Reading(cell.dense(), under(variant, statistics), level=0, compute=compute)
+
+
+def earlier(found: Mapping[str, float], own: Mapping[str, float]) -> Callable[[Sequence[Result]], dict[str, float]]:
+    """A `compute` of whether an onset is before another (1), at the same point (0) or after it (-1)."""
+    first, second = (onset.get("onset_share", math.inf) for onset in (found, own))
+    return lambda results: {"stable_earlier": float((first < second) - (first > second))}
 
 
 def as_text(value: Any) -> str:

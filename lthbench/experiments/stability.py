@@ -7,7 +7,7 @@ different SGD noise; it is stable at k where the barrier between them is under 2
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Annotated, ClassVar, Literal
 
@@ -33,7 +33,7 @@ class _Lines(Experiment):
         children: how many copies are trained from each spawn; every two of them give a barrier.
         points: evenly spaced alphas, ends included.
         statistics: normalisation statistics along the line, interpolated, recomputed from train images, or both
-            apart; it matters for batch normalisation only. Variants with recomputed ones say so.
+            apart; variants with recomputed ones say so. Without batch normalisation both are one task.
         num_train: train images over which the train error is taken; all of them when absent.
     """
 
@@ -121,9 +121,9 @@ class Onset(_Lines):
     and at or below the first stable one, `onset`; where no step of the grid is stable, `onset` is missing, and
     `onset_above` is -1 where the first step is stable.
 
-    Readings: `barrier`, of the steps that the bisection needs; `onset`, with `onset_above`, `onset`, and the cheap
-    proxies that might replace the procedure, all of one training: `distance_relative`, `noise_scale`, `early_loss`.
-    Until the bisection is done there is no `onset`.
+    Readings: `barrier`, of the steps that the bisection needs; `onset`, with `onset_above`, `onset`, `onset_share` (of
+    the length of training), and the cheap proxies that might replace the procedure, all of one training:
+    `distance_relative`, `noise_scale`, `early_loss`. Until the bisection is done there is no `onset`.
 
     Attributes:
         grid: the steps, ascending.
@@ -136,37 +136,50 @@ class Onset(_Lines):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.02
 
     def readings(self, cell: Cell) -> Iterator[Reading]:
+        for statistics in self.statistics:
+            asked, found = self.bisect(cell, statistics)
+            for step, lines in asked.items():
+                for line in lines:
+                    yield Reading(line, under("barrier", statistics), BARRIER, level=0, step=step)
+            if found is not None:
+                yield Reading(
+                    cell.dense(),
+                    under("onset", statistics),
+                    ("distance_relative",),
+                    level=0,
+                    compute=self.with_proxies(cell, found),
+                )
+
+    def bisect(self, cell: Cell, statistics: Statistics) -> tuple[dict[int, list[Task]], dict[str, float] | None]:
+        """The lines of each step that the bisection needs, so far as is known, and the onset if it is known.
+
+        Raises:
+            ValueError: the grid's steps do not ascend.
+        """
         steps = [cell.iterations(step) for step in self.grid]
         if steps != sorted(set(steps)):
             raise ValueError(f"grid is {', '.join(map(str, self.grid))}; its steps must ascend")
-        for statistics in self.statistics:
-            yield from self._bisection(cell, steps, statistics)
-
-    def _bisection(self, cell: Cell, steps: Sequence[int], statistics: Statistics) -> Iterator[Reading]:
         lowest, highest = -1, len(steps)  # positions known (or taken) to be unstable, stable
-        lines: list[Task] = []
+        asked: dict[int, list[Task]] = {}
         while highest - lowest > 1:
             middle = (lowest + highest) // 2
-            lines = self.lines(cell, self.family(cell, steps[middle]), statistics)
-            for line in lines:
-                yield Reading(line, under("barrier", statistics), BARRIER, level=0, step=steps[middle])
-            results = [cell.result_of(line) for line in lines]
-            if any(result is None for result in results):
-                return
-            if is_stable([r for r in results if r is not None], self.threshold):
+            lines = asked[steps[middle]] = self.lines(cell, self.family(cell, steps[middle]), statistics)
+            results = [result for line in lines if (result := cell.result_of(line)) is not None]
+            if len(results) < len(lines):
+                return asked, None
+            if is_stable(results, self.threshold):
                 highest = middle
             else:
                 lowest = middle
         found = {"onset_above": float(steps[lowest]) if lowest >= 0 else -1.0}
         if highest < len(steps):
             found["onset"] = float(steps[highest])
-        yield Reading(
-            cell.dense(),
-            under("onset", statistics),
-            ("distance_relative",),
-            level=0,
-            compute=lambda results: found | {"noise_scale": noise_scale(cell), "early_loss": early_loss(results[0])},
-        )
+            found["onset_share"] = steps[highest] / cell.iterations(cell.recipe.steps)
+        return asked, found
+
+    def with_proxies(self, cell: Cell, found: Mapping[str, float]) -> Callable[[Sequence[Result]], dict[str, float]]:
+        """A `compute` of the onset and what the dense training and its recipe alone tell of it."""
+        return lambda results: {**found, "noise_scale": noise_scale(cell), "early_loss": early_loss(results[0])}
 
 
 def is_stable(lines: Sequence[Result], threshold: float) -> bool:

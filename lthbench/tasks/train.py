@@ -16,7 +16,7 @@ from lthbench.tasks.spec import TrainSpec
 from lthbench.tasks.start import Start, anchors_of, start_of
 from lthbench.training.distance import learning_distance, top_overlap
 from lthbench.training.loop import Progress, Trainer, evaluate
-from lthbench.training.probe import fit_probe, train_only_head_and_normalisation
+from lthbench.training.probe import fit_probe, set_normalisation, train_only_head_and_normalisation
 from lthbench.training.streams import stream
 from lthbench.training.tracking import Tracker
 
@@ -41,13 +41,15 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
     metrics: dict[str, float] = {}
     progress, tracker = Progress(step=spec.begin), tracker_of(spec, splits, images)
     if spec.probe is not None:
+        if spec.probe != "affine":
+            set_normalisation(model, images, spec.probe)
         metrics["untrained_test_accuracy"] = evaluate(model, splits.test)[1]
     if spec.probe is None or spec.probe == "affine":
         if spec.probe == "affine":
             train_only_head_and_normalisation(model, start.layout.head)
         progress = _fit(spec, context, start, images, tracker)
     else:
-        metrics |= fit_probe(model, start.layout.head, images, splits.validation, spec.probe)
+        metrics |= fit_probe(model, start.layout.head, images, splits.validation)
 
     end = weights_of(model)
     write_tensors(context.folder / weights_file(None), end, vars(start.layout))

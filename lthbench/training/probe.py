@@ -22,31 +22,37 @@ PENALTIES = tuple(10.0**exponent for exponent in range(1, -7, -1))
 _BATCH = 500
 
 
-def fit_probe(
-    model: nn.Module,
-    head: str,
-    train: ImageSet,
-    validation: ImageSet,
-    normalisation: Literal["batch", "estimated", "none"],
-) -> dict[str, float]:
-    """Fit the output layer `head` of a model in place; all other parameters stay as they are, bit for bit.
+def set_normalisation(model: nn.Module, train: ImageSet, rule: Literal["batch", "estimated", "none"]) -> None:
+    """Make batch normalisation follow a rule from now on, in evaluation too; without such layers nothing changes.
 
     Args:
-        normalisation: `estimated` sets the running statistics to those of the train images; `batch` takes each
-            batch's own, in evaluation too; `none` makes normalisation the identity. The rule stays in the model.
-        validation: chooses the penalty; without images the train loss would choose the weakest, so the middle of
-            the grid is taken.
-
-    Returns:
-        penalty: the chosen lambda of (lambda/2) ||W||^2 beside the mean cross-entropy of standardised features.
+        rule: `estimated` sets the running statistics to those of the train images; `batch` takes each batch's own;
+            `none` makes normalisation the identity.
     """
-    match normalisation:
+    match rule:
         case "none":
             _remove_normalisation(model)
         case "batch":
             _use_batch_statistics(model)
         case "estimated":
             estimate_statistics(model, train)
+
+
+def fit_probe(
+    model: nn.Module,
+    head: str,
+    train: ImageSet,
+    validation: ImageSet,
+) -> dict[str, float]:
+    """Fit the output layer `head` of a model in place; all other parameters stay as they are, bit for bit.
+
+    Args:
+        validation: chooses the penalty; without images the train loss would choose the weakest, so the middle of
+            the grid is taken.
+
+    Returns:
+        penalty: the chosen lambda of (lambda/2) ||W||^2 beside the mean cross-entropy of standardised features.
+    """
     features = _features(model, head, train)
     mean, std = features.mean(0), features.std(0).clamp_min(1e-8)
     features = (features - mean) / std
