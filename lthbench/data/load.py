@@ -14,7 +14,7 @@ import torch
 from lthbench.data import cifar, idx, prepared, sheets
 from lthbench.data.error import DataError
 from lthbench.data.images import ImageSet, pack
-from lthbench.data.spec import DATASETS, DataSpec
+from lthbench.data.spec import DATASETS, DataInfo, DataSpec
 
 __all__ = ["DataError", "Splits", "data_root", "load", "read_split", "split_train"]
 
@@ -81,26 +81,35 @@ def split_train(labels: np.ndarray, spec: DataSpec) -> tuple[np.ndarray, np.ndar
     The images are shuffled once and for all, and then ordered so that any first part holds as nearly equally
     many of each class as it can. Validation is the first part, `num_train` the part after it.
     """
+    order = _balanced_order(labels)
+    validation, rest = order[: spec.validation], order[spec.validation :]
+    return np.sort(rest[: spec.num_train]), np.sort(validation)
+
+
+def _balanced_order(labels: np.ndarray) -> np.ndarray:
+    """All images in an order, one for ever, any first part of which is as nearly balanced over classes as it can be."""
     # Raw Philox words: NumPy promises never to change them, which it does not for its distributions.
     shuffled = np.argsort(np.random.Philox(key=0x6C7468).random_raw(len(labels)), kind="stable")
     turn = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         members = shuffled[labels[shuffled] == label]
         turn[members] = np.arange(len(members))
-    order = np.lexsort((labels, turn))
-    validation, rest = order[: spec.validation], order[spec.validation :]
-    return np.sort(rest[: spec.num_train]), np.sort(validation)
+    return np.lexsort((labels, turn))
 
 
 @lru_cache(maxsize=4)
 def _load(spec: DataSpec, root: Path | None, device: torch.device) -> Splits:
-    info = spec.info
+    info = DATASETS[spec.name]
 
     def image_set(images: np.ndarray, labels: np.ndarray) -> ImageSet:
         # Prepared pixels are packed already, and mapped: a copy would load the whole file.
         pixels = torch.from_numpy(images) if info.kind == "tree" else pack(images)
         side = (info.image_shape[1], info.image_shape[2])
         return ImageSet(pixels, torch.from_numpy(labels), info.mean, info.std, side=side).to(device)
+
+    def part(images: ImageSet, rows: np.ndarray) -> ImageSet:
+        chosen = images.subset(torch.from_numpy(rows)) if len(rows) < len(images) else images
+        return stand_in(chosen, spec.info) if spec.like else chosen
 
     images, labels = read_split(spec.name, root, "train", spec.class_list)
     both, labels = of_classes(image_set(images, labels), labels, spec.classes)
@@ -110,11 +119,29 @@ def _load(spec: DataSpec, root: Path | None, device: torch.device) -> Splits:
             f"and num_train {spec.num_train}"
         )
     train, validation = split_train(labels, spec)
-    test_images, test_labels = read_split(spec.name, root, "test", spec.class_list)
-    return Splits(
-        both.subset(torch.from_numpy(train)) if len(train) < len(both) else both,
-        both.subset(torch.from_numpy(validation)),
-        of_classes(image_set(test_images, test_labels), test_labels, spec.classes)[0],
+    images, labels = read_split(spec.name, root, "test", spec.class_list)
+    test, labels = of_classes(image_set(images, labels), labels, spec.classes)
+    if len(labels) < (spec.num_test or 1):
+        raise DataError(f"{spec.title}: has {len(labels):,} test images, too few for num_test {spec.num_test}")
+    tested = np.sort(_balanced_order(labels)[: spec.num_test])
+    return Splits(part(both, train), part(both, validation), part(test, tested))
+
+
+def stand_in(images: ImageSet, info: DataInfo) -> ImageSet:
+    """Grey images as a data set of `info` stores its own: pixels and channels repeated.
+
+    Whole pixels are taken, so that they are the same on every machine.
+    """
+    pixels = images.pixels if images.rows is None else images.pixels[images.rows]
+    side = (info.stored_side, info.stored_side) if info.stored_side else info.image_shape[1:]
+    rows, columns = (
+        torch.arange(new, device=pixels.device) * old // new for new, old in zip(side, pixels.shape[1:], strict=True)
+    )
+    pixels = pixels[:, rows[:, None], columns]
+    if info.image_shape[0] > 1:
+        pixels = pack(np.repeat(pixels.cpu().numpy()[:, None], info.image_shape[0], axis=1)).to(images.device)
+    return replace(
+        images, pixels=pixels, rows=None, mean=info.mean, std=info.std, side=(info.image_shape[1], info.image_shape[2])
     )
 
 

@@ -115,6 +115,9 @@ class DataSpec(BaseModel):
         classes: only these classes, numbers and ranges as `[0-3, 8]`, numbered anew from 0 in ascending order; None
             is all. A network trained on some of a set can be moved to others (Yosinski et al. 2014, arXiv 1411.1792).
             Where classes differ in size (mnist, imagenet100), `num_train` must then be given.
+        num_test: test on only so many images, chosen as `num_train`'s are; None is all of them.
+        like: grey images stand in for those of another data set, which need not be there: they are given its shape
+            (pixels and channels repeated), its mean and deviation, and a head for its classes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -124,11 +127,13 @@ class DataSpec(BaseModel):
     num_train: int | None = Field(default=None, ge=1)
     class_list: str | None = Field(default=None, pattern="^[0-9a-f]{8}$")
     classes: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=2)
+    num_test: int | None = Field(default=None, ge=1)
+    like: str | None = None
 
-    @field_validator("name")
+    @field_validator("name", "like")
     @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in DATASETS:
+    def _known(cls, name: str | None) -> str | None:
+        if name is not None and name not in DATASETS:
             raise ValueError(unknown("data set", name, DATASETS))
         return name
 
@@ -172,16 +177,29 @@ class DataSpec(BaseModel):
                 f"{self.title} has {self.info.num_train} train images, but validation ({self.validation}) and "
                 f"num_train ({self.num_train or 'at least 1'}) need {wanted}"
             )
+        num_test = self.model_copy(update={"num_test": None}).info.num_test
+        if known and (self.num_test or 0) > num_test:
+            raise ValueError(f"{self.title} has {num_test} test images, but num_test is {self.num_test}")
+        if self.like and DATASETS[self.name].image_shape[0] != 1:
+            raise ValueError(f"{self.name} has colours; only grey images can stand in for others by `like`")
         return self
 
     @property
     def info(self) -> DataInfo:
-        """The static facts of this data set, or of what `classes` leaves of it."""
-        whole = DATASETS[self.name]
-        if self.classes is None:
-            return whole
-        num_train, num_test = (n * len(self.classes) // whole.num_classes for n in (whole.num_train, whole.num_test))
-        return replace(whole, num_classes=len(self.classes), num_train=num_train, num_test=num_test)
+        """The static facts of this data set, or of what the other fields leave or make of it."""
+        info = DATASETS[self.name]
+        if self.classes is not None:
+            num_train, num_test = (n * len(self.classes) // info.num_classes for n in (info.num_train, info.num_test))
+            info = replace(info, num_classes=len(self.classes), num_train=num_train, num_test=num_test)
+        if self.like is not None:
+            own, info = info, DATASETS[self.like]
+            info = replace(info, kind=own.kind, folder=own.folder, num_train=own.num_train, num_test=own.num_test)
+        return replace(info, num_test=self.num_test) if self.num_test else info
+
+    @property
+    def num_labels(self) -> int:
+        """How many classes have images: fewer than the output layer has where they stand in for others' (`like`)."""
+        return len(self.classes) if self.classes is not None else DATASETS[self.name].num_classes
 
     @property
     def title(self) -> str:
@@ -195,7 +213,7 @@ class DataSpec(BaseModel):
 
     def has_classes_of(self, other: DataSpec) -> bool:
         """Whether an output layer for the other's classes is one for these."""
-        return (self.name, self.class_list, self.classes) == (other.name, other.class_list, other.classes)
+        return all(getattr(self, field) == getattr(other, field) for field in ("name", "class_list", "classes", "like"))
 
 
 class Augment(BaseModel):

@@ -127,7 +127,7 @@ class FewShot(_OfNetworks):
         moved = moved_to(data, cell)
         for network in self.untrained(cell):
             for count in self.per_class:
-                recipe = cell.recipe.scaled_to(self.steps, cell.steps_per_epoch(), count * data.info.num_classes)
+                recipe = cell.recipe.scaled_to(self.steps, cell.steps_per_epoch(), count * data.num_labels)
                 for draw in range(self.draws):
                     fields = moved | network.fields
                     task = cell.train(recipe=recipe, mask=network.mask, per_class=count, draw=draw, **fields)

@@ -43,7 +43,7 @@ def work_of(task: Task) -> Work:
 
 def _training(spec: TrainSpec) -> Work:
     info, validation = spec.data.info, spec.data.validation
-    images = spec.per_class * info.num_classes if spec.per_class is not None else num_train_images(spec.data)
+    images = spec.per_class * spec.data.num_labels if spec.per_class is not None else num_train_images(spec.data)
     evaluated = images + validation + info.num_test
     if spec.probe is not None:
         evaluated += info.num_test  # before it is fitted

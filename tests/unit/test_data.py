@@ -141,6 +141,40 @@ def test_a_smaller_number_of_train_images_is_part_of_a_larger_one_and_balanced()
     assert np.bincount(labels[few]).tolist() == [5] * 10
 
 
+def test_grey_images_stand_in_for_those_of_another_data_set() -> None:
+    few = {"num_train": 20, "validation": 10, "num_test": 30}
+    own = load.load(DataSpec(name="fashion-mnist-10k", **few))
+    for like in ("cifar10", "tinyimagenet", "imagenet100", "mnist"):
+        spec = DataSpec(name="fashion-mnist-10k", like=like, **few)
+        splits, info = load.load(spec), DATASETS[like]
+        for found, grey, count in zip(splits, own, (20, 10, 30), strict=True):
+            assert found.image_shape == info.image_shape and len(found) == count
+            assert (found.mean, found.std) == (info.mean, info.std)
+            assert torch.equal(found.labels, grey.labels)
+            side = info.stored_side or info.image_shape[1]
+            assert found.pixels.shape == (count, side, side)
+            places = torch.arange(side) * 28 // side
+            chosen = grey.pixels if grey.rows is None else grey.pixels[grey.rows]
+            enlarged = chosen[:, places[:, None], places]
+            assert all(torch.equal(unpack(found.pixels)[..., c], enlarged) for c in range(info.image_shape[0]))
+        assert (spec.info.num_classes, spec.num_labels) == (info.num_classes, 10)
+
+
+def test_test_images_are_fewer_where_that_is_asked_for_and_balanced() -> None:
+    splits = load.load(DataSpec(name="fashion-mnist-10k", num_test=50))
+    assert splits.test.labels.bincount().tolist() == [5] * 10
+    assert len(splits.train) == 10_000
+
+
+def test_what_cannot_stand_in_is_refused() -> None:
+    with pytest.raises(ValidationError, match="only grey images can stand in"):
+        DataSpec(name="cifar10", like="mnist")
+    with pytest.raises(ValidationError, match="did you mean 'cifar10'"):
+        DataSpec(name="mnist", like="cifar1")
+    with pytest.raises(ValidationError, match="2000 test images, but num_test is 2001"):
+        DataSpec(name="fashion-mnist-10k", num_test=2001)
+
+
 def test_the_division_is_the_same_for_all_time() -> None:
     labels = np.repeat(np.arange(10), 1000)
     train, held_out = load.split_train(labels, DataSpec(name="fashion-mnist-10k", validation=20, num_train=20))
