@@ -16,6 +16,9 @@ A suite file has
           NAME: {extends: ARM, recipe: {...}, search: {...}}
         experiments: {...}            # laid over the suite's
         claim_levels: {range: [...]}  # the levels at which claims are tested
+    micro: {steps: 24, batch_size: 8, num_train: 64, num_test: 64, pairs: {NAME: {steps: 4}}}
+                                      # all pairs in small (lthbench.suite.micro), with this file's experiments and no
+                                      # claims
     slurm: {...}                      # what its jobs ask of a cluster
 """
 
@@ -30,9 +33,10 @@ from lthbench.experiments import EXPERIMENTS, Experiment
 from lthbench.suite.claims import load_claims
 from lthbench.suite.faults import check_keys, explain, nearest
 from lthbench.suite.located import Located, SuiteError, read_yaml
+from lthbench.suite.micro import Micro, in_small
 from lthbench.suite.schema import Pair, Suite
 
-_SUITE_KEYS = ("title", "include", "replicates", "experiments", "claims", "looks", "pairs", "slurm")
+_SUITE_KEYS = ("title", "include", "replicates", "experiments", "claims", "looks", "pairs", "micro", "slurm")
 _PAIR_KEYS = ("model", "data", "pruning", "recipe", "arms", "experiments", "claim_levels")
 _ARM_KEYS = ("extends", "recipe", "search")
 
@@ -45,13 +49,15 @@ def load_suite(path: Path) -> Suite:
     """
     tree = _with_includes(path, ())
     pairs = {}
+    micro = tree.get("micro")
     for name, pair in tree.child("pairs", {}).value.items():
-        pairs[name] = _resolve_pair(name, pair, tree.child("experiments", {}))
+        pairs[name] = _resolve_pair(name, pair, tree.child("experiments", {}), only_shared=micro is not None)
     resolved = Located({**tree.value, "pairs": Located(pairs, tree.file, tree.line)}, tree.file, tree.line)
-    resolved.value.pop("include", None)
-    resolved.value.pop("experiments", None)
+    for key in ("include", "experiments", "micro"):
+        resolved.value.pop(key, None)
     plain = resolved.plain()
-    plain["claims"] = load_claims(dict.fromkeys(plain.get("claims", ())))
+    # Claims are about networks that are trained to the end.
+    plain["claims"] = load_claims(dict.fromkeys(plain.get("claims", ()))) if micro is None else {}
     faults: list[str] = []
     for name, pair in pairs.items():
         experiments = plain["pairs"][name].pop("experiments")
@@ -72,7 +78,28 @@ def load_suite(path: Path) -> Suite:
         raise SuiteError("\n".join(faults))
     for name, parsed in suite.pairs.items():
         _check_arms(parsed, pairs[name])
-    return suite
+    return suite if micro is None else _in_small(suite, micro)
+
+
+def _in_small(suite: Suite, node: Located) -> Suite:
+    """The suite with every pair in small, as `micro` says for all pairs and, under its `pairs`, for some."""
+    if not isinstance(node.value, dict):
+        raise SuiteError(f"{node.place}: micro: expected a mapping with {', '.join(Micro.model_fields)}")
+    own = node.child("pairs", {})
+    for name, child in own.value.items():
+        if name not in suite.pairs:
+            raise SuiteError(f"{child.place}: micro.pairs: no pair is called '{name}'{nearest(name, suite.pairs)}")
+    shared = Located({key: child for key, child in node.value.items() if key != "pairs"}, node.file, node.line)
+    pairs, faults = {}, []
+    for name, pair in suite.pairs.items():
+        size = shared.merged(own.child(name, {}))
+        try:
+            pairs[name] = in_small(pair, Micro.model_validate(size.plain()))
+        except ValidationError as error:
+            faults += explain(error, size, ("micro",), Micro)
+    if faults:
+        raise SuiteError("\n".join(dict.fromkeys(faults)))
+    return suite.model_copy(update={"pairs": pairs})
 
 
 def _experiment(label: str, options: Any, node: Located) -> Experiment:
@@ -143,8 +170,8 @@ def _claim_files(tree: Located) -> list[Located]:
     return files
 
 
-def _resolve_pair(name: str, pair: Located, shared: Located) -> Located:
-    """A pair whose arms have whole recipes, and whose experiments are laid over the suite's."""
+def _resolve_pair(name: str, pair: Located, shared: Located, *, only_shared: bool = False) -> Located:
+    """A pair whose arms have whole recipes, and whose experiments are laid over the suite's, or are those alone."""
     if not isinstance(pair.value, dict):
         raise SuiteError(f"{pair.place}: {name}: expected a mapping with model, data and arms")
     check_keys(pair, _PAIR_KEYS)
@@ -183,5 +210,5 @@ def _resolve_pair(name: str, pair: Located, shared: Located) -> Located:
         whole[arm_name] = Located({"recipe": recipe, "search": search}, arm.file, arm.line)
     value = {key: child for key, child in pair.value.items() if key != "recipe"}
     value["arms"] = Located(whole, pair.file, pair.line)
-    value["experiments"] = shared.merged(pair.child("experiments", {}))
+    value["experiments"] = shared if only_shared else shared.merged(pair.child("experiments", {}))
     return Located(value, pair.file, pair.line)

@@ -8,6 +8,7 @@ import pytest
 from conftest import TINY
 
 from lthbench.cli import main
+from lthbench.data.spec import num_train_images
 from lthbench.suite.load import load_suite
 from lthbench.suite.located import SuiteError
 from lthbench.suite.plan import make_plan
@@ -53,6 +54,47 @@ def test_an_including_suite_lays_its_changes_over_the_included_pairs(tmp_path: P
     suite = load(tmp_path, text)
     assert (suite.title, suite.replicates, str(suite.pairs["tiny"].arms["late"].recipe.steps)) == ("all", 2, "2ep")
     assert set(suite.pairs["tiny"].experiments) == {"imp", "rewound", "controls", "stability"}
+
+
+def test_a_suite_in_small_changes_lengths_and_data_and_nothing_else() -> None:
+    paper, micro = (load_suite(REPOSITORY / "suites" / f"{name}.yaml").pairs for name in ("paper", "micro"))
+    assert set(micro) >= set(paper)
+    for name, pair in paper.items():
+        small = micro[name]
+        assert (small.model, small.pruning, list(small.arms)) == (pair.model, pair.pruning, list(pair.arms))
+        assert small.data.name == "fashion-mnist-10k"
+        shape, classes = pair.data.info.image_shape, pair.data.info.num_classes
+        assert (small.data.info.image_shape, small.data.info.num_classes) == (shape, classes)
+        for arm in pair.arms:
+            for role in ("recipe", "search"):
+                whole, part = getattr(pair.arms[arm], role), getattr(small.arms[arm], role)
+                kept = {"optimizer", "augment", "label_smoothing", "precision", "pull"}
+                assert part.model_dump(include=kept) == whole.model_dump(include=kept)
+                assert part.schedule.name == whole.schedule.name
+                assert len(part.schedule.milestones) == len(whole.schedule.milestones)
+                an_epoch, few = whole.steps_per_epoch(num_train_images(pair.data)), part.steps.count(1)
+                warmup = whole.schedule.warmup.count(an_epoch) * few / whole.steps.count(an_epoch)
+                assert part.schedule.warmup.count(1) == pytest.approx(warmup, abs=0.5)
+
+
+def test_a_suite_in_small_makes_its_own_experiments_alone(tmp_path: Path) -> None:
+    text = "title: small\nreplicates: 1\ninclude: [tiny.yaml]\nexperiments: {imp: {levels: 1}}\nmicro: "
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    size = "{steps: 8, batch_size: 4, num_train: 8, num_test: 10"
+    pair = load(tmp_path, text + size + ", pairs: {tiny: {steps: 5}}}").pairs["tiny"]
+    assert list(pair.experiments) == ["imp"]
+    recipe = pair.arms["early"].recipe
+    assert (str(recipe.steps), recipe.batch_size, pair.data.num_train, pair.data.num_test) == ("5it", 4, 8, 10)
+    for fault, message in (
+        ("{steps: 8}", "batch_size: is required"),
+        (size + ", stepz: 1}", "did you mean 'steps'"),
+        (size + ", pairs: {tinny: {}}}", "no pair is called 'tinny'; did you mean 'tiny'"),
+        (size + ", pairs: {tiny: {steps: 0}}}", "steps"),
+        ("3", "expected a mapping"),
+    ):
+        with pytest.raises(SuiteError, match=r"suite\.yaml:5") as error:
+            load(tmp_path, text + fault)
+        assert message in str(error.value)
 
 
 BAD = {
