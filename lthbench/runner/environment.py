@@ -7,10 +7,14 @@ import os
 import platform
 from pathlib import Path
 
+import numpy
 import torch
 
 import lthbench
 from lthbench.ops._library import kernels_available
+
+# Variables by which a user bounds the instructions that oneDNN and MKL use, and with them the order of their sums.
+DISPATCH = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 
 
 def environment(device: torch.device) -> dict[str, str | int | bool]:
@@ -20,8 +24,11 @@ def environment(device: torch.device) -> dict[str, str | int | bool]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": importlib.metadata.version("torchvision"),
+        "numpy": numpy.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "processor": processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "dispatch": " ".join(f"{name}={os.environ[name]}" for name in DISPATCH if os.environ.get(name)),
         "threads": torch.get_num_threads(),
         "kernels": kernels_available(device),
     }
@@ -37,6 +44,20 @@ def device_name(device: torch.device) -> str:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{named[0] if named else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def processor() -> str:
+    """The processor's model, by which MKL chooses its kernels, and its caches, by which oneDNN sizes its blocks."""
+    words: dict[str, str] = {}
+    cpuinfo, caches = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu/cpu0/cache")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            name, _, value = line.partition(":")
+            words.setdefault(name.strip(), value.strip())
+    model = words.get("model name") or platform.processor() or platform.machine()
+    numbers = "/".join(words[name] for name in ("cpu family", "model") if name in words)
+    sizes = "/".join(path.read_text().strip() for path in sorted(caches.glob("index[023]/size")))
+    return " ".join(part for part in (model, numbers, sizes) if part)
 
 
 def make_deterministic(num_threads: int) -> None:
