@@ -17,17 +17,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lthbench.suite.located import SuiteError
+
 # What decides bits beside the specification. numpy draws the random numbers; the processor's model and caches choose
 # the kernels and block sizes of oneDNN and MKL, and so the order of sums.
 DECISIVE = (
-    "torch", "torchvision", "numpy", "device", "processor", "cpu_capability", "threads", "kernels", "compile",
+    "torch", "torchvision", "numpy", "device", "processor", "cpu_capability", "dispatch", "threads", "kernels",
+    "compile",
 )  # fmt: skip
 
 Environment = Mapping[str, Any]
 State = Literal["agreed", "differs", "no golden", "not run"]
 
 
-class GoldenError(Exception):
+class GoldenError(SuiteError):
     """Golden results that cannot be read, or may not be written; the message names the file and the cure."""
 
 

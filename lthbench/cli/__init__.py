@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from lthbench.cli import bench, data, doctor, plan, report, results, run, status, submit, verdicts
+from lthbench.cli import bench, data, doctor, plan, report, results, run, status, submit, verdicts, verify
 from lthbench.cli.app import app, fail
 from lthbench.data.error import DataError
 from lthbench.runner.scheduler import SchedulerError
 from lthbench.runner.store import StoreError
 from lthbench.suite.located import SuiteError
 
-__all__ = ["bench", "data", "doctor", "main", "plan", "report", "results", "run", "status", "submit", "verdicts"]
+__all__ = [
+    "bench",
+    "data",
+    "doctor",
+    "main",
+    "plan",
+    "report",
+    "results",
+    "run",
+    "status",
+    "submit",
+    "verdicts",
+    "verify",
+]
 
 
 def main() -> None:

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Record a suite's golden results here, and in what this machine can imitate of other environments: two threads,
+# narrower vectors, no kernels. How far those differ is the tolerance for all environments that are not recorded.
+# Usage: ci/golden.sh SUITE REASON [STORES], the last a folder where a run that was stopped goes on.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+lthbench=${VENV:-.venv}/bin/lthbench
+suite=$1 reason=$2 stores=${3:-$(mktemp -d)}
+
+record() {  # name, threads, variables...
+  local store=$stores/$1 threads=$2
+  shift 2
+  env "$@" "$lthbench" run "$suite" --store "$store" --device cpu --threads "$threads" --workers "${WORKERS:-1}" >/dev/null
+  "$lthbench" verify "$suite" --store "$store" --update --reason "$reason"
+}
+
+record plain 1
+record threads 2
+record narrow 1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE
+record reference 1 LTHBENCH_REFERENCE=1

@@ -1,0 +1,67 @@
+"""Accepting a store's results as golden: all of a suite, from one environment, with the reason."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import lthbench
+from lthbench.analysis.comparison import compare_bitwise, compare_statistically
+from lthbench.analysis.golden import (
+    DECISIVE,
+    Entry,
+    Golden,
+    GoldenError,
+    decisive_differences,
+    golden_file,
+    read_golden,
+    write_golden,
+)
+from lthbench.analysis.recording import environments_of, recorded, results_of, task_names
+from lthbench.runner.store import Store
+from lthbench.suite.plan import Plan
+
+
+def accept(plan: Plan, store: Store, suite: Path, folder: Path, reason: str) -> tuple[Path, list[Path]]:
+    """Record the results of a whole suite as golden, with the reason.
+
+    Recordings of other results than these, which runs would be compared with, are removed.
+
+    Returns:
+        The file that was written, and those that were removed.
+
+    Raises:
+        GoldenError: there is no reason, a task is missing, or the results come from several environments.
+    """
+    if not reason.strip():
+        raise GoldenError("golden results are recorded with a reason only; give --reason TEXT")
+    results = results_of(plan, store)
+    if missing := len(plan.tasks) - len(results):
+        raise GoldenError(f"{missing} of {len(plan.tasks)} tasks are not run; run `lthbench run {suite}` first")
+    environments = environments_of(results)
+    if len(environments) > 1:
+        differ = ", ".join(name for name, _, _ in decisive_differences(*environments[:2]))
+        raise GoldenError(f"the results come from environments that differ in {differ}; run all in one, in a new store")
+    (environment,) = environments
+    before = read_golden(folder)
+    path = golden_file(folder, environment)
+    others = {p: golden for p, golden in before.items() if p != path}
+    if path in before:
+        stale = compare_bitwise(plan, results, {path: before[path]}).state == "differs"
+        if not stale:
+            raise GoldenError(f"{path}: has these very results already; there is nothing to update")
+    else:
+        stale = bool(others) and compare_statistically(plan, results, others).state == "differs"
+    names = task_names(plan)
+    entry = Entry(date=date.today().isoformat(), lthbench=lthbench.__version__, reason=reason.strip())
+    golden = Golden(
+        suite=suite.name,
+        environment={name: environment[name] for name in DECISIVE if name in environment},
+        history=[*(before[path].history if path in before else []), entry],
+        tasks=[recorded(key, names[key], result) for key, result in results.items()],
+    )
+    write_golden(path, golden)
+    removed = sorted(others) if stale else []
+    for other in removed:
+        other.unlink()
+    return path, removed

@@ -1,0 +1,57 @@
+"""What is kept of results as golden: digests, a few metrics, and the task in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lthbench.analysis.golden import DECISIVE, Environment, Recorded
+from lthbench.runner.store import Store
+from lthbench.suite.plan import Plan, describe
+
+# The numbers that are kept of a result. A training's first epoch tells of the data path before rounding has grown.
+METRICS = (
+    "first_epoch_loss", "train_loss", "validation_loss", "test_loss", "test_accuracy", "untrained_test_accuracy",
+    "distance", "density", "distance_kept", "test_barrier", "train_barrier", "test_loss_barrier",
+)  # fmt: skip
+
+
+def task_names(plan: Plan) -> dict[str, str]:
+    """Key -> the task in words: pair, arm, replicate, and what it is."""
+    words: dict[str, str] = {}
+    for placed in plan.readings:
+        reading = placed.reading
+        level = f" of level {reading.level}" if reading.level is not None else ""
+        step = f" from step {reading.step}" if reading.step else ""
+        words.setdefault(reading.task.key, f"{reading.variant}{level}{step}")
+    cells = plan.cells
+    return {
+        key: f"{cells[key].pair} {cells[key].arm} {cells[key].replicate}: {words.get(key) or describe(task)}"
+        for key, task in plan.tasks.items()
+    }
+
+
+def recorded(key: str, name: str, result: dict[str, Any]) -> Recorded:
+    """What is kept of a task's result."""
+    numbers = dict(result["metrics"])
+    if result.get("epoch_losses"):
+        numbers["first_epoch_loss"] = result["epoch_losses"][0]
+    return Recorded(
+        key=key,
+        task=name,
+        status=result["status"],
+        digests={what: digest[:16] for what, digest in result.get("digests", {}).items()},
+        metrics={metric: numbers[metric] for metric in METRICS if metric in numbers},
+    )
+
+
+def results_of(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
+    """Key -> result of all tasks of a plan that are done, in its order."""
+    found = {key: store.result(key) for key in plan.tasks if store.is_done(key, plan.kept(key))}
+    return {key: result for key, result in found.items() if result is not None}
+
+
+def environments_of(results: Mapping[str, dict[str, Any]]) -> list[Environment]:
+    """The environments, distinct in what decides bits, that results come from."""
+    distinct = {tuple(r["environment"].get(n) for n in DECISIVE): r["environment"] for r in results.values()}
+    return list(distinct.values())

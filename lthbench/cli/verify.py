@@ -1,0 +1,181 @@
+"""`lthbench verify`: whether results agree with the golden ones, and if not, where to look first."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from lthbench.cli.app import (
+    DEFAULT_STORE,
+    ArmOption,
+    JsonOption,
+    LevelsOption,
+    OnlyOption,
+    PairOption,
+    ReplicatesOption,
+    StoreOption,
+    SuiteArgument,
+    app,
+    err,
+    fail,
+    out,
+    print_json,
+)
+from lthbench.runner.store import Store
+from lthbench.suite.load import load_suite
+from lthbench.suite.part import WHOLE, Part
+from lthbench.suite.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from lthbench.analysis.golden import Comparison, Difference
+
+
+@app.command()
+def verify(
+    suite: SuiteArgument,
+    store: StoreOption = DEFAULT_STORE,
+    golden: Annotated[
+        Path | None, typer.Option(help="Folder of the golden files; default golden/NAME beside the suite.")
+    ] = None,
+    only: OnlyOption = None,
+    pair: PairOption = None,
+    arm: ArmOption = None,
+    replicates: ReplicatesOption = None,
+    levels: LevelsOption = None,
+    statistical: Annotated[
+        bool, typer.Option("--statistical", help="Compare by the test only, as in another environment.")
+    ] = False,
+    update: Annotated[bool, typer.Option("--update", help="Record these results as golden; needs --reason.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why the results are other than before; recorded.")] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Compare with numbers of other papers instead; informs only.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare a suite's results with its golden ones; exits with 1 where they differ."""
+    from lthbench.analysis.comparison import compare
+    from lthbench.analysis.golden import golden_folder, read_golden
+
+    part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
+    plan, source = make_plan(load_suite(suite), part, Store(store).result), Store(store)
+    folder = golden or golden_folder(suite)
+    if reference and (update or statistical):
+        fail("--reference: compares with other papers' numbers, which nothing updates; leave out the other options")
+    if reference:
+        _print_references(plan, source, folder.parent / "references.yaml", as_json)
+        return
+    if reason is not None and not update:
+        fail("--reason: is recorded by --update; give both, or neither")
+    if update:
+        from lthbench.analysis.accept import accept
+
+        if part != WHOLE:
+            fail(f"--update: records a whole suite; leave out {' '.join(part.options())}")
+        path, removed = accept(plan, source, suite, folder, reason or "")
+        out.print(f"recorded: {path}", markup=False)
+        for other in removed:
+            out.print(f"removed: {other}, which holds results of before", markup=False)
+        return
+    comparisons = [replace(c, accept=_accept(suite, store, golden)) for c in compare(
+        plan, source, read_golden(folder), whole=part == WHOLE)]  # fmt: skip
+    if statistical:
+        comparisons = [c for c in comparisons if c.kind == "statistical"]
+    if as_json:
+        print_json([asdict(comparison) for comparison in comparisons])
+    else:
+        for comparison in comparisons:
+            _print(comparison)
+    # The bits decide where they are recorded; else the test does.
+    decisive = next((c for c in comparisons if c.state in ("agreed", "differs")), comparisons[-1])
+    if decisive.state == "differs":
+        if not as_json:
+            out.print(f"If the change is meant: {decisive.accept}", markup=False)
+        sys.exit(1)
+    if decisive.state == "no golden":
+        err.print(f"lthbench: {folder}: no golden results; record these by: {decisive.accept}", markup=False)
+        sys.exit(2)
+    if missing := len(plan.tasks) - decisive.num_compared:
+        err.print(f"lthbench: {missing} of {len(plan.tasks)} tasks are not run; `lthbench run {suite}` runs them")
+        sys.exit(2)
+
+
+def _print_references(plan: Plan, store: Store, path: Path, as_json: bool) -> None:
+    from lthbench.analysis.reference import LEVEL, calibrate, read_references
+
+    rows = calibrate(plan, store, read_references(path))
+    if as_json:
+        print_json([asdict(row) | {"row": row.row.model_dump(mode="json"), "source": vars(row.source)} for row in rows])
+        return
+    table = Table("what", "source", "published", "ours", "difference", "", title=str(path))
+    for found in rows:
+        row = found.row
+        begun = "" if row.step.count(1) == 0 else f" from {row.step}"
+        what = f"{row.pair} {row.arm}: {row.variant}{begun}, level {found.level}"
+        source = row.source + ("" if found.source.peer_reviewed else " *")
+        ours, difference = "", ""
+        if found.our_mean is not None:
+            ours = _spread(found.our_mean, found.our_deviation, found.our_n)
+            difference = f"{found.low:+.2f} to {found.high:+.2f}"
+        elif found.low is not None:
+            ours = f"above {found.low:.0f}, at most {found.high:.0f} ({found.our_n})"
+        state = found.state + (f": {found.reason}" if found.reason else "")
+        table.add_row(what, source, _spread(found.mean, found.deviation, found.n), ours, difference, state)
+    out.print(table)
+    out.print(
+        "Accuracies in percent, mean ± standard deviation (runs), with the 95 % interval of ours minus theirs; a row "
+        f"differs where Welch's t test says so at {LEVEL:g} over all rows (Holm). Onsets in iterations."
+    )
+    for name in dict.fromkeys(found.row.source for found in rows):
+        of_source = [found for found in rows if found.row.source == name]
+        cited = of_source[0].source
+        settings = "; ".join(dict.fromkeys(found.row.differs for found in of_source if found.row.differs))
+        reviewed = "" if cited.peer_reviewed else " (* not peer reviewed)"
+        out.print(f"{name}: {cited.cite}{reviewed}. Not as here: {settings or 'nothing known'}.", markup=False)
+
+
+def _spread(mean: float, deviation: float | None, n: int | None) -> str:
+    number = f"{mean:g}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+    return number if n is None else f"{number} ({n})"
+
+
+def _accept(suite: Path, store: Path, golden: Path | None) -> str:
+    words = ["lthbench", "verify", str(suite), "--store", str(store)]
+    words += ["--golden", str(golden)] if golden else []
+    return shlex.join([*words, "--update", "--reason"]) + " 'WHY'"
+
+
+def _print(comparison: Comparison) -> None:
+    out.print(f"{comparison.kind}: {comparison.state}: {comparison.reason}", markup=False)
+    for path in comparison.files:
+        out.print(f"  with {path}", markup=False)
+    for name, recorded, here in comparison.environment:
+        out.print(f"  {name}: recorded {recorded!r}, here {here!r}", markup=False)
+    if not comparison.differences:
+        return
+    first = comparison.differences[0]
+    out.print(f"  first: {first.task} (task {first.key})", markup=False)
+    for difference in comparison.differences:
+        if difference.key == first.key:
+            out.print(f"    {_line(difference)}", markup=False)
+    counts: dict[str, set[str]] = {}
+    for difference in comparison.differences:
+        counts.setdefault(difference.what, set()).add(difference.key)
+    out.print("  in all: " + ", ".join(f"{what} of {len(keys)} tasks" for what, keys in counts.items()), markup=False)
+
+
+def _line(difference: Difference) -> str:
+    recorded, found = difference.recorded, difference.found
+    if difference.what == "task":
+        return "is recorded and no longer planned" if found is None else "is planned and not recorded"
+    line = f"{difference.what}: recorded {recorded}, found {found}"
+    if isinstance(recorded, float) and isinstance(found, float):
+        line += f" ({found - recorded:+.3g})"
+    if difference.tolerance is not None and difference.p is not None:
+        line += f"; tolerance {difference.tolerance:.3g}, p {difference.p:.1g}"
+    return line

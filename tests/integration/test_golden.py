@@ -1,0 +1,197 @@
+"""Golden results in their own environment: the same bits agree, planted faults are named, and reasons are asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import run_here
+from test_cli import call
+
+import lthbench.tasks.mask
+import lthbench.tasks.network
+import lthbench.training.loop
+from lthbench.suite.load import load_suite
+from lthbench.suite.plan import make_plan
+from lthbench.tasks.spec import num_survivors
+from lthbench.training.streams import stream
+
+REPOSITORY = Path(__file__).parents[2]
+QUICK = "lenet-fashion-10k"
+
+SMALL = f"""\
+title: quick, in small
+replicates: 2
+include: [{REPOSITORY}/suites/quick.yaml]
+micro: {{steps: 24, batch_size: 8, num_train: 32, num_test: 40, validation: 10}}
+experiments:
+  imp: {{levels: 2}}
+  stability: {{spawns: [0it], points: 3}}
+"""
+
+Verify = Callable[..., tuple[int, list[dict[str, Any]], str]]
+
+
+@pytest.fixture
+def lthbench_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Verify:
+    """Call a command; verify's comparisons are read from its JSON."""
+
+    def run(*arguments: str | Path) -> tuple[int, list[dict[str, Any]], str]:
+        code, out, err = call(capsys, monkeypatch, *arguments)
+        return code, json.loads(out) if "--json" in arguments and out else [], out + err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a suite that has run, to be read only."""
+    folder = tmp_path_factory.mktemp("sound")
+    (folder / "small.yaml").write_text(SMALL)
+    run_here(make_plan(load_suite(folder / "small.yaml")), folder / "store")
+    return folder
+
+
+@pytest.fixture
+def small(sound: Path, tmp_path: Path, lthbench_: Verify) -> Path:
+    """A suite that has run in `store` beside it, and whose results are golden."""
+    suite = tmp_path / "small.yaml"
+    suite.write_text(SMALL)
+    (tmp_path / "store").symlink_to(sound / "store")
+    code, _, text = lthbench_("verify", suite, "--store", tmp_path / "store", "--update", "--reason", "first of all")
+    assert code == 0, text
+    return suite
+
+
+def one_too_few(total: int, rate: float, level: int) -> int:
+    return num_survivors(total, rate, level) - 1
+
+
+def swapped_stream(a: str, b: str) -> Any:
+    """The streams with two purposes exchanged."""
+    names = {a: b, b: a}
+    return lambda seed, purpose, *counters: stream(seed, names.get(purpose, purpose), *counters)
+
+
+# A module, what is replaced in it, the fault, and the first task and quantity that it touches.
+FAULTS = {
+    "one weight too many is pruned": (
+        lthbench.tasks.mask, "num_survivors", one_too_few, "late 0: mask of level 1", ("density",),
+    ),
+    "data order is drawn from the augmentation's stream": (
+        lthbench.training.loop, "stream", swapped_stream("order", "augment"), "early 0: dense of level 0",
+        ("first_epoch_loss", "train_loss", "distance"),
+    ),
+    "the body is initialised from the head's stream": (
+        lthbench.tasks.network, "stream", swapped_stream("init", "head"), "early 0: dense of level 0", ("start",),
+    ),
+}  # fmt: skip
+
+
+def test_the_same_results_agree_bit_for_bit_and_need_no_update(small: Path, lthbench_: Verify) -> None:
+    store = ("--store", small.parent / "store")
+    code, (bitwise, statistical), _ = lthbench_("verify", small, *store, "--json")
+    assert (code, bitwise["state"], statistical["state"]) == (0, "agreed", "agreed")
+    assert bitwise["num_compared"] == bitwise["num_tasks"] == statistical["num_compared"]
+    (file,) = (small.parent / "golden" / "small").iterdir()
+    content = file.read_text()
+    tasks = json.loads(content)["tasks"]
+    assert len(tasks) == bitwise["num_tasks"]
+    assert sum(line.startswith('{"key"') for line in content.splitlines()) == len(tasks), "a line a task"
+    code, _, text = lthbench_("verify", small, *store, "--update", "--reason", "again")
+    assert (code, "nothing to update" in text, file.read_text() == content) == (2, True, True)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_named_bit_for_bit(
+    fault: str, small: Path, tmp_path: Path, lthbench_: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, name, wrong, task, what = FAULTS[fault]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, wrong)
+        assert lthbench_("run", small, "--store", tmp_path / "s", "--workers", "0", "--device", "cpu")[0] == 0
+    code, (bitwise, _), _ = lthbench_("verify", small, "--store", tmp_path / "s", "--json")
+    assert (code, bitwise["state"]) == (1, "differs")
+    first = bitwise["differences"][0]
+    task = task.replace("late", "early")  # tickets of every arm here
+    assert first["task"] == f"{QUICK} {task}"
+    _, _, text = lthbench_("verify", small, "--store", tmp_path / "s")
+    assert f"first: {first['task']}" in text and "--update --reason 'WHY'" in text
+    if "density" in what:
+        assert f"density: recorded {first['recorded']}" in text or "mask: recorded" in text
+
+
+def test_results_are_recorded_over_others_with_a_reason_only(
+    small: Path, tmp_path: Path, lthbench_: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file,) = (small.parent / "golden" / "small").iterdir()
+    before = file.read_text()
+    other = tmp_path / "golden" / "small" / "elsewhere.json"
+    other.write_text(before.replace('"threads": 1', '"threads": 64'))
+    with monkeypatch.context() as patch:
+        patch.setattr(lthbench.tasks.mask, "num_survivors", one_too_few)
+        assert lthbench_("run", small, "--store", tmp_path / "s", "--workers", "0", "--device", "cpu")[0] == 0
+    update = ("verify", small, "--store", tmp_path / "s", "--update")
+    for reason in ((), ("--reason", " ")):
+        code, _, text = lthbench_(*update, *reason)
+        assert (code, "with a reason only" in text, file.read_text() == before) == (2, True, True)
+    code, _, text = lthbench_(*update, "--reason", "prune one more")
+    assert code == 0 and str(other) in text and not other.exists(), "results of before are not kept as golden"
+    history = json.loads(file.read_text())["history"]
+    assert [entry["reason"] for entry in history] == ["first of all", "prune one more"]
+    assert all(entry["date"] and entry["lthbench"] for entry in history)
+    assert lthbench_("verify", small, "--store", tmp_path / "s")[0] == 0
+
+
+def test_results_of_a_part_are_compared_and_never_recorded(small: Path, tmp_path: Path, lthbench_: Verify) -> None:
+    part = (small, "--store", tmp_path / "part", "--arm", "late")
+    assert lthbench_("run", *part, "--workers", "0", "--device", "cpu")[0] == 0
+    assert lthbench_("verify", *part)[0] == 0
+    code, _, text = lthbench_("verify", *part[:3])
+    assert (code, "tasks are not run" in text) == (2, True)
+    code, _, text = lthbench_("verify", *part, "--update", "--reason", "why")
+    assert (code, "leave out --arm late" in text) == (2, True)
+    code, _, text = lthbench_("verify", *part[:3], "--update", "--reason", "why")
+    assert (code, "tasks are not run" in text) == (2, True)
+
+
+def test_an_environment_that_is_not_recorded_is_told_and_the_test_decides(small: Path, lthbench_: Verify) -> None:
+    (file,) = (small.parent / "golden" / "small").iterdir()
+    file.write_text(file.read_text().replace('"threads": 1', '"threads": 64'))
+    code, (bitwise, statistical), _ = lthbench_("verify", small, "--store", small.parent / "store", "--json")
+    assert (code, bitwise["state"], statistical["state"]) == (0, "no golden", "agreed")
+    assert bitwise["environment"] == [["threads", 64, 1]]
+
+
+def test_a_suite_whose_tasks_are_others_than_recorded_differs(small: Path, lthbench_: Verify) -> None:
+    small.write_text(small.read_text().replace("levels: 2", "levels: 1"))
+    code, (bitwise, _), _ = lthbench_("verify", small, "--store", small.parent / "store", "--json")
+    assert (code, {d["what"] for d in bitwise["differences"]}) == (1, {"task"})
+    assert all(d["found"] is None and "level 2" in d["task"] for d in bitwise["differences"])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[:-10], "restore the file"),
+        (lambda text: text.replace('"status"', '"state"'), "status"),
+        (lambda text: text.replace("first of all", ""), "reason"),
+    ],
+)
+def test_a_damaged_golden_file_is_named(
+    damage: Callable[[str], str], message: str, small: Path, lthbench_: Verify
+) -> None:
+    (file,) = (small.parent / "golden" / "small").iterdir()
+    file.write_text(damage(file.read_text()))
+    code, _, text = lthbench_("verify", small, "--store", small.parent / "store")
+    assert (code, str(file) in text, message in text) == (2, True, True), text
+
+
+def test_a_suite_without_golden_results_says_how_to_record_them(
+    tiny_suite: Path, tmp_path: Path, lthbench_: Verify
+) -> None:
+    code, _, text = lthbench_("verify", tiny_suite, "--store", tmp_path / "store")
+    assert (code, "lthbench run" in text or "--update" in text) == (2, True)

@@ -1,0 +1,98 @@
+"""The statistical comparison: sound runs fail it as seldom as it says, others are found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from lthbench.analysis.agreement import Sample, agreement, holm
+
+LEVEL = 0.05
+
+
+def smallest_adjusted_p(samples: list[Sample]) -> float:
+    return min(holm([verdict.p for verdict in agreement(samples, LEVEL / len(samples))]))
+
+
+def suite(
+    rng: np.random.Generator, *, quantities: int, replicates: int, environments: int, between_replicates: float
+) -> list[Sample]:
+    """Sound results: each quantity has a scale of its own, and a new environment is one more draw."""
+    samples = []
+    for _ in range(quantities):
+        scale = float(np.exp(rng.normal(0, 1)))
+        replicate = rng.normal(0, between_replicates * scale, (replicates, 1))
+        values = replicate + rng.normal(0, scale, (replicates, environments + 1))
+        samples.append(Sample(values[:, :-1], values[:, -1]))
+    return samples
+
+
+@pytest.mark.parametrize(
+    ("quantities", "replicates", "environments", "between_replicates"),
+    [(60, 3, 3, 1.0), (60, 2, 4, 30.0), (6, 2, 4, 3.0), (60, 3, 1, 0.0), (60, 3, 1, 3.0), (6, 3, 1, 0.0)],
+)
+def test_sound_suites_fail_no_oftener_than_the_level_says(
+    quantities: int, replicates: int, environments: int, between_replicates: float
+) -> None:
+    rng = np.random.default_rng(0)
+    design = {"quantities": quantities, "replicates": replicates, "environments": environments}
+    simulated = 400
+    failed = sum(
+        smallest_adjusted_p(suite(rng, **design, between_replicates=between_replicates)) < LEVEL
+        for _ in range(simulated)
+    )
+    # Within three standard errors of the level, were it met exactly; it may be kept by more.
+    assert failed <= simulated * LEVEL + 3 * (simulated * LEVEL * (1 - LEVEL)) ** 0.5
+
+
+def test_the_level_is_met_and_not_only_kept_where_the_test_is_exact() -> None:
+    rng = np.random.default_rng(1)
+    samples = [suite(rng, quantities=1, replicates=3, environments=3, between_replicates=0)[0] for _ in range(4000)]
+    p = [agreement([sample], LEVEL)[0].p for sample in samples]
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+def test_one_value_of_another_draw_is_found_where_rounding_is_small() -> None:
+    rng = np.random.default_rng(2)
+    samples = suite(rng, quantities=60, replicates=2, environments=3, between_replicates=1000)
+    wrong = samples[7]
+    samples[7] = Sample(wrong.recorded, wrong.found + wrong.recorded.mean(1).std(ddof=1))
+    verdicts = agreement(samples, LEVEL / len(samples))
+    adjusted = holm([verdict.p for verdict in verdicts])
+    assert [index for index, p in enumerate(adjusted) if p < LEVEL] == [7]
+    tolerance = verdicts[7].tolerance
+    assert tolerance is not None and tolerance < wrong.recorded.mean(1).std(ddof=1)
+
+
+def test_a_difference_is_significant_from_its_tolerance_on() -> None:
+    rng = np.random.default_rng(3)
+    for sample in suite(rng, quantities=20, replicates=3, environments=2, between_replicates=1):
+        tolerance = agreement([sample], LEVEL)[0].tolerance
+        assert tolerance is not None
+        for factor, significant in ((0.999, False), (1.001, True)):
+            found = sample.recorded.mean(1) + factor * tolerance
+            assert (agreement([Sample(sample.recorded, found)], LEVEL)[0].p < LEVEL) == significant
+
+
+def test_quantities_that_never_vary_must_be_equal() -> None:
+    constant = np.full((2, 3), 0.25)
+    assert agreement([Sample(constant, np.full(2, 0.25))], LEVEL)[0].p == 1
+    assert agreement([Sample(constant, np.array([0.25, 0.26]))], LEVEL)[0].p == 0
+
+
+def test_an_image_more_or_less_is_no_difference_of_accuracies_that_never_varied() -> None:
+    accuracies = np.full((3, 3), 0.5)
+    verdict = agreement([Sample(accuracies, np.array([0.5, 0.5 + 1 / 200, 0.5]), 1 / 200)], LEVEL / 100)[0]
+    assert verdict.p > LEVEL
+
+
+def test_one_value_alone_has_no_tolerance() -> None:
+    assert agreement([Sample(np.zeros((1, 1)), np.ones(1))], LEVEL)[0].tolerance is None
+
+
+def test_holm_is_statsmodels() -> None:
+    p = np.random.default_rng(4).uniform(0, 0.2, 30)
+    assert holm(list(p)) == pytest.approx(multipletests(p, method="holm")[1])
+    assert holm([]) == []
