@@ -41,9 +41,9 @@ pairs:
       lr-rewinding: {levels: 2}
       controls: {levels: [1, 2, 3]}
       crossed-masks: {levels: [2]}
-      stability: {spawns: [0it, 1ep], children: 3, points: 5}
+      stability: {spawns: [0it, 1ep], children: 3, points: 5, statistics: [interpolate, recompute]}
       level-barriers: {levels: [1, 2, 3], points: 5}
-      onset: {grid: [0it, 2it, 1ep, 2ep], points: 5}
+      onset: {grid: [0it, 2it, 1ep, 2ep], points: 5, statistics: [interpolate, recompute]}
       sensitivity: {grid: [0it, 1ep], vary: {optimizer.lr: [0.01, 0.1], batch_size: [32]}, points: 5}
       aimp: {levels: [1, 2], budgets: [1, 0.5]}
       regulariser:
@@ -51,9 +51,11 @@ pairs:
         weight_decay: [kept, replaced]
         controls: [weight-decay, other-init, early-stopping, low-lr]
         levels: [1, 2]
-      frozen-features: {levels: [1, 2]}
-      few-shot: {per_class: [1, 5], draws: 2, steps: 5it, levels: [2]}
-      transfer: {targets: [{data: {name: fashion-mnist-10k, num_train: 200}}], levels: [2]}
+      distance: {levels: [0, 2], points: 2}
+      convergence: {levels: [1, 2]}
+      frozen-features: {levels: [1, 2], budgets: [1, 0.5]}
+      few-shot: {per_class: [1, 5], draws: 2, steps: 5it, levels: [2], budgets: [1, 0.5]}
+      transfer: {targets: [{data: {name: fashion-mnist-10k, num_train: 200}}], native: true, levels: [2]}
 """
 
 

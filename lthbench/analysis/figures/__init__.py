@@ -8,7 +8,9 @@ from lthbench.analysis.figures import (
     accuracy,
     barriers,
     budget,
+    convergence,
     distance,
+    distance_detail,
     few_shot,
     onset,
     probes,
@@ -20,7 +22,20 @@ from lthbench.analysis.figures.drawing import Drawing
 from lthbench.analysis.figures.measured import Measured
 from lthbench.analysis.figures.style import figure_style
 
-FAMILIES = (accuracy, barriers, onset, proxies, distance, regulariser, budget, probes, few_shot, transfer)
+FAMILIES = (
+    accuracy,
+    barriers,
+    onset,
+    proxies,
+    distance,
+    distance_detail,
+    regulariser,
+    budget,
+    probes,
+    few_shot,
+    transfer,
+    convergence,
+)
 
 
 def draw_figures(measured: Measured) -> Iterator[Drawing]:

@@ -30,36 +30,46 @@ METRIC = "test_barrier"
 def draw(measured: Measured) -> Iterator[Drawing]:
     for label, stability in measured.made(Stability):
         for level in stability.levels:
-            yield from _curves(measured, label, level)
+            for variant in dict.fromkeys(s.variant for s in measured.of(label, METRIC)):
+                yield from _curves(measured, label, level, variant)
     for label, _ in measured.made(LevelBarriers):
-        series = [
-            by_x(arm, measured.look(arm), measured.of(label, METRIC, arm), lambda s: s.level)
-            for arm in measured.arms(label)
-        ]
-        figure, (axes,) = panels(height=2.8)
-        points = plot(axes, series, "level {:.0f}".format)
-        axes.axhline(2, color=MUTED, linewidth=0.9, linestyle=(0, (1, 1.5)))
-        axes.set_xlabel("level")
-        axes.set_ylabel("test error barrier (%)")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        legend(figure, axes)
-        caption = (
-            "Barrier between the trained tickets of a level and of the level before. The dotted line is 2 %, under "
-            "which two networks are taken to be linearly connected."
-        )
-        yield Drawing(
-            f"level-barriers-{label}",
-            "Barriers between successive levels",
-            caption,
-            figure,
-            f"{caption} {described(series, 'level {:.0f}'.format)}",
-            numbers(series, ("arm", "level"), "{:.0f}".format),
-            tuple(points),
-        )
+        yield _between_levels(measured, label)
 
 
-def _curves(measured: Measured, label: str, level: int) -> Iterator[Drawing]:
-    barriers = [s for s in measured.of(label, METRIC) if s.level == level]
+def _between_levels(measured: Measured, label: str) -> Drawing:
+    found = measured.of(label, METRIC)
+    variants = list(dict.fromkeys(s.variant for s in found))
+    series = []
+    for arm in measured.arms(label):
+        for index, variant in enumerate(variants):
+            style = measured.look(arm)
+            members = [s for s in found if s.arm == arm and s.variant == variant]
+            named = Look(style.colour, style.marker, DASHES[index % len(DASHES)])
+            series.append(by_x(f"{arm}, {variant.removeprefix('barrier ')}", named, members, lambda s: s.level))
+    figure, (axes,) = panels()
+    points = plot(axes, series, "level {:.0f}".format)
+    axes.axhline(2, color=MUTED, linewidth=0.9, linestyle=(0, (1, 1.5)))
+    axes.set_xlabel("level")
+    axes.set_ylabel("test error barrier (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend(figure, axes)
+    caption = (
+        "Barrier from the trained ticket of a level to that of the level before, and to the dense network. The dotted "
+        "line is 2 %, under which two networks are taken to be linearly connected."
+    )
+    return Drawing(
+        f"level-barriers-{label}",
+        "Barriers between levels",
+        caption,
+        figure,
+        f"{caption} {described(series, 'level {:.0f}'.format)}",
+        numbers(series, ("tickets", "level"), "{:.0f}".format),
+        tuple(points),
+    )
+
+
+def _curves(measured: Measured, label: str, level: int, variant: str) -> Iterator[Drawing]:
+    barriers = [s for s in measured.of(label, METRIC) if s.level == level and s.variant == variant]
     if not barriers:
         return
     figure, (axes,) = panels()
@@ -97,9 +107,10 @@ def _curves(measured: Measured, label: str, level: int) -> Iterator[Drawing]:
         "at which they were spawned; mean over replicates, with its 95 % interval shaded. The barrier is the highest "
         "point minus the mean of the ends; under 2 % the network is stable."
     )
+    statistics = variant.removeprefix("barrier")
     yield Drawing(
-        f"barriers-{label}-level-{level}",
-        "Error between children" + (f", level {level}" if level else ""),
+        f"barriers-{label}-level-{level}{'-recomputed' if statistics else ''}",
+        "Error between children" + (f", level {level}" if level else "") + statistics,
         caption,
         figure,
         f"{caption} {'; '.join(texts)}.",

@@ -10,7 +10,7 @@ from lthbench.analysis.figures.measured import Measured
 from lthbench.analysis.figures.style import DASHES, Look, legend, panels
 from lthbench.experiments.generalisation import FewShot
 
-_SHOTS = re.compile(r"(?P<network>\S+), (?P<count>\d+) per class(?: of \S+)?")
+_SHOTS = re.compile(r"(?P<network>.+), (?P<count>\d+) per class(?: of .+)?")
 
 
 def draw(measured: Measured) -> Iterator[Drawing]:
@@ -19,7 +19,7 @@ def draw(measured: Measured) -> Iterator[Drawing]:
             series = []
             for arm in measured.arms(label):
                 members = [s for s in measured.of(label, "test_accuracy", arm) if s.level == level]
-                for index, network in enumerate(experiment.networks):
+                for index, network in enumerate(dict.fromkeys(_read(s.variant)[0] for s in members)):
                     style = measured.look(arm)
                     found = [s for s in members if _read(s.variant)[0] == network]
                     named = Look(style.colour, style.marker, DASHES[index % len(DASHES)])
@@ -36,7 +36,7 @@ def draw(measured: Measured) -> Iterator[Drawing]:
             axes.set_xlabel("images of each class")
             axes.set_ylabel("test accuracy (%)")
             legend(figure, axes)
-            on = f" of {experiment.target.name}" if experiment.target else ""
+            on = f" of {experiment.target.title}" if experiment.target else ""
             caption = (
                 f"Test accuracy of networks trained on n images of each class{on}; the masks (level {level}) were "
                 f"found with all images. {experiment.draws} draws of images of each replicate, which count once."

@@ -11,16 +11,16 @@ from lthbench.analysis.figures.style import Look, legend, panels
 from lthbench.analysis.quantity import interval_text
 from lthbench.experiments.generalisation import FrozenFeatures
 
-_PROBE = re.compile(r"probe of (?P<network>\S+), (?P<rule>\S+)")
+_PROBE = re.compile(r"probe of (?P<network>.+), (?P<rule>\S+)")
 
 
 def draw(measured: Measured) -> Iterator[Drawing]:
     for label, experiment in measured.made(FrozenFeatures):
         for rule in experiment.normalisation:
-            yield from _of_rule(measured, label, rule, experiment.networks)
+            yield from _of_rule(measured, label, rule)
 
 
-def _of_rule(measured: Measured, label: str, rule: str, networks: tuple[str, ...]) -> Iterator[Drawing]:
+def _of_rule(measured: Measured, label: str, rule: str) -> Iterator[Drawing]:
     found = []
     for s in measured.of(label, "test_accuracy"):
         match = _PROBE.fullmatch(s.variant)
@@ -28,6 +28,7 @@ def _of_rule(measured: Measured, label: str, rule: str, networks: tuple[str, ...
             found.append((match["network"], s))
     if not found:
         return
+    networks = list(dict.fromkeys(network for network, _ in found))
     levels = sorted({s.level or 0 for _, s in found})
     arms = measured.arms(label)
     figure, axes = panels(len(levels), height=2.4 if len(levels) > 1 else 3)
@@ -45,7 +46,7 @@ def _of_rule(measured: Measured, label: str, rule: str, networks: tuple[str, ...
                 )
             )
         points += plot(ax, series, lambda x: networks[round(x)])
-        ax.set_xticks(range(len(networks)), [n.replace("-", "\n") for n in networks])
+        ax.set_xticks(range(len(networks)), [re.sub(r"-|(?<=\w) ", "\n", n) for n in networks])
         ax.set_xlim(-0.5, len(networks) - 0.5)
         ax.grid(axis="x", visible=False)
         ax.set_ylabel("probe accuracy (%)")

@@ -1,4 +1,4 @@
-"""Cheap proxies against the onset k*: noise scale, learning distance and dense accuracy of each recipe."""
+"""Cheap proxies against the onset k*: what one training of each recipe tells."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from lthbench.analysis.table import Row
 from lthbench.experiments.sensitivity import Sensitivity
 from lthbench.experiments.stability import Onset
 
-PROXIES = ("noise_scale", "distance_relative", "test_accuracy")
+PROXIES = ("noise_scale", "early_loss", "distance_relative", "test_accuracy")
 
 
 def draw(measured: Measured) -> Iterator[Drawing]:
     labels = [label for kind in (Onset, Sensitivity) for label, _ in measured.made(kind)]
     recipes: dict[str, dict[str, dict[int, Row]]] = {}
     for row in measured.rows:
-        if row.experiment in labels and row.metric in (*PROXIES, "onset", "onset_above"):
-            change = row.variant.removesuffix("onset").removesuffix(": ")
+        # `onset` of an onset experiment; `RECIPE` and `RECIPE: onset` of a sensitivity.
+        change, _, what = row.variant.partition(": ")
+        if change == "onset":
+            change, what = "", "onset"
+        if row.experiment in labels and what in ("", "onset") and row.metric in (*PROXIES, "onset", "onset_above"):
             name = f"{row.arm}, {change}" if change else row.arm
             recipes.setdefault(name, {}).setdefault(row.metric, {})[row.replicate] = row
     recipes = {name: found for name, found in recipes.items() if "onset_above" in found}
@@ -53,8 +56,8 @@ def draw(measured: Measured) -> Iterator[Drawing]:
     if len(recipes) <= 10:
         legend(figure, axes[0])
     caption = (
-        "Mean onset k* of each recipe against what one training tells: noise scale, relative learning distance, and "
-        "dense accuracy. Where no step of the grid was stable, the last unstable one is drawn."
+        "Mean onset k* of each recipe against what one training tells: noise scale, loss after the first 5 %, "
+        "relative learning distance, and accuracy. Where no step was stable, the last unstable one is drawn."
     )
     text = "; ".join(f"{r[0]}: k* {r[1]}" for r in rows)
     columns = ("recipe", "onset k*", *(quantity(metric).label for metric in PROXIES), "n")

@@ -15,7 +15,7 @@ from lthbench.experiments.regulariser import Regulariser
 
 _PULL = re.compile(r"pull (?P<strength>\S+) in (?P<what>.+)")
 _CONTROL = re.compile(r"(?P<what>\S+) for pull (?P<strength>\S+)")
-METRICS = ("test_accuracy", "distance_relative", "search_distance")
+METRICS = ("test_accuracy", "search_distance")
 
 
 def draw(measured: Measured) -> Iterator[Drawing]:
@@ -31,7 +31,7 @@ def _dose(measured: Measured, label: str, arm: str, level: int) -> Iterator[Draw
     points: list[Point] = []
     table: list[tuple[str, ...]] = []
     texts = []
-    for metric, ax in zip(METRICS, axes, strict=False):
+    for metric, ax in zip(METRICS, axes, strict=True):
         members = [s for s in measured.of(label, metric, arm) if s.level == level]
         groups: dict[str, list[Summary]] = {}
         for s in members:
@@ -63,7 +63,8 @@ def _dose(measured: Measured, label: str, arm: str, level: int) -> Iterator[Draw
     legend(figure, axes[0])
     caption = (
         f"Tickets of level {level} of the arm {arm} by the strength of the pull towards the initial weights: in mask "
-        "search, in ticket training, or both; and the controls in the mask search."
+        "search, in ticket training, or both; and the controls in the mask search. Below, the relative distance "
+        "of the dense network of the mask search, which the pull and the matched controls are to lower."
     )
     yield Drawing(
         f"regulariser-{label}-{arm}-level-{level}",
@@ -86,10 +87,12 @@ def _placed(variant: str) -> tuple[str, float] | None:
 
 
 def _without(measured: Measured, arm: str, level: int, metric: str) -> Summary | None:
-    """The plain ticket of the arm and level."""
+    """The plain ticket of the arm and level, or the distance of the plain dense network."""
+    if metric == "search_distance":
+        level, metric = 0, "distance_relative"
     for label, experiment in measured.made(Imp):
         if str(experiment.rewind) == "0it":
             for s in measured.of(label, metric, arm):
-                if s.level == level and s.variant == "ticket":
+                if s.level == level and s.variant != "mask":
                     return s
     return None

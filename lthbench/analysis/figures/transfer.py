@@ -13,7 +13,7 @@ from lthbench.analysis.figures.style import INK, LIGHT, MUTED, panels
 from lthbench.analysis.quantity import interval_text
 from lthbench.experiments.generalisation import Transfer
 
-_MOVED = re.compile(r"(?P<way>train|probe) (?P<network>\S+) on (?P<target>\S+)")
+_MOVED = re.compile(r"(?P<way>train|probe) (?P<network>.+?) on (?P<target>.+)")
 
 
 def draw(measured: Measured) -> Iterator[Drawing]:
