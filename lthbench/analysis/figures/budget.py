@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from lthbench.analysis.figures.drawing import Drawing, by_x, described, numbers, plot
 from lthbench.analysis.figures.measured import Measured
-from lthbench.analysis.figures.style import DASHES, Look, legend, panels
+from lthbench.analysis.figures.style import DASHES, Look, legend, log_axis, panels
 from lthbench.experiments.aimp import Aimp
 
 _BUDGET = re.compile(r"ticket, budget (\S+)")
@@ -24,10 +24,7 @@ def draw(measured: Measured) -> Iterator[Drawing]:
                 series.append(by_x(f"{arm}, level {level}", named, members, lambda s: _budget(s.variant)))
         figure, (axes,) = panels()
         points = plot(axes, series, "budget {:g}".format)
-        axes.set_xscale("log")
-        axes.minorticks_off()
-        ticks = sorted({x for one in series for x, _ in one.members})
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        log_axis(axes, "x", (x for one in series for x, _ in one.members))
         axes.set_xlabel("budget b of each training of the mask search (1 is the whole)")
         axes.set_ylabel("test accuracy (%)")
         legend(figure, axes)

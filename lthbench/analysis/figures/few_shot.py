@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from lthbench.analysis.figures.drawing import Drawing, by_x, described, numbers, plot
 from lthbench.analysis.figures.measured import Measured
-from lthbench.analysis.figures.style import DASHES, Look, legend, panels
+from lthbench.analysis.figures.style import DASHES, Look, legend, log_axis, panels
 from lthbench.experiments.generalisation import FewShot
 
 _SHOTS = re.compile(r"(?P<network>.+), (?P<count>\d+) per class(?: of .+)?")
@@ -29,10 +29,7 @@ def draw(measured: Measured) -> Iterator[Drawing]:
                 continue
             figure, (axes,) = panels()
             points = plot(axes, series, "{:g} per class".format)
-            axes.set_xscale("log")
-            axes.minorticks_off()
-            ticks = sorted({x for one in series for x, _ in one.members})
-            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            log_axis(axes, "x", (x for one in series for x, _ in one.members))
             axes.set_xlabel("images of each class")
             axes.set_ylabel("test accuracy (%)")
             legend(figure, axes)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lthbench.analysis.figures.drawing import Drawing, Grid, Point, short_keys
 from lthbench.analysis.figures.measured import Measured
-from lthbench.analysis.figures.style import panels
+from lthbench.analysis.figures.style import log_axis, panels
 from lthbench.analysis.table import Row
 from lthbench.experiments.stability import Onset
 
@@ -41,10 +41,11 @@ def _drawing(measured: Measured, label: str, onset: Onset, variant: str) -> Draw
         ticks.append(((begin + y + 1) / 2, arm))
         texts.append(f"{arm}: " + ", ".join(r[2] for r in rows if r[0] == arm) + f" (n = {len(replicates)})")
         y -= 0.5
-    axes.set_xscale("symlog", linthresh=max(1.0, _first_step(measured, label)))
-    axes.minorticks_off()
+    steps = {s.step or 0 for s in measured.of(label, "test_barrier")}
+    smallest = float(min((step for step in steps if step), default=1))
+    log_axis(axes, "x", steps, smallest=smallest)
+    axes.set_xlim(left=-0.02 * smallest)
     axes.set_yticks([at for at, _ in ticks], [arm for _, arm in ticks])
-    axes.set_xlim(left=-0.02 * max(1.0, _first_step(measured, label)))
     axes.set_xlabel("iteration k at which children are spawned")
     axes.grid(axis="y", visible=False)
     caption = (
@@ -72,8 +73,3 @@ def _text(above: float, at: float | None) -> str:
     if at is None:
         return f"after {above:g} it"
     return f"{at:g} it" if above < 0 else f"in ({above:g}, {at:g}] it"
-
-
-def _first_step(measured: Measured, label: str) -> float:
-    steps = [s.step for s in measured.of(label, "test_barrier") if s.step]
-    return float(min(steps, default=1))

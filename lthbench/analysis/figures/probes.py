@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lthbench.analysis.figures.drawing import Drawing, Grid, Point, Series, plot, short_keys, told
+from lthbench.analysis.figures.drawing import Drawing, Grid, Point, short_keys, told
 from lthbench.analysis.figures.measured import Measured
-from lthbench.analysis.figures.style import Look, legend, panels
+from lthbench.analysis.figures.style import legend, panels
 from lthbench.analysis.quantity import interval_text
 from lthbench.experiments.generalisation import FrozenFeatures
 
@@ -31,26 +31,27 @@ def _of_rule(measured: Measured, label: str, rule: str) -> Iterator[Drawing]:
     networks = list(dict.fromkeys(network for network, _ in found))
     levels = sorted({s.level or 0 for _, s in found})
     arms = measured.arms(label)
-    figure, axes = panels(len(levels), height=2.4 if len(levels) > 1 else 3)
+    figure, axes = panels(len(levels), height=0.7 + 0.26 * len(networks))
     points: list[Point] = []
     for level, ax in zip(levels, axes, strict=True):
-        series = []
         for index, arm in enumerate(arms):
             style = measured.look(arm)
-            offset = 0.14 * (index - (len(arms) - 1) / 2)
-            series.append(
-                Series(
-                    arm,
-                    Look(style.colour, style.marker, "none"),
-                    [(networks.index(n) + offset, s) for n, s in found if s.arm == arm and s.level == level],
-                )
-            )
-        points += plot(ax, series, lambda x: networks[round(x)])
-        ax.set_xticks(range(len(networks)), [re.sub(r"-|(?<=\w) ", "\n", n) for n in networks])
-        ax.set_xlim(-0.5, len(networks) - 0.5)
-        ax.grid(axis="x", visible=False)
-        ax.set_ylabel("probe accuracy (%)")
+            offset = 0.16 * (index - (len(arms) - 1) / 2)
+            mine = [(networks.index(n) + offset, s) for n, s in found if s.arm == arm and s.level == level]
+            means = [100 * s.interval.mean for _, s in mine]
+            widths = [100 * (s.interval.half_width or 0) for _, s in mine]
+            ax.errorbar(
+                means, [y for y, _ in mine], xerr=widths,
+                fmt=style.marker, color=style.colour, elinewidth=0.9, markeredgewidth=0, label=arm,
+            )  # fmt: skip
+            points += [
+                Point(ax, x, y, f"{networks[round(y)]} of {arm}, level {level}: {told(s)}")
+                for x, (y, s) in zip(means, mine, strict=True)
+            ]
+        ax.set_yticks(range(len(networks)), networks)
+        ax.set_ylim(len(networks) - 0.5, -0.5)
         ax.set_title(f"level {level}")
+    axes[-1].set_xlabel("test accuracy of the probe (%)")
     legend(figure, axes[0], columns=3)
     caption = (
         "Test accuracy of a linear probe on untrained networks: the ticket (mask and initial weights), and what it is "

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lthbench.analysis.figures.drawing import Drawing, Grid, Point
 from lthbench.analysis.figures.measured import Measured
-from lthbench.analysis.figures.style import legend, look, panels
+from lthbench.analysis.figures.style import legend, log_axis, look, panels
 from lthbench.analysis.quantity import interval_text, quantity
 from lthbench.analysis.statistics import Interval, mean_interval
 from lthbench.analysis.table import Row
@@ -31,6 +31,10 @@ def draw(measured: Measured) -> Iterator[Drawing]:
     shown = [metric for metric in PROXIES if sum(metric in found for found in recipes.values()) > 1]
     if not shown:
         return
+    steps = {
+        row.value for found in recipes.values() for of in ("onset", "onset_above") for row in found.get(of, {}).values()
+    }
+    steps = {step for step in steps if step >= 0}
     figure, axes = panels(len(shown), height=2.1)
     points: list[Point] = []
     rows = []
@@ -51,8 +55,7 @@ def draw(measured: Measured) -> Iterator[Drawing]:
         unit = f" ({quantity(metric).unit})" if quantity(metric).unit else ""
         ax.set_xlabel(quantity(metric).label + unit)
         ax.set_ylabel("onset k* (it)")
-        ax.set_yscale("symlog", linthresh=10)
-        ax.minorticks_off()
+        log_axis(ax, "y", steps, smallest=min((step for step in steps if step), default=1.0))
     if len(recipes) <= 10:
         legend(figure, axes[0])
     caption = (

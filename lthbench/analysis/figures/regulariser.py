@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from lthbench.analysis.figures.drawing import Drawing, Grid, Point, by_x, described, numbers, plot, told
 from lthbench.analysis.figures.measured import Measured
-from lthbench.analysis.figures.style import MUTED, legend, look, panels
+from lthbench.analysis.figures.style import MUTED, legend, log_axis, look, panels
 from lthbench.analysis.quantity import quantity
 from lthbench.analysis.table import Summary
 from lthbench.experiments.imp import Imp
@@ -49,10 +49,8 @@ def _dose(measured: Measured, label: str, arm: str, level: int) -> Iterator[Draw
             )  # fmt: skip
             texts.append(f"Without it: {told(plain)}.")
         points += plot(ax, series, "strength {:g}".format)
-        ax.set_xscale("symlog", linthresh=min(strengths, default=1.0))
-        ax.minorticks_off()
-        unit = f" ({quantity(metric).unit})" if quantity(metric).unit else ""
-        ax.set_ylabel(quantity(metric).label + unit)
+        log_axis(ax, "x", strengths, smallest=min(strengths, default=1.0))
+        ax.set_title(quantity(metric).label + (f" ({quantity(metric).unit})" if quantity(metric).unit else ""))
         texts.append(f"{quantity(metric).label.capitalize()}: {described(series, 'strength {:g}'.format)}")
         numbers_ = numbers(series, ("what", "strength"), "{:g}".format)
         table += [(what, x, quantity(metric).label, *rest) for what, x, *rest in numbers_.rows]

@@ -6,14 +6,15 @@ their ground by a contrast of at least 3 to 1 (WCAG 2.2, 1.4.11).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 INK, MUTED, GRID = "#1f2328", "#59636e", "#d8dee4"
 LIGHT = ("#0072b2", "#c65200", "#007f5f", "#a8487f", "#8a6100", "#4d4d4d", "#6a4ca0", "#a3333d")
@@ -96,8 +97,21 @@ def panels(count: int = 1, height: float = HEIGHT) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(count, 1, squeeze=False)[:, 0])
 
 
+def log_axis(axes: Axes, which: Literal["x", "y"], ticks: Iterable[float], smallest: float | None = None) -> None:
+    """A logarithmic axis with plain numbers at the ticks; linear below `smallest`, for axes that have a 0."""
+    axis, set_scale = (axes.xaxis, axes.set_xscale) if which == "x" else (axes.yaxis, axes.set_yscale)
+    if smallest is None:
+        set_scale("log")
+    else:
+        set_scale("symlog", linthresh=smallest)
+    axis.set_minor_locator(NullLocator())
+    places = sorted(set(ticks))
+    axis.set_ticks(places[:: max(1, -(-len(places) // 9))])
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
 def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
     """A legend above the panels, of what one of them shows."""
     handles, labels = axes.get_legend_handles_labels()
     longest = max((len(text) for text in labels), default=0)
-    figure.legend(handles, labels, loc="outside upper left", ncols=1 if longest > 30 else columns, columnspacing=1.2)
+    figure.legend(handles, labels, loc="outside upper left", ncols=1 if longest > 34 else columns, columnspacing=1.2)
