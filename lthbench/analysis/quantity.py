@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lthbench.analysis.statistics import Interval
+from lthbench.analysis.verdict import Effect
 
 
 @dataclass(frozen=True)
@@ -49,3 +50,14 @@ def interval_text(metric: str, interval: Interval) -> str:
     q = quantity(metric)
     width = "" if interval.half_width is None else f" ± {q.number(interval.half_width)}"
     return f"{q.number(interval.mean)}{width}" + (f" {q.unit}" if q.unit else "")
+
+
+def effect_text(effect: Effect) -> str:
+    """An effect with its interval (where there is one) and its unit."""
+    interval = "" if effect.low is None or effect.high is None else f" ({effect.low:+.2f} to {effect.high:+.2f})"
+    return f"{effect.value:+.2f}{interval} {effect.unit}".rstrip()
+
+
+def p_text(p: float | None) -> str:
+    """A p as papers write it, empty where there is none."""
+    return "" if p is None else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0") if p < 1 else "1"

@@ -17,7 +17,7 @@ from lthbench.suite.plan import make_plan
 from lthbench.suite.schema import Suite
 
 if TYPE_CHECKING:
-    from lthbench.analysis.verdict import Effect, Part, Verdict
+    from lthbench.analysis.verdict import Part, Verdict
 
 _STYLE = {"supported": "green", "contradicted": "red", "inconclusive": "yellow", "not run": "dim"}
 
@@ -45,6 +45,8 @@ def find_verdicts(suite: Suite, store: Store, path: Path) -> list[Verdict]:
 
 def print_verdicts(found: Sequence[Verdict], with_parts: bool = True) -> None:
     """The claim table: a line a claim and pair and, under it, one a part."""
+    from lthbench.analysis.quantity import effect_text, p_text
+
     several = len({verdict.pair for verdict in found if verdict.pair}) > 1
     pair = ("pair",) if several else ()
     table = Table("claim", *pair, "verdict", "effect, 95 % interval", "p", "n", "claim and what was found")
@@ -57,7 +59,7 @@ def print_verdicts(found: Sequence[Verdict], with_parts: bool = True) -> None:
         before = verdict.claim
         p = verdict.adjusted_against if verdict.outcome == "contradicted" else verdict.adjusted_p
         many = verdict.pair is not None and len(verdict.parts) > 1
-        effect = "" if (with_parts and many) or verdict.effect is None else _effect(verdict.effect)
+        effect = "" if (with_parts and many) or verdict.effect is None else effect_text(verdict.effect)
         told = [f"{escape(verdict.sentence)} [dim]({verdict.origin})[/]"] if is_new else []
         if finding := _finding(verdict, with_parts and many):
             told.append(escape(finding))
@@ -66,7 +68,7 @@ def print_verdicts(found: Sequence[Verdict], with_parts: bool = True) -> None:
             *([escape(verdict.pair or "all pairs")] if several else []),
             _outcome(verdict.outcome),
             effect,
-            _p(p),
+            p_text(p),
             "" if verdict.outcome == "not run" else f"{verdict.n}/{verdict.planned}",
             "\n".join(told),
         )
@@ -74,8 +76,10 @@ def print_verdicts(found: Sequence[Verdict], with_parts: bool = True) -> None:
             for part in verdict.parts:
                 outcome = _outcome(part.outcome) if part.counts else "[dim]reported[/]"
                 p = part.p_against if part.outcome == "contradicted" else part.p
-                shown = "" if part.effect is None else _effect(part.effect)
-                table.add_row("", *(("",) * several), f"· {outcome}", shown, _p(p), "", f"· {escape(_of_part(part))}")
+                shown = "" if part.effect is None else effect_text(part.effect)
+                table.add_row(
+                    "", *(("",) * several), f"· {outcome}", shown, p_text(p), "", f"· {escape(_of_part(part))}"
+                )
     out.print(table)
     for line in dict.fromkeys(f"{v.pair}: {v.arms}" for v in found if v.pair and "by name)" not in v.arms):
         out.print(f"Arms of {line}", markup=False)
@@ -115,12 +119,3 @@ def _of_part(part: Part) -> str:
     if part.reason:
         detail.append(part.reason)
     return part.what + (f" [{'; '.join(detail)}]" if detail else "")
-
-
-def _effect(effect: Effect) -> str:
-    interval = "" if effect.low is None or effect.high is None else f" ({effect.low:+.2f} to {effect.high:+.2f})"
-    return f"{effect.value:+.2f}{interval} {effect.unit}".rstrip()
-
-
-def _p(p: float | None) -> str:
-    return "" if p is None else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0") if p < 1 else "1"

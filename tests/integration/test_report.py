@@ -24,6 +24,7 @@ SUITES = Path(__file__).parents[2] / "suites"
 EVERYTHING = """\
 title: "<script>alert('x')</script> $\\\\frac$ & 100 % of \\"it_\\""
 replicates: 3
+claims: [CLAIMS]
 pairs:
   tiny:
     model: {name: lenet-300-100, width: 10}
@@ -63,7 +64,7 @@ pairs:
 def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store]:
     """A suite with every experiment, all of it done."""
     path = tmp_path_factory.mktemp("everything") / "everything.yaml"
-    path.write_text(EVERYTHING)
+    path.write_text(EVERYTHING.replace("CLAIMS", str(SUITES / "claims")))
     store = SyntheticStore()
     return store.plan(load_suite(path)), store
 
@@ -95,6 +96,10 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
         self.tags.add(tag)
+        if tag in ("td", "th", "tr"):
+            self._leave_out("td", "th")
+        if tag == "tr":
+            self._leave_out("tr")
         if tag not in ("meta", "br", "link", "img"):
             self.open.append(tag)
         if re.fullmatch("h[1-6]", tag):
@@ -106,11 +111,20 @@ class Page(HTMLParser):
             self.images.append(values)
         self.latest = values.get("id")
 
+    def _leave_out(self, *tags: str) -> None:
+        """End an open element whose end tag HTML lets be left out."""
+        if self.open and self.open[-1] in tags:
+            self.open.pop()
+
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)
         self.open.remove(tag)
 
     def handle_endtag(self, tag: str) -> None:
+        if tag in ("thead", "tbody", "tr"):
+            self._leave_out("td", "th")
+        if tag in ("thead", "tbody"):
+            self._leave_out("tr")
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
@@ -156,6 +170,16 @@ def test_every_figure_says_what_it_shows_with_its_numbers(report: Path) -> None:
         assert page.text_of[title] and re.search(r"\d", page.text_of[description])
 
 
+def test_figures_in_the_page_have_the_texts_of_the_files(report: Path) -> None:
+    def texts(svg: str) -> list[str]:
+        return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+    files = sorted("".join(texts(path.read_text())) for path in (report / "figures").glob("*.svg"))
+    figures = re.findall(r"<svg.*?</svg>", (report / "index.html").read_text(), flags=re.DOTALL)
+    assert sorted("".join(texts(figure)) for figure in figures) == files
+    assert any("0.001" in text for text in files), "numbers that rounding would destroy are among them"
+
+
 def test_headings_are_in_order(report: Path) -> None:
     headings = Page((report / "index.html").read_text()).headings
     assert headings[0] == 1 and headings.count(1) == 1
@@ -191,6 +215,19 @@ def test_a_report_of_the_papers_suite_stays_under_five_megabytes(tmp_path: Path)
     num_pairs = (SUITES / "paper.yaml").read_text().count("\n  - ")
     assert num_pairs >= 8
     assert page.stat().st_size * num_pairs < 5e6
+
+
+def test_verdicts_come_first_with_their_numbers(everything: tuple[Plan, Store], report: Path) -> None:
+    page = Page((report / "index.html").read_text())
+    assert page.ids.index("verdicts") < page.ids.index("overview") < page.ids.index("pair-tiny")
+    with (report / "tables" / "verdicts.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [line["claim"] for line in found] == [name for name in everything[0].suite.claims if name != "C22"]
+    judged = [line for line in found if line["verdict"] != "not run"]
+    assert judged and all(line["n"] for line in judged)
+    with (report / "tables" / "tests.csv").open(newline="") as file:
+        tests = [line for line in csv.DictReader(file) if line["p"]]
+    assert tests and all(line["tasks"] and int(line["n"]) for line in tests)
 
 
 def test_without_results_the_page_says_how_to_get_them(tiny_suite: Path, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 
 from lthbench.analysis.figures import Drawing, Measured, draw_figures
 from lthbench.analysis.figures.drawing import Grid, short_keys
+from lthbench.analysis.judge import verdicts
 from lthbench.analysis.quantity import interval_text
 from lthbench.analysis.table import Row, Summary, results_table, summarise
+from lthbench.analysis.verdict import Verdict
 from lthbench.experiments.controls import Controls
 from lthbench.experiments.imp import Imp
 from lthbench.experiments.stability import Stability
@@ -55,6 +57,7 @@ class Contents:
     """
 
     suite: Suite
+    verdicts: list[Verdict]
     num_tasks: int
     num_done: int
     last: str | None
@@ -74,11 +77,11 @@ class _ReadOnce(Store):
         self.result = cache(store.result)  # type: ignore[method-assign]
 
 
-def gather(plan: Plan, store: Store, command: str) -> Contents:
+def gather(plan: Plan, store: Store, suite: str) -> Contents:
     """Everything a report says of a plan.
 
     Args:
-        command: what runs the suite; gaps add the experiment to it.
+        suite: its path as the user names it, for commands.
     """
     store = _ReadOnce(store)
     rows = results_table(plan, store)
@@ -99,13 +102,14 @@ def gather(plan: Plan, store: Store, command: str) -> Contents:
                 _described(pair.data),
                 _recipes(pair),
                 list(draw_figures(measured)),
-                list(_gaps(plan, store, name, command)),
+                list(_gaps(plan, store, name, f"lthbench run {suite}")),
                 _troubles(plan, store, name),
             )
         )
     results = {key: result for key in plan.tasks if (result := store.result(key)) is not None}
     return Contents(
         plan.suite,
+        verdicts(plan, store, suite) if plan.suite.claims else [],
         len(plan.tasks),
         len(results),
         max((str(result["finished"]) for result in results.values() if "finished" in result), default=None),

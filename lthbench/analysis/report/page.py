@@ -10,6 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lthbench.analysis.figures.style import VARIABLES
+from lthbench.analysis.quantity import effect_text, p_text
+from lthbench.analysis.report import claims
 from lthbench.analysis.report.contents import Contents
 from lthbench.analysis.report.svg import inline_svg, with_shared_styles
 
@@ -37,6 +39,9 @@ def render(contents: Contents, suite: str, store: str, formats: tuple[str, ...])
         formats=formats,
         style=Markup(style),
         colours=VARIABLES,
+        claims=claims,
+        effect_text=effect_text,
+        p_text=p_text,
         svg=lambda drawing: inline_svg(drawing, f"f{next(ids)}"),
         slug=slug,
         is_number=is_number,

@@ -38,10 +38,10 @@ def inline_svg(drawing: Drawing, prefix: str) -> Markup:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = _coloured(_with_own_ids(text, prefix))
-    # Coordinates to a hundredth of a point, on the way to a page of few megabytes.
-    text = re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), text)
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"-?\d+\.\d{2,}", _short, tag[0]), text)
     text = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", text)
     text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
+    text = _without_bare_groups(text)
     head, body = text.split(">", 1)
     view = re.search(r'viewBox="[^"]*"', head)
     assert view is not None
@@ -52,6 +52,18 @@ def inline_svg(drawing: Drawing, prefix: str) -> Markup:
         f'<title id="{prefix}-title">{title}</title><desc id="{prefix}-description">{description}</desc>'
         f"{body.replace('</svg>', _hover_points(drawing) + '</svg>')}"
     )
+
+
+def _without_bare_groups(text: str) -> str:
+    """Groups that carry nothing go; what is in them stays."""
+    while (thinner := re.sub(r"<g>((?:(?!</?g\b).)*)</g>", r"\1", text)) != text:
+        text = thinner
+    return text
+
+
+def _short(coordinate: re.Match[str]) -> str:
+    """A coordinate to a tenth of a point, on the way to a page of few megabytes."""
+    return f"{float(coordinate[0]):.1f}".removesuffix(".0")
 
 
 def _bytes(drawing: Drawing, form: str) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from lthbench.analysis.figures.drawing import Grid
+from lthbench.analysis.report import claims
 from lthbench.analysis.report.contents import Contents, gather
 from lthbench.analysis.report.latex import latex_table
 from lthbench.analysis.report.page import render, slug
@@ -29,7 +30,7 @@ def write_report(plan: Plan, store: Store, folder: Path, suite: str, formats: tu
         suite: the suite's path as the user names it.
         formats: in which figures are also written as files.
     """
-    contents = gather(plan, store, f"lthbench run {suite}")
+    contents = gather(plan, store, suite)
     tables = folder / "tables"
     tables.mkdir(parents=True, exist_ok=True)
     for name, content in _csv_files(contents):
@@ -54,6 +55,12 @@ def _csv_files(contents: Contents) -> Iterator[tuple[str, str]]:
         for s in contents.summaries
     ]
     yield "summary.csv", _csv([*columns, "mean", "half_width", "n", "tasks"], lines)
+    if contents.verdicts:
+        for name, grid in (
+            ("verdicts.csv", claims.lines(contents.verdicts)),
+            ("tests.csv", claims.tests(contents.verdicts)),
+        ):
+            yield name, _csv(list(grid.columns), [list(row) for row in grid.rows])
 
 
 def _csv(columns: list[str], rows: list[list[object]]) -> str:
@@ -68,6 +75,9 @@ def latex_grids(contents: Contents) -> Iterator[tuple[str, Grid, str]]:
     """The tables for a paper: name, content, caption."""
     note = "Mean over replicates with the half width of its 95 % interval (Student's t)."
     yield "overview", contents.overview, f"{contents.suite.title}. {note}"
+    if contents.verdicts:
+        found = claims.lines(contents.verdicts)
+        yield "verdicts", Grid(found.columns[:7], [row[:7] for row in found.rows]), "Verdicts on the claims."
     for section in contents.sections:
         yield slug(f"recipes-{section.name}"), section.recipes, f"Recipes of {section.name}."
         for drawing in section.drawings:
