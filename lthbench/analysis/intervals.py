@@ -1,8 +1,8 @@
 """Comparing times that are known only to lie in intervals: onsets from a grid of steps, times not yet reached.
 
-The scores are those of the generalised log-rank test (Sun 1996; Fay 1999): with the pooled distribution estimated
-without assumption (Turnbull 1976), a subject's score says how much earlier than the pool's it is. Scores are then
-permuted between the groups (Fay & Shaw 2010, `interval`), which is exact in small samples.
+The scores are those of the generalised log-rank test (Sun 1996): with the pooled distribution estimated without
+assumption (Turnbull 1976), a subject's score says how much earlier than the pool's its time is. Scores are then
+permuted between the groups (Fay & Shaw 2010, Journal of Statistical Software 36), which is exact in small samples.
 """
 
 from __future__ import annotations
@@ -48,17 +48,19 @@ def turnbull(intervals: Sequence[Interval]) -> tuple[list[Interval], NDArray[np.
 def log_rank_scores(intervals: Sequence[Interval]) -> NDArray[np.float64]:
     """A score a subject, larger for an earlier time; they sum to 0.
 
-    With exact times they are the log-rank scores: 1 minus the Nelson-Aalen hazard at the time, less for censored.
+    With S the pooled survival and H its Nelson-Aalen hazard at the ends l, r of an interval, the score is
+    (S(r) H(r) - S(l) H(l)) / (S(l) - S(r)); of exact times that is the log-rank score, 1 - H, and -H of censored ones.
     """
     _, mass, holds = turnbull(intervals)
-    after = np.concatenate([[1.0], 1 - np.cumsum(mass)]).clip(0, 1)  # survival at the ends of the inner intervals
-    # Sun's (1996) scores: (S(L) log S(L) - S(R) log S(R)) / (S(L) - S(R)), with 0 log 0 = 0.
-    weighted = np.where(after > 1e-12, after * np.log(np.maximum(after, 1e-300)), 0.0)
+    alive = np.concatenate([[1.0], 1 - np.cumsum(mass)]).clip(0, 1)  # at the ends of the inner intervals
+    steps = np.divide(mass, alive[:-1], out=np.zeros_like(mass), where=alive[:-1] > 1e-9)
+    hazard = np.concatenate([[0.0], np.cumsum(steps)])
+    weighted = np.where(alive > 1e-9, alive * hazard, 0.0)
     scores = []
     for row in holds:
         inside = np.flatnonzero(row)
         first, last = inside[0], inside[-1] + 1
-        scores.append((weighted[first] - weighted[last]) / (after[first] - after[last]))
+        scores.append((weighted[last] - weighted[first]) / (alive[first] - alive[last]))
     values = np.asarray(scores)
     return np.asarray(values - values.mean())
 

@@ -17,38 +17,40 @@ _SEED = 20200105  # any; fixed, so that the same numbers give the same verdict
 Method = Literal["spearman", "kendall"]
 
 
+def correlations(x: NDArray[np.float64], y: NDArray[np.float64], method: Method) -> NDArray[np.float64]:
+    """Spearman's rho or Kendall's tau-b of each row of x and y, [draws, n]; NaN where x or y does not vary."""
+    if method == "spearman":
+        a, b = (stats.rankdata(v, axis=-1) - (v.shape[-1] + 1) / 2 for v in (x, y))
+        axis: tuple[int, ...] = (-1,)
+    else:
+        a, b = (np.sign(v[..., :, None] - v[..., None, :]) for v in (x, y))
+        axis = (-2, -1)
+    scale = np.sqrt((a * a).sum(axis) * (b * b).sum(axis))
+    return np.asarray(np.divide((a * b).sum(axis), scale, out=np.full(len(x), np.nan), where=scale > 0))
+
+
 def correlation(x: NDArray[np.float64], y: NDArray[np.float64], method: Method) -> float:
     """Spearman's rho or Kendall's tau-b; NaN where x or y does not vary."""
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return math.nan
-    if method == "spearman":
-        return float(stats.spearmanr(x, y).statistic)
-    return float(stats.kendalltau(x, y).statistic)
+    return float(correlations(x[None], y[None], method)[0])
 
 
 def permutation_p(x: NDArray[np.float64], y: NDArray[np.float64], method: Method) -> float:
     """One-sided p that a correlation is above 0, over all orders of y up to 7 of them, else over random ones."""
     observed = correlation(x, y, method) - 1e-12
     if len(x) <= 7:
-        drawn = [correlation(x, np.asarray(order), method) for order in permutations(y)]
-        return sum(d >= observed for d in drawn) / len(drawn)
+        orders = np.array(list(permutations(range(len(y)))))
+        return float(np.mean(correlations(np.broadcast_to(x, orders.shape), y[orders], method) >= observed))
     random = np.random.default_rng(_SEED)
-    drawn = [correlation(x, random.permutation(y), method) for _ in range(RESAMPLES)]
-    return (1 + sum(d >= observed for d in drawn)) / (1 + RESAMPLES)
+    orders = random.permuted(np.broadcast_to(np.arange(len(y)), (RESAMPLES, len(y))), axis=1)
+    drawn = correlations(np.broadcast_to(x, orders.shape), y[orders], method)
+    return float((1 + np.sum(drawn >= observed)) / (1 + RESAMPLES))
 
 
 def bootstrap(x: NDArray[np.float64], y: NDArray[np.float64], method: Method) -> NDArray[np.float64]:
-    """Correlations of configurations drawn with replacement; draws without variation are drawn again."""
-    random = np.random.default_rng(_SEED)
-    drawn: list[float] = []
-    for _ in range(10 * RESAMPLES):
-        pick = random.integers(len(x), size=len(x))
-        value = correlation(x[pick], y[pick], method)
-        if not math.isnan(value):
-            drawn.append(value)
-        if len(drawn) == RESAMPLES // 5:
-            break
-    return np.asarray(drawn)
+    """Correlations of configurations drawn with replacement; draws without variation are left out."""
+    picks = np.random.default_rng(_SEED).integers(len(x), size=(RESAMPLES, len(x)))
+    drawn = correlations(x[picks], y[picks], method)
+    return drawn[~np.isnan(drawn)]
 
 
 def page(rows: Sequence[Sequence[float]]) -> float:

@@ -24,6 +24,19 @@ from lthbench.analysis.paired import (
 )
 
 DIFFERENCES = [0.31, -0.12, 0.54, 0.22, 0.08, 0.41, -0.05]
+# Months until the breast retracts, as intervals, after radiotherapy alone and with chemotherapy: Finkelstein & Wolfe
+# 1985 (Biometrics 41).
+RADIOTHERAPY = """
+45 inf 6 10 0 7 46 inf 46 inf 7 16 17 inf 7 14 37 44 0 8 4 11 15 inf 11 15 22 inf 46 inf 46 inf 25 37 46 inf
+26 40 46 inf 27 34 36 44 46 inf 36 48 37 inf 40 inf 17 25 46 inf 11 18 38 inf 5 12 37 inf 0 5 18 inf 24 inf
+36 inf 5 11 19 35 17 25 24 inf 32 inf 33 inf 19 26 37 inf 34 inf 36 inf
+"""
+CHEMOTHERAPY = """
+8 12 0 22 24 31 17 27 17 23 24 30 16 24 13 inf 11 13 16 20 18 25 17 26 32 inf 23 inf 44 48 14 17 0 5 5 8 12
+20 11 inf 33 40 31 inf 13 39 19 32 34 inf 13 inf 16 24 35 inf 15 22 11 17 22 32 10 35 30 34 13 inf 10 17 8
+21 4 9 11 inf 14 19 4 8 34 inf 30 36 18 24 16 60 35 39 21 inf 11 20 48 inf
+"""
+
 values = st.lists(st.floats(-10, 10), min_size=3, max_size=8, unique=True)
 
 
@@ -103,6 +116,14 @@ def test_rank_correlation_over_five_configurations_has_its_exact_p() -> None:
     assert ranks.permutation_p(x, y, "kendall") == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_rank_correlations_with_ties_are_those_of_scipy(seed: int) -> None:
+    x, y = np.random.default_rng(seed).integers(0, 4, (2, 9)).astype(float)
+    assert ranks.correlation(x, y, "spearman") == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert ranks.correlation(x, y, "kendall") == pytest.approx(stats.kendalltau(x, y).statistic)
+    assert math.isnan(ranks.correlation(np.ones(4), y[:4], "kendall"))
+
+
 def test_random_permutations_agree_with_the_exact_distribution() -> None:
     random = np.random.default_rng(3)
     x, y = random.normal(size=9), random.normal(size=9)
@@ -144,6 +165,19 @@ def test_turnbull_of_exact_and_censored_times_is_kaplan_meier() -> None:
     found = [(math.nextafter(t, 0), t) if not censored else (t, math.inf) for t, censored in times]
     _, mass, _ = intervals.turnbull(found)
     assert 1 - np.cumsum(mass) == pytest.approx([0.8, 0.8 * 2 / 3, 0], abs=1e-6)
+
+
+def test_the_generalised_log_rank_test_is_the_published_example() -> None:
+    # Fay & Shaw 2010 (Journal of Statistical Software 36): score statistic -9.14 and Z = -2.6684, two-sided p = .0076.
+    groups = []
+    for table in (RADIOTHERAPY, CHEMOTHERAPY):
+        ends = [float(word) for word in table.split()]
+        groups.append(list(zip(ends[::2], ends[1::2], strict=True)))
+    scores = intervals.log_rank_scores([*groups[0], *groups[1]])
+    assert scores[: len(groups[0])].sum() == pytest.approx(-9.141846, abs=1e-5)
+    early, late, z = intervals.earlier_p(*groups)
+    assert z == pytest.approx(-2.6684, abs=5e-5)
+    assert (early, late) == pytest.approx((1 - 0.0076 / 2, 0.0076 / 2), abs=1e-3)
 
 
 def test_separated_onsets_of_three_and_three_have_a_p_of_one_in_twenty() -> None:
