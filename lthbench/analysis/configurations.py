@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 
 from lthbench.analysis import ranks
-from lthbench.analysis.decide import decide, outcome_of, shortfall, unfinished
-from lthbench.analysis.evidence import Evidence, NotPlanned
+from lthbench.analysis.decide import outcome_of, shortfall, unfinished
+from lthbench.analysis.evidence import EXACTLY, Evidence, NotPlanned
 from lthbench.analysis.verdict import Effect, Part
 from lthbench.suite.claims import Agreement, Rank, Selection
 
@@ -64,13 +64,13 @@ def _configurations(
     found = []
     onsets = (y.metric or test.metric) == "onset"
     names: dict[tuple[str, str], None] = {}
-    for point, captured in evidence.select(y):
+    for point, captured in evidence.select(y.model_copy(update={"rewound": None}) if onsets else y):
         names[point.arm, captured.get("config", "")] = None
     known = {(point.arm, captured.get("config", "")) for point, captured in evidence.select(x)}
     for arm, config in (name for name in names if name in known):
 
         def of(s: Selection, arm: str = arm, config: str = config) -> Selection:
-            return s.model_copy(update={"arm": arm, "variant": s.variant.replace("{config}", config)})
+            return s.model_copy(update={"arm": EXACTLY + arm, "variant": s.variant.replace("{config}", config)})
 
         numbers = []
         for selection, sign in ((of(x), 1.0), *(((of(minus), -1.0),) if minus else ())):
@@ -89,13 +89,73 @@ def _configurations(
     return found
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """One arm, level and replicate: whether its barrier is low, how low, and whether it matches."""
+
+    arm: str
+    level: int | None
+    is_stable: bool
+    barrier: float
+    matches: bool
+
+
 def agreement(test: Agreement, evidence: Evidence, alpha: float) -> Part:
-    """A barrier under the threshold agrees with matching, over the arms and levels of a replicate."""
-    cells: dict[int, list[tuple[float, bool, str]]] = {}
+    """A barrier under the threshold agrees with matching, over the arms and levels of a replicate.
+
+    Under the hypothesis of no agreement the barriers of an arm might be another's: they are exchanged between arms
+    within a replicate, an arm's levels together since they are not independent.
+    """
+    cells = _agreement_cells(test, evidence)
+    if not cells:
+        return unfinished(test.what, test.counts, evidence)
+    replicates = [cells[r] for r in sorted(cells)]
+    arms = sorted({cell.arm for row in replicates for cell in row})
+
+    def mean_kappa(without: str = "") -> float:
+        kept = [[cell for cell in row if cell.arm != without] for row in replicates]
+        each = [ranks.kappa([c.is_stable for c in row], [c.matches for c in row]) for row in kept]
+        known = [k for k in each if not math.isnan(k)]
+        return sum(known) / len(known) if known else math.nan
+
+    found = mean_kappa()
+    everything = [cell for row in replicates for cell in row]
+    area = ranks.auc([-cell.barrier for cell in everything], [cell.matches for cell in everything])
+    without = [k for arm in arms if len(arms) > 2 and not math.isnan(k := mean_kappa(arm))]
+    notes = [] if math.isnan(area) else [f"area under the curve {area:.2f}"]
+    notes += [f"kappa without one arm {min(without):.2f} to {max(without):.2f}"] if without else []
+    shown: dict[str, Any] = {
+        "what": test.what, "counts": test.counts, "n": len(replicates), "keys": tuple(evidence.keys),
+        "test": "Cohen's kappa, arms exchanged within replicates",
+        "effect": None if math.isnan(found) else Effect(found, unit="kappa"),
+    }  # fmt: skip
+    if (reason := shortfall(evidence, len(replicates))) is not None:
+        return Part(outcome="inconclusive", reason=reason, **shown)
+    share = sum(cell.matches for cell in everything) / len(everything)
+    if share in (0, 1) or len({cell.is_stable for cell in everything}) == 1:
+        reason = (
+            f"{share:.0%} match, {sum(c.is_stable for c in everything)} of {len(everything)} are stable: no contrast"
+        )
+        return Part(outcome="inconclusive", reason=reason, **shown)
+    p, against = _exchange_p(replicates)
+    outcome = outcome_of(p, against, alpha)
+    # What perfect agreement of that many arms would need.
+    least = math.ceil(math.log(1 / alpha) / math.log(math.factorial(len(arms)))) if len(arms) > 1 else None
+    seeds = max(least, len(replicates) + 1) if outcome == "inconclusive" and least is not None else None
+    return Part(outcome=outcome, reason="; ".join(notes), p=p, p_against=against, seeds=seeds, **shown)
+
+
+def _agreement_cells(test: Agreement, evidence: Evidence) -> dict[int, list[_Cell]]:
+    """Replicate -> its cells.
+
+    Raises:
+        NotPlanned: no barriers of pruned networks are measured.
+    """
+    cells: dict[int, list[_Cell]] = {}
     planned = False
     for arm in evidence.arms(test.barrier.arm):
         barrier, ticket, dense = (
-            s.model_copy(update={"arm": arm}) for s in (test.barrier, test.accurate, test.reference)
+            s.model_copy(update={"arm": EXACTLY + arm}) for s in (test.barrier, test.accurate, test.reference)
         )
         try:
             if not any(point.level for point, _ in evidence.select(barrier)):
@@ -105,45 +165,50 @@ def agreement(test: Agreement, evidence: Evidence, alpha: float) -> Part:
             continue
         planned = True
         for level in levels:
-            height, accuracy, reference = (
-                evidence.values(barrier, "test_barrier", level),
-                evidence.values(ticket, test.metric, level),
-                evidence.values(dense, test.metric, level),
-            )
+            height = evidence.values(barrier, "test_barrier", level)
+            accuracy = evidence.values(ticket, test.metric, level)
+            reference = evidence.values(dense, test.metric, level)
             for r in height.keys() & accuracy.keys() & reference.keys():
                 matches = accuracy[r] - reference[r] >= -test.within
-                cells.setdefault(r, []).append((height[r], matches, arm))
+                cell = _Cell(arm, level, height[r] < 100 * test.threshold, height[r], matches)
+                cells.setdefault(r, []).append(cell)
     if not planned:
         raise NotPlanned("no barriers of pruned networks")
-    if not cells:
-        return unfinished(test.what, test.counts, evidence)
+    return cells
 
-    def over(statistic: Callable[[list[tuple[float, bool, str]]], float], left_out: str = "") -> list[float]:
-        return [statistic([c for c in cells[r] if c[2] != left_out]) for r in sorted(cells)]
 
-    def agreed(of: list[tuple[float, bool, str]]) -> float:
-        return ranks.kappa([height < 100 * test.threshold for height, _, _ in of], [matches for _, matches, _ in of])
+def _exchange_p(replicates: list[list[_Cell]]) -> tuple[float, float]:
+    """One-sided p of agreement and of disagreement when arms' barriers are exchanged within replicates.
 
-    def ranked(of: list[tuple[float, bool, str]]) -> float:
-        return ranks.auc([-height for height, _, _ in of], [matches for _, matches, _ in of])
+    The statistic is the sum over replicates of the covariance of low barrier and matching, so that its distribution
+    is the convolution of the replicates' own.
+    """
+    totals = np.array([0.0])
+    observed = 0.0
+    random = np.random.default_rng(20200105)
+    for row in replicates:
+        arms = sorted({cell.arm for cell in row})
+        levels = sorted({cell.level for cell in row}, key=lambda level: level or 0)
+        stable = {(c.arm, c.level): float(c.is_stable) for c in row}
+        matches = {(c.arm, c.level): float(c.matches) for c in row}
+        center = sum(matches.values()) / len(matches)
 
-    kappas = [k for k in over(agreed) if not math.isnan(k)]
-    areas = [a for a in over(ranked) if not math.isnan(a)]
-    if len(kappas) < len(cells):
-        share = sum(m for v in cells.values() for _, m, _ in v) / sum(map(len, cells.values()))
-        reason = f"matching does not vary in some replicate ({share:.0%} match): there is nothing to predict"
-        return Part(
-            test.what, "inconclusive", shortfall(evidence, len(cells)) or reason, test.counts, "Cohen's kappa",
-            n=len(cells), keys=tuple(evidence.keys),
-        )  # fmt: skip
-    part = decide(
-        kappas, "greater", evidence, alpha, what=test.what, counts=test.counts, unit="kappa", test="kappa, one-sided t"
-    )
-    arms = sorted({arm for v in cells.values() for _, _, arm in v})
-    without = [k for arm in arms if len(arms) > 1 for k in over(agreed, arm) if not math.isnan(k)]
-    notes = [part.reason] if part.reason else []
-    if areas:
-        notes.append(f"area under the curve {sum(areas) / len(areas):.2f}")
-    if without:
-        notes.append(f"kappa without one arm {min(without):.2f} to {max(without):.2f}")
-    return replace(part, reason="; ".join(notes))
+        def covariance(order: tuple[str, ...], arms: list[str] = arms, levels: list[Any] = levels,
+                       stable: dict[Any, float] = stable, matches: dict[Any, float] = matches,
+                       center: float = center) -> float:  # fmt: skip
+            pairs = zip(arms, order, strict=True)
+            both = [
+                (a, b, level) for a, b in pairs for level in levels if (a, level) in matches and (b, level) in stable
+            ]
+            return sum(stable[b, level] * (matches[a, level] - center) for a, b, level in both)
+
+        observed += covariance(tuple(arms))
+        orders = (
+            list(permutations(arms))
+            if len(arms) <= 5
+            else [tuple(arms), *(tuple(random.permutation(arms)) for _ in range(119))]
+        )
+        totals = (totals[:, None] + np.array([covariance(order) for order in orders])).ravel()
+        if len(totals) > 50_000:
+            totals = random.choice(totals, 50_000)
+    return float(np.mean(totals >= observed - 1e-9)), float(np.mean(totals <= observed + 1e-9))

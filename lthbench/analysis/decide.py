@@ -35,8 +35,13 @@ def decide(
     margin: float = 0.0,
     test: str = T,
     also: tuple[str, float] | None = None,
+    done: int | None = None,
 ) -> Part:
-    """The part of values, one a replicate, that are expected to be greater or less than a number, or equivalent."""
+    """The part of values, one a replicate, that are expected to be greater or less than a number, or equivalent.
+
+    Args:
+        done: how many replicates they are of, where they are of something else.
+    """
     keys = tuple(evidence.keys)
     if not values:
         return unfinished(what, counts, evidence)
@@ -48,7 +53,7 @@ def decide(
         "what": what, "counts": counts, "effect": Effect(mean, low, high, unit), "n": len(values), "keys": keys,
         "test": TOST if expected == "equivalent" else test, "margin": margin or abs(than) or None,
     }  # fmt: skip
-    if (reason := shortfall(evidence, len(values))) is not None:
+    if (reason := shortfall(evidence, len(values) if done is None else done)) is not None:
         return Part(outcome="inconclusive", reason=reason, **shown)
     if spread is None:
         reason = "one replicate has no spread" if len(values) == 1 else "the replicates do not differ: no test exists"

@@ -16,6 +16,8 @@ from lthbench.suite.schema import Pair
 
 Classes = Mapping[str, tuple[str, ...]]
 THRESHOLD = 0.02
+# Before the name of an arm, which may also be that of a class.
+EXACTLY = "="
 
 
 class NotPlanned(LookupError):
@@ -50,9 +52,9 @@ class Evidence:
 
     def __init__(self, name: str, pair: Pair, planned: int, points: Iterable[Point]) -> None:
         self.name, self.pair, self.planned = name, pair, planned
-        self._by_arm: dict[str, list[Point]] = defaultdict(list)
+        self._points: dict[str, dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
         for point in points:
-            self._by_arm[point.arm].append(point)
+            self._points[point.arm][point.variant].append(point)
         self.classes: Classes = named_classes(pair)
         self.chosen: str | None = None
         self.experiments: frozenset[str] | None = None
@@ -65,6 +67,8 @@ class Evidence:
         """The arms that a selection's arm stands for."""
         if arm == "*":
             return tuple(self.pair.arms)
+        if arm.startswith(EXACTLY):
+            return (arm.removeprefix(EXACTLY),)
         return self.classes.get(arm, (arm,))
 
     def select(self, selection: Selection) -> list[tuple[Point, dict[str, str]]]:
@@ -78,14 +82,18 @@ class Evidence:
         found = [
             (point, match.groupdict())
             for arm in self.arms(selection.arm)
-            for point in self._by_arm.get(arm, ())
-            if (match := pattern.fullmatch(point.variant))
-            and bool(point.step) == selection.rewound
+            for variant_there, there in self._points.get(arm, {}).items()
+            if (match := pattern.fullmatch(variant_there))
+            for point in there
+            if selection.rewound in (None, bool(point.step))
             and selection.level in (None, point.level or 0)
             and (self.experiments is None or point.experiment in self.experiments)
         ]
+        if not self.arms(selection.arm):
+            raise NoArm(f"no arm is {selection.arm}-stable, as onsets were measured")
         if not found:
             rewound = " rewound to a later step" if selection.rewound else ""
+            rewound += f" at level {selection.level}" if selection.level else ""
             raise NotPlanned(f"no '{variant}' of {selection.arm}{rewound}")
         return found
 
@@ -95,7 +103,8 @@ class Evidence:
         Raises:
             NotPlanned: there is no such level.
         """
-        wanted = self.pair.claim_levels.get(name, ()) if isinstance(name, str) else name
+        names = [name] if isinstance(name, str) else name
+        wanted = [level for one in names for level in self.pair.claim_levels.get(one, ())]
         common: set[int | None] | None = None
         for selection in selections:
             per_arm: dict[str, set[int | None]] = defaultdict(set)
@@ -108,8 +117,9 @@ class Evidence:
             return [None]
         levels = [level for level in wanted if level in common]
         if not levels:
-            raise NotPlanned(f"none of the levels {', '.join(map(str, wanted))} ({name}) has all that is compared")
-        return list(levels)
+            shown = f"levels {', '.join(map(str, wanted))}" if wanted else f"claim_levels '{' and '.join(names)}'"
+            raise NotPlanned(f"not all that is compared at any of the {shown}")
+        return list(dict.fromkeys(levels))
 
     def values(self, selection: Selection, metric: str, level: int | None) -> dict[int, float]:
         """Replicate -> the mean of a selection at a level, in units (accuracies and barriers in percent).
@@ -138,25 +148,13 @@ class Evidence:
         are averaged.
         """
         barriers: dict[tuple[str, int], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-        found = 0
-        for at_start in (False, True):
-            try:
-                picked = self.select(selection.model_copy(update={"rewound": at_start}))
-            except NotPlanned:
-                continue
-            for point, _ in picked:
-                if point.level:
-                    continue
-                found += 1
-                if point.status == "missing":
-                    self.lacking.add(point)
-                    continue
+        for point, _ in self.select(selection.model_copy(update={"rewound": None, "level": 0})):
+            if point.status == "missing":
+                self.lacking.add(point)
+            else:
                 self.keys[point.key] = None
-                barriers[point.arm, point.replicate][point.step or 0].append(
-                    point.numbers.get("test_barrier", math.inf)
-                )
-        if not found:
-            raise NotPlanned(f"no '{selection.variant}' of {selection.arm} at level 0")
+                barrier = point.numbers.get("test_barrier", math.inf)
+                barriers[point.arm, point.replicate][point.step or 0].append(barrier)
         ends: dict[int, list[tuple[float, float]]] = defaultdict(list)
         for (_, replicate), steps in barriers.items():
             if replicate not in self.lacking.missing:
@@ -189,7 +187,7 @@ class Evidence:
         named = named_classes(self.pair)
         try:
             onsets = {
-                arm: self.onsets(Selection(arm=arm, variant="barrier"), THRESHOLD)
+                arm: self.onsets(Selection(arm=EXACTLY + arm, variant="barrier"), THRESHOLD)
                 for arm in (*named["early"], *named["late"])
             }
         except NotPlanned:
@@ -203,6 +201,10 @@ class Evidence:
             if 2 * sum(before) > len(standard):
                 early.append(arm)
         return {"early": tuple(early), "late": named["late"]}, "by measured onset"
+
+
+class NoArm(Exception):
+    """A class of arms that a test needs is empty."""
 
 
 class Unfinished(Exception):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lthbench.analysis.configurations import agreement, rank
 from lthbench.analysis.decide import outcome_of
-from lthbench.analysis.evidence import Evidence, NotPlanned, Unfinished, named_classes
+from lthbench.analysis.evidence import Evidence, NoArm, NotPlanned, Unfinished, named_classes
 from lthbench.analysis.paired import exact_fraction, holm
 from lthbench.analysis.parts import contrast, mixed, onset, trend, waiting
 from lthbench.analysis.points import Point, costs, points
@@ -134,7 +134,9 @@ def _part(
         evidence.choose(claim.choose)
         found = _TESTS[test.test](test, evidence, alpha)
     except NotPlanned as error:
-        return Part(test.what, "not run", f"the suite measures {error}", test.counts), "absent"
+        return Part(test.what, "not run", str(error), test.counts), "absent"
+    except NoArm as error:
+        return Part(test.what, "inconclusive", str(error), test.counts, n=evidence.planned), ""
     except Unfinished as error:
         return Part(test.what, "not run", f"waits for {error} to be done", test.counts), "unfinished"
     if evidence.chosen is not None and "{chosen}" in test.model_dump_json():

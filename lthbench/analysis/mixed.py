@@ -2,7 +2,8 @@
 
 A replicate's rows share initialisation and masks, so more than their mean is correlated, which the intercept alone
 does not see: Wald's p is far too small. The estimate is the model's, its error comes from leaving out whole
-replicates (jackknife), and pseudo-values stand for replicates in the paired tests.
+replicates (jackknife, with the variances that all of them gave), and pseudo-values stand for replicates in the paired
+tests. Where recipes differ in what is tested, whole configurations are left out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class Fit:
-    """The tested coefficient: the estimate, Wald's two-sided p, and a pseudo-value for each replicate."""
+    """The tested coefficient: the estimate, Wald's two-sided p, and a pseudo-value for each unit that is left out."""
 
     estimate: float
     wald_p: float
@@ -33,6 +34,7 @@ class Fit:
 def fit(
     values: Sequence[float],
     replicates: Sequence[int],
+    units: Sequence[Value],
     columns: Mapping[str, Sequence[Value]],
     terms: Sequence[str],
     tested: str,
@@ -40,12 +42,13 @@ def fit(
     """Fit value ~ 1 + terms + (1 | replicate).
 
     Args:
+        units: what is left out at once: the replicates again, or configurations.
         columns: name -> a value a row, numbers or (for `factor`) anything.
         terms: `NAME`, `log NAME`, `factor NAME`, or two of the former with ` x ` between.
         tested: the term (of one column) whose coefficient is wanted.
 
     Raises:
-        ModelError: a name is unknown, the terms cannot be told apart by these rows, or fewer than three replicates.
+        ModelError: a name is unknown, the terms cannot be told apart by these rows, or fewer than three units.
     """
     matrices = [np.ones((len(values), 1))]
     position = 0
@@ -54,15 +57,17 @@ def fit(
             position = sum(m.shape[1] for m in matrices)
         matrices.append(_columns(term, columns))
     design, outcome, groups = np.hstack(matrices), np.asarray(values, dtype=float), np.asarray(replicates)
-    distinct = np.unique(groups)
+    owners = np.asarray(units)
+    distinct = np.unique(owners)
     if len(distinct) < 3:
-        raise ModelError(f"{len(distinct)} replicates; the model needs three")
-    estimate, wald_p = _coefficient(outcome, design, groups, position)
+        raise ModelError(f"{len(distinct)} to leave out in turn; the model needs three")
+    estimate, wald_p, ratio = _fitted(outcome, design, groups, position)
     pseudo = []
     for left in distinct:
-        keep = groups != left
-        without, _ = _coefficient(outcome[keep], design[keep], groups[keep], position)
-        pseudo.append(len(distinct) * estimate - (len(distinct) - 1) * without)
+        keep = owners != left
+        _identifiable(design[keep])
+        without = generalised_least_squares(outcome[keep], design[keep], groups[keep], ratio)[position]
+        pseudo.append(len(distinct) * estimate - (len(distinct) - 1) * float(without))
     return Fit(estimate, wald_p, pseudo)
 
 
@@ -86,17 +91,37 @@ def _columns(term: str, columns: Mapping[str, Sequence[Value]]) -> NDArray[np.fl
     return numbers
 
 
-def _coefficient(
+def _identifiable(design: NDArray[np.float64]) -> None:
+    scaled = design / np.maximum(np.abs(design).max(axis=0), 1e-300)
+    if design.shape[0] <= design.shape[1] or np.linalg.matrix_rank(scaled) < design.shape[1]:
+        raise ModelError("these rows cannot tell the model's terms apart: too few arms, levels or configurations")
+
+
+def _fitted(
     outcome: NDArray[np.float64], design: NDArray[np.float64], groups: NDArray[np.int64], position: int
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
+    """The estimate, Wald's p, and the variance between replicates as a multiple of that within."""
     from statsmodels.regression.mixed_linear_model import MixedLM
 
-    scaled = design / np.maximum(np.abs(design).max(axis=0), 1e-300)
-    if len(outcome) <= design.shape[1] or np.linalg.matrix_rank(scaled) < design.shape[1]:
-        raise ModelError("these rows cannot tell the model's terms apart: too few arms, levels or configurations")
+    _identifiable(design)
     if np.ptp(outcome) == 0:
         raise ModelError("all values are equal")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a random intercept without variance is no fault here
         result = MixedLM(outcome, design, groups).fit(reml=True)
-    return float(result.fe_params[position]), float(result.pvalues[position])
+    ratio = float(np.asarray(result.cov_re)[0, 0] / result.scale)
+    return float(result.fe_params[position]), float(result.pvalues[position]), ratio
+
+
+def generalised_least_squares(
+    outcome: NDArray[np.float64], design: NDArray[np.float64], groups: NDArray[np.int64], ratio: float
+) -> NDArray[np.float64]:
+    """The fixed effects where the variance between groups is `ratio` times that within."""
+    whitened_x, whitened_y = design.copy(), outcome.copy()
+    for group in np.unique(groups):
+        own = groups == group
+        # (I + ratio 1 1')^(-1/2) takes this share of the group's mean away.
+        share = 1 - 1 / np.sqrt(1 + own.sum() * ratio)
+        whitened_x[own] -= share * design[own].mean(axis=0)
+        whitened_y[own] -= share * outcome[own].mean()
+    return np.asarray(np.linalg.lstsq(whitened_x, whitened_y, rcond=None)[0])

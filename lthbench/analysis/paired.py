@@ -95,7 +95,7 @@ def smallest_n(power: Callable[[int], float], at_least: int = 2) -> int | None:
 
 
 def detectable(power: Callable[[float], float], start: float) -> float | None:
-    """The smallest effect whose power is 80 %, to four digits, searched upwards from `start` > 0."""
+    """The smallest effect whose power is 80 %, to three digits, searched upwards from `start` > 0."""
     high = start
     for _ in range(60):
         if power(high) >= POWER:
@@ -104,7 +104,7 @@ def detectable(power: Callable[[float], float], start: float) -> float | None:
     else:
         return None
     low = 0.0
-    while high - low > 1e-4 * high:
+    while high - low > 1e-3 * high:
         middle = (low + high) / 2
         low, high = (low, middle) if power(middle) >= POWER else (middle, high)
     return high

@@ -149,14 +149,19 @@ def mixed(test: Mixed, evidence: Evidence, alpha: float) -> Part:
     if not rows:
         return unfinished(test.what, test.counts, evidence)
     replicates = [int(row["replicate"]) for row in rows]
-    columns = {name: [row[name] for row in rows] for name in rows[0] if name not in ("value", "replicate")}
-    n = len(set(replicates))
+    units = replicates if test.over == "replicates" else [str(row["configuration"]) for row in rows]
+    columns = {
+        name: [row[name] for row in rows] for name in rows[0] if name not in ("value", "replicate", "configuration")
+    }
+    done = len(set(replicates))
     try:
-        found = fit([float(row["value"]) for row in rows], replicates, columns, test.fixed, test.tested)
+        found = fit([float(row["value"]) for row in rows], replicates, units, columns, test.fixed, test.tested)
     except ModelError as error:
-        reason = shortfall(evidence, n) or str(error)
-        return Part(test.what, "inconclusive", reason, test.counts, "mixed model", n=n, keys=tuple(evidence.keys))
-    return decide(
+        reason = shortfall(evidence, done) or str(error)
+        return Part(test.what, "inconclusive", reason, test.counts, "mixed model", n=done, keys=tuple(evidence.keys))
+    part = decide(
         found.pseudo_values, test.expected, evidence, alpha, what=test.what, counts=test.counts, unit=unit,
-        test="mixed model, error by leaving out replicates", also=("Wald, two-sided", found.wald_p),
+        test=f"mixed model, error by leaving out {test.over}", also=("Wald, two-sided", found.wald_p), done=done,
     )  # fmt: skip
+    # More replicates do not make more configurations.
+    return part if test.over == "replicates" else replace(part, seeds=None)

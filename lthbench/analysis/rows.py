@@ -15,8 +15,8 @@ Place = tuple[str, int, int | None, tuple[tuple[str, str], ...]]
 def model_rows(test: Mixed, evidence: Evidence) -> list[Row]:
     """One row an arm, replicate, level and what the NAMEs in the variant stand for; draws are averaged.
 
-    Every row has `value`, `replicate`, `arm`, `level`, `density`, an indicator for each name of rows, the covariates
-    and the NAMEs (as numbers where they are some).
+    Every row has `value`, `replicate`, `configuration`, `arm`, `level`, `density`, an indicator for each name of rows,
+    the covariates and the NAMEs (as numbers where they are some).
 
     Raises:
         NotPlanned: rows that are not optional are not measured.
@@ -51,7 +51,9 @@ def _of_group(test: Mixed, name: str, rows: Rows, evidence: Evidence) -> list[Ro
             if test.logit
             else value * scale_of(test.metric)
         )
-        row: Row = {"value": value, "replicate": replicate, "arm": arm, "level": level, "density": density}
+        configuration = "/".join((name, arm, *(text for _, text in names)))
+        row: Row = {"value": value, "replicate": replicate, "configuration": configuration}
+        row |= {"arm": arm, "level": level, "density": density}
         row |= {other: float(other == name) for other in test.rows}
         row |= extra | {key: _number(text) for key, text in names}
         table.append(row)

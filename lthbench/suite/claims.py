@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lthbench.suite.faults import explain
 from lthbench.suite.located import SuiteError, read_yaml
 
-Levels = str | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+Levels = str | Annotated[tuple[str, ...], Field(min_length=1)]
 Expected = Literal["greater", "less", "equivalent"]
 
 
@@ -34,14 +34,14 @@ class Selection(_Frozen):
             claim's choice.
         metric: the number that is read; the test's unless given.
         level: at this level alone, whatever the test's levels.
-        rewound: whether the weights are those of a step after initialisation.
+        rewound: whether the weights are those of a step after initialisation; None is either.
     """
 
     arm: str
     variant: str
     metric: str | None = None
     level: Annotated[int, Field(ge=0)] | None = None
-    rewound: bool = False
+    rewound: bool | None = False
 
     @model_validator(mode="before")
     @classmethod
@@ -70,7 +70,7 @@ class _Test(_Frozen):
     Attributes:
         what: the comparison in words.
         counts: whether the claim rests on it, or it is only reported.
-        levels: a named set of the pair's `claim_levels`, or levels.
+        levels: a named set of the pair's `claim_levels`, or several.
     """
 
     what: str
@@ -207,6 +207,8 @@ class Mixed(_Test):
         fixed: terms: the name of some rows, of a covariate, `level`, `density`, a NAME of the variants, or `arm`; with
             `log` or `factor` before it; or two of them with ` x ` between.
         tested: the term whose coefficient is tested.
+        over: what the test counts as independent: replicates; or, for a covariate that recipes differ in,
+            configurations, an arm with what the NAMEs of its variant stand for.
         logit: whether values, fractions, are taken as logits.
     """
 
@@ -214,6 +216,7 @@ class Mixed(_Test):
     rows: Annotated[dict[str, Rows], Field(min_length=1)]
     fixed: tuple[str, ...]
     tested: str
+    over: Literal["replicates", "configurations"] = "replicates"
     expected: Literal["greater", "less"] = "greater"
     logit: bool = False
 

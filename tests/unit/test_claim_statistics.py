@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lthbench.analysis import intervals, ranks
-from lthbench.analysis.mixed import ModelError, fit
+from lthbench.analysis.mixed import ModelError, fit, generalised_least_squares
 from lthbench.analysis.paired import (
     detectable,
     exact_fraction,
@@ -195,20 +195,33 @@ def test_a_mixed_model_of_balanced_rows_gives_the_paired_difference(seed: int) -
     outcome = random.normal(size=(n, 2, levels)) + random.normal(size=(n, 1, 1))
     rows = [(r, a, d) for r in range(n) for a in range(2) for d in range(levels)]
     columns = {"early": [a for _, a, _ in rows], "density": [d for *_, d in rows]}
-    found = fit([outcome[row] for row in rows], [r for r, *_ in rows], columns, ["early", "factor density"], "early")
+    replicates = [r for r, *_ in rows]
+    found = fit([outcome[row] for row in rows], replicates, replicates, columns, ["early", "factor density"], "early")
     differences = (outcome[:, 1] - outcome[:, 0]).mean(axis=1)
     assert found.estimate == pytest.approx(differences.mean(), abs=1e-6)
     assert found.pseudo_values == pytest.approx(differences, abs=1e-5)
 
 
+def test_leaving_out_nothing_gives_the_mixed_model_of_statsmodels() -> None:
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
+    random = np.random.default_rng(4)
+    groups = np.repeat(np.arange(6), [3, 5, 4, 6, 5, 4])
+    design = np.column_stack([np.ones(len(groups)), random.normal(size=(len(groups), 2))])
+    outcome = design @ [1, 2, -1] + random.normal(size=6)[groups] + random.normal(size=len(groups))
+    result = MixedLM(outcome, design, groups).fit(reml=True)
+    ratio = float(np.asarray(result.cov_re)[0, 0] / result.scale)
+    assert generalised_least_squares(outcome, design, groups, ratio) == pytest.approx(result.fe_params, abs=1e-8)
+
+
 def test_a_mixed_model_says_why_it_cannot_be_fitted() -> None:
     columns = {"early": [0, 1, 0, 1, 0, 1], "same": [0, 1, 0, 1, 0, 1]}
     with pytest.raises(ModelError, match="cannot tell"):
-        fit([1, 2, 3, 4, 5, 7], [0, 0, 1, 1, 2, 2], columns, ["early", "same"], "early")
+        fit([1, 2, 3, 4, 5, 7], [0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2], columns, ["early", "same"], "early")
     with pytest.raises(ModelError, match="needs three"):
-        fit([1, 2, 3, 4], [0, 0, 1, 1], {"early": [0, 1, 0, 1]}, ["early"], "early")
+        fit([1, 2, 3, 4], [0, 0, 1, 1], [0, 0, 1, 1], {"early": [0, 1, 0, 1]}, ["early"], "early")
     with pytest.raises(ModelError, match="no 'late'"):
-        fit([1, 2, 3, 4, 5, 7], [0, 0, 1, 1, 2, 2], columns, ["late"], "late")
+        fit([1, 2, 3, 4, 5, 7], [0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2], columns, ["late"], "late")
 
 
 @pytest.mark.parametrize("differences", [[], [0.4], [0.4, 0.4, 0.4], [0.1 + 0.2, 0.3]])

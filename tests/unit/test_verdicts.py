@@ -1,0 +1,276 @@
+"""Verdicts on planted numbers: an effect is found, none is not, at the stated rates, and what is unknown stays so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from planted import World, suite_text, world
+from scipy import stats
+
+from lthbench.analysis.judge import judge
+from lthbench.analysis.paired import power_equivalence, power_one_sided
+from lthbench.analysis.points import Point
+from lthbench.analysis.verdict import Verdict
+from lthbench.suite.load import load_suite
+from lthbench.suite.schema import Suite
+
+CLAIMS = Path(__file__).parents[2] / "suites" / "claims"
+NOISE = 0.002  # of an accuracy; a mean of two levels of a difference of two has this spread, too
+SIMULATIONS = 400
+
+GREATER = """\
+C1:
+  sentence: Tickets beat reinitialisations.
+  origin: inferred
+  experiments: [imp, controls]
+  tests:
+    - {what: higher, test: contrast, plus: {early: ticket}, minus: {early: reinit}, margin: 0.4}
+"""
+EQUIVALENT = GREATER.replace("margin", "expected: equivalent, margin")
+
+
+def suite(folder: Path, claims: str, replicates: int, *pairs: str) -> Suite:
+    (folder / "claims.yaml").write_text(claims)
+    (folder / "suite.yaml").write_text(suite_text("claims.yaml", replicates, *pairs))
+    return load_suite(folder / "suite.yaml")
+
+
+def tickets(pair: str, replicates: int, random: np.random.Generator, effect: float) -> list[Point]:
+    """Tickets and reinitialisations that differ by an effect, in percentage points."""
+    w = World(pair, replicates, random, NOISE)
+    for level in (1, 2):
+        w.add("imp", "early", "ticket", level, test_accuracy=0.9 + effect / 100)
+        w.add("controls", "early", "reinit", level, test_accuracy=0.9)
+    return w.points
+
+
+def rates(loaded: Suite, *effects: float, n: int = SIMULATIONS) -> list[list[Verdict]]:
+    """The verdicts of many simulated suites, whose pairs have these effects."""
+    random = np.random.default_rng(20260101)
+    found = []
+    for _ in range(n):
+        points = [
+            point
+            for pair, effect in zip(loaded.pairs, effects, strict=True)
+            for point in tickets(pair, loaded.replicates, random, effect)
+        ]
+        found.append([v for v in judge(loaded, points, {}, "suite.yaml") if v.pair])
+    return found
+
+
+def assert_rate(count: int, expected: float, n: int = SIMULATIONS, at_most: bool = False) -> None:
+    """A count of n that is expected with a probability; wrong by chance once in a thousand."""
+    low, high = stats.binom.ppf([0.0005, 0.9995], n, expected)
+    assert (at_most or low <= count) and count <= high, f"{count} of {n}, expected {expected:.0%}"
+
+
+def test_a_planted_effect_is_found_with_the_stated_power(tmp_path: Path) -> None:
+    found = [v for (v,) in rates(suite(tmp_path, GREATER, 8, "a"), 0.2)]
+    assert_rate(sum(v.outcome == "supported" for v in found), power_one_sided(0.2, 0.2, 8, 0.05))
+    inconclusive = [v for v in found if v.outcome == "inconclusive"]
+    assert inconclusive and all(v.seeds is not None and v.seeds > 8 for v in inconclusive)
+
+
+def test_without_an_effect_a_claim_is_supported_once_in_twenty(tmp_path: Path) -> None:
+    found = [v for (v,) in rates(suite(tmp_path, GREATER, 5, "a"), 0)]
+    assert_rate(sum(v.outcome == "supported" for v in found), 0.05)
+    # That the effect is below the margin is shown with the power for the margin.
+    below = sum((v.parts[0].p_against or 0) <= 0.05 for v in found)
+    assert_rate(below, power_one_sided(0.4, 0.2, 5, 0.05))
+
+
+def test_an_effect_as_large_as_the_margin_is_contradicted_at_most_once_in_twenty(tmp_path: Path) -> None:
+    found = [v for (v,) in rates(suite(tmp_path, GREATER, 4, "a"), 0.4)]
+    assert_rate(sum(v.outcome == "contradicted" for v in found), 0.05, at_most=True)
+
+
+@pytest.mark.parametrize(("effect", "rate"), [(0.4, 0.05), (0.0, power_equivalence(0.4, 0.2, 6, 0.05))])
+def test_equivalence_holds_at_its_rates(effect: float, rate: float, tmp_path: Path) -> None:
+    found = [v for (v,) in rates(suite(tmp_path, EQUIVALENT, 6, "a"), effect)]
+    assert_rate(sum(v.outcome == "supported" for v in found), rate)
+
+
+def test_over_pairs_any_false_support_comes_once_in_twenty(tmp_path: Path) -> None:
+    found = rates(suite(tmp_path, GREATER, 5, "a", "b", "c", "d"), 1.0, 0, 0, 0)
+    assert_rate(sum(any(v.outcome == "supported" for v in row[1:]) for row in found), 0.05, at_most=True)
+    assert_rate(sum(row[0].outcome == "supported" for row in found), power_one_sided(1.0, 0.2, 5, 0.05 / 4))
+
+
+def test_two_looks_share_the_error_rate(tmp_path: Path) -> None:
+    suite(tmp_path, GREATER, 5, "a")
+    path = tmp_path / "suite.yaml"
+    path.write_text(path.read_text().replace("title", "looks: 2\ntitle"))
+    found = [v for (v,) in rates(load_suite(path), 0)]
+    assert_rate(sum(v.outcome == "supported" for v in found), 0.025)
+
+
+def test_onsets_that_do_not_differ_are_told_apart_at_most_once_in_twenty(tmp_path: Path) -> None:
+    claims = """\
+C3:
+  sentence: The early arm is stable first.
+  origin: inferred
+  experiments: [onset]
+  classes: names
+  tests: [{what: first, test: onset, earlier: {early: barrier}, later: {late: barrier}}]
+"""
+    loaded, random, outcomes = suite(tmp_path, claims, 5, "a"), np.random.default_rng(5), []
+    for planted in (False, True):
+        for _ in range(150):
+            w = World("a", 5, random)
+            for arm in ("early", "late"):
+                for r in range(5):
+                    onset = random.choice([0, 10, 20, 40]) * (1 + 4 * (planted and arm == "late"))
+                    for step in (0, 10, 20, 40, 80):
+                        w.add("onset", arm, "barrier", 0, step, only=r, test_barrier=0.2 * (step < onset))
+            outcomes.append(judge(loaded, w.points, {}, "s.yaml")[0].outcome)
+    assert_rate(outcomes[:150].count("supported"), 0.05, 150, at_most=True)
+    assert outcomes[150:].count("supported") > 2 * outcomes[:150].count("supported")
+
+
+def test_rows_of_one_mask_lineage_do_not_count_as_independent(tmp_path: Path) -> None:
+    """All levels of an arm and replicate share a deviation, which Wald's test of the mixed model takes for evidence."""
+    claims = """\
+C5:
+  sentence: Early tickets are better.
+  origin: inferred
+  experiments: [imp]
+  tests:
+    - what: better
+      test: mixed
+      rows: {early: {of: {early: ticket}}, late: {of: {late: ticket}}}
+      fixed: [early, log density]
+      tested: early
+"""
+    loaded, random = suite(tmp_path, claims, 5, "a"), np.random.default_rng(6)
+    supported = wald = 0
+    for _ in range(150):
+        w = World("a", 5, random, 0.001)
+        for arm in ("early", "late"):
+            for r in range(5):
+                lineage = float(random.normal(0, 0.004))
+                for level in (1, 2):
+                    w.add("imp", arm, "ticket", level, only=r, test_accuracy=0.9 + lineage)
+        (verdict,) = judge(loaded, w.points, {}, "s.yaml")
+        (part,) = verdict.parts
+        assert part.also is not None and part.effect is not None
+        supported += verdict.outcome == "supported"
+        wald += part.also[1] <= 0.1 and part.effect.value > 0
+    assert_rate(supported, 0.05, 150)
+    assert wald > supported
+
+
+PAPER = dict.fromkeys([f"C{n}" for n in range(1, 24)], "supported") | {"C21": "inconclusive"}
+# Without any effect: half a search is as good as a whole one, late tickets hold no features, onsets are as planted.
+TRUE_ANYWAY = {"C3", "C15", "C18"}
+
+
+@pytest.mark.parametrize("is_true", [True, False])
+def test_the_claims_of_the_paper_hold_where_they_are_planted_and_nowhere_else(is_true: bool, tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text(suite_text(str(CLAIMS), 6, "swin-tinyimagenet"))
+    loaded, random, n = load_suite(tmp_path / "suite.yaml"), np.random.default_rng(7), 10
+    outcomes: dict[str, list[str]] = {}
+    for _ in range(n):
+        points = world("swin-tinyimagenet", 6, random, is_true=is_true)
+        for verdict in judge(loaded, points, {("swin-tinyimagenet", "onset"): 40.0}, "suite.yaml"):
+            outcomes.setdefault(verdict.claim, []).append(verdict.outcome)
+    assert list(outcomes) == list(PAPER)
+    for claim, found in outcomes.items():
+        if is_true:
+            assert found.count(PAPER[claim]) >= n - 2, f"{claim}: {found}"
+            assert "contradicted" not in found, claim
+        elif claim in TRUE_ANYWAY:
+            assert found.count("supported") >= n - 3, f"{claim}: {found}"
+        else:
+            assert found.count("supported") <= stats.binom.ppf(0.9995, n, 0.05), f"{claim}: {found}"
+
+
+def one(loaded: Suite, points: list[Point]) -> Verdict:
+    return judge(loaded, points, {}, "suites/mine.yaml")[0]
+
+
+def test_nothing_is_decided_before_all_replicates_are_done(tmp_path: Path) -> None:
+    loaded = suite(tmp_path, GREATER, 5, "a")
+    points = tickets("a", 5, np.random.default_rng(0), 2.0)
+    assert one(loaded, points).outcome == "supported"
+    partly = [replace(p, status="missing", numbers={}) if p.replicate > 2 else p for p in points]
+    verdict = one(loaded, partly)
+    assert (verdict.outcome, verdict.n, verdict.planned, verdict.p) == ("inconclusive", 3, 5, None)
+    assert "3 of 5 replicates done" in verdict.reason and verdict.effect is not None
+    assert verdict.command == "lthbench run suites/mine.yaml --pair a --only imp --only rewound --only controls"
+    nothing = one(loaded, [replace(p, status="missing", numbers={}) for p in points])
+    assert (nothing.outcome, nothing.command) == ("not run", verdict.command)
+
+
+def test_a_diverged_replicate_leaves_a_claim_undecided_and_is_named(tmp_path: Path) -> None:
+    loaded = suite(tmp_path, GREATER, 5, "a")
+    points = tickets("a", 5, np.random.default_rng(0), 2.0)
+    points = [
+        replace(p, status="diverged", numbers={"test_accuracy": 0.1})
+        if p.replicate == 3 and p.variant == "ticket" and p.level == 2
+        else p
+        for p in points
+    ]
+    verdict = one(loaded, points)
+    assert verdict.outcome == "inconclusive"
+    assert "diverged: early ticket at level 2 in replicate 3" in verdict.reason
+    assert verdict.effect is not None and verdict.effect.value == pytest.approx(2, abs=0.5), (
+        "a diverged one is left out"
+    )
+
+
+def test_what_the_suite_does_not_measure_is_not_run_with_the_command_that_would(tmp_path: Path) -> None:
+    loaded = suite(tmp_path, GREATER, 5, "a")
+    points = [p for p in tickets("a", 5, np.random.default_rng(0), 2.0) if p.variant != "reinit"]
+    verdict = one(loaded, points)
+    assert (verdict.outcome, verdict.reason) == ("not run", "no 'reinit' of early")
+    assert verdict.command == "lthbench run suites/paper.yaml --only imp --only controls"
+
+
+@pytest.mark.parametrize("replicates", [1, 2, 3])
+def test_replicates_without_spread_decide_nothing(replicates: int, tmp_path: Path) -> None:
+    loaded = suite(tmp_path, GREATER + "", replicates, "a")
+    points = [
+        replace(p, numbers={"test_accuracy": 0.95 if p.variant == "ticket" else 0.9})
+        for p in tickets("a", replicates, np.random.default_rng(0), 0)
+    ]
+    verdict = one(loaded, points)
+    assert (verdict.outcome, verdict.p) == ("inconclusive", None)
+    assert ("no spread" in verdict.reason) == (replicates == 1)
+
+
+def test_measured_onsets_and_not_names_say_which_arms_are_early_stable(tmp_path: Path) -> None:
+    loaded = suite(tmp_path, GREATER, 3, "a")
+    points = tickets("a", 3, np.random.default_rng(0), 2.0)
+
+    def with_onsets(late: int) -> list[Point]:
+        w = World("a", 3, np.random.default_rng(0))
+        for arm, onset in (("early", 10), ("late", late)):
+            for step in (0, 10, 20, 40):
+                w.add("onset", arm, "barrier", 0, step, test_barrier=0.2 * (step < onset))
+        return points + w.points
+
+    assert one(loaded, points).arms == "early: early; late: late (by name; onsets are not measured)"
+    assert one(loaded, with_onsets(40)).arms == "early: early; late: late (by measured onset)"
+    verdict = one(loaded, with_onsets(10))
+    assert (verdict.outcome, "no arm is early-stable" in verdict.reason) == ("inconclusive", True)
+
+
+def test_numbers_and_keys_of_a_verdict_are_those_of_its_tasks(tmp_path: Path) -> None:
+    loaded = suite(tmp_path, GREATER, 4, "a")
+    points = tickets("a", 4, np.random.default_rng(1), 0.5)
+    difference = [
+        100
+        * np.mean(
+            [(1 if p.variant == "ticket" else -1) * 2 * p.numbers["test_accuracy"] for p in points if p.replicate == r]
+        )
+        for r in range(4)
+    ]
+    verdict = one(loaded, points)
+    expected = stats.ttest_1samp(difference, 0, alternative="greater")
+    assert verdict.effect is not None and verdict.effect.value == pytest.approx(np.mean(difference))
+    assert verdict.p == verdict.adjusted_p == pytest.approx(expected.pvalue)
+    assert set(verdict.keys) == {p.key for p in points}
+    assert verdict.parts[0].also is not None and verdict.parts[0].also[0] == "Wilcoxon"
