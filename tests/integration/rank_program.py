@@ -67,8 +67,8 @@ def mask_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: torch.rand(weights[name].shape, generator=chance) < 2 / 3 for name in prunable(model)}
 
 
-def trainer_of(name: str, ranks: Ranks) -> Trainer:
-    """The training of a case in float64, with a third of its weights pruned."""
+def trainer_of(name: str, ranks: Ranks = Ranks(), **changes: Any) -> Trainer:  # noqa: B008 (immutable)
+    """The training of a case in float64, its recipe changed, with a third of its weights pruned."""
     model_fields, count, recipe = CASES[name]
     spec, side = ModelSpec(**model_fields), 16
     model = build(spec, (1, side, side), 10)
@@ -76,7 +76,7 @@ def trainer_of(name: str, ranks: Ranks) -> Trainer:
     model.double()
     mask = mask_of(model)
     apply_mask(model, mask)
-    recipe = {"steps": "3ep", "batch_size": 8, "optimizer": SGD, **recipe}
+    recipe = {"steps": "3ep", "batch_size": 8, "optimizer": SGD, **recipe, **changes}
     anchors = {name: model.get_parameter(name).detach().clone() for name in mask}
     return Trainer(
         model, images_of(count, side), Recipe.model_validate(recipe), num_classes=10, seed=0, mask=mask,

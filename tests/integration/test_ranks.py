@@ -48,7 +48,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Outcome
 
 @pytest.mark.parametrize("name", rank_program.CASES)
 def test_two_processes_train_as_one_with_the_whole_batch(name: str, outcomes: dict[str, list[Outcome]]) -> None:
-    expected, note = rank_program.outcome_of(rank_program.trainer_of(name, Ranks()))
+    expected, note = rank_program.outcome_of(rank_program.trainer_of(name))
     state, own_note = outcomes[name][0]
     assert set(state) == set(expected)
     for key, tensor in expected.items():
@@ -63,7 +63,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(name: str, outcomes: di
 def test_both_processes_hold_the_same_bits(name: str, outcomes: dict[str, list[Outcome]]) -> None:
     (first, first_note), (second, second_note) = outcomes[name]
     assert all(torch.equal(first[key], second[key]) for key in first) and first_note == second_note
-    mask = rank_program.mask_of(rank_program.trainer_of(name, Ranks()).model)
+    mask = rank_program.mask_of(rank_program.trainer_of(name).model)
     assert all(not first[f"model.{key}"][~survivors].any() for key, survivors in mask.items())
 
 
