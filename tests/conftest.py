@@ -55,11 +55,11 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store]:
     return run_here(make_plan(load_suite(folder / "tiny.yaml")), folder / "store")
 
 
-def run_here(plan: Plan, root: Path) -> tuple[Plan, Store]:
+def run_here(plan: Plan, root: Path, data: Path | None = None) -> tuple[Plan, Store]:
     """Run a plan in this process."""
     store = Store(root)
     store.check()
-    outcome = run_plan(plan, Settings(root), num_workers=0)
+    outcome = run_plan(plan, Settings(root, data), num_workers=0)
     assert not outcome.failed, outcome.failed
     return plan, store
 
