@@ -24,8 +24,10 @@ TINY, IMAGENET = (3, 64, 64), (3, 224, 224)
 
 # name, image shape, classes, parameters, prunable weights, prunable tensors, output layer, first weight
 FACTS = [
-    # 266K, 4.3M and 2.4M: Frankle & Carbin 2019, figure 2. They give 1.7M for Conv-6, which has 1.1M weights in its
-    # convolutions and 1.1M behind them.
+    # 266K, 4.3M and 2.4M: Frankle & Carbin 2019, figure 2. The figure gives 1.7M for Conv-6, which its own definition
+    # contradicts: 1,144,512 weights of convolutions (its 1.1M) and, behind the third pooling of 32 x 32 pixels,
+    # 4 * 4 * 256 * 256 + 256 * 256 + 256 * 10 = 1,116,672 of linear layers. Ramanujan et al. 2020 (1911.13299, code
+    # hidden-networks) build it with the same 256 * 4 * 4 inputs.
     ("lenet-300-100", SMALL, 10, 266_610, 266_200, 3, "fc", "fc1.weight"),
     ("conv-2", CIFAR, 10, 4_301_642, 4_300_992, 5, "fc", "convs.0.weight"),
     ("conv-4", CIFAR, 10, 2_425_930, 2_425_024, 7, "fc", "convs.0.weight"),
