@@ -34,6 +34,27 @@ pairs:
 """
 
 
+# Stochastic depth, micro batches and the average: state beside weights and momentum, and draws within the network.
+SWIN = """\
+title: resume
+replicates: 1
+pairs:
+  pair:
+    model: {name: swin-small64, width: 12, drop_path: 0.3}
+    data: {name: fashion-mnist-10k, num_train: 80}
+    recipe:
+      steps: 8ep
+      batch_size: 16
+      micro_batch: 12
+      ema: 0.9
+      optimizer: {name: adamw, lr: 1.0e-3, weight_decay: 0.05}
+      augment: {crop: 2, flip: true, mixup: 0.8, cutmix: 1.0}
+      label_smoothing: 0.1
+    arms: {only: {}}
+    experiments: {imp: {levels: 1}}
+"""
+
+
 def run(suite: Path, store: Path) -> subprocess.Popen[bytes]:
     """Start a run in a process group of its own, with a checkpoint after every step."""
     command = [sys.executable, "-m", "lthbench", "run", str(suite), "--store", str(store), "--workers", "2"]
@@ -65,12 +86,14 @@ def digests(suite: Path, store: Path) -> dict[str, object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whole_group", [True, False], ids=["all processes", "the main process alone"])
+@pytest.mark.parametrize(
+    ("text", "whole_group"), [(SUITE, True), (SWIN, False)], ids=["all processes", "the main process alone"]
+)
 def test_a_run_killed_again_and_again_ends_in_the_bits_of_an_uninterrupted_one(
-    tmp_path: Path, whole_group: bool
+    tmp_path: Path, text: str, whole_group: bool
 ) -> None:
     suite = tmp_path / "suite.yaml"
-    suite.write_text(SUITE)
+    suite.write_text(text)
     straight = run(suite, tmp_path / "straight")
     assert straight.wait() == 0, straight.stderr and straight.stderr.read()
     rng = random.Random(0)
