@@ -35,17 +35,24 @@ int64_t prune_lowest_cpu(const ScoreTensor* tensors, size_t num_tensors, const i
                          size_t num_groups, bool magnitude, const PruneOutcome& outcome);
 
 // The CUDA forms. Everything that `outcome` and `tensors` point to lies on the device, the list of tensors on
-// the host; `impossible` is one flag a group, on the device, set where it has fewer survivors than its
-// num_pruned. `workspace` has workspace_bytes_cuda() bytes, aligned to 16.
+// the host. Selection by a bracket reads the weights once, by digits (radix) three times; it may miss the
+// threshold of a group, and selection by digits is then asked. `workspace` has prune_workspace_bytes_cuda()
+// bytes, aligned to 16.
+enum class SelectBy { kBracket, kRadix };
+enum class PruneStatus : int32_t {
+  kFound = 0,
+  kTooMany = 1,  // the group has fewer survivors than its num_pruned
+  kMissed = 2    // by the bracket: ask for kRadix
+};
 struct PruneTally {
   float* threshold;     // [groups]
   int64_t* counts;      // [tensors][2] pruned, NaN
-  int32_t* impossible;  // [groups]
+  PruneStatus* status;  // [groups]; what else is written holds if all of them are kFound
 };
 size_t prune_workspace_bytes_cuda(const ScoreTensor* tensors, size_t num_tensors, size_t num_groups);
 void prune_lowest_cuda(const ScoreTensor* tensors, size_t num_tensors, const int64_t* num_pruned,
-                       size_t num_groups, bool magnitude, const PruneTally& tally, void* workspace,
-                       void* stream);
+                       size_t num_groups, bool magnitude, SelectBy by, const PruneTally& tally,
+                       void* workspace, void* stream);
 void count_bits_cuda(const uint32_t* words, int64_t num_words, int64_t* count, void* stream);
 
 }  // namespace lth

@@ -1,6 +1,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <tuple>
 
 #include "../score_arguments.h"
@@ -37,24 +38,27 @@ std::tuple<Tensor, Tensor, Tensor> prune_lowest(const std::vector<Tensor>& score
   Tensor words = torch::stable::new_empty(like, {num_words}, ScalarType::Int);
   Tensor thresholds = torch::stable::new_empty(like, {num_groups}, ScalarType::Float);
   Tensor counts = torch::stable::new_empty(like, {static_cast<int64_t>(scores.size()), 2}, ScalarType::Long);
-  const Tensor impossible = torch::stable::new_empty(like, {num_groups}, ScalarType::Int);
+  const Tensor status = torch::stable::new_empty(like, {num_groups}, ScalarType::Int);
   const size_t bytes = prune_workspace_bytes_cuda(tensors.data(), tensors.size(), num_pruned.size());
   const Tensor workspace = torch::stable::new_empty(like, {static_cast<int64_t>(bytes)}, ScalarType::Byte);
   set_outputs(tensors, words);
   const PruneTally tally{static_cast<float*>(thresholds.mutable_data_ptr()),
                          static_cast<int64_t*>(counts.mutable_data_ptr()),
-                         static_cast<int32_t*>(impossible.mutable_data_ptr())};
-  prune_lowest_cuda(tensors.data(), tensors.size(), num_pruned.data(), num_pruned.size(), magnitude, tally,
-                    workspace.mutable_data_ptr(), device.stream());
-  STD_CUDA_KERNEL_LAUNCH_CHECK();
-  std::vector<int32_t> flags(num_pruned.size());
+                         static_cast<PruneStatus*>(status.mutable_data_ptr())};
   const auto stream = static_cast<cudaStream_t>(device.stream());
-  STD_CUDA_CHECK(cudaMemcpyAsync(flags.data(), tally.impossible, flags.size() * sizeof(int32_t),
-                                 cudaMemcpyDeviceToHost, stream));
-  STD_CUDA_CHECK(cudaStreamSynchronize(stream));
-  for (size_t g = 0; g < flags.size(); ++g) {
-    LTH_CHECK(flags[g] == 0, item("num_pruned", g), " is ", num_pruned[g],
-              ", more than the group has survivors");
+  std::vector<PruneStatus> found(num_pruned.size());
+  for (SelectBy by : {SelectBy::kBracket, SelectBy::kRadix}) {
+    prune_lowest_cuda(tensors.data(), tensors.size(), num_pruned.data(), num_pruned.size(), magnitude, by,
+                      tally, workspace.mutable_data_ptr(), stream);
+    STD_CUDA_KERNEL_LAUNCH_CHECK();
+    STD_CUDA_CHECK(cudaMemcpyAsync(found.data(), tally.status, found.size() * sizeof(PruneStatus),
+                                   cudaMemcpyDeviceToHost, stream));
+    STD_CUDA_CHECK(cudaStreamSynchronize(stream));
+    for (size_t g = 0; g < found.size(); ++g) {
+      LTH_CHECK(found[g] != PruneStatus::kTooMany, item("num_pruned", g), " is ", num_pruned[g],
+                ", more than the group has survivors");
+    }
+    if (std::find(found.begin(), found.end(), PruneStatus::kMissed) == found.end()) break;
   }
   return {words, thresholds, counts};
 }

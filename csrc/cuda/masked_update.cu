@@ -2,7 +2,8 @@
 // the table of tensors travels as a kernel argument, so a step needs no upload and can be captured in a
 // graph. Each block writes one partial of the squared distance; a second kernel sums them in a fixed order.
 //
-// Bytes per weight: 20 + 1/8 for SGD with momentum, 28 + 1/8 for AdamW, and 4 more with an anchor.
+// Bytes per weight, calculated: 20 + 1/8 for SGD with momentum, 28 + 1/8 for AdamW, and 4 more with an
+// anchor. At 3.35 TB/s (calculated, not measured) a step of ResNet-50 with anchors is 0.18 ms.
 #include "../common/update_rule.h"
 #include "../masked_update.h"
 #include "launch.h"

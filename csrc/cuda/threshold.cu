@@ -1,179 +1,23 @@
-// Pruning by rank on CUDA: a radix selection of the threshold's key over 11 + 11 + 10 bits, then the masks.
+// Pruning by rank on CUDA. First the threshold's key of every group, by a sampled bracket and, where that
+// missed it, by digits; then the masks:
 //
-//   histogram, narrow   three times: count the next digit of the keys that match so far, choose the digit
 //   classify            prune below the threshold, count ties and NaN of each chunk
 //   share_ties          how many ties each chunk prunes, in flat order
 //   prune_ties          reads again only the chunks that prune ties
 //
-// All counts are integers, so the result does not depend on the order of blocks. A block takes one chunk of
-// kSpan weights, each thread four in a row. Bytes per weight: 4 reads of the score and 5/8 for the masks.
+// All counts are integers, so the result does not depend on the order of blocks. Bytes per float32 weight:
+// two reads of score and mask and one write of the mask, 8 + 3/8; by digits 16 + 5/8.
 #include <cstring>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "../threshold.h"
 #include "launch.h"
+#include "select.h"
 
 namespace lth {
 namespace {
-
-using Count = unsigned long long;
-
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
-constexpr int64_t kTile = 4 * kThreads;
-constexpr int64_t kSpan = 4 * kTile;
-constexpr unsigned kFullWarp = 0xffffffffu;
-constexpr int kBins = 2048;
-constexpr int kDigits = 3;
-__device__ inline int digit_shift(int digit) { return digit == 0 ? 21 : digit == 1 ? 10 : 0; }
-__device__ inline int digit_bits(int digit) { return digit == 2 ? 10 : 11; }
-
-struct ChunkPlace {
-  int32_t tensor;
-  int32_t group;
-  int64_t begin;
-};
-
-// The selection in one group so far: keys whose bits above the digits left equal `key` are still in it.
-struct GroupState {
-  uint32_t key;
-  int32_t empty;  // nothing is to be pruned
-  Count rank;     // of the threshold among them, from 1; at the end, the number of ties to prune
-  int64_t first_chunk, num_chunks;  // its chunks, in flat order
-};
-
-struct Four {
-  uint32_t keys[4];
-  uint32_t survivors;  // 4 bits
-};
-
-// Where everything lies in the workspace.
-struct Work {
-  ScoreTensor* tensors;
-  ChunkPlace* chunks;
-  GroupState* groups;
-  Count* bins;     // [groups][kBins]
-  uint32_t* ties;  // [chunks] survivors equal to the threshold, then how many of them to prune
-};
-
-__device__ inline uint32_t widen_half(ScoreType type, uint16_t half) {
-  return type == ScoreType::kBFloat16 ? widen_bfloat16(half) : widen_float16(half);
-}
-
-__device__ inline uint32_t widen(const ScoreTensor& t, int64_t i) {
-  if (t.type == ScoreType::kFloat32) return static_cast<const uint32_t*>(t.scores)[i];
-  return widen_half(t.type, static_cast<const uint16_t*>(t.scores)[i]);
-}
-
-// Weights [i, i + 4) of a tensor; none survives beyond its end.
-__device__ inline Four load_four(const ScoreTensor& t, int64_t i, bool magnitude) {
-  Four four{};
-  if (i >= t.numel) return four;
-  four.survivors = t.mask[i / 32] >> (i % 32) & 0xfu;
-  // Through __ldg, since the compiler else merges the two ways into four narrow loads.
-  const bool wide = i + 4 <= t.numel && reinterpret_cast<uint64_t>(t.scores) % 16 == 0;
-  uint32_t bits[4] = {};
-  if (wide && t.type == ScoreType::kFloat32) {
-    const uint4 x = __ldg(reinterpret_cast<const uint4*>(static_cast<const uint32_t*>(t.scores) + i));
-    bits[0] = x.x;
-    bits[1] = x.y;
-    bits[2] = x.z;
-    bits[3] = x.w;
-  } else if (wide) {
-    const uint2 x = __ldg(reinterpret_cast<const uint2*>(static_cast<const uint16_t*>(t.scores) + i));
-    const uint32_t halves[4] = {x.x & 0xffffu, x.x >> 16, x.y & 0xffffu, x.y >> 16};
-    for (int j = 0; j < 4; ++j) bits[j] = widen_half(t.type, static_cast<uint16_t>(halves[j]));
-  } else {
-    for (int j = 0; j < 4; ++j) bits[j] = i + j < t.numel ? widen(t, i + j) : 0u;
-  }
-  for (int j = 0; j < 4; ++j) four.keys[j] = score_key(bits[j], magnitude);
-  return four;
-}
-
-__global__ void __launch_bounds__(kThreads) histogram_kernel(Work work, int digit, bool magnitude) {
-  __shared__ unsigned bins[kBins];
-  const ChunkPlace chunk = work.chunks[blockIdx.x];
-  const GroupState group = work.groups[chunk.group];
-  if (group.empty) return;
-  const ScoreTensor t = work.tensors[chunk.tensor];
-  for (int i = threadIdx.x; i < kBins; i += kThreads) bins[i] = 0;
-  __syncthreads();
-  const int shift = digit_shift(digit), bits = digit_bits(digit), above = shift + bits;
-  const unsigned lane = threadIdx.x % 32;
-  for (int64_t tile = chunk.begin; tile < chunk.begin + kSpan && tile < t.numel; tile += kTile) {
-    const Four four = load_four(t, tile + 4 * static_cast<int64_t>(threadIdx.x), magnitude);
-    for (int j = 0; j < 4; ++j) {
-      const uint32_t key = four.keys[j];
-      const bool in = (four.survivors >> j & 1u) && (above == 32 || (key ^ group.key) >> (above % 32) == 0);
-      const unsigned bin = key >> shift & ((1u << bits) - 1u);
-      // One addition for all lanes that share the first voter's bin: ties would queue up otherwise.
-      const unsigned voters = __ballot_sync(kFullWarp, in);
-      const int leader = voters ? __ffs(voters) - 1 : 0;
-      const unsigned common = __shfl_sync(kFullWarp, bin, leader);
-      const unsigned sharers = __ballot_sync(kFullWarp, in && bin == common);
-      if (sharers && lane == static_cast<unsigned>(leader)) atomicAdd(&bins[common], __popc(sharers));
-      if (in && bin != common) atomicAdd(&bins[bin], 1u);
-    }
-  }
-  __syncthreads();
-  Count* total = work.bins + static_cast<int64_t>(chunk.group) * kBins;
-  for (int i = threadIdx.x; i < kBins; i += kThreads) {
-    if (bins[i]) atomicAdd(&total[i], static_cast<Count>(bins[i]));
-  }
-}
-
-// The sum of the values of the threads before this one; `total` is that of all.
-__device__ inline Count sum_before(Count value, Count& total) {
-  __shared__ Count warps[kWarps];
-  const unsigned lane = threadIdx.x % 32;
-  Count sum = value;
-  for (unsigned delta = 1; delta < 32; delta *= 2) {
-    const Count below = __shfl_up_sync(kFullWarp, sum, delta);
-    if (lane >= delta) sum += below;
-  }
-  __syncthreads();  // of an earlier call the sums may still be read
-  if (lane == 31) warps[threadIdx.x / 32] = sum;
-  __syncthreads();
-  Count before = sum - value;
-  total = 0;
-  for (unsigned w = 0; w < kWarps; ++w) {
-    if (w < threadIdx.x / 32) before += warps[w];
-    total += warps[w];
-  }
-  return before;
-}
-
-// One block a group: the digit's bin that holds the rank. Clears the bins for the next digit.
-__global__ void __launch_bounds__(kThreads) narrow_kernel(Work work, int digit, int32_t* impossible) {
-  constexpr int kEach = kBins / kThreads;
-  GroupState& group = work.groups[blockIdx.x];
-  Count* bins = work.bins + static_cast<int64_t>(blockIdx.x) * kBins;
-  const bool empty = group.empty;
-  const Count rank = group.rank;
-  Count mine[kEach], sum = 0, total = 0;
-  for (int i = 0; i < kEach; ++i) {
-    mine[i] = bins[threadIdx.x * kEach + i];
-    bins[threadIdx.x * kEach + i] = 0;
-    sum += mine[i];
-  }
-  Count before = sum_before(sum, total);  // its barriers also keep the state's readers before its writer
-  if (empty) return;
-  if (threadIdx.x == 0 && rank > total) impossible[blockIdx.x] = 1;
-  for (int i = 0; i < kEach; ++i) {
-    if (before < rank && rank <= before + mine[i]) {
-      group.key |= (threadIdx.x * kEach + i) << digit_shift(digit);
-      group.rank = rank - before;
-    }
-    before += mine[i];
-  }
-}
-
-// The sum over the block, in every thread.
-__device__ inline Count sum_all(Count value) {
-  Count total;
-  sum_before(value, total);
-  return total;
-}
 
 __global__ void __launch_bounds__(kThreads) classify_kernel(Work work, bool magnitude, Count* counts) {
   const ChunkPlace chunk = work.chunks[blockIdx.x];
@@ -189,8 +33,8 @@ __global__ void __launch_bounds__(kThreads) classify_kernel(Work work, bool magn
       if (!(four.survivors >> j & 1u)) continue;
       if (four.keys[j] == nan) ++num_nan;
       if (group.empty) continue;
-      if (four.keys[j] == group.key) ++ties;
-      if (four.keys[j] < group.key) {
+      if (four.keys[j] == group.base) ++ties;
+      if (four.keys[j] < group.base) {
         ++below;
         kept &= ~(1u << j);
       }
@@ -214,7 +58,7 @@ __global__ void __launch_bounds__(kThreads)
   const GroupState group = work.groups[blockIdx.x];
   if (threadIdx.x == 0) {
     threshold[blockIdx.x] =
-        __uint_as_float(group.empty ? kInfinityBits | 0x80000000u : key_score(group.key, magnitude));
+        __uint_as_float(group.empty ? kInfinityBits | 0x80000000u : key_score(group.base, magnitude));
   }
   Count passed = 0;
   for (int64_t base = 0; base < group.num_chunks; base += kThreads) {
@@ -237,7 +81,7 @@ __global__ void __launch_bounds__(kThreads) prune_ties_kernel(Work work, bool ma
   const Count wanted = work.ties[blockIdx.x];
   if (wanted == 0) return;
   const ChunkPlace chunk = work.chunks[blockIdx.x];
-  const uint32_t key = work.groups[chunk.group].key;
+  const uint32_t key = work.groups[chunk.group].base;
   const ScoreTensor t = work.tensors[chunk.tensor];
   Count passed = 0;
   for (int64_t tile = chunk.begin; tile < chunk.begin + kSpan && tile < t.numel && passed < wanted;
@@ -278,75 +122,117 @@ size_t padded(size_t bytes) { return (bytes + 15) / 16 * 16; }
 
 int64_t num_chunks(const ScoreTensor& t) { return (t.numel + kSpan - 1) / kSpan; }
 
-struct Sizes {
-  size_t tensors, chunks, groups, bins, ties;
-  size_t upload() const { return tensors + chunks + groups; }
-  size_t total() const { return upload() + bins + ties; }
-};
-
-Sizes sizes_of(const ScoreTensor* tensors, size_t num_tensors, size_t num_groups) {
-  int64_t chunks = 0;
-  for (size_t i = 0; i < num_tensors; ++i) chunks += num_chunks(tensors[i]);
-  const auto n = static_cast<size_t>(chunks);
-  return {padded(num_tensors * sizeof(ScoreTensor)), padded(n * sizeof(ChunkPlace)),
-          padded(num_groups * sizeof(GroupState)), padded(num_groups * kBins * sizeof(Count)),
-          padded(n * sizeof(uint32_t))};
+// Room for the keys inside a bracket, of which 2 % of the weights are expected.
+int64_t key_room(int64_t num_weights) {
+  return num_weights > kMaxSamples ? (num_weights / 8 + kSpan - 1) / kSpan * kSpan : 0;
 }
 
-Work work_in(char* workspace, const Sizes& sizes) {
-  Work work;
-  work.tensors = reinterpret_cast<ScoreTensor*>(workspace);
-  work.chunks = reinterpret_cast<ChunkPlace*>(workspace + sizes.tensors);
-  work.groups = reinterpret_cast<GroupState*>(workspace + sizes.tensors + sizes.chunks);
-  work.bins = reinterpret_cast<Count*>(workspace + sizes.upload());
-  work.ties = reinterpret_cast<uint32_t*>(workspace + sizes.upload() + sizes.bins);
-  return work;
+struct Layout {
+  std::vector<int64_t> weights;  // of each group
+  int64_t chunks = 0, samples = 0, keys = 0;
+
+  Layout(const ScoreTensor* tensors, size_t num_tensors, size_t num_groups) : weights(num_groups, 0) {
+    for (size_t i = 0; i < num_tensors; ++i) {
+      weights[static_cast<size_t>(tensors[i].group)] += tensors[i].numel;
+      chunks += num_chunks(tensors[i]);
+    }
+    for (int64_t n : weights) {
+      samples += n < kMaxSamples ? n : kMaxSamples;
+      keys += key_room(n);
+    }
+  }
+
+  // Sets where everything lies from `memory` on; the tables, which are uploaded, come first. Returns the
+  // bytes of the tables, and those of everything.
+  std::pair<size_t, size_t> place(Work& work, char* memory, size_t num_tensors) const {
+    size_t used = 0;
+    const auto take = [&](auto*& pointer, int64_t count) {
+      pointer = reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(memory + used);
+      used += padded(static_cast<size_t>(count) * sizeof(*pointer));
+    };
+    const auto groups = static_cast<int64_t>(weights.size());
+    take(work.tensors, static_cast<int64_t>(num_tensors));
+    take(work.chunks, chunks);
+    take(work.groups, groups);
+    take(work.key_blocks, keys / kSpan);
+    const size_t tables = used;
+    take(work.bins, groups * kBins);
+    take(work.counts, groups);
+    take(work.ties, chunks);
+    take(work.samples, samples);
+    take(work.keys, keys);
+    work.num_chunks = static_cast<unsigned>(chunks);
+    work.num_groups = static_cast<unsigned>(groups);
+    work.num_key_blocks = static_cast<unsigned>(keys / kSpan);
+    return {tables, used};
+  }
+};
+
+// The chunks of a group lie together, in flat order.
+void fill_tables(const Work& work, const ScoreTensor* tensors, size_t num_tensors, const int64_t* num_pruned,
+                 const std::vector<int64_t>& weights) {
+  std::memcpy(work.tensors, tensors, num_tensors * sizeof(ScoreTensor));
+  int64_t chunks = 0, samples = 0, keys = 0;
+  KeyBlock* block = work.key_blocks;
+  for (size_t g = 0; g < weights.size(); ++g) {
+    GroupState group{};
+    group.last = 0xffffffffu;
+    group.empty = num_pruned[g] == 0;
+    group.searching = !group.empty;
+    group.rank = static_cast<Count>(num_pruned[g]);
+    group.first_chunk = chunks;
+    group.num_weights = weights[g];
+    group.first_sample = samples;
+    group.num_samples = weights[g] < kMaxSamples ? weights[g] : kMaxSamples;
+    group.first_key = keys;
+    group.key_room = key_room(weights[g]);
+    int64_t before = 0;
+    for (size_t i = 0; i < num_tensors; ++i) {
+      if (tensors[i].group != static_cast<int32_t>(g)) continue;
+      for (int64_t begin = 0; begin < tensors[i].numel; begin += kSpan) {
+        work.chunks[chunks++] = {static_cast<int32_t>(i), static_cast<int32_t>(g), begin, before + begin};
+      }
+      before += tensors[i].numel;
+    }
+    group.num_chunks = chunks - group.first_chunk;
+    for (int64_t begin = 0; begin < group.key_room; begin += kSpan)
+      *block++ = {static_cast<int32_t>(g), begin};
+    samples += group.num_samples;
+    keys += group.key_room;
+    work.groups[g] = group;
+  }
 }
 
 }  // namespace
 
 size_t prune_workspace_bytes_cuda(const ScoreTensor* tensors, size_t num_tensors, size_t num_groups) {
-  return sizes_of(tensors, num_tensors, num_groups).total();
+  Work work;
+  return Layout(tensors, num_tensors, num_groups).place(work, nullptr, num_tensors).second;
 }
 
 void prune_lowest_cuda(const ScoreTensor* tensors, size_t num_tensors, const int64_t* num_pruned,
-                       size_t num_groups, bool magnitude, const PruneTally& tally, void* workspace,
-                       void* stream) {
+                       size_t num_groups, bool magnitude, SelectBy by, const PruneTally& tally,
+                       void* workspace, void* stream) {
+  if (num_groups == 0) return;
   const auto s = static_cast<cudaStream_t>(stream);
-  const Sizes sizes = sizes_of(tensors, num_tensors, num_groups);
-  const Work work = work_in(static_cast<char*>(workspace), sizes);
-
-  // The chunks of a group lie together, in flat order.
-  std::vector<char> host(sizes.upload());
-  const Work table = work_in(host.data(), sizes);
-  std::memcpy(table.tensors, tensors, num_tensors * sizeof(ScoreTensor));
-  int64_t chunks = 0;
-  for (size_t g = 0; g < num_groups; ++g) {
-    GroupState& group = table.groups[g];
-    group = {0, num_pruned[g] == 0, static_cast<Count>(num_pruned[g]), chunks, 0};
-    for (size_t i = 0; i < num_tensors; ++i) {
-      if (tensors[i].group != static_cast<int32_t>(g)) continue;
-      for (int64_t begin = 0; begin < tensors[i].numel; begin += kSpan) {
-        table.chunks[chunks++] = {static_cast<int32_t>(i), static_cast<int32_t>(g), begin};
-      }
-    }
-    group.num_chunks = chunks - group.first_chunk;
-  }
+  const Layout layout(tensors, num_tensors, num_groups);
+  Work work, tables;
+  const size_t bytes = layout.place(work, static_cast<char*>(workspace), num_tensors).first;
+  std::vector<char> host(bytes);
+  layout.place(tables, host.data(), num_tensors);
+  fill_tables(tables, tensors, num_tensors, num_pruned, layout.weights);
   // From pageable memory: the call returns when `host` is read.
-  cudaMemcpyAsync(workspace, host.data(), sizes.upload(), cudaMemcpyHostToDevice, s);
-  cudaMemsetAsync(work.bins, 0, sizes.bins, s);
+  cudaMemcpyAsync(workspace, host.data(), bytes, cudaMemcpyHostToDevice, s);
+  cudaMemsetAsync(work.bins, 0, num_groups * kBins * sizeof(Count), s);
+  cudaMemsetAsync(work.counts, 0, num_groups * sizeof(BracketCounts), s);
   cudaMemsetAsync(tally.counts, 0, num_tensors * 2 * sizeof(int64_t), s);
-  cudaMemsetAsync(tally.impossible, 0, num_groups * sizeof(int32_t), s);
+  cudaMemsetAsync(tally.status, 0, num_groups * sizeof(PruneStatus), s);
+  static_assert(static_cast<int>(PruneStatus::kFound) == 0);
+  (by == SelectBy::kBracket ? select_by_bracket : select_by_radix)(work, magnitude, tally.status, stream);
   auto* counts = reinterpret_cast<Count*>(tally.counts);
-  const auto blocks = static_cast<unsigned>(chunks), groups = static_cast<unsigned>(num_groups);
-  if (groups == 0) return;
-  for (int digit = 0; digit < kDigits; ++digit) {
-    if (blocks) LTH_LAUNCH(histogram_kernel, blocks, kThreads, 0, s, work, digit, magnitude);
-    LTH_LAUNCH(narrow_kernel, groups, kThreads, 0, s, work, digit, tally.impossible);
-  }
-  if (blocks) LTH_LAUNCH(classify_kernel, blocks, kThreads, 0, s, work, magnitude, counts);
-  LTH_LAUNCH(share_ties_kernel, groups, kThreads, 0, s, work, magnitude, tally.threshold, counts);
-  if (blocks) LTH_LAUNCH(prune_ties_kernel, blocks, kThreads, 0, s, work, magnitude);
+  if (work.num_chunks) LTH_LAUNCH(classify_kernel, work.num_chunks, kThreads, 0, s, work, magnitude, counts);
+  LTH_LAUNCH(share_ties_kernel, work.num_groups, kThreads, 0, s, work, magnitude, tally.threshold, counts);
+  if (work.num_chunks) LTH_LAUNCH(prune_ties_kernel, work.num_chunks, kThreads, 0, s, work, magnitude);
 }
 
 void count_bits_cuda(const uint32_t* words, int64_t num_words, int64_t* count, void* stream) {

@@ -18,7 +18,14 @@ DRIVERS = {
     ],
     "masks_driver": ["cpu/masks.cpp", "cuda/masks.cu"],
     "update_driver": ["cpu/masked_update.cpp", "cuda/masked_update.cu"],
-    "threshold_driver": ["cpu/masks.cpp", "cpu/threshold.cpp", "cuda/masks.cu", "cuda/threshold.cu"],
+    "threshold_driver": [
+        "cpu/masks.cpp",
+        "cpu/threshold.cpp",
+        "cuda/masks.cu",
+        "cuda/select_bracket.cu",
+        "cuda/select_radix.cu",
+        "cuda/threshold.cu",
+    ],
 }
 
 FAULTS = [
@@ -122,23 +129,37 @@ FAULTS = [
     ),
     Fault(
         "missing barrier after the histogram is cleared",
-        "cuda/threshold.cu",
+        "cuda/select_radix.cu",
         "bins[i] = 0;\n  __syncthreads();",
         "bins[i] = 0;",
         "threshold_driver",
     ),
     Fault(
-        "missing barrier between two sums over the block",
-        "cuda/threshold.cu",
-        "  __syncthreads();  // of an earlier call the sums may still be read\n",
-        "",
+        "missing barrier before keys are appended",
+        "cuda/select_bracket.cu",
+        "num_kept = 0;\n  __syncthreads();",
+        "num_kept = 0;",
+        "threshold_driver",
+    ),
+    Fault(
+        "missing barrier before the block's place for its keys is read",
+        "cuda/select_bracket.cu",
+        "  __syncthreads();\n  const int shift = bin_shift(group.last);",
+        "  const int shift = bin_shift(group.last);",
         "threshold_driver",
     ),
     Fault(
         "increment that is not atomic",
-        "cuda/threshold.cu",
-        "atomicAdd(&bins[bin], 1u);",
-        "bins[bin] += 1u;",
+        "cuda/select_bracket.cu",
+        "at = atomicAdd(&num_kept, __popc(voters));",
+        "at = num_kept, num_kept += __popc(voters);",
+        "threshold_driver",
+    ),
+    Fault(
+        "the keys at the bracket's lower end count twice",
+        "cuda/select_bracket.cu",
+        "(rank -= counts.at_low) <= counts.between",
+        "rank <= counts.between",
         "threshold_driver",
     ),
     Fault(

@@ -251,16 +251,20 @@ void gather(unsigned mask, std::uint64_t value, std::uint64_t values[32], bool f
   self->where = where;
   self->state = State::kAtGather;
   bool complete = true;
-  for (unsigned i = 0; i < 32; ++i)
+  for (unsigned i = 0; i < 32 && complete; ++i)
     if (mask >> i & 1)
-      complete &= warp[i]->state == State::kAtGather && warp[i]->mask == mask &&
-                  warp[i]->where.line() == where.line() && warp[i]->where.file_name() == where.file_name();
-  if (complete)
+      complete = warp[i]->state == State::kAtGather && warp[i]->mask == mask &&
+                 warp[i]->where.line() == where.line() && warp[i]->where.file_name() == where.file_name();
+  if (complete) {
+    std::uint64_t all[32] = {};
+    for (unsigned i = 0; i < 32; ++i)
+      if (mask >> i & 1) all[i] = warp[i]->value;
     for (unsigned i = 0; i < 32; ++i) {
       if (!(mask >> i & 1)) continue;
       warp[i]->state = State::kRunnable;
-      for (unsigned j = 0; j < 32; ++j) warp[i]->values[j] = (mask >> j & 1) ? warp[j]->value : 0;
+      std::memcpy(warp[i]->values, all, sizeof all);
     }
+  }
   switch_to(&scheduler);
   if (fence)
     for (unsigned i = 0; i < 32; ++i)

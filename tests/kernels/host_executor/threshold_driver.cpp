@@ -2,6 +2,7 @@
 // kernels. Arguments: seed, number of weights.
 #include <vector>
 
+#include "cuda/select.h"
 #include "driver.h"
 #include "masks.h"
 #include "threshold.h"
@@ -70,32 +71,70 @@ Case make_case(std::mt19937_64& random, const std::vector<int64_t>& sizes, Kind 
   return c;
 }
 
-void check(Case& c, double fraction, bool magnitude) {
+int num_selections, num_missed;
+
+// One way to the threshold, or both, against the CPU kernel.
+void check(Case& c, double fraction, bool magnitude, bool both) {
   const size_t count = c.tensors.size();
   const int64_t num_pruned[2] = {int64_t(fraction * c.survivors[0]),
                                  int64_t((1 - fraction) * c.survivors[1])};
   Buffer<float> threshold(2), expected_threshold(2);
   Buffer<int64_t> tally(2 * count);
-  Buffer<int32_t> impossible(2);
+  Buffer<lth::PruneStatus> status(2);
   std::vector<int64_t> pruned(count), nan(count);
   std::vector<lth::ScoreTensor> on_cuda = c.tensors, on_cpu = c.tensors;
   for (size_t i = 0; i < count; ++i) {
     on_cuda[i].pruned = c.got[i].data();
     on_cpu[i].pruned = c.expected[i].data();
   }
-  const size_t bytes = lth::prune_workspace_bytes_cuda(on_cuda.data(), count, 2);
-  Buffer<uint64_t> workspace(int64_t(bytes / 8));
-  lth::prune_lowest_cuda(on_cuda.data(), count, num_pruned, 2, magnitude,
-                         {threshold.data(), tally.data(), impossible.data()}, workspace.data(), nullptr);
   lth::prune_lowest_cpu(on_cpu.data(), count, num_pruned, 2, magnitude,
                         {expected_threshold.data(), pruned.data(), nan.data()});
-  expect_equal("threshold", threshold, expected_threshold);
-  for (size_t i = 0; i < count; ++i) {
-    expect_equal("mask", c.got[i], c.expected[i]);
-    if (tally[2 * i] != pruned[i] || tally[2 * i + 1] != nan[i])
-      wrong("the counts of tensor %d differ", int(i));
+  const size_t bytes = lth::prune_workspace_bytes_cuda(on_cuda.data(), count, 2);
+  Buffer<uint64_t> workspace(int64_t(bytes / 8));
+  for (lth::SelectBy by : {lth::SelectBy::kBracket, lth::SelectBy::kRadix}) {
+    if (by == lth::SelectBy::kRadix && !both) break;
+    lth::prune_lowest_cuda(on_cuda.data(), count, num_pruned, 2, magnitude, by,
+                           {threshold.data(), tally.data(), status.data()}, workspace.data(), nullptr);
+    for (int g = 0; g < 2; ++g)
+      if (status[g] == lth::PruneStatus::kTooMany) wrong("a possible group is called impossible");
+    const bool missed = status[0] == lth::PruneStatus::kMissed || status[1] == lth::PruneStatus::kMissed;
+    ++num_selections;
+    if (missed && by == lth::SelectBy::kRadix) wrong("the digits missed a threshold");
+    num_missed += missed;
+    if (missed) continue;
+    expect_equal("threshold", threshold, expected_threshold);
+    for (size_t i = 0; i < count; ++i) {
+      expect_equal("mask", c.got[i], c.expected[i]);
+      if (tally[2 * i] != pruned[i] || tally[2 * i + 1] != nan[i])
+        wrong("the counts of tensor %d differ", int(i));
+    }
   }
-  if (impossible[0] || impossible[1]) wrong("a possible group is called impossible");
+}
+
+// More than there are, by either way; and a sample that misleads, as every place that it looks at is small.
+void check_statuses(int64_t n) {
+  Buffer<float> scores(n), threshold(1);
+  Buffer<uint32_t> mask((n + 31) / 32), pruned((n + 31) / 32);
+  for (int64_t i = 0; i < n; ++i) scores[i] = 1.0f + float(i);
+  const int64_t samples = n < lth::kMaxSamples ? n : lth::kMaxSamples;
+  for (int64_t j = 0; j < samples; ++j) scores[lth::sample_place(j, samples, n)] = 1e-3f * float(j);
+  for (int64_t w = 0; w < mask.size(); ++w) mask[w] = ~0u;
+  if (n % 32) mask[n / 32] = (1u << (n % 32)) - 1;
+  const lth::ScoreTensor tensor = {scores.data(), mask.data(), pruned.data(), n, lth::ScoreType::kFloat32, 0};
+  Buffer<uint64_t> workspace(int64_t(lth::prune_workspace_bytes_cuda(&tensor, 1, 1) / 8));
+  Buffer<int64_t> tally(2);
+  Buffer<lth::PruneStatus> status(1);
+  const auto run = [&](int64_t num_pruned, lth::SelectBy by) {
+    lth::prune_lowest_cuda(&tensor, 1, &num_pruned, 1, true, by,
+                           {threshold.data(), tally.data(), status.data()}, workspace.data(), nullptr);
+    return status[0];
+  };
+  for (lth::SelectBy by : {lth::SelectBy::kBracket, lth::SelectBy::kRadix}) {
+    if (run(n + 1, by) != lth::PruneStatus::kTooMany) wrong("too many are not noticed");
+  }
+  if (run(n, lth::SelectBy::kRadix) != lth::PruneStatus::kFound || tally[0] != n) wrong("not all are pruned");
+  if (n >= 2 * lth::kMaxSamples && run(n / 2, lth::SelectBy::kBracket) != lth::PruneStatus::kMissed)
+    wrong("a bracket that missed is not noticed");
 }
 
 void check_packing(std::mt19937_64& random, int64_t n) {
@@ -119,9 +158,13 @@ int main(int, char** arguments) {
   const std::vector<int64_t> sizes = {num_weights / 10, 0, 5, num_weights / 20 | 1, 4096, 33};
   for (int kind = 0; kind < kNumKinds; ++kind) {
     Case c = make_case(random, sizes, static_cast<Kind>(kind));
-    for (double fraction : {0.2, 0.0, 0.9}) check(c, fraction, kind % 2 == 0 || fraction == 0.2);
+    for (double fraction : {0.2, 0.0, 0.9})
+      check(c, fraction, kind % 2 == 0 || fraction == 0.2, fraction == 0.2);
   }
   Case large = make_case(random, {num_weights}, kNormal);
-  check(large, 0.2, true);
+  check(large, 0.2, true, false);
+  check_statuses(num_weights);
+  check_statuses(100);
+  if (10 * num_missed > num_selections) wrong("%d of %d brackets missed", num_missed, num_selections);
   std::puts("equal");
 }
