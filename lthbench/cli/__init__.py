@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from lthbench.cli import bench, data, doctor, plan, report, results, run, status, submit, verdicts, verify
+from lthbench.cli import (
+    bench,
+    data,
+    doctor,
+    export,
+    plan,
+    report,
+    results,
+    run,
+    status,
+    submit,
+    verdicts,
+    verify,
+)
 from lthbench.cli.app import app, fail
 from lthbench.data.error import DataError
 from lthbench.runner.scheduler import SchedulerError
@@ -13,6 +26,7 @@ __all__ = [
     "bench",
     "data",
     "doctor",
+    "export",
     "main",
     "plan",
     "report",

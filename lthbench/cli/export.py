@@ -1,0 +1,56 @@
+"""`lthbench export`: a suite's trainings for TensorBoard or MLflow, during a run or after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lthbench.cli.app import DEFAULT_STORE, StoreOption, SuiteArgument, app, fail, out
+from lthbench.runner.store import Store
+from lthbench.suite.load import load_suite
+from lthbench.suite.plan import Plan, make_plan
+
+export_app = typer.Typer(help="The trainings of a suite for experiment trackers.", no_args_is_help=True)
+app.add_typer(export_app, name="export")
+
+
+@export_app.command()
+def tensorboard(
+    suite: SuiteArgument,
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the event files.")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Write TensorBoard event files of what is done; running it again adds what is new."""
+    try:
+        from lthbench.analysis.export.tensorboard import export_tensorboard
+    except ModuleNotFoundError as error:
+        _missing(error, "tensorboard")
+    new = export_tensorboard(_plan(suite, store), Store(store), folder)
+    out.print(f"{new:,} new trainings in {folder}: tensorboard --logdir {folder}", markup=False)
+
+
+@export_app.command()
+def mlflow(
+    suite: SuiteArgument,
+    where: Annotated[str, typer.Option("--out", help="Folder, or the URI of a tracking server or data base.")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Log what is done to MLflow, a run a training; running it again adds what is new."""
+    try:
+        from lthbench.analysis.export.mlflow import export_mlflow
+    except ModuleNotFoundError as error:
+        _missing(error, "mlflow")
+    uri = where if ":" in where else Path(where).absolute().as_uri()
+    new = export_mlflow(_plan(suite, store), Store(store), uri)
+    how = "MLFLOW_ALLOW_FILE_STORE=true mlflow ui" if uri.startswith("file:") else "mlflow ui"
+    out.print(f"{new:,} new runs in {where}: {how} --backend-store-uri {uri}", markup=False)
+
+
+def _plan(suite: Path, store: Path) -> Plan:
+    return make_plan(load_suite(suite), result_of=Store(store).result)
+
+
+def _missing(error: ModuleNotFoundError, extra: str) -> None:
+    fail(f"{error.name} is not installed; pip install 'lthbench[{extra}]' brings it")
