@@ -97,6 +97,15 @@ class Evidence:
             raise NotPlanned(f"no '{variant}' of {selection.arm}{rewound}")
         return found
 
+    def is_unfinished(self) -> bool:
+        """Whether something of the experiments that selections read is not done."""
+        return any(
+            point.status == "missing" and (self.experiments is None or point.experiment in self.experiments)
+            for variants in self._points.values()
+            for there in variants.values()
+            for point in there
+        )
+
     def levels(self, name: Levels, selections: Iterable[Selection]) -> list[int | None]:
         """The levels of a set at which all selections are measured; what has level 0 only stands for every level.
 

@@ -134,6 +134,10 @@ def _part(
         evidence.choose(claim.choose)
         found = _TESTS[test.test](test, evidence, alpha)
     except NotPlanned as error:
+        # Some readings are planned only when others are done: the steps of a bisection, what matches a distance.
+        all_there = set(claim.experiments) <= set(kinds_of(evidence.pair))
+        if all_there and evidence.is_unfinished():
+            return Part(test.what, "not run", f"{error} yet", test.counts), "unfinished"
         return Part(test.what, "not run", str(error), test.counts), "absent"
     except NoArm as error:
         return Part(test.what, "inconclusive", str(error), test.counts, n=evidence.planned), ""
@@ -229,7 +233,10 @@ def _over_pairs(name: str, claim: Claim, verdicts: list[Verdict], alpha: float) 
         n=len(ran), planned=len(verdicts), parts=parts,
     )  # fmt: skip
     if not ran:
-        return replace(base, command=next((v.command for v in verdicts if v.command), None))
+        reasons = dict.fromkeys(v.reason for v in verdicts)
+        reason = "on no pair: " + "; ".join(reasons) if len(reasons) == 1 else "on no pair"
+        command = next((v.command.replace(f" --pair {v.pair}", "") for v in verdicts if v.command), None)
+        return replace(base, reason=reason, command=command)
     reason = ", ".join(f"{number} {kind}" for kind, number in count.items()) + f" of {len(ran)} pairs run"
     low, high = exact_fraction(count["supported"], len(ran), alpha)
     reason += f" (supported: {low:.0%} to {high:.0%})"

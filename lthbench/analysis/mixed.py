@@ -53,9 +53,12 @@ def fit(
     matrices = [np.ones((len(values), 1))]
     position = 0
     for term in terms:
+        own = _columns(term, columns)
         if term == tested:
             position = sum(m.shape[1] for m in matrices)
-        matrices.append(_columns(term, columns))
+        elif own.size and not np.ptp(own, axis=0).any():
+            continue  # a single density, say: the intercept has it
+        matrices.append(own)
     design, outcome, groups = np.hstack(matrices), np.asarray(values, dtype=float), np.asarray(replicates)
     owners = np.asarray(units)
     distinct = np.unique(owners)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from lthbench.analysis.statistics import Interval
@@ -53,9 +54,12 @@ def interval_text(metric: str, interval: Interval) -> str:
 
 
 def effect_text(effect: Effect) -> str:
-    """An effect with its interval (where there is one) and its unit."""
-    interval = "" if effect.low is None or effect.high is None else f" ({effect.low:+.2f} to {effect.high:+.2f})"
-    return f"{effect.value:+.2f}{interval} {effect.unit}".rstrip()
+    """An effect with its interval (where there is one) and its unit; a narrow interval has more digits."""
+    if effect.low is None or effect.high is None:
+        return f"{effect.value:+.2f} {effect.unit}".rstrip()
+    width = effect.high - effect.low
+    digits = min(6, max(2, 1 - math.floor(math.log10(width)))) if 0 < width < math.inf else 2
+    return f"{effect.value:+.{digits}f} ({effect.low:+.{digits}f} to {effect.high:+.{digits}f}) {effect.unit}".rstrip()
 
 
 def p_text(p: float | None) -> str:

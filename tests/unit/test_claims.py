@@ -1,0 +1,116 @@
+"""Claims files: what they may say, and one clear error for every kind of fault; and the paper's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from planted import suite_text
+
+from lthbench.analysis.judge import judge
+from lthbench.analysis.points import points
+from lthbench.experiments import EXPERIMENTS
+from lthbench.runner.store import Store
+from lthbench.suite.claims import Claim, Contrast, Selection, load_claims
+from lthbench.suite.load import load_suite
+from lthbench.suite.located import SuiteError
+from lthbench.suite.part import Part
+from lthbench.suite.plan import make_plan
+
+SUITES = Path(__file__).parents[2] / "suites"
+CLAIM = """\
+C1:
+  sentence: Tickets win.
+  origin: abstract
+  experiments: [imp]
+  tests:
+    - {what: better, test: contrast, plus: {early: ticket}, minus: {early: dense}, margin: 0.5}
+"""
+
+
+def load(folder: Path, text: str) -> dict[str, Claim]:
+    (folder / "claims.yaml").write_text(text)
+    return load_claims([folder / "claims.yaml"])
+
+
+def test_a_selection_is_an_arm_and_what_was_measured_of_it(tmp_path: Path) -> None:
+    (test,) = load(tmp_path, CLAIM)["C1"].tests
+    assert isinstance(test, Contrast)
+    assert test.plus == (Selection(arm="early", variant="ticket"),)
+    whole = CLAIM.replace("{early: ticket}", "{arm: early, variant: ticket, rewound: true}")
+    (test,) = load(tmp_path, whole)["C1"].tests
+    assert isinstance(test, Contrast) and test.plus[0].rewound
+
+
+BAD = {
+    "an unknown key": (CLAIM.replace("margin", "margn"), 6, "margn", "did you mean 'margin'"),
+    "an unknown test": (CLAIM.replace("test: contrast", "test: contrasts"), 6, "tests", "contrast"),
+    "an unknown origin": (CLAIM.replace("abstract", "figure 3"), 3, "origin", "found 'figure 3'"),
+    "a missing key": (CLAIM.replace("what: better, ", ""), 6, "what", "is required"),
+    "equivalence without a margin": (
+        CLAIM.replace("margin: 0.5", "expected: equivalent"), 6, "tests", "needs a margin above 0",
+    ),
+    "a negative margin": (CLAIM.replace("0.5", "-1"), 6, "margin", "greater than or equal to 0"),
+    "no tests": (CLAIM[: CLAIM.index("    -")].replace("tests:", "tests: []"), 5, "tests", "at least 1"),
+    "a list of claims": ("- C1\n", 1, "", "expected a mapping of claims"),
+    "code": (CLAIM.replace("Tickets win.", "!!python/name:os.system"), 2, "tag", "not allowed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "line", "key", "message"), BAD.values(), ids=BAD.keys())
+def test_a_fault_is_told_with_file_line_and_key(text: str, line: int, key: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SuiteError) as error:
+        load(tmp_path, text)
+    told = str(error.value)
+    assert f"claims.yaml:{line}: " in told and key in told and message in told, told
+
+
+def test_a_term_that_is_tested_must_be_fixed(tmp_path: Path) -> None:
+    test = "{what: x, test: mixed, rows: {a: {of: {early: ticket}}}, fixed: [a], tested: b}"
+    with pytest.raises(SuiteError, match="'b' is none of fixed"):
+        load(tmp_path, CLAIM[: CLAIM.index("    -")] + f"    - {test}\n")
+
+
+def test_a_claim_rests_only_on_claims_before_it(tmp_path: Path) -> None:
+    text = CLAIM[: CLAIM.index("    -")] + "    - {what: x, test: claim, claim: C9}\n"
+    with pytest.raises(SuiteError, match="'C9' is no claim that stands before it"):
+        load(tmp_path, text)
+
+
+def test_a_suite_has_the_claims_of_its_files_and_of_the_suites_it_includes(tmp_path: Path) -> None:
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "claims" / "mine.yaml").write_text(CLAIM)
+    (tmp_path / "more.yaml").write_text(CLAIM.replace("C1", "C10") + CLAIM.replace("C1", "C2"))
+    (tmp_path / "one.yaml").write_text(suite_text("claims", 1, "a"))
+    both = "title: both\nreplicates: 2\ninclude: [one.yaml]\nclaims: [more.yaml, claims]\n"
+    (tmp_path / "both.yaml").write_text(both)
+    assert list(load_suite(tmp_path / "both.yaml").claims) == ["C1", "C2", "C10"]
+    (tmp_path / "both.yaml").write_text(both.replace("more.yaml", "absent.yaml"))
+    with pytest.raises(SuiteError, match=r"absent\.yaml: cannot be read"):
+        load_suite(tmp_path / "both.yaml")
+
+
+@pytest.fixture(scope="module")
+def paper_claims() -> dict[str, Claim]:
+    return load_claims(sorted((SUITES / "claims").glob("*.yaml")))
+
+
+def test_the_paper_has_23_claims_and_they_name_experiments_that_exist(paper_claims: dict[str, Claim]) -> None:
+    assert list(paper_claims) == [f"C{n}" for n in range(1, 24)]
+    assert {kind for claim in paper_claims.values() for kind in claim.experiments} <= set(EXPERIMENTS)
+
+
+# Without batch normalisation nothing is recomputed; tickets end at level 10; no data of that image size to move to.
+@pytest.mark.parametrize(
+    ("pair", "expected"), [("resnet20-cifar10", set()), ("swin-tinyimagenet", {"C3", "C5", "C19"})]
+)
+def test_the_whole_suite_measures_what_the_claims_need(pair: str, expected: set[str], tmp_path: Path) -> None:
+    suite = load_suite(SUITES / "paper.yaml")
+    plan = make_plan(suite, Part(pairs=(pair,), replicates=1))
+    lacking = set()
+    for verdict in judge(suite, points(plan, Store(tmp_path)), {(pair, "onset"): 40.0}, "suites/paper.yaml"):
+        late = "no 'onset' of * yet"  # is read when a bisection has ended
+        reasons = [part.reason for part in verdict.parts if part.reason != late]
+        if verdict.pair == pair and any(reason.startswith(("no '", "not all that")) for reason in reasons):
+            lacking.add(verdict.claim)
+    assert lacking == expected
