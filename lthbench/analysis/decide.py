@@ -120,8 +120,10 @@ def shortfall(evidence: Evidence, n: int) -> str | None:
     if lacking.diverged:
         which = "; ".join(f"{why} in replicate {r}" for r, why in sorted(lacking.diverged.items()))
         return f"diverged: {which}"
-    if lacking.missing or n < evidence.planned:
+    if lacking.missing:
         return f"{n} of {evidence.planned} replicates done; decided when all are"
+    if n < evidence.planned:
+        return f"{n} of {evidence.planned} replicates have the number that is compared"
     return None
 
 

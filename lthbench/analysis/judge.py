@@ -128,6 +128,7 @@ def _part(
     evidence.fresh()
     if isinstance(test, OtherClaim):
         return _of_claim(test, others), ""
+    all_there = set(claim.experiments) <= set(kinds_of(evidence.pair))
     try:
         if isinstance(test, Cost):
             return _cost(test, evidence, prices), ""
@@ -135,11 +136,12 @@ def _part(
         found = _TESTS[test.test](test, evidence, alpha)
     except NotPlanned as error:
         # Some readings are planned only when others are done: the steps of a bisection, what matches a distance.
-        all_there = set(claim.experiments) <= set(kinds_of(evidence.pair))
         if all_there and evidence.is_unfinished():
             return Part(test.what, "not run", f"{error} yet", test.counts), "unfinished"
         return Part(test.what, "not run", str(error), test.counts), "absent"
     except NoArm as error:
+        if not all_there:
+            return Part(test.what, "not run", str(error), test.counts), "absent"
         return Part(test.what, "inconclusive", str(error), test.counts, n=evidence.planned), ""
     except Unfinished as error:
         return Part(test.what, "not run", f"waits for {error} to be done", test.counts), "unfinished"
