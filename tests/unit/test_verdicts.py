@@ -258,6 +258,42 @@ def test_measured_onsets_and_not_names_say_which_arms_are_early_stable(tmp_path:
     assert (verdict.outcome, "no arm is early-stable" in verdict.reason) == ("inconclusive", True)
 
 
+@pytest.mark.parametrize(
+    ("over_pairs", "effects", "outcome"),
+    [
+        ("every", (2, 2, 2), "supported"),
+        ("every", (2, 2, 0), "contradicted"),
+        ("several", (2, 2, 0), "supported"),
+        ("several", (2, 0, 0), "contradicted"),
+    ],
+)
+def test_over_all_pairs_a_claim_holds_on_every_one_or_on_several(
+    over_pairs: str, effects: tuple[float, ...], outcome: str, tmp_path: Path
+) -> None:
+    claims = GREATER.replace("  tests:", f"  over_pairs: {over_pairs}\n  tests:")
+    loaded, random = suite(tmp_path, claims, 6, "a", "b", "c"), np.random.default_rng(2)
+    points = [p for pair, effect in zip(loaded.pairs, effects, strict=True) for p in tickets(pair, 6, random, effect)]
+    found = judge(loaded, points, {}, "s.yaml")
+    assert [v.pair for v in found] == ["a", "b", "c", None]
+    assert found[-1].outcome == outcome
+    # Clopper & Pearson: 3 of 3 is 29 to 100 %, 2 of 3 is 9 to 99 %, 1 of 3 is 1 to 91 %.
+    interval = {3: "29% to 100%", 2: "9% to 99%", 1: "1% to 91%"}[sum(e > 0 for e in effects)]
+    assert interval in found[-1].reason, found[-1].reason
+
+
+def test_what_holds_alone_may_not_hold_among_several_pairs(tmp_path: Path) -> None:
+    loaded = suite(tmp_path, GREATER, 3, "a", "b", "c", "d")
+    random = np.random.default_rng(3)
+    points = [p for pair, e in zip("abcd", (0.4, 0, 0, 0), strict=True) for p in tickets(pair, 3, random, e)]
+    verdict = one(loaded, points)
+    assert verdict.p is not None and verdict.adjusted_p == pytest.approx(4 * verdict.p)
+    assert verdict.p <= 0.05 < verdict.adjusted_p
+    assert (verdict.outcome, verdict.reason) == (
+        "inconclusive",
+        "holds alone, but not after Holm's adjustment over 4 pairs",
+    )
+
+
 def test_numbers_and_keys_of_a_verdict_are_those_of_its_tasks(tmp_path: Path) -> None:
     loaded = suite(tmp_path, GREATER, 4, "a")
     points = tickets("a", 4, np.random.default_rng(1), 0.5)
