@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lthbench.analysis import ranks
-from lthbench.analysis.decide import outcome_of, shortfall, unfinished
+from lthbench.analysis.decide import UNDONE, outcome_of, shortfall, unfinished
 from lthbench.analysis.evidence import EXACTLY, Evidence, NotPlanned
 from lthbench.analysis.verdict import Effect, Part
 from lthbench.suite.claims import Agreement, Rank, Selection
@@ -36,15 +36,17 @@ def rank(test: Rank, evidence: Evidence, alpha: float) -> Part:
     first, second = np.asarray(x), sign * np.asarray(y)
     found = ranks.correlation(first, second, test.method)
     unit = "rho" if test.method == "spearman" else "tau"
-    shown: dict[str, Any] = {"what": test.what, "counts": test.counts, "n": len(x), "keys": tuple(evidence.keys),
-                             "test": f"{test.method.capitalize()} over configurations, permutation"}  # fmt: skip
+    shown: dict[str, Any] = {
+        "what": test.what, "counts": test.counts, "n": len(x), "of": "configurations", "keys": tuple(evidence.keys),
+        "test": f"{test.method.capitalize()} over configurations, permutation",
+    }  # fmt: skip
     if math.isnan(found):
         return Part(outcome="inconclusive", reason=f"{len(x)} configurations do not differ in one of the two", **shown)
     drawn = ranks.bootstrap(first, second, test.method)
     low, high = (float(np.quantile(sign * drawn, q)) for q in (alpha / 2, 1 - alpha / 2))
     shown["effect"] = Effect(sign * found, low, high, unit)
     if evidence.lacking.missing:
-        return Part(outcome="inconclusive", reason="not all replicates are done; decided when they are", **shown)
+        return Part(outcome="inconclusive", reason=f"not all replicates are done; {UNDONE}", **shown)
     if len(x) < test.minimum:
         reason = f"{len(x)} configurations; a verdict needs {test.minimum}"
         return Part(outcome="inconclusive", reason=reason, **shown)

@@ -19,6 +19,8 @@ from lthbench.analysis.paired import (
 from lthbench.analysis.verdict import Effect, Outcome, Part
 
 T = "paired t, one-sided"
+# How the reason ends where replicates are missing.
+UNDONE = "decided when all are"
 TOST = "two one-sided paired t"
 
 
@@ -121,7 +123,7 @@ def shortfall(evidence: Evidence, n: int) -> str | None:
         which = "; ".join(f"{why} in replicate {r}" for r, why in sorted(lacking.diverged.items()))
         return f"diverged: {which}"
     if lacking.missing:
-        return f"{n} of {evidence.planned} replicates done; decided when all are"
+        return f"{n} of {evidence.planned} replicates done; {UNDONE}"
     if n < evidence.planned:
         return f"{n} of {evidence.planned} replicates have the number that is compared"
     return None

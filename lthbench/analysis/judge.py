@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from lthbench.analysis.configurations import agreement, rank
-from lthbench.analysis.decide import outcome_of
+from lthbench.analysis.decide import UNDONE, outcome_of
 from lthbench.analysis.evidence import Evidence, NoArm, NotPlanned, Unfinished, named_classes
 from lthbench.analysis.paired import exact_fraction, holm
 from lthbench.analysis.parts import contrast, mixed, onset, trend, waiting
@@ -107,7 +107,7 @@ def _on_pair(
     known = [part.p_against for part in counting if part.p_against is not None and part.outcome != "supported"]
     if known:
         against = min(1.0, len(counting) * min(known))
-    done = [part.n for part in counting or parts if part.n]
+    done = [part.n if part.of == "replicates" else evidence.planned for part in counting or parts if part.n]
     base = Verdict(
         claim=name, sentence=claim.sentence, origin=claim.origin, pair=evidence.name, outcome="inconclusive",
         reason="", p=p, p_against=against, n=min(done, default=0), planned=evidence.planned,
@@ -166,6 +166,15 @@ def _cost(test: Cost, evidence: Evidence, prices: Costs) -> Part:
     if not measured:
         raise NotPlanned(f"none of {', '.join(test.experiments)}")
     ratio = max(measured)
+    if evidence.is_unfinished():
+        return Part(
+            test.what,
+            "inconclusive",
+            f"counted so far; {UNDONE}",
+            test.counts,
+            "count",
+            Effect(ratio, unit="trainings"),
+        )
     # A count has no error: it is above the bound or not.
     p = float(ratio < test.than)
     effect = Effect(ratio, unit="trainings")
@@ -213,6 +222,9 @@ def _why(verdict: Verdict, outcome: str, alpha: float, num_pairs: int) -> dict[s
     open_ones = [part for part in counting if part.outcome != "supported"]
     if not open_ones:
         return {"reason": f"holds alone, but not after Holm's adjustment over {num_pairs} pairs"}
+    undone = [part.reason for part in open_ones if part.reason.endswith(UNDONE)]
+    if undone:
+        return {"reason": undone[0]}
     seeds = [part.seeds for part in open_ones]
     needed = max((s for s in seeds if s is not None), default=None) if None not in seeds else None
     shown = [part.what + (f": {part.reason}" if part.reason else "") for part in open_ones]
@@ -239,9 +251,10 @@ def _over_pairs(name: str, claim: Claim, verdicts: list[Verdict], alpha: float) 
         reason = "on no pair: " + "; ".join(reasons) if len(reasons) == 1 else "on no pair"
         command = next((v.command.replace(f" --pair {v.pair}", "") for v in verdicts if v.command), None)
         return replace(base, reason=reason, command=command)
-    reason = ", ".join(f"{number} {kind}" for kind, number in count.items()) + f" of {len(ran)} pairs run"
     low, high = exact_fraction(count["supported"], len(ran), alpha)
-    reason += f" (supported: {low:.0%} to {high:.0%})"
+    reason = f"supported on {count['supported']} of {len(ran)} pairs run ({low:.0%} to {high:.0%})"
+    if count["contradicted"]:
+        reason += f", contradicted on {count['contradicted']}"
     enough = len(verdicts) if claim.over_pairs == "every" else min(2, len(verdicts))
     too_many = 1 if claim.over_pairs == "every" else len(verdicts) - enough + 1
     outcome: Outcome = (

@@ -55,6 +55,8 @@ def contrast(test: Contrast, evidence: Evidence, alpha: float) -> Part:
     outcome = found.outcome
     if outcome == "inconclusive" and p_against is not None and p_against <= alpha:
         outcome = "contradicted"
+    if len(levels) == 1:
+        return found
     where = f"weakest at level {levels[weakest]} of {', '.join(map(str, levels))}"
     reason = f"{found.reason}; {where}" if found.reason else where
     return replace(found, p_against=p_against, outcome=outcome, reason=reason)
@@ -164,4 +166,4 @@ def mixed(test: Mixed, evidence: Evidence, alpha: float) -> Part:
         test=f"mixed model, error by leaving out {test.over}", also=("Wald, two-sided", found.wald_p), done=done,
     )  # fmt: skip
     # More replicates do not make more configurations.
-    return part if test.over == "replicates" else replace(part, seeds=None)
+    return part if test.over == "replicates" else replace(part, seeds=None, of="configurations")

@@ -36,7 +36,7 @@ class Part:
         also: a second test's name and p, reported beside it (Wilcoxon beside t), or None.
         p: that the numbers come about though the part is false; small values support it.
         p_against: that they come about though the part is true; small values contradict it.
-        n: replicates (or configurations, for rank correlations) that the numbers come from.
+        n, of: how many replicates, or configurations (an arm, or a recipe), the numbers come from.
         margin: the smallest size that would matter, in the effect's unit.
         power: of this n to support the part, were the effect as large as the margin.
         detectable: the effect that this n supports with a power of 80 %, in the effect's unit.
@@ -54,6 +54,7 @@ class Part:
     p: float | None = None
     p_against: float | None = None
     n: int = 0
+    of: Literal["replicates", "configurations"] = "replicates"
     margin: float | None = None
     power: float | None = None
     detectable: float | None = None

@@ -118,20 +118,28 @@ def _outcome(outcome: str) -> str:
 
 
 def _finding(verdict: Verdict, parts_follow: bool) -> str:
+    """What there is to say of a verdict in few words; its parts, where they follow, say more."""
     settle = f"about {verdict.seeds:,} replicates would settle it" if verdict.seeds is not None else ""
-    if verdict.pair is None or verdict.outcome == "not run":
+    counting = [part for part in verdict.parts if part.counts]
+    if verdict.outcome == "not run" or verdict.pair is None or not counting:
         return verdict.reason
-    if parts_follow or not verdict.parts:
-        return settle
-    if len(verdict.parts) == 1 and verdict.outcome != "supported":
-        return "; ".join(filter(None, (verdict.parts[0].reason, settle)))
-    return "; ".join(filter(None, (verdict.reason, settle)))
+    if verdict.outcome == "contradicted" and verdict.decisive is not None and not parts_follow:
+        return f"not so: {verdict.parts[verdict.decisive].what}" if len(counting) > 1 else ""
+    if verdict.outcome != "inconclusive":
+        return ""
+    if verdict.n < verdict.planned:
+        return f"{verdict.n} of {verdict.planned} replicates done"
+    num_open = sum(part.outcome != "supported" for part in counting)
+    opened = f"{num_open} of {len(counting)} parts open" if len(counting) > 1 else counting[0].reason
+    return settle if parts_follow else "; ".join(filter(None, (opened, settle)))
 
 
 def _of_part(part: Part) -> str:
+    from lthbench.analysis.decide import UNDONE
+
     detail = [part.test] if part.test else []
     if part.detectable is not None and part.effect is not None:
         detail.append(f"detects {part.detectable:.2g} {part.effect.unit}".rstrip())
-    if part.reason:
+    if part.reason and not part.reason.endswith(UNDONE):
         detail.append(part.reason)
     return part.what + (f" [{'; '.join(detail)}]" if detail else "")
