@@ -204,6 +204,27 @@ def test_nothing_is_decided_before_all_replicates_are_done(tmp_path: Path) -> No
     assert (nothing.outcome, nothing.command) == ("not run", verdict.command)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_whatever_is_missing_or_diverged_no_verdict_fails_or_comes_too_early(seed: int, tmp_path: Path) -> None:
+    random = np.random.default_rng(seed)
+    (tmp_path / "suite.yaml").write_text(suite_text(str(CLAIMS), 4, "swin-tinyimagenet"))
+    loaded = load_suite(tmp_path / "suite.yaml")
+    points = world("swin-tinyimagenet", 4, random, is_true=True)
+    part = random.uniform(0.001, 0.9)
+    harmed = []
+    for point in points:
+        fate = random.choice(["ok", "missing", "diverged", "gone"], p=[1 - part, part / 2, part / 4, part / 4])
+        if fate != "gone":
+            harmed.append(point if fate == "ok" else replace(point, status=fate, numbers={}))
+    for verdict in judge(loaded, harmed, {}, "suite.yaml"):
+        decided = [p for p in verdict.parts if p.outcome in ("supported", "contradicted") and p.of == "replicates"]
+        assert all(part.n == 4 for part in decided if not part.test.startswith("as C"))
+        assert verdict.outcome != "supported" or verdict.n == 4
+        assert verdict.n <= verdict.planned
+        assert verdict.outcome in ("supported", "contradicted", "inconclusive", "not run")
+        assert verdict.reason or verdict.outcome == "supported"
+
+
 def test_a_diverged_replicate_leaves_a_claim_undecided_and_is_named(tmp_path: Path) -> None:
     loaded = suite(tmp_path, GREATER, 5, "a")
     points = tickets("a", 5, np.random.default_rng(0), 2.0)
