@@ -13,7 +13,7 @@ from lthbench.analysis import ranks
 from lthbench.analysis.decide import UNDONE, outcome_of, shortfall, unfinished
 from lthbench.analysis.evidence import EXACTLY, Evidence, NotPlanned
 from lthbench.analysis.verdict import Effect, Part
-from lthbench.suite.claims import Agreement, Rank, Selection
+from lthbench.suite.claim_tests import Agreement, Rank, Selection
 
 
 def rank(test: Rank, evidence: Evidence, alpha: float) -> Part:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from lthbench.analysis.points import Point
-from lthbench.suite.claims import Choice, Levels, Selection
+from lthbench.suite.claim_tests import Levels, Selection
+from lthbench.suite.claims import Choice
 from lthbench.suite.schema import Pair
 
 Classes = Mapping[str, tuple[str, ...]]

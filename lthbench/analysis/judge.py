@@ -12,12 +12,13 @@ from typing import Any, Literal
 from lthbench.analysis.configurations import agreement, rank
 from lthbench.analysis.decide import UNDONE, outcome_of
 from lthbench.analysis.evidence import Evidence, NoArm, NotPlanned, Unfinished, named_classes
-from lthbench.analysis.paired import exact_fraction, holm
+from lthbench.analysis.over_pairs import adjusted, over_all
 from lthbench.analysis.parts import contrast, mixed, onset, trend, waiting
 from lthbench.analysis.points import Point, costs, points
-from lthbench.analysis.verdict import Effect, Outcome, Part, Verdict
+from lthbench.analysis.verdict import Effect, Part, Verdict
 from lthbench.runner.store import Store
-from lthbench.suite.claims import Claim, Cost, OtherClaim
+from lthbench.suite.claim_tests import Cost, OtherClaim
+from lthbench.suite.claims import Claim
 from lthbench.suite.plan import Plan, kinds_of
 from lthbench.suite.schema import Suite
 
@@ -68,12 +69,12 @@ def judge(suite: Suite, measured: Iterable[Point], prices: Costs, path: str) -> 
                 continue
             others = {other: found[pair_name] for other, found in by_claim.items() if pair_name in found}
             verdicts[pair_name] = _on_pair(name, claim, own, rules[pair_name], others, prices, alpha, path)
-        by_claim[name] = _adjusted(verdicts, alpha)
+        by_claim[name] = adjusted(verdicts, alpha)
     found: list[Verdict] = []
     for name, claim in suite.claims.items():
         found += by_claim[name].values()
         if len(by_claim[name]) > 1:
-            found.append(_over_pairs(name, claim, list(by_claim[name].values()), alpha))
+            found.append(over_all(name, claim, list(by_claim[name].values()), alpha))
     return found
 
 
@@ -193,78 +194,6 @@ def _decisive(parts: list[Part]) -> int | None:
         return min(contradicting, key=lambda i: parts[i].p_against or 0.0)
     open_ones = [i for i in known if parts[i].outcome == "inconclusive"] or known
     return max(open_ones, key=lambda i: parts[i].p or 0.0)
-
-
-def _adjusted(verdicts: dict[str, Verdict], alpha: float) -> dict[str, Verdict]:
-    """The verdicts of one claim with Holm's adjustment over all its pairs, run or not, and so their outcomes."""
-    names = list(verdicts)
-    p_values = holm([verdicts[name].p for name in names])
-    against = holm([verdicts[name].p_against for name in names])
-    result = {}
-    for name, p, q in zip(names, p_values, against, strict=True):
-        verdict = replace(verdicts[name], adjusted_p=p, adjusted_against=q)
-        if verdict.outcome != "not run":
-            outcome = outcome_of(1.0 if p is None else p, 1.0 if q is None else q, alpha)
-            verdict = replace(verdict, outcome=outcome, **_why(verdict, outcome, alpha, len(names)))
-        result[name] = verdict
-    return result
-
-
-def _why(verdict: Verdict, outcome: str, alpha: float, num_pairs: int) -> dict[str, Any]:
-    counting = [part for part in verdict.parts if part.counts]
-    if not counting:
-        return {"reason": "reported only: no direction is stated"}
-    if outcome == "supported":
-        return {"reason": "; ".join(dict.fromkeys(part.reason for part in counting if part.reason))}
-    if outcome == "contradicted":
-        at_fault = [part for part in counting if part.outcome == "contradicted"]
-        return {"reason": "; ".join(part.what + (f" ({part.reason})" if part.reason else "") for part in at_fault)}
-    open_ones = [part for part in counting if part.outcome != "supported"]
-    if not open_ones:
-        return {"reason": f"holds alone, but not after Holm's adjustment over {num_pairs} pairs"}
-    undone = [part.reason for part in open_ones if part.reason.endswith(UNDONE)]
-    if undone:
-        return {"reason": undone[0]}
-    seeds = [part.seeds for part in open_ones]
-    needed = max((s for s in seeds if s is not None), default=None) if None not in seeds else None
-    shown = [part.what + (f": {part.reason}" if part.reason else "") for part in open_ones]
-    return {"reason": "; ".join(shown), "seeds": needed}
-
-
-def _over_pairs(name: str, claim: Claim, verdicts: list[Verdict], alpha: float) -> Verdict:
-    """One verdict over all pairs: how many support the claim, with the exact interval of that fraction."""
-    parts = tuple(
-        Part(
-            what=v.pair or "", outcome=v.outcome, reason=v.reason, test="Holm over pairs", effect=v.effect,
-            p=v.adjusted_p, p_against=v.adjusted_against, n=v.n, seeds=v.seeds, keys=v.keys,
-        )
-        for v in verdicts
-    )  # fmt: skip
-    ran = [v for v in verdicts if v.outcome != "not run"]
-    count = {kind: sum(v.outcome == kind for v in ran) for kind in ("supported", "contradicted", "inconclusive")}
-    base = Verdict(
-        claim=name, sentence=claim.sentence, origin=claim.origin, pair=None, outcome="not run", reason="on no pair",
-        n=len(ran), planned=len(verdicts), parts=parts,
-    )  # fmt: skip
-    if not ran:
-        reasons = dict.fromkeys(v.reason for v in verdicts)
-        reason = "on no pair: " + "; ".join(reasons) if len(reasons) == 1 else "on no pair"
-        command = next((v.command.replace(f" --pair {v.pair}", "") for v in verdicts if v.command), None)
-        return replace(base, reason=reason, command=command)
-    low, high = exact_fraction(count["supported"], len(ran), alpha)
-    reason = f"supported on {count['supported']} of {len(ran)} pairs run ({low:.0%} to {high:.0%})"
-    if count["contradicted"]:
-        reason += f", contradicted on {count['contradicted']}"
-    enough = len(verdicts) if claim.over_pairs == "every" else min(2, len(verdicts))
-    too_many = 1 if claim.over_pairs == "every" else len(verdicts) - enough + 1
-    outcome: Outcome = (
-        "supported"
-        if count["supported"] >= enough
-        else "contradicted"
-        if count["contradicted"] >= too_many
-        else "inconclusive"
-    )
-    return replace(base, outcome=outcome, reason=reason)
 
 
 def _command(path: str, evidence: Evidence, claim: Claim, is_whole: bool) -> str:

@@ -15,7 +15,7 @@ from lthbench.analysis.evidence import Evidence, unit_of
 from lthbench.analysis.mixed import ModelError, fit
 from lthbench.analysis.rows import model_rows
 from lthbench.analysis.verdict import Effect, Part
-from lthbench.suite.claims import Contrast, Mixed, Onset, Trend, Waiting
+from lthbench.suite.claim_tests import Contrast, Mixed, Onset, Trend, Waiting
 
 
 def contrast(test: Contrast, evidence: Evidence, alpha: float) -> Part:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from lthbench.analysis.evidence import Evidence, NotPlanned, scale_of
-from lthbench.suite.claims import Mixed, Rows, Selection
+from lthbench.suite.claim_tests import Mixed, Rows, Selection
 
 Row = dict[str, Any]
 Place = tuple[str, int, int | None, tuple[tuple[str, str], ...]]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
+from lthbench.analysis.points import points
 from lthbench.analysis.statistics import Interval, mean_interval
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
@@ -38,29 +39,11 @@ class Row:
 
 def results_table(plan: Plan, store: Store) -> list[Row]:
     """All numbers of a plan that are in the store, in the plan's order; diverged and refused tasks have none."""
-    rows = []
-    for placed in plan.readings:
-        reading, cell = placed.reading, placed.cell
-        results = [result for task in (reading.task, *reading.others) if (result := store.result(task.key))]
-        if len(results) < 1 + len(reading.others):
-            continue
-        for metric, value in reading.numbers(results).items():
-            rows.append(
-                Row(
-                    pair=cell.pair,
-                    experiment=placed.experiment,
-                    arm=cell.arm,
-                    replicate=cell.replicate,
-                    variant=reading.variant,
-                    level=reading.level,
-                    density=results[0]["metrics"].get("density"),
-                    step=reading.step,
-                    metric=metric,
-                    value=value,
-                    key=reading.task.key,
-                )
-            )
-    return rows
+    return [
+        Row(p.pair, p.experiment, p.arm, p.replicate, p.variant, p.level, p.density, p.step, metric, value, p.key)
+        for p in points(plan, store)
+        for metric, value in p.numbers.items()
+    ]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from lthbench.analysis.judge import judge
 from lthbench.analysis.points import points
 from lthbench.experiments import EXPERIMENTS
 from lthbench.runner.store import Store
-from lthbench.suite.claims import Claim, Contrast, Selection, load_claims
+from lthbench.suite.claim_tests import Contrast, Selection
+from lthbench.suite.claims import Claim, load_claims
 from lthbench.suite.load import load_suite
 from lthbench.suite.located import SuiteError
 from lthbench.suite.part import Part

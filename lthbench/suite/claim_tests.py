@@ -1,0 +1,235 @@
+"""The kinds of test that claims are made of: what each compares, and what it expects."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Levels = str | Annotated[tuple[str, ...], Field(min_length=1)]
+Expected = Literal["greater", "less", "equivalent"]
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Selection(Frozen):
+    """Some readings of one pair; a replicate's value is their mean.
+
+    Attributes:
+        arm: `early` or `late`, all arms of that class; `*`, all arms; or an arm's name.
+        variant: what was measured. `*` stands for anything, `{NAME}` for what is then called NAME, `{chosen}` for the
+            claim's choice.
+        metric: the number that is read; the test's unless given.
+        level: at this level alone, whatever the test's levels.
+        rewound: whether the weights are those of a step after initialisation; None is either.
+    """
+
+    arm: str
+    variant: str
+    metric: str | None = None
+    level: Annotated[int, Field(ge=0)] | None = None
+    rewound: bool | None = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        if isinstance(value, dict) and len(value) == 1 and not set(value) & set(cls.model_fields):
+            ((arm, variant),) = value.items()
+            return {"arm": arm, "variant": variant}
+        return value
+
+
+class _Test(Frozen):
+    """What all tests have.
+
+    Attributes:
+        what: the comparison in words.
+        counts: whether the claim rests on it, or it is only reported.
+        levels: a named set of the pair's `claim_levels`, or several.
+    """
+
+    what: str
+    counts: bool = True
+    metric: str = "test_accuracy"
+    levels: Levels = "range"
+
+
+class Contrast(_Test):
+    """The mean of some selections minus that of others, averaged over levels within a replicate, against a number.
+
+    Supported by a one-sided paired t test of `than` (by two of them, for `equivalent` within `margin`). Contradicted
+    where the effect is shown to be less than `than` by one, or to miss it by less than `margin`.
+
+    Attributes:
+        times: what the difference is multiplied by: 2 makes a difference of differences of four selections.
+        than: in the effect's unit, percentage points for accuracies.
+        margin: the smallest effect beyond `than` that would matter.
+        over_levels: `every`: it must hold at each level, not only on average.
+    """
+
+    test: Literal["contrast"]
+    plus: tuple[Selection, ...]
+    minus: tuple[Selection, ...] = ()
+    times: float = 1
+    expected: Expected = "greater"
+    than: float = 0
+    margin: Annotated[float, Field(ge=0)] = 0
+    over_levels: Literal["mean", "every"] = "mean"
+
+    @field_validator("plus", "minus", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _margin_for_equivalence(self) -> Contrast:
+        if self.expected == "equivalent" and not self.margin:
+            raise ValueError("expected: equivalent needs a margin above 0")
+        return self
+
+
+class Onset(_Test):
+    """The first step of stability, known to lie in an interval, comes earlier in one class of arms than in another.
+
+    Attributes:
+        earlier, later: selections of barriers.
+        threshold: the barrier under which a network is stable, as a fraction.
+    """
+
+    test: Literal["onset"]
+    earlier: Selection
+    later: Selection
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+
+class Waiting(_Test):
+    """A time until something happens, the metric, is shorter in one selection than in another.
+
+    Attributes:
+        censored: the metric that says until when it had not happened, where the first one is missing.
+    """
+
+    test: Literal["waiting"]
+    shorter: Selection
+    longer: Selection
+    censored: str
+
+
+class Trend(_Test):
+    """Values ascend with the dose, from none up to the chosen one (Page 1963).
+
+    Attributes:
+        doses: a selection with `{dose}` in its variant.
+        none: the selection without any.
+    """
+
+    test: Literal["trend"]
+    doses: Selection
+    none: Selection
+    expected: Literal["greater", "less"] = "greater"
+
+
+class Axes(Frozen):
+    """Two numbers of each configuration: of each arm, and of what each `{NAME}` in the variants stands for.
+
+    Attributes:
+        minus: subtracted from x.
+    """
+
+    x: Selection
+    y: Selection
+    minus: Selection | None = None
+
+
+class Rank(_Test):
+    """A rank correlation over configurations (means over replicates), with a permutation test over them.
+
+    The metric `onset` of barriers is the middle of the interval that the onset lies in.
+
+    Attributes:
+        of: where the configurations are read.
+        minimum: how many configurations a verdict needs.
+    """
+
+    test: Literal["rank"]
+    of: tuple[Axes, ...]
+    method: Literal["spearman", "kendall"]
+    expected: Literal["greater", "less"] = "greater"
+    than: float = 0
+    minimum: Annotated[int, Field(ge=4)] = 4
+
+
+class Rows(Frozen):
+    """Rows of a mixed model: a value for each arm, replicate, level, and each `{NAME}` in the variant.
+
+    Attributes:
+        minus: subtracted from a row's value.
+        covariates: name -> a further number; NAMEs of its variant are those of the row.
+        optional: left out where the suite does not measure them.
+    """
+
+    of: Selection
+    minus: Selection | None = None
+    covariates: dict[str, Selection] = {}
+    optional: bool = False
+
+
+class Mixed(_Test):
+    """A coefficient of a linear mixed model with a random intercept for each replicate.
+
+    Attributes:
+        rows: by name, which is 1 for these rows and 0 for others.
+        fixed: terms: the name of some rows, of a covariate, `level`, `density`, a NAME of the variants, or `arm`; with
+            `log` or `factor` before it; or two of them with ` x ` between.
+        tested: the term whose coefficient is tested.
+        over: what the test counts as independent: replicates; or, for a covariate that recipes differ in,
+            configurations, an arm with what the NAMEs of its variant stand for.
+        logit: whether values, fractions, are taken as logits.
+    """
+
+    test: Literal["mixed"]
+    rows: Annotated[dict[str, Rows], Field(min_length=1)]
+    fixed: tuple[str, ...]
+    tested: str
+    over: Literal["replicates", "configurations"] = "replicates"
+    expected: Literal["greater", "less"] = "greater"
+    logit: bool = False
+
+    @model_validator(mode="after")
+    def _tested_is_fixed(self) -> Mixed:
+        if self.tested not in self.fixed:
+            raise ValueError(f"tested: '{self.tested}' is none of fixed ({', '.join(self.fixed)})")
+        return self
+
+
+class Agreement(_Test):
+    """A barrier under the threshold agrees with matching, over the arms and levels of a replicate (Cohen's kappa)."""
+
+    test: Literal["agreement"]
+    barrier: Selection
+    accurate: Selection
+    reference: Selection
+    within: float
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.02
+
+
+class Cost(_Test):
+    """What some experiments cost, in trainings of the dense network, for one arm and replicate; a count, no test."""
+
+    test: Literal["cost"]
+    experiments: tuple[str, ...]
+    than: float
+
+
+class OtherClaim(_Test):
+    """Another claim holds on this pair."""
+
+    test: Literal["claim"]
+    claim: str
+
+
+Test = Annotated[
+    Contrast | Onset | Waiting | Trend | Rank | Mixed | Agreement | Cost | OtherClaim, Field(discriminator="test")
+]
