@@ -84,6 +84,13 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Calibrations of the machine are neither read nor written by tests."""
+    monkeypatch.setenv("LTHBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of the full data sets; tests that need one are skipped where LTHBENCH_DATA is not set."""

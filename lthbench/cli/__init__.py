@@ -20,6 +20,7 @@ from lthbench.cli.app import app, fail
 from lthbench.data.error import DataError
 from lthbench.runner.scheduler import SchedulerError
 from lthbench.runner.store import StoreError
+from lthbench.suite.calibration import CalibrationError
 from lthbench.suite.located import SuiteError
 
 __all__ = [
@@ -43,5 +44,5 @@ def main() -> None:
     """Run the command line; faults of suites, stores and data sets exit with 2, failed tasks with 1."""
     try:
         app()
-    except (SuiteError, StoreError, SchedulerError, DataError) as error:
+    except (SuiteError, StoreError, SchedulerError, DataError, CalibrationError) as error:
         fail(str(error))

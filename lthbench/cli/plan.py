@@ -1,9 +1,14 @@
-"""`lthbench plan`: what a suite would do, and what it costs."""
+"""`lthbench plan`: what a suite would do, what it costs, and what a budget buys of it."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+from rich.progress import Progress
 from rich.table import Table
 
 from lthbench.cli.app import (
@@ -17,13 +22,20 @@ from lthbench.cli.app import (
     StoreOption,
     SuiteArgument,
     app,
+    err,
+    fail,
     out,
     print_json,
 )
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.part import Part
-from lthbench.suite.plan import make_plan
+from lthbench.suite.plan import Plan, make_plan
+from lthbench.suite.schema import Suite
+
+if TYPE_CHECKING:
+    from lthbench.suite.cost import Cost
+    from lthbench.suite.devices import Device
 
 
 @app.command()
@@ -35,17 +47,132 @@ def plan(
     arm: ArmOption = None,
     replicates: ReplicatesOption = None,
     levels: LevelsOption = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="First measure this device on the suite's pairs, some seconds each.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="To calibrate: auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="To calibrate: CPU threads.")] = 1,
+    budget: Annotated[
+        str | None, typer.Option(help="What part of the suite these hours buy: 200gpuh, or 48cpuh of one core.")
+    ] = None,
+    on: Annotated[str | None, typer.Option(help="The device of the budget, by a part of its name.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a suite would do, and what of it is done."""
-    from lthbench.suite.cost import plan_cost
+    """Show what a suite would do, what of it is done, and how many hours the rest takes."""
+    import torch
 
+    from lthbench.suite.budget import parse_budget
+    from lthbench.suite.calibration import calibrations
+    from lthbench.suite.cost import plan_cost
+    from lthbench.suite.devices import NAMED, Measured
+
+    hours = parse_budget(budget) if budget is not None else None
+    loaded, target = load_suite(suite), Store(store)
     part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
-    cost = plan_cost(make_plan(load_suite(suite), part, Store(store).result), Store(store))
+    part.check(loaded)
+    if hours is not None and part != Part():
+        fail(f"--budget chooses the part of the suite itself; leave out {shlex.join(part.options())}")
+    if calibrate:
+        _calibrate(loaded, part, device, threads)
+    devices: list[Device] = [*map(Measured, calibrations(torch.__version__)), *NAMED]
+    chosen = _chosen(devices, hours[1], on) if hours is not None else None
+    planned = make_plan(loaded, part, target.result)
+    if hours is not None and chosen is not None:
+        _propose(suite, planned, target, chosen, hours[0], as_json)
+        return
+    seconds = {d.label: {k: d.seconds(t.spec, planned.work[k]) for k, t in planned.tasks.items()} for d in devices}
+    cost = plan_cost(planned, target, seconds)
     if as_json:
         print_json([asdict(row) for row in cost])
         return
-    table = Table("", "tasks", "done", "shared", "trainings", "image passes", "FLOPs", "disk", title=str(suite))
+    _print_cost(cost, str(suite))
+    _print_hours([row for row in cost if row.name in loaded.pairs or row.name == "all"], devices)
+
+
+def _calibrate(suite: Suite, part: Part, device: str, threads: int) -> None:
+    import torch
+
+    from lthbench.cli.run import _device
+    from lthbench.runner.environment import make_deterministic
+    from lthbench.runner.throughput import calibrate
+    from lthbench.suite.calibration import save_calibration
+
+    chosen = torch.device(_device(device))
+    make_deterministic(threads)
+    pairs = {name: pair for name, pair in suite.pairs.items() if not part.pairs or name in part.pairs}
+    with Progress(console=err) as progress:
+        line = progress.add_task("calibrating", total=len(pairs))
+        for name, found in zip(pairs, calibrate(pairs.values(), chosen, threads), strict=True):
+            path = save_calibration(found)  # after each pair, so that an interruption loses one
+            progress.update(line, advance=1, description=f"calibrated {name}")
+    err.print(f"the calibration is in {path}", markup=False)
+
+
+def _chosen(devices: list[Device], unit: str, name: str | None) -> Device:
+    """The device of a budget: the named one, or the first that was measured."""
+    of_unit = [d for d in devices if d.unit == unit]
+    if name is not None:
+        named = [d for d in of_unit if name.lower() in d.label.lower()]
+        if not named:
+            fail(f"--on {name}: no device with hours in {unit} is called so; known: {_labels(of_unit)}")
+        return named[0]
+    measured = [d for d in of_unit if d.is_measured]
+    if not measured and unit == "cpuh":
+        fail("no processor was measured for this version of torch; run `lthbench plan SUITE --calibrate --device cpu`")
+    if not measured:
+        fail(
+            f"no GPU was measured for this version of torch; run `lthbench plan SUITE --calibrate` on one, "
+            f"or name one to calculate with: --on NAME of {_labels(of_unit)}"
+        )
+    return measured[0]
+
+
+def _labels(devices: list[Device]) -> str:
+    return ", ".join(f"'{d.label}'" for d in devices) or "none"
+
+
+def _propose(suite: Path, planned: Plan, store: Store, device: Device, hours: float, as_json: bool) -> None:
+    from lthbench.suite import budget
+    from lthbench.suite.cost import plan_cost
+
+    seconds = {key: device.seconds(task.spec, planned.work[key]) for key, task in planned.tasks.items()}
+    if unknown := sorted({planned.cells[key].pair for key, value in seconds.items() if value is None}):
+        fail(f"{device.label} was not measured on {', '.join(unknown)}; run `lthbench plan {suite} --calibrate`")
+    left = {k: 0.0 if store.is_done(k, planned.kept(k)) else float(s or 0) for k, s in seconds.items()}
+    proposal = budget.propose(planned, left, hours * 3600 / device.units)
+    if proposal.part is None:
+        fail(
+            f"{hours:g} {device.unit} of {device.label} buy no part of {suite}: one replicate of its cheapest pair "
+            f"with two arms up to level 1 takes {_hours(proposal.seconds / 3600 * device.units)}"
+        )
+    options = proposal.part.options()
+    # Planned anew, so that what is told is what these options do.
+    bought = make_plan(planned.suite, proposal.part, store.result)
+    cost = plan_cost(bought, store, {device.label: seconds})
+    if as_json:
+        print_json(
+            {
+                "budget_hours": hours,
+                "unit": device.unit,
+                "device": device.label,
+                "source": device.source,
+                "policy": budget.POLICY,
+                "part": asdict(proposal.part),
+                "command": ["lthbench", "run", str(suite), *options],
+                "cost": [asdict(row) for row in cost],
+            }
+        )
+        return
+    _print_cost(cost, f"{suite}: what {hours:g} {device.unit} buy")
+    _print_hours([row for row in cost if row.name in planned.suite.pairs or row.name == "all"], [device])
+    for what, names in budget.left_out(planned.suite, proposal.part).items():
+        out.print(f"Left out, {what}: {', '.join(names)}.", markup=False)
+    out.print(f"Policy. {budget.POLICY}")
+    out.print(f"\nlthbench run {shlex.join([str(suite), *options])}", markup=False)
+
+
+def _print_cost(cost: list[Cost], title: str) -> None:
+    table = Table("", "tasks", "done", "shared", "trainings", "image passes", "FLOPs", "disk", title=title)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in cost:
@@ -59,6 +186,31 @@ def plan(
         "shared: tasks that several experiments need. An image pass is one forward and backward pass of one image; "
         "FLOPs count multiply and add apart. Disk: weights and masks, when all is done."
     )
+
+
+def _print_hours(cost: list[Cost], devices: list[Device]) -> None:
+    table = Table("", title="hours of one device for what is not done yet")
+    for device in devices:
+        table.add_column(f"{device.label}\n{'measured' if device.is_measured else 'calculated'}", justify="right")
+    for row in cost:
+        table.add_row(row.name, *(_hours(row.hours[device.label]) for device in devices))
+    out.print(table)
+    for device in devices:
+        out.print(f"{device.label}: {device.source}.", markup=False)
+    if not any(device.is_measured for device in devices):
+        out.print("None of them was measured; `--calibrate` measures this machine's.")
+    out.print(
+        "Reading, writing and starting tasks are left out; experiments that choose tasks by results (onset) count "
+        "as far as they are known."
+    )
+
+
+def _hours(hours: float | None) -> str:
+    if hours is None:
+        return "not measured"
+    if hours < 1:
+        return f"{60 * hours:.2g} min" if hours * 60 >= 1 else f"{3600 * hours:.2g} s"
+    return f"{hours:,.0f} h" if hours >= 100 else f"{hours:.3g} h"
 
 
 def _bytes(count: float) -> str:

@@ -133,9 +133,10 @@ def _of_network(rates: Iterable[Rate], model: ModelSpec, data: str) -> list[Rate
 
 
 def calibration_folder() -> Path:
-    """Where calibrations are kept: `lthbench/calibrations` in the user's cache folder (XDG_CACHE_HOME, or ~/.cache)."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "lthbench" / "calibrations"
+    """Where calibrations are kept: below LTHBENCH_CACHE, or else `lthbench` in XDG_CACHE_HOME or ~/.cache."""
+    own, shared = os.environ.get("LTHBENCH_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    base = Path(own) if own else (Path(shared) if shared else Path.home() / ".cache") / "lthbench"
+    return base / "calibrations"
 
 
 def save_calibration(found: Calibration) -> Path:

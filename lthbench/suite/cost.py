@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lthbench.data.spec import DataSpec
@@ -29,6 +31,7 @@ class Cost:
         image_passes: forward and backward pass of one image is 1, forward alone 1/3.
         flops: floating-point operations, multiply and add counted apart; backward as twice forward.
         disk_bytes: weights (float32) and masks (1 bit a weight) when all is done.
+        hours: device -> hours of what is not done yet; None where a rate is missing.
     """
 
     name: str
@@ -39,14 +42,38 @@ class Cost:
     image_passes: float = 0.0
     flops: float = 0.0
     disk_bytes: float = 0.0
+    hours: dict[str, float | None] = field(default_factory=dict)
     is_last_of_section: bool = False
 
 
 @dataclass(frozen=True)
 class ModelCost:
+    """What one image costs a model.
+
+    Attributes:
+        forward_flops: multiply and add counted apart.
+        operators: operations that compute something in a forward pass, each of which a GPU must be told to start.
+    """
+
     forward_flops: int
+    operators: int
     parameter_bytes: int
     prunable_weights: int
+
+
+class _OperatorCounter(TorchDispatchMode):
+    """Counts the operators that are dispatched, without those that only view a tensor otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        aliases = [r.alias_info for r in func._schema.returns]
+        self.count += not any(alias is not None and not alias.is_write for alias in aliases)
+        return func(*args, **(kwargs or {}))
 
 
 @cache
@@ -55,18 +82,24 @@ def model_cost(model: ModelSpec, data: DataSpec) -> ModelCost:
     info = data.info
     with torch.device("meta"):
         network = build(model, info.image_shape, info.num_classes).eval()
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter, _OperatorCounter() as operators:
             network(torch.empty(1, *info.image_shape))
     weights = dict(network.named_parameters())
     return ModelCost(
         counter.get_total_flops(),
+        operators.count,
         sum(t.numel() * t.element_size() for t in network.state_dict().values()),
         sum(weights[name].numel() for name in prunable(network)),
     )
 
 
-def plan_cost(plan: Plan, store: _Store) -> list[Cost]:
-    """Costs by pair, by experiment, by kind of task, and in all. A shared task counts in each line that needs it."""
+def plan_cost(plan: Plan, store: _Store, seconds: Mapping[str, Mapping[str, float | None]] | None = None) -> list[Cost]:
+    """Costs by pair, by experiment, by kind of task, and in all. A shared task counts in each line that needs it.
+
+    Args:
+        seconds: device -> key of a task -> how long it takes there.
+    """
+    seconds = seconds or {}
     total = Cost("all")
     pairs: dict[str, Cost] = {}
     experiments: dict[str, Cost] = {}
@@ -93,7 +126,13 @@ def plan_cost(plan: Plan, store: _Store) -> list[Cost]:
             line.image_passes += plan.cost[key]
             line.flops += 3 * plan.cost[key] * model.forward_flops
             line.disk_bytes += disk
+            for device, of_task in seconds.items():
+                line.hours[device] = _plus(line.hours.get(device, 0.0), 0.0 if done else of_task[key])
     sections = [list(kinds.values()), list(experiments.values()), list(pairs.values()), [total]]
     for section in sections:
         section[-1].is_last_of_section = True
     return [line for section in sections for line in section]
+
+
+def _plus(hours: float | None, seconds: float | None) -> float | None:
+    return None if hours is None or seconds is None else hours + seconds / 3600

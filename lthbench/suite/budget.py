@@ -1,0 +1,211 @@
+"""What part of a suite a budget buys."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from lthbench.experiments import Experiment
+from lthbench.experiments.controls import Controls
+from lthbench.experiments.imp import Imp
+from lthbench.experiments.stability import Stability
+from lthbench.suite.located import SuiteError
+from lthbench.suite.part import Part
+from lthbench.suite.plan import Plan
+from lthbench.suite.schema import Suite
+
+REPLICATES = 3
+POLICY = (
+    "The replicate is the unit of statistics: a part has whole replicates, three where it can. If the whole suite fits "
+    "with three or more of its replicates, as many as fit are taken. Else three replicates are built up from what "
+    "matters most, each step as far as it fits: pairs, cheapest first, with two arms ('late' and the first other one), "
+    "tickets, controls and stability, up to half of the levels; then all levels; all arms; the other experiments, "
+    "cheapest first; more replicates."
+)
+_CORE: tuple[type[Experiment], ...] = (Imp, Controls, Stability)
+
+
+@dataclass(frozen=True)
+class Need:
+    """A reading's cell and experiment, by which a part has it or has it not."""
+
+    pair: str
+    arm: str
+    replicate: int
+    experiment: str
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The part that a budget buys, and how long it takes; None where not even one ticket of one pair fits."""
+
+    part: Part | None
+    seconds: float
+
+
+def parse_budget(text: str) -> tuple[float, str]:
+    """Read `200gpuh` or `48cpuh`: hours, and of what.
+
+    Raises:
+        SuiteError: it is written otherwise.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(gpuh|cpuh)", text.strip().lower())
+    if match is None or float(match[1]) <= 0:
+        raise SuiteError(f"--budget {text}: is no budget; give hours of GPUs or of processor cores: 200gpuh or 48cpuh")
+    return float(match[1]), match[2]
+
+
+class Prices:
+    """What parts of a plan cost, without planning them one by one."""
+
+    def __init__(self, plan: Plan, seconds: Mapping[str, float]) -> None:
+        needs: dict[str, dict[Need, int]] = defaultdict(dict)  # key -> who needs it, from which level on
+
+        def note(key: str, need: Need, level: int) -> None:
+            needs[key][need] = min(level, needs[key].get(need, level))
+
+        for placed in plan.readings:
+            cell, level = placed.cell, placed.reading.level
+            need = Need(cell.pair, cell.arm, cell.replicate, placed.experiment)
+            for task in (placed.reading.task, *placed.reading.others):
+                note(task.key, need, -1 if level is None else level)
+        self.max_level = max((level for of in needs.values() for level in of.values()), default=0)
+        # Tasks that the same readings need are bought together.
+        self._groups: dict[frozenset[tuple[Need, int]], float] = defaultdict(float)
+        for key in reversed(plan.tasks):
+            for need, level in needs[key].items():
+                for task in plan.tasks[key].inputs:
+                    note(task.key, need, level)
+            self._groups[frozenset(needs[key].items())] += seconds[key]
+
+    def of(self, part: Part) -> float:
+        """The seconds that a part takes."""
+        return sum(
+            seconds for needs, seconds in self._groups.items() if any(_has(part, need, level) for need, level in needs)
+        )
+
+
+def _has(part: Part, need: Need, level: int) -> bool:
+    return (
+        (not part.pairs or need.pair in part.pairs)
+        and (not part.arms or need.arm in part.arms)
+        and (not part.experiments or need.experiment in part.experiments)
+        and (part.replicates is None or need.replicate < part.replicates)
+        and (part.levels is None or level <= part.levels)
+    )
+
+
+def propose(plan: Plan, seconds: Mapping[str, float], budget: float) -> Proposal:
+    """The part of a planned suite that `POLICY` buys.
+
+    Args:
+        plan: of the whole suite.
+        seconds: key -> how long the task takes; 0 for one that is done.
+        budget: in seconds.
+    """
+    suite, prices = plan.suite, Prices(plan, seconds)
+
+    def fits(part: Part) -> bool:
+        return prices.of(part) <= budget
+
+    least = min(REPLICATES, suite.replicates)
+    for count in range(suite.replicates, least - 1, -1):
+        if fits(part := Part(replicates=count)):
+            return Proposal(_tidy(plan, prices, part), prices.of(part))
+
+    part, by_price = _smallest(plan, prices, least)
+    for name in by_price:
+        # What cannot have three replicates has fewer levels first, then fewer replicates; the first pair alone.
+        shrunk = [part] if part.pairs else list(_shrunk(part))
+        for smaller in shrunk:
+            pairs = (*smaller.pairs, name)
+            if fits(bought := replace(smaller, pairs=pairs, arms=_two_arms(plan, pairs))):
+                part = bought
+                break
+        if not part.pairs:
+            return Proposal(None, prices.of(bought))
+    for level in range(prices.max_level, part.levels or 0, -1):
+        if fits(bought := replace(part, levels=level)):
+            part = bought
+            break
+    if fits(bought := replace(part, arms=())):
+        part = bought
+    others = {label for name in part.pairs for label in suite.pairs[name].experiments} - set(part.experiments)
+    added = {label: prices.of(replace(part, experiments=(*part.experiments, label))) for label in others}
+    for label in sorted(others, key=lambda label: (added[label], label)):
+        if fits(bought := replace(part, experiments=(*part.experiments, label))):
+            part = bought
+    for count in range(suite.replicates, part.replicates or 0, -1):
+        if fits(bought := replace(part, replicates=count)):
+            part = bought
+            break
+    return Proposal(_tidy(plan, prices, part), prices.of(part))
+
+
+def left_out(suite: Suite, part: Part) -> dict[str, list[str]]:
+    """What a part has not, by pairs, arms, experiments, replicates and levels."""
+    pairs = {name: pair for name, pair in suite.pairs.items() if not part.pairs or name in part.pairs}
+    arms = {name for pair in pairs.values() for name in pair.arms}
+    labels = {label for pair in pairs.values() for label in pair.experiments}
+    replicates = part.replicates or suite.replicates
+    found = {
+        "pairs": [name for name in suite.pairs if name not in pairs],
+        "arms": sorted(arms - set(part.arms)) if part.arms else [],
+        "experiments": sorted(labels - set(part.experiments)) if part.experiments else [],
+        "replicates": [str(n) for n in range(replicates, suite.replicates)],
+        "levels": [f"above {part.levels}"] if part.levels is not None else [],
+    }
+    return {what: names for what, names in found.items() if names}
+
+
+def _smallest(plan: Plan, prices: Prices, replicates: int) -> tuple[Part, list[str]]:
+    """What is bought of each pair first, and the pairs by its price."""
+    labels = {label: e for pair in plan.suite.pairs.values() for label, e in pair.experiments.items()}
+    core = tuple(sorted(label for label, e in labels.items() if isinstance(e, _CORE)))
+    if not core:
+        core = (min(labels, key=lambda label: (prices.of(Part(experiments=(label,))), label)),)
+    part = Part(core, replicates=replicates, levels=-(-prices.max_level // 2))
+
+    def price(name: str) -> float:
+        return prices.of(replace(part, pairs=(name,), arms=_two_arms(plan, (name,))))
+
+    priced = {name: price(name) for name in plan.suite.pairs}
+    return part, sorted((name for name in priced if priced[name] > 0), key=lambda name: priced[name])
+
+
+def _shrunk(part: Part) -> Iterator[Part]:
+    """The part, then with fewer and fewer levels, then likewise with fewer replicates."""
+    for count in range(part.replicates or 1, 0, -1):
+        level = part.levels or 0
+        while True:
+            yield replace(part, replicates=count, levels=level)
+            if level <= 1:
+                break
+            level //= 2
+
+
+def _two_arms(plan: Plan, pairs: Iterable[str]) -> tuple[str, ...]:
+    """`late` and the first other arm of each pair; the first two where none is called so."""
+    chosen: dict[str, None] = {}
+    for name in pairs:
+        arms = list(plan.suite.pairs[name].arms)
+        first = [arm for arm in arms if arm == "late"] or arms[:1]
+        chosen |= dict.fromkeys([*first, *[arm for arm in arms if arm not in first][:1]])
+    return tuple(chosen)
+
+
+def _tidy(plan: Plan, prices: Prices, part: Part) -> Part:
+    """The part without what names everything."""
+    suite = plan.suite
+    names = part.pairs or tuple(suite.pairs)
+    labels = {label for name in names for label in suite.pairs[name].experiments}
+    arms = {arm for name in names for arm in suite.pairs[name].arms}
+    return Part(
+        experiments=() if labels <= set(part.experiments) else part.experiments,
+        pairs=() if set(suite.pairs) <= set(part.pairs) else part.pairs,
+        arms=() if arms <= set(part.arms) else part.arms,
+        replicates=None if part.replicates == suite.replicates else part.replicates,
+        levels=None if part.levels is not None and part.levels >= prices.max_level else part.levels,
+    )

@@ -1,0 +1,133 @@
+"""Devices that a plan's hours are told of: calibrated ones, and named ones whose peak rates are published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from lthbench.suite.calibration import Calibration, NetworkRate, Precision, TrainingRate
+from lthbench.suite.cost import model_cost
+from lthbench.suite.work import Work
+from lthbench.tasks.spec import InterpolateSpec, MaskSpec, TrainSpec
+
+Spec = TrainSpec | MaskSpec | InterpolateSpec
+Unit = Literal["gpuh", "cpuh"]
+
+# What a GPU is taken to reach of its peak, and to spend on starting one operator. Both are assumptions.
+UTILISATION = 0.4
+LAUNCH_SECONDS = 1e-5
+
+
+class Device(Protocol):
+    """One device, and how long a task would take on it."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def source(self) -> str:
+        """Where its numbers come from: a measurement, or a calculation and its assumptions."""
+
+    @property
+    def is_measured(self) -> bool: ...
+
+    @property
+    def unit(self) -> Unit:
+        """What an hour of it is, in a budget."""
+
+    @property
+    def units(self) -> int:
+        """How many of them an hour of this device is: a processor's hour counts once for every thread."""
+
+    def seconds(self, spec: Spec, work: Work) -> float | None:
+        """How long a task takes, without starting it, reading and writing; None where no rate is known."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A calibrated device."""
+
+    calibration: Calibration
+    _trainings: dict[Any, TrainingRate | None] = field(default_factory=dict, compare=False, repr=False)
+    _networks: dict[Any, NetworkRate | None] = field(default_factory=dict, compare=False, repr=False)
+
+    is_measured = True
+
+    @property
+    def label(self) -> str:
+        return self.calibration.label
+
+    @property
+    def source(self) -> str:
+        return f"measured by `plan --calibrate` with torch {self.calibration.torch}"
+
+    @property
+    def unit(self) -> Unit:
+        return "gpuh" if self.calibration.kind == "cuda" else "cpuh"
+
+    @property
+    def units(self) -> int:
+        return 1 if self.calibration.kind == "cuda" else self.calibration.threads
+
+    def seconds(self, spec: Spec, work: Work) -> float | None:
+        if isinstance(spec, MaskSpec):
+            return 0.0
+        data = spec.data.name
+        where = (spec.model, data)
+        if where not in self._networks:
+            self._networks[where] = self.calibration.network(*where)
+        if (network := self._networks[where]) is None:
+            return None
+        seconds = work.evaluated / network.evaluation + work.on_lines / network.line
+        if isinstance(spec, TrainSpec) and work.trained:
+            recipe = spec.recipe
+            how = (*where, recipe.precision, recipe.batch_size, recipe.augment)
+            if how not in self._trainings:
+                self._trainings[how] = self.calibration.training(*how)
+            if (rate := self._trainings[how]) is None:
+                return None
+            seconds += work.trained / rate.images_per_second
+        return seconds
+
+
+@dataclass(frozen=True)
+class Named:
+    """A GPU by its published peak rates, in floating-point operations a second; never measured here.
+
+    Attributes:
+        float32: without tensor cores, as float32 recipes are computed exactly.
+        bfloat16: of the tensor cores without sparsity, accumulated in float32.
+    """
+
+    label: str
+    float32: float
+    bfloat16: float
+    published: str
+
+    is_measured = False
+    unit: Unit = "gpuh"
+    units = 1
+
+    @property
+    def source(self) -> str:
+        peak = f"{self.float32 / 1e12:g} (float32) and {self.bfloat16 / 1e12:g} (bfloat16) TFLOP/s: {self.published}"
+        assumed = f"{UTILISATION:.0%} of its peak, at least {LAUNCH_SECONDS * 1e6:g} µs an operator"
+        return f"calculated, not measured, from counted FLOPs; assumed: {assumed}; peak {peak}"
+
+    def seconds(self, spec: Spec, work: Work) -> float | None:
+        if isinstance(spec, MaskSpec):
+            return 0.0
+        cost = model_cost(spec.model, spec.data)
+        precision: Precision = spec.recipe.precision if isinstance(spec, TrainSpec) else "float32"
+        peak = {"float32": self.float32, "bfloat16": self.bfloat16}
+        training = 3 * cost.forward_flops * work.trained / (UTILISATION * peak[precision])
+        evaluation = cost.forward_flops * (work.evaluated + work.on_lines) / (UTILISATION * self.float32)
+        # A backward pass starts about two operators for each of the forward pass.
+        return max(training, 3 * cost.operators * work.steps * LAUNCH_SECONDS) + evaluation
+
+
+NAMED = (
+    Named("H100 SXM", 66.9e12, 989.4e12, "NVIDIA H100 architecture white paper, 2022"),
+    Named("A100 SXM", 19.5e12, 312e12, "NVIDIA A100 data sheet, 2021"),
+    Named("RTX 4090", 82.6e12, 165.2e12, "NVIDIA Ada architecture white paper, 2022"),
+)
