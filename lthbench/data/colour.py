@@ -6,22 +6,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lthbench.data.streams import Places
+
 # ITU-R 601, as Pillow and torchvision turn colour into grey.
 _LUMA = (0.2989, 0.587, 0.114)
 
 
-def jitter(images: Tensor, strength: tuple[float, float, float, float], rng: np.random.Generator) -> Tensor:
+def jitter(
+    images: Tensor,
+    strength: tuple[float, float, float, float],
+    rng: np.random.Generator,
+    places: Places | None = None,
+) -> Tensor:
     """Change brightness, contrast, saturation and hue of each image, in one random order for the batch.
 
     Args:
         images: float32 [B, 3, H, W] in [0, 1].
         strength: the largest change of each; factors are uniform in [max(0, 1 - s), 1 + s], the hue in [-s, s].
+        places: of which part of a batch these images are; None is the whole.
 
     Returns:
         float32 [B, 3, H, W] in [0, 1].
     """
     order = rng.permutation(4)
-    uniform = rng.random((4, len(images)))
+    places = places or Places(len(images))
+    uniform = rng.random((4, places.size))[:, places.own]
     for kind in order:
         if not strength[kind]:
             continue

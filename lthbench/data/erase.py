@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lthbench.data.streams import Places
+
 ATTEMPTS = 10
 SHARES, RATIOS = (0.02, 0.33), (0.3, 3.3)
 
 
-def erase(images: Tensor, probability: float, rng: np.random.Generator) -> Tensor:
+def erase(images: Tensor, probability: float, rng: np.random.Generator, places: Places | None = None) -> Tensor:
     """Set a random rectangle of some images to 0, the mean colour of normalised images, in place.
 
     Area and aspect are drawn as torchvision's RandomErasing draws them; an image that no try fits stays as it is.
@@ -20,10 +22,12 @@ def erase(images: Tensor, probability: float, rng: np.random.Generator) -> Tenso
     Args:
         images: float32 [B, C, H, W], normalised.
         probability: of erasing, for each image.
+        places: of which part of a batch these images are; None is the whole.
     """
     num_images, _, height, width = images.shape
-    chosen = rng.random(num_images) < probability
-    area, aspect, row, column = rng.random((4, num_images, ATTEMPTS))
+    places = places or Places(num_images)
+    chosen = (rng.random(places.size) < probability)[places.own]
+    area, aspect, row, column = rng.random((4, places.size, ATTEMPTS))[:, places.own]
     area = height * width * (SHARES[0] + area * (SHARES[1] - SHARES[0]))
     low, high = map(math.log, RATIOS)
     aspect = np.exp(low + aspect * (high - low))

@@ -12,10 +12,10 @@ from torch import Tensor
 from lthbench.data.colour import jitter
 from lthbench.data.erase import erase
 from lthbench.data.mix import mix
-from lthbench.data.resize import crop_and_resize, draw_boxes
+from lthbench.data.resize import Boxes, crop_and_resize, draw_boxes
 from lthbench.data.shift import Shifts, draw_shifts, gather, slice_each
 from lthbench.data.spec import Augment
-from lthbench.data.streams import Streams
+from lthbench.data.streams import Places, Streams
 
 NO_AUGMENT = Augment()
 
@@ -91,38 +91,59 @@ class ImageSet:
         return self._batch(index, augment, _streams(augment, rng))
 
     def training_batch(
-        self, index: Tensor, num_classes: int, augment: Augment, rng: np.random.Generator | None
+        self,
+        index: Tensor,
+        num_classes: int,
+        augment: Augment,
+        rng: np.random.Generator | None,
+        places: np.ndarray | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Make one batch as `batch` does, with what the loss compares it to.
+
+        Args:
+            places: int64 [K], make only the images at these places of the batch; they are those of the whole batch.
 
         Returns:
             images float32 [B, C, H, W]; labels int64 [B], or class probabilities float32 [B, num_classes] where
             `augment` mixes images. torch's cross_entropy takes either.
         """
-        streams = _streams(augment, rng)
-        images = self._batch(index, augment, streams)
-        labels = self.labels[index.to(self.device)]
+        streams, labels = _streams(augment, rng), self.labels[index.to(self.device)]
         if streams is None or not augment.mixes:
-            return images, labels
-        return mix(images, labels, num_classes, augment, streams["mix"])
+            images = self._batch(index, augment, streams, places)
+            return images, labels if places is None else labels[torch.from_numpy(places).to(self.device)]
+        # Any other image may be mixed into one: all are made.
+        images, targets = mix(self._batch(index, augment, streams), labels, num_classes, augment, streams["mix"])
+        if places is None:
+            return images, targets
+        own = torch.from_numpy(places).to(self.device)
+        return images[own], targets[own]
 
-    def _batch(self, index: Tensor, augment: Augment, streams: Streams | None) -> Tensor:
+    def _batch(
+        self, index: Tensor, augment: Augment, streams: Streams | None, places: np.ndarray | None = None
+    ) -> Tensor:
+        part = Places(len(index)) if places is None else Places(len(index), places)
         shifts = draw_shifts(len(index), augment, streams)
+        if places is not None:
+            index = index[torch.from_numpy(places).to(index.device)]
+            shifts = Shifts(*(drawn[places] for drawn in shifts))
+            if not len(places):
+                return torch.empty(0, *self.image_shape, device=self.device)
         if augment.moves_pixels_only or streams is None:
             packed = self._cut(index, shifts, self._side)
             if packed.device.type == "cpu":
                 return self._normalise_on_host(packed.numpy())
             return self._normalise(unpack(packed).permute(0, 3, 1, 2))
-        return self._augmented(index, augment, shifts, streams)
+        return self._augmented(index, augment, shifts, streams, part)
 
-    def _augmented(self, index: Tensor, augment: Augment, shifts: Shifts, streams: Streams) -> Tensor:
+    def _augmented(self, index: Tensor, augment: Augment, shifts: Shifts, streams: Streams, part: Places) -> Tensor:
         """A batch in which values change, not only places."""
         in_colour = augment.autoaugment or augment.randaugment or augment.colour_jitter
         if in_colour and len(self.mean) != 3:
             raise ValueError(f"augment changes colours ({augment!r}), but the images have {len(self.mean)} channel")
         if augment.resized_crop:
             stored = (self.pixels.shape[1], self.pixels.shape[2])
-            boxes = draw_boxes(len(index), *stored, augment.resized_crop, streams["resized_crop"])
+            drawn = draw_boxes(part.size, *stored, augment.resized_crop, streams["resized_crop"])
+            boxes = Boxes(*(each[part.own] for each in drawn))
             still = Shifts(shifts.top, shifts.left, np.zeros_like(shifts.mirror))
             whole = unpack(self._cut(index, still, stored))
             images = crop_and_resize(whole, boxes, shifts.mirror, self._side)
@@ -134,14 +155,14 @@ class ImageSet:
 
             levels = images.round().to(torch.uint8)
             if augment.autoaugment:
-                levels = autoaugment(levels, augment.autoaugment, streams["policy"])
+                levels = autoaugment(levels, augment.autoaugment, streams["policy"], part)
             if augment.randaugment:
-                levels = randaugment(levels, *augment.randaugment, streams["policy"])
+                levels = randaugment(levels, *augment.randaugment, streams["policy"], part)
             images = levels.float()
         if augment.colour_jitter:
-            images = jitter(images / 255, augment.colour_jitter, streams["colour"]) * 255
+            images = jitter(images / 255, augment.colour_jitter, streams["colour"], part) * 255
         images = self._normalise(images)
-        return erase(images, augment.erase, streams["erase"]) if augment.erase else images
+        return erase(images, augment.erase, streams["erase"], part) if augment.erase else images
 
     def _cut(self, index: Tensor, shifts: Shifts, side: tuple[int, int]) -> Tensor:
         """The packed pixels [B, *side] of a batch, at the places that `shifts` says, on the batches' device."""

@@ -12,6 +12,8 @@ from torch import Tensor
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 from torchvision.transforms.v2 import functional as F
 
+from lthbench.data.streams import Places
+
 RAND_BINS, AUTO_BINS = 31, 10
 
 # Operation -> (its greatest magnitude, whether a coin turns its sign); translations as shares of the side.
@@ -37,12 +39,15 @@ _AUTO = {**_RAND, "Invert": (0, False)}
 Choice = tuple[str, float]
 
 
-def randaugment(images: Tensor, num_operations: int, magnitude: int, rng: np.random.Generator) -> Tensor:
+def randaugment(
+    images: Tensor, num_operations: int, magnitude: int, rng: np.random.Generator, places: Places | None = None
+) -> Tensor:
     """Apply `num_operations` random operations of one magnitude to each image.
 
     Args:
         images: uint8 [B, 3, H, W].
         magnitude: bin 0 to 30 of each operation's range.
+        places: of which part of a batch these images are; None is the whole.
 
     Returns:
         uint8 [B, 3, H, W].
@@ -50,8 +55,9 @@ def randaugment(images: Tensor, num_operations: int, magnitude: int, rng: np.ran
     Source: Cubuk et al. 2020 (1909.13719); pixels as torchvision.transforms.v2.RandAugment.
     """
     names = list(_RAND)
-    kinds = rng.integers(0, len(names), (num_operations, len(images)))
-    coins = rng.random((num_operations, len(images)))
+    places = places or Places(len(images))
+    kinds = rng.integers(0, len(names), (num_operations, places.size))[:, places.own]
+    coins = rng.random((num_operations, places.size))[:, places.own]
     for kind, coin in zip(kinds, coins, strict=True):
         choices = [
             (names[k], _magnitude(names[k], magnitude, RAND_BINS, bool(c <= 0.5), *images.shape[2:]))
@@ -61,12 +67,13 @@ def randaugment(images: Tensor, num_operations: int, magnitude: int, rng: np.ran
     return images
 
 
-def autoaugment(images: Tensor, policy: str, rng: np.random.Generator) -> Tensor:
+def autoaugment(images: Tensor, policy: str, rng: np.random.Generator, places: Places | None = None) -> Tensor:
     """Apply a random sub-policy, two operations each with its probability, to each image.
 
     Args:
         images: uint8 [B, 3, H, W].
         policy: imagenet, cifar10 or svhn.
+        places: as for `randaugment`.
 
     Returns:
         uint8 [B, 3, H, W].
@@ -74,8 +81,9 @@ def autoaugment(images: Tensor, policy: str, rng: np.random.Generator) -> Tensor
     Source: Cubuk et al. 2019 (1805.09501); pixels as torchvision.transforms.v2.AutoAugment.
     """
     policies = _policies(policy)
-    chosen = rng.integers(0, len(policies), len(images))
-    luck, coins = rng.random((2, 2, len(images)))
+    places = places or Places(len(images))
+    chosen = rng.integers(0, len(policies), places.size)[places.own]
+    luck, coins = rng.random((2, 2, places.size))[..., places.own]
     for turn in range(2):
         choices: list[Choice] = []
         for c, lucky, coin in zip(chosen, luck[turn], coins[turn], strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,14 +33,18 @@ def stochastic_layers(model: nn.Module) -> list[StochasticDepth]:
     return [module for module in model.modules() if isinstance(module, StochasticDepth) and module.p > 0]
 
 
-def draw_kept(layers: list[StochasticDepth], num_images: int, seed: int, device: torch.device) -> list[Tensor]:
+def draw_kept(
+    layers: list[StochasticDepth], num_images: int, seed: int, device: torch.device, places: np.ndarray | None = None
+) -> list[Tensor]:
     """Draw for each layer which images of a batch keep it: float32 [num_images] each, on `device`.
 
-    The draws are made on the host, so they are the same on every device.
+    The draws are made on the host, so they are the same on every device, and for the whole batch, also where only
+    those at `places`, int64 [K], are wanted.
     """
     generator = torch.Generator().manual_seed(seed)
     kept = []
     for layer in layers:
         draw = torch.empty(num_images).bernoulli_(1 - layer.p, generator=generator)
+        draw = draw if places is None else draw[torch.from_numpy(places)]
         kept.append(draw.div_(1 - layer.p).to(device, non_blocking=True))
     return kept

@@ -14,12 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet
-from lthbench.models.depth import draw_kept, stochastic_layers
-from lthbench.ops import MaskedAdamW, MaskedSGD
 from lthbench.training.average import Average
+from lthbench.training.batches import Batches, Part
+from lthbench.training.optimizer import make_optimizer
 from lthbench.training.ranks import Ranks
-from lthbench.training.recipe import AdamW, Recipe
-from lthbench.training.streams import stream
+from lthbench.training.recipe import Recipe
 from lthbench.training.tracking import Tracker
 from lthbench.training.whole_batch import normalise_over
 
@@ -86,10 +85,9 @@ class Trainer:
         ranks: Ranks = Ranks(),  # noqa: B008 (immutable)
     ) -> None:
         self.model, self.images, self.recipe, self.ranks = model, images, recipe, ranks
-        self.num_classes = num_classes
-        self.seed, self.noise, self.tracker = seed, noise, tracker
-        self.batch_size = min(recipe.batch_size, len(images))
-        self.steps_per_epoch = recipe.steps_per_epoch(len(images))
+        self.tracker = tracker
+        self.batches = Batches(images, recipe, num_classes, seed, noise, model, ranks)
+        self.steps_per_epoch = self.batches.steps_per_epoch
         self.total = recipe.steps.count(self.steps_per_epoch)
         if not 0 <= begin <= self.total:
             raise ValueError(f"a training of {self.total} iterations cannot begin at iteration {begin}")
@@ -105,22 +103,13 @@ class Trainer:
             self._forward = torch.compile(model, dynamic=False, options=options)
         else:
             self._forward = ranks.wrap(model, images.batch(torch.zeros(1, dtype=torch.int64)))
-        self._stochastic = stochastic_layers(model)
-        self._augments = recipe.augment.active
         parameters = dict(model.named_parameters())
         self._tracked = {name: parameters[name].detach() for name in tracked}
         self._begun = {name: t.clone() for name, t in self._tracked.items()}
         self._epoch_before = self._begun
-        trained = {name: p for name, p in parameters.items() if p.requires_grad}
-        self.optimizer = _make_optimizer(
-            recipe,
-            list(trained.values()),
-            {trained[name]: _like(m, trained[name]) for name, m in (mask or {}).items() if name in trained},
-            {trained[name]: _like(a, trained[name]) for name, a in (anchors or {}).items() if name in trained},
-        )
+        self.optimizer = make_optimizer(recipe, parameters, mask or {}, anchors or {})
         self.average = Average(model, recipe.ema) if recipe.ema else None
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self._order: tuple[int, Tensor] | None = None
 
     def run(
         self,
@@ -150,59 +139,45 @@ class Trainer:
     def one_step(self) -> None:
         """Train on the next batch; the model must be in training mode."""
         step = self.progress.step
-        epoch, position = divmod(step, self.steps_per_epoch)
-        index = self._epoch_order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
-        rng = stream(self.seed, "augment", self.noise, step) if self._augments else None
-        images, labels = self.images.training_batch(index, self.num_classes, self.recipe.augment, rng)
-        kept = []
-        if self._stochastic:
-            seed = int(stream(self.seed, "augment", self.noise, "layers", step).integers(2**63))
-            kept = draw_kept(self._stochastic, len(index), seed, self.device)
+        index, parts = self.batches.at(step)
         factor = self.recipe.schedule.factor(step, self.total, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.optimizer.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
-        loss_sum = torch.zeros_like(self._loss_sum)
-        right = torch.zeros(len(index), dtype=torch.int32, device=self.device)
-        micro = self.recipe.micro_batch or len(index)
-        for begin in range(0, len(index), micro):
-            end = min(begin + micro, len(index))
-            rows = self.ranks.part(begin, end)
-            for layer, draw in zip(self._stochastic, kept, strict=True):
-                layer.kept = draw[rows]
-            with nullcontext() if end == len(index) else self.ranks.without_sum(self._forward):
-                logits, part_loss = self._backward(images[rows], labels[rows], len(index))
-            loss_sum += part_loss
-            if self.tracker:
-                right[rows] = (logits.argmax(1) == self.images.labels[index[rows]]).int()
+        right = torch.zeros(len(index), dtype=torch.int32, device=self.device) if self.tracker else None
+        loss_sum: Tensor | None = None
+        for part in parts:
+            for layer, kept in zip(self.batches.stochastic, part.kept, strict=True):
+                layer.kept = kept
+            with nullcontext() if part is parts[-1] else self.ranks.without_sum(self._forward):
+                logits, part_loss = self._backward(part, len(index))
+            loss_sum = part_loss if loss_sum is None else loss_sum + part_loss
+            if right is not None:
+                right[part.places] = (logits.argmax(1) == self.images.labels[index[part.places]]).int()
         self.optimizer.step()
-        if self.tracker:
+        if self.tracker and right is not None:
             self.tracker.present(index, self.ranks.add(right).bool())
         if self.average:
             self.average.update()
+        assert loss_sum is not None
         self._loss_sum += self.ranks.add(loss_sum)
         self.progress.num_seen += len(index)
         self.progress.step += 1
 
-    def _backward(self, images: Tensor, labels: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    def _backward(self, part: Part, batch_size: int) -> tuple[Tensor, Tensor]:
         """Forward and backward pass of a part of a batch; its logits and the sum of its images' losses."""
-        low = self.recipe.precision == "bfloat16"
+        low, count = self.recipe.precision == "bfloat16", len(part.images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            logits = self._forward(images)
+            logits = self._forward(part.images)
         logits = logits.float() if low else logits
-        if len(images):
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        if count:
+            loss = F.cross_entropy(logits, part.labels, label_smoothing=self.recipe.label_smoothing)
         else:  # a rank without an image of a small last batch still takes part in what all ranks sum
             loss = logits.sum()
         # Ranks average their gradients, so that each counts its share of the batch as often as there are ranks.
-        (loss * (len(images) / batch_size * self.ranks.size)).backward()
-        return logits.detach(), loss.detach() * len(images)
-
-    def _epoch_order(self, epoch: int) -> Tensor:
-        if self._order is None or self._order[0] != epoch:
-            order = stream(self.seed, "order", self.noise, epoch).permutation(len(self.images))
-            self._order = (epoch, torch.from_numpy(order).to(self.device))
-        return self._order[1]
+        share = count / batch_size * self.ranks.size
+        (loss if share == 1 else loss * share).backward()
+        return logits.detach(), loss.detach() * count
 
     def _finish_epoch(self) -> None:
         progress = self.progress
@@ -250,26 +225,9 @@ class Trainer:
         self._loss_sum.fill_(self.progress.loss_sum)
 
 
-def _make_optimizer(
-    recipe: Recipe, parameters: list[nn.Parameter], masks: dict[Tensor, Tensor], anchors: dict[Tensor, Tensor]
-) -> MaskedSGD | MaskedAdamW:
-    options = recipe.optimizer.model_dump(exclude={"name"})
-    if recipe.pull:
-        options["pull"] = recipe.pull
-    else:
-        anchors = {}
-    optimizer = MaskedAdamW if isinstance(recipe.optimizer, AdamW) else MaskedSGD
-    return optimizer(parameters, **options, masks=masks, anchors=anchors)
-
-
 def _distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     """L2 distance between two sets of tensors of the same names."""
     return math.sqrt(sum(float((a[name] - b[name]).double().square().sum()) for name in a))
-
-
-def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    """`value` with the parameter's device and memory layout."""
-    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 @torch.inference_mode()

@@ -168,8 +168,8 @@ def test_another_noise_changes_the_data_order_alone(cell: Cell) -> None:
     (one, _), (two, _) = masked_trainer(cell), masked_trainer(cell, noise=1)
     for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert one._epoch_order(0).tolist() != two._epoch_order(0).tolist()
-    assert sorted(one._epoch_order(0).tolist()) == sorted(two._epoch_order(0).tolist())
+    assert one.batches.order(0).tolist() != two.batches.order(0).tolist()
+    assert sorted(one.batches.order(0).tolist()) == sorted(two.batches.order(0).tolist())
 
 
 @pytest.mark.parametrize("stop", [1, 5, 7])

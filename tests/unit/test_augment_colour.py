@@ -189,6 +189,27 @@ def test_the_generator_alone_decides_an_augmented_batch() -> None:
     assert one[0].is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("places", [[], [0], [2, 3, 9, 15]])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        Augment(),
+        Augment(crop=4, flip=True),
+        Augment(resized_crop=(0.3, 1.0), flip=True, colour_jitter=(0.4, 0.4, 0.4, 0.1), erase=0.5),
+        Augment(crop=2, autoaugment="imagenet", erase=0.5),
+        Augment(flip=True, randaugment=(2, 9)),
+        ALL,
+    ],
+    ids=repr,
+)
+def test_a_part_of_a_batch_has_the_images_of_the_whole_one(augment: Augment, places: list[int]) -> None:
+    index = torch.arange(16).flip(0)
+    whole, targets = image_set().training_batch(index, 10, augment, rng(3))
+    part, own = image_set().training_batch(index, 10, augment, rng(3), np.array(places, np.int64))
+    assert torch.allclose(part, whole[places], atol=1e-5) and part.shape == whole[places].shape
+    assert torch.equal(own, targets[places])
+
+
 @pytest.mark.parametrize("others", [{}, {"resized_crop": (0.5, 1.0)}, {"colour_jitter": (0.1, 0.1, 0.0, 0.0)}])
 def test_switching_other_kinds_on_leaves_the_flips_alone(others: dict[str, tuple[float, ...]]) -> None:
     ramp = np.broadcast_to(np.linspace(250, 5, 16).astype(np.uint8), (64, 3, 16, 16))
