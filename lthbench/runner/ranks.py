@@ -61,6 +61,7 @@ def device_of_rank(name: str) -> torch.device:
 
 def _meet(settings: Settings, rank: int, size: int, store: dist.Store | None) -> torch.device:
     """Join torch's process group, at a store or else at MASTER_ADDR; return this process's device."""
+    make_deterministic(settings.threads)
     device = device_of_rank(settings.device)
     backend = "gloo"
     if device.type == "cuda":
@@ -170,7 +171,6 @@ class Leader:
 
 def _follow(settings: Settings, device: torch.device, ranks: Ranks) -> None:
     """Take part in each training that rank 0 announces, until rank 0 ends."""
-    make_deterministic(settings.threads)
     store = Store(settings.store)
     while True:
         try:

@@ -21,6 +21,7 @@ from lthbench.training.ranks import Ranks
 from lthbench.training.recipe import Recipe
 
 SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
+TOO_FAST = {"name": "sgd", "lr": 1e200}
 MIXED = {"crop": 2, "flip": True, "erase": 0.5, "mixup": 0.8, "cutmix": 1.0}
 
 # name -> model, images, recipe. 21 images in batches of 8 end in a batch of 5, which no number of ranks above 1 and
@@ -99,6 +100,8 @@ def main(rank: int, size: int, port: int, out: Path) -> None:
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
     for name in CASES:
         write_tensors(out / f"{name} {rank}.safetensors", *outcome_of(trainer_of(name, Ranks(rank, size))))
+    diverging = trainer_of("lenet", Ranks(rank, size), optimizer=TOO_FAST)
+    write_tensors(out / f"diverging {rank}.safetensors", {}, vars(diverging.run()))
     dist.barrier()
 
 

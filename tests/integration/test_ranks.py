@@ -41,9 +41,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Outcome
     command = [sys.executable, rank_program.__file__]
     processes = [subprocess.Popen([*command, str(rank), str(SIZE), str(port), str(out)]) for rank in range(SIZE)]
     assert [process.wait(timeout=300) for process in processes] == [0] * SIZE
-    return {
-        name: [read_tensors(out / f"{name} {rank}.safetensors") for rank in range(SIZE)] for name in rank_program.CASES
-    }
+    names = [*rank_program.CASES, "diverging"]
+    return {name: [read_tensors(out / f"{name} {rank}.safetensors") for rank in range(SIZE)] for name in names}
 
 
 @pytest.mark.parametrize("name", rank_program.CASES)
@@ -65,6 +64,12 @@ def test_both_processes_hold_the_same_bits(name: str, outcomes: dict[str, list[O
     assert all(torch.equal(first[key], second[key]) for key in first) and first_note == second_note
     mask = rank_program.mask_of(rank_program.trainer_of(name).model)
     assert all(not first[f"model.{key}"][~survivors].any() for key, survivors in mask.items())
+
+
+def test_both_processes_notice_a_divergence_where_one_would(outcomes: dict[str, list[Outcome]]) -> None:
+    alone = rank_program.trainer_of("lenet", optimizer=rank_program.TOO_FAST).run()
+    assert alone.diverged_at == 3, "the end of the first epoch"
+    assert [note["diverged_at"] for _, note in outcomes["diverging"]] == [3, 3]
 
 
 def test_ranks_that_differ_are_an_error() -> None:
