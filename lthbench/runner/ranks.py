@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from lthbench.runner.allocator import kept_memory
 from lthbench.runner.environment import make_deterministic
@@ -34,6 +35,8 @@ from lthbench.training.ranks import Ranks
 
 # Between trainings the others wait for rank 0, which may evaluate, prune or have nothing to do for long.
 _PATIENCE = timedelta(days=365)
+# What counts, in the store at which processes meet, those that a leader started and that have come so far.
+_HERE = "lthbench.here"
 
 
 def join(settings: Settings) -> bool:
@@ -68,9 +71,10 @@ def _meet(settings: Settings, rank: int, size: int, store: dist.Store | None) ->
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
     if store is None:
-        dist.init_process_group(backend, timeout=_PATIENCE)
-    else:
-        dist.init_process_group(backend, timeout=_PATIENCE, store=store, rank=rank, world_size=size)
+        store, _, _ = next(rendezvous("env://", timeout=timedelta(minutes=30)))
+    elif rank > 0:
+        store.add(_HERE, 1)
+    dist.init_process_group(backend, timeout=_PATIENCE, store=store, rank=rank, world_size=size)
     return device
 
 
@@ -109,18 +113,18 @@ class Leader:
         if self.size == 1 or not (isinstance(parsed, TrainSpec) and parsed.probe in (None, "affine")):
             yield Ranks()
             return
-        if not dist.is_initialized():
-            if self.started_together:
-                raise RuntimeError("the processes that were started together are no longer connected; start them anew")
-            self._start()
+        if self.started_together and not dist.is_initialized():
+            raise RuntimeError("the processes that were started together are no longer connected; start them anew")
         try:
+            if not dist.is_initialized():
+                self._start()
             _announce({"key": key, "spec": spec})
             yield Ranks(0, self.size)
         except Exception as error:
             reason = self._end()
-            if reason is None:
+            if reason is None or not isinstance(error, RuntimeError):  # what torch raises where a process is gone
                 raise
-            raise RuntimeError(reason) from error
+            raise RuntimeError(f"{reason} (here: {error})") from error
 
     def _start(self) -> None:
         """Start the other ranks on this machine; each ends when this process does."""
@@ -131,6 +135,10 @@ class Leader:
             with kept_memory():
                 environment = os.environ | {name: str(value) for name, value in place.items()}
                 self._followers.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE))
+        while store.add(_HERE, 0) < self.size - 1:
+            if any(process.poll() is not None for process in self._followers):
+                raise RuntimeError("a process ended before the training began")
+            time.sleep(0.05)
         device = _meet(self.settings, 0, self.size, store)
         if device.type == "cuda":  # NCCL, unlike gloo, would wait for a process that is no more
             for process in self._followers:
@@ -145,7 +153,7 @@ class Leader:
     def _end(self) -> str | None:
         """Break the group up; return which processes had ended by themselves."""
         ended: dict[int, int] = {}
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 2
         while self._followers and not ended and time.monotonic() < deadline:
             time.sleep(0.2)
             codes = {rank: process.poll() for rank, process in enumerate(self._followers, 1)}
@@ -166,7 +174,8 @@ class Leader:
         for process in followers:
             process.kill()
             process.wait()
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _follow(settings: Settings, device: torch.device, ranks: Ranks) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -158,10 +159,21 @@ def test_a_training_over_three_processes_that_lost_one_or_was_killed_resumes_to_
     failed = run_plan(plan, replace(here, store=store), 0, KillsAFollower()).failed
     (error,) = failed.values()
     assert "of the 3 processes at this training ended: " in error and "2 with code -9" in error
-    assert not run_plan(plan, replace(here, store=store), num_workers=0).failed
+    assert not run_plan(plan, replace(here, store=store), num_workers=0, retry_failed=True).failed
     measured = results(suite, store)
     assert measured == results(suite, tmp_path / "straight") and len(measured) == 3
     assert {result["environment"]["processes"] for result in measured.values()} == {3}
+
+
+def test_a_process_that_cannot_start_is_told_of_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(SUITE)
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    failed = run_plan(make_plan(load_suite(suite)), Settings(tmp_path / "store", processes=2), num_workers=0).failed
+    (error,) = failed.values()
+    assert "of the 2 processes at this training ended: 1 with code 1" in error
 
 
 @pytest.mark.slow
