@@ -42,9 +42,9 @@ def draw_kept(
     those at `places`, int64 [K], are wanted.
     """
     generator = torch.Generator().manual_seed(seed)
-    kept = []
-    for layer in layers:
-        draw = torch.empty(num_images).bernoulli_(1 - layer.p, generator=generator)
-        draw = draw if places is None else draw[torch.from_numpy(places)]
-        kept.append(draw.div_(1 - layer.p).to(device, non_blocking=True))
-    return kept
+    drawn = torch.empty(len(layers), num_images)
+    for layer, row in zip(layers, drawn, strict=True):
+        row.bernoulli_(1 - layer.p, generator=generator).div_(1 - layer.p)
+    if places is not None:
+        drawn = drawn[:, torch.from_numpy(places)]
+    return list(drawn.to(device, non_blocking=True))

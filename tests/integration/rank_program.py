@@ -16,9 +16,10 @@ from lthbench.models.build import build, prunable
 from lthbench.models.spec import ModelSpec
 from lthbench.tasks.files import write_tensors
 from lthbench.tasks.network import apply_mask, set_initial_weights
-from lthbench.training.loop import Trainer
+from lthbench.training.loop import Trainer, evaluate
 from lthbench.training.ranks import Ranks
 from lthbench.training.recipe import Recipe
+from lthbench.training.tracking import Tracker
 
 SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
 TOO_FAST = {"name": "sgd", "lr": 1e200}
@@ -79,9 +80,11 @@ def trainer_of(name: str, ranks: Ranks = Ranks(), **changes: Any) -> Trainer:  #
     apply_mask(model, mask)
     recipe = {"steps": "3ep", "batch_size": 8, "optimizer": SGD, **recipe, **changes}
     anchors = {name: model.get_parameter(name).detach().clone() for name in mask}
+    images = images_of(count, side)
+    tracker = Tracker(2, count, lambda model: evaluate(model, images)[1], images.device)
     return Trainer(
-        model, images_of(count, side), Recipe.model_validate(recipe), num_classes=10, seed=0, mask=mask,
-        anchors=anchors, tracked=list(mask), ranks=ranks,
+        model, images, Recipe.model_validate(recipe), num_classes=10, seed=0, mask=mask,
+        anchors=anchors, tracked=list(mask), tracker=tracker, ranks=ranks,
     )  # fmt: skip
 
 

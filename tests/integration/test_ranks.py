@@ -177,12 +177,21 @@ def test_a_process_that_cannot_start_is_told_of_and_not_waited_for(
 
 
 @pytest.mark.slow
-def test_processes_that_torchrun_starts_are_the_ranks_of_each_training(tmp_path: Path) -> None:
+def test_processes_that_torchrun_starts_make_each_training_with_the_losses_of_one_process(tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text(SUITE)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "lthbench", "run", str(suite), "--store", str(tmp_path / "store"), "--device", "cpu"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert {result["environment"]["processes"] for result in results(suite, tmp_path / "store").values()} == {2}
+    together = results(suite, tmp_path / "store")
+    assert {result["environment"]["processes"] for result in together.values()} == {2}
     assert done.stdout.count("pair: imp") == 1, "rank 0 alone prints"
+
+    assert not run_plan(make_plan(load_suite(suite)), Settings(tmp_path / "alone"), num_workers=0).failed
+    trainings = {key: result for key, result in results(suite, tmp_path / "alone").items() if "epoch_losses" in result}
+    assert len(trainings) == 2
+    for key, alone in trainings.items():
+        # In float32, where rounding grows from step to step.
+        assert together[key]["epoch_losses"] == pytest.approx(alone["epoch_losses"], rel=0.02)
+        assert together[key]["epoch_losses"][0] == pytest.approx(alone["epoch_losses"][0], rel=1e-3)
