@@ -138,7 +138,7 @@ def training_curve(
         loss_sum, num_seen = now.loss_sum, now.num_seen
     return Curve(
         steps=steps,
-        batch_size=trainer.batches.batch_size,
+        batch_size=trainer.batch_size,
         precision=recipe.precision,
         losses=tuple(losses),
         accuracy_before=before,

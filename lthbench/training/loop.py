@@ -87,7 +87,7 @@ class Trainer:
         self.model, self.images, self.recipe, self.ranks = model, images, recipe, ranks
         self.tracker = tracker
         self.batches = Batches(images, recipe, num_classes, seed, noise, model, ranks)
-        self.steps_per_epoch = self.batches.steps_per_epoch
+        self.batch_size, self.steps_per_epoch = self.batches.batch_size, self.batches.steps_per_epoch
         self.total = recipe.steps.count(self.steps_per_epoch)
         if not 0 <= begin <= self.total:
             raise ValueError(f"a training of {self.total} iterations cannot begin at iteration {begin}")
