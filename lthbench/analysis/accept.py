@@ -8,10 +8,10 @@ from pathlib import Path
 import lthbench
 from lthbench.analysis.comparison import compare_bitwise, compare_statistically
 from lthbench.analysis.golden import (
-    DECISIVE,
     Entry,
     Golden,
     GoldenError,
+    decisive,
     decisive_differences,
     golden_file,
     read_golden,
@@ -56,7 +56,7 @@ def accept(plan: Plan, store: Store, suite: Path, folder: Path, reason: str) -> 
     entry = Entry(date=date.today().isoformat(), lthbench=lthbench.__version__, reason=reason.strip())
     golden = Golden(
         suite=suite.name,
-        environment={name: environment[name] for name in DECISIVE if name in environment},
+        environment=decisive(environment),
         history=[*(before[path].history if path in before else []), entry],
         tasks=[recorded(key, names[key], result) for key, result in results.items()],
     )

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
-# Differences of this share of what seeds differ by decide no claim: no spread is taken to be smaller.
+# Differences of this share of what seeds differ by decide no claim: no spread is taken to be smaller. What seeds
+# differ by is known from a few values only, so that it is at least what it commonly is for quantities of the kind.
 NEGLIGIBLE = 0.05
 # A prior is fitted to at least so many spreads.
 ENOUGH = 10
@@ -61,7 +62,9 @@ def agreement(samples: Sequence[Sample], level: float) -> list[Agreement]:
     Args:
         level: the level of a single test, for which tolerances are given.
     """
-    measured = [_spread(sample) for sample in samples]
+    seeds = [float(s.recorded.mean(1).var(ddof=1)) if len(s.found) > 1 else 0.0 for s in samples]
+    common = float(np.median(seeds)) if seeds else 0.0
+    measured = [_spread(sample, own, common) for sample, own in zip(samples, seeds, strict=True)]
     known = [spread for spread in measured if spread is not None]
     prior_degrees, prior = _prior([s.variance for s in known], [s.degrees for s in known])
     verdicts = []
@@ -91,15 +94,13 @@ class _Spread:
     paired: bool
 
 
-def _spread(sample: Sample) -> _Spread | None:
+def _spread(sample: Sample, between_replicates: float, common: float) -> _Spread | None:
     replicates, environments = sample.recorded.shape
-    means = sample.recorded.mean(1)
-    between_replicates = float(means.var(ddof=1)) if replicates > 1 else 0.0
     least = sample.resolution**2
     if environments > 1:
         degrees = replicates * (environments - 1)
-        variance = float(((sample.recorded - means[:, None]) ** 2).sum()) / degrees
-        least += NEGLIGIBLE**2 * between_replicates
+        variance = float(((sample.recorded - sample.recorded.mean(1, keepdims=True)) ** 2).sum()) / degrees
+        least += NEGLIGIBLE**2 * max(between_replicates, common)
         return _Spread(max(variance, least), degrees, 1 + 1 / environments, True)
     if replicates > 1:
         return _Spread(max(between_replicates, least), replicates - 1, 2 / replicates, False)

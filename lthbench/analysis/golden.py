@@ -18,13 +18,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lthbench.suite.located import SuiteError
+from lthbench.tasks.atomic import write_atomically
 
 # What decides bits beside the specification. numpy draws the random numbers; the processor's model and caches choose
 # the kernels and block sizes of oneDNN and MKL, and so the order of sums.
 DECISIVE = (
     "torch", "torchvision", "numpy", "device", "processor", "cpu_capability", "dispatch", "threads", "kernels",
-    "compile",
+    "compile", "processes",
 )  # fmt: skip
+_COMMON = {"dispatch": "", "compile": False, "processes": 1}
 
 Environment = Mapping[str, Any]
 State = Literal["agreed", "differs", "no golden", "not run"]
@@ -126,8 +128,7 @@ def golden_folder(suite: Path) -> Path:
 
 def golden_file(folder: Path, environment: Environment) -> Path:
     """The file of an environment: readable where it can be, unique by the hash of what decides bits."""
-    decisive = {name: environment.get(name) for name in DECISIVE}
-    unique = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+    unique = hashlib.sha256(json.dumps(decisive(environment), sort_keys=True).encode()).hexdigest()[:8]
     words = f"{environment.get('processor') or environment.get('device')} torch {environment.get('torch')}"
     return folder / f"{re.sub(r'[^a-z0-9.]+', '-', words.lower()).strip('-')}-{unique}.json"
 
@@ -151,8 +152,6 @@ def read_golden(folder: Path) -> dict[Path, Golden]:
 
 def write_golden(path: Path, golden: Golden) -> None:
     """Write a golden file with a line for each task, so that differences between versions read well."""
-    from lthbench.tasks.files import write_atomically  # needs torch
-
     content = golden.model_dump(mode="json", exclude_defaults=True)
     lines = ["{", f'"suite": {json.dumps(content["suite"])},', f'"environment": {json.dumps(content["environment"])},']
     for name, last in (("history", ","), ("tasks", "")):
@@ -161,6 +160,12 @@ def write_golden(path: Path, golden: Golden) -> None:
     write_atomically(path, "\n".join([*lines, "}", ""]).encode())
 
 
+def decisive(environment: Environment) -> dict[str, Any]:
+    """What decides bits of an environment; what is not told of it is as it commonly is."""
+    return {name: environment.get(name, _COMMON.get(name)) for name in DECISIVE}
+
+
 def decisive_differences(recorded: Environment, here: Environment) -> tuple[tuple[str, Any, Any], ...]:
     """The entries that decide bits and differ between two environments: (name, recorded, here)."""
-    return tuple((n, recorded.get(n), here.get(n)) for n in DECISIVE if recorded.get(n) != here.get(n))
+    before, now = decisive(recorded), decisive(here)
+    return tuple((name, before[name], now[name]) for name in DECISIVE if before[name] != now[name])

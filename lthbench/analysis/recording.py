@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from lthbench.analysis.golden import DECISIVE, Environment, Recorded
+from lthbench.analysis.golden import Environment, Recorded, decisive
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan, describe
 
 # The numbers that are kept of a result. A training's first epoch tells of the data path before rounding has grown.
 METRICS = (
-    "first_epoch_loss", "train_loss", "validation_loss", "test_loss", "test_accuracy", "untrained_test_accuracy",
-    "distance", "density", "distance_kept", "test_barrier", "train_barrier", "test_loss_barrier",
+    "first_epoch_loss", "last_epoch_loss", "train_loss", "validation_loss", "test_loss", "test_accuracy",
+    "untrained_test_accuracy", "distance", "density", "distance_kept", "test_barrier", "train_barrier",
+    "test_loss_barrier",
 )  # fmt: skip
 
 
@@ -35,7 +37,7 @@ def recorded(key: str, name: str, result: dict[str, Any]) -> Recorded:
     """What is kept of a task's result."""
     numbers = dict(result["metrics"])
     if result.get("epoch_losses"):
-        numbers["first_epoch_loss"] = result["epoch_losses"][0]
+        numbers["first_epoch_loss"], numbers["last_epoch_loss"] = result["epoch_losses"][0], result["epoch_losses"][-1]
     return Recorded(
         key=key,
         task=name,
@@ -53,5 +55,5 @@ def results_of(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
 
 def environments_of(results: Mapping[str, dict[str, Any]]) -> list[Environment]:
     """The environments, distinct in what decides bits, that results come from."""
-    distinct = {tuple(r["environment"].get(n) for n in DECISIVE): r["environment"] for r in results.values()}
+    distinct = {json.dumps(decisive(r["environment"])): r["environment"] for r in results.values()}
     return list(distinct.values())

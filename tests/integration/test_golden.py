@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,7 +86,7 @@ FAULTS = {
     ),
     "data order is drawn from the augmentation's stream": (
         lthbench.training.loop, "stream", swapped_stream("order", "augment"), "early 0: dense of level 0",
-        ("first_epoch_loss", "train_loss", "distance"),
+        ("first_epoch_loss", "last_epoch_loss", "distance"),
     ),
     "the body is initialised from the head's stream": (
         lthbench.tasks.network, "stream", swapped_stream("init", "head"), "early 0: dense of level 0", ("start",),
@@ -122,6 +125,36 @@ def test_a_planted_fault_is_named_bit_for_bit(
     assert f"first: {first['task']}" in text and "--update --reason 'WHY'" in text
     if "density" in what:
         assert f"density: recorded {first['recorded']}" in text or "mask: recorded" in text
+
+
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, with one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def run_with_changed_default(*arguments: str) -> None:
+    """Run a command of a program in which a step schedule falls by half, not to a tenth, unless it says otherwise."""
+    changed = (
+        "from lthbench.training import recipe\n"
+        "recipe.Schedule.model_fields['gamma'].default = 0.5\n"
+        "recipe.Schedule.model_rebuild(force=True); recipe.Recipe.model_rebuild(force=True)\n"
+        "from lthbench.cli import main\n"
+        "main()\n"
+    )
+    done = run_python(changed, *arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_changed_default_is_named_though_no_key_changes(small: Path, tmp_path: Path, lthbench_: Verify) -> None:
+    options = (str(small), "--store", str(tmp_path / "s"))
+    run_with_changed_default("run", *options, "--workers", "0", "--device", "cpu")
+    code, (bitwise, _), _ = lthbench_("verify", *options, "--json")
+    assert (code, bitwise["state"]) == (1, "differs")
+    of_first = [d["what"] for d in bitwise["differences"] if d["key"] == bitwise["differences"][0]["key"]]
+    assert bitwise["differences"][0]["task"] == f"{QUICK} early 0: dense of level 0"
+    assert {"weights", "last_epoch_loss"} <= set(of_first) and not {"task", "start", "first_epoch_loss"} & set(of_first)
 
 
 def test_results_are_recorded_over_others_with_a_reason_only(

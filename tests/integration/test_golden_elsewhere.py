@@ -1,0 +1,68 @@
+"""Golden results in any other environment: sound results agree by the test, and planted faults are found and named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from test_golden import FAULTS, QUICK, REPOSITORY, Verify, lthbench_, run_python, run_with_changed_default
+
+from lthbench.analysis.comparison import compare_statistically
+from lthbench.analysis.golden import read_golden
+from lthbench.suite.load import load_suite
+from lthbench.suite.plan import make_plan
+
+MICRO = REPOSITORY / "suites" / "micro.yaml"
+
+__all__ = ["lthbench_"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found_by_the_test_in_any_environment(
+    fault: str, tmp_path: Path, lthbench_: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, name, wrong, task, what = FAULTS[fault]
+    options = (MICRO, "--store", tmp_path / "store", "--pair", QUICK)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, wrong)
+        assert lthbench_("run", *options, "--workers", "0", "--device", "cpu")[0] == 0
+    code, (comparison,), _ = lthbench_("verify", *options, "--statistical", "--json")
+    assert (code, comparison["state"]) == (1, "differs")
+    first = comparison["differences"][0]
+    assert first["task"] == f"{QUICK} {task}"
+    assert first["what"] in what
+
+
+def test_sound_results_of_jobs_agree_with_the_golden_ones_by_the_test(tmp_path: Path, lthbench_: Verify) -> None:
+    options = (MICRO, "--store", tmp_path / "store", "--pair", QUICK)
+    assert lthbench_("submit", *options, "--cluster", "debug", "--device", "cpu")[0] == 0
+    code, (comparison,), text = lthbench_("verify", *options, "--statistical", "--json")
+    assert (code, comparison["state"], comparison["differences"]) == (0, "agreed", []), text
+    assert comparison["num_compared"] == comparison["num_tasks"] > 0 < comparison["num_tests"]
+
+
+def test_a_changed_default_is_found_though_no_key_changes(tmp_path: Path) -> None:
+    options = (str(MICRO), "--store", str(tmp_path / "store"), "--pair", QUICK)
+    run_with_changed_default("run", *options, "--workers", "0", "--device", "cpu")
+    verified = run_python("from lthbench.cli import main; main()", "verify", *options, "--statistical", "--json")
+    assert verified.returncode == 1, verified.stderr
+    first = json.loads(verified.stdout)[0]["differences"][0]
+    assert first["task"].endswith(": dense of level 0") and first["what"] in ("last_epoch_loss", "distance")
+
+
+@pytest.mark.parametrize("suite", [path.name for path in (REPOSITORY / "suites" / "golden").iterdir() if path.is_dir()])
+def test_each_recorded_environment_agrees_with_the_others_by_the_test(suite: str) -> None:
+    goldens = read_golden(REPOSITORY / "suites" / "golden" / suite)
+    everything = {key: task for golden in goldens.values() for key, task in golden.by_key().items()}
+    known = {key: {"status": task.status, "metrics": task.metrics} for key, task in everything.items()}
+    plan = make_plan(load_suite(REPOSITORY / "suites" / f"{suite}.yaml"), result_of=known.get)
+    for path, golden in goldens.items():
+        others = {other: recorded for other, recorded in goldens.items() if other != path}
+        if not others:
+            continue
+        results = {
+            task.key: {"status": task.status, "metrics": task.metrics, "digests": task.digests} for task in golden.tasks
+        }
+        comparison = compare_statistically(plan, results, others)
+        assert (comparison.state, comparison.num_compared) == ("agreed", len(plan.tasks)), comparison.differences[:3]
