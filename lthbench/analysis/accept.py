@@ -17,7 +17,7 @@ from lthbench.analysis.golden import (
     read_golden,
     write_golden,
 )
-from lthbench.analysis.recording import environments_of, recorded, results_of, task_names
+from lthbench.analysis.recording import chosen_tasks, environments_of, recorded, results_of, task_names
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
 
@@ -52,13 +52,13 @@ def accept(plan: Plan, store: Store, suite: Path, folder: Path, reason: str) -> 
             raise GoldenError(f"{path}: has these very results already; there is nothing to update")
     else:
         stale = bool(others) and compare_statistically(plan, results, others).state == "differs"
-    names = task_names(plan)
+    names, chosen = task_names(plan), chosen_tasks(plan)
     entry = Entry(date=date.today().isoformat(), lthbench=lthbench.__version__, reason=reason.strip())
     golden = Golden(
         suite=suite.name,
         environment=decisive(environment),
         history=[*(before[path].history if path in before else []), entry],
-        tasks=[recorded(key, names[key], result) for key, result in results.items()],
+        tasks=[recorded(key, names[key], result, chosen=key in chosen) for key, result in results.items()],
     )
     write_golden(path, golden)
     removed = sorted(others) if stale else []

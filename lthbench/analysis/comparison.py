@@ -14,7 +14,7 @@ import numpy as np
 
 from lthbench.analysis.agreement import Agreement, Sample, agreement, holm
 from lthbench.analysis.golden import Comparison, Difference, Golden, Recorded, decisive_differences
-from lthbench.analysis.recording import environments_of, recorded, results_of, task_names
+from lthbench.analysis.recording import chosen_tasks, environments_of, recorded, results_of, task_names
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
 from lthbench.tasks.spec import Task, TrainSpec
@@ -63,8 +63,10 @@ def compare_bitwise(plan: Plan, results: Results, goldens: Goldens, *, whole: bo
     for key, result in results.items():
         found = recorded(key, names[key], result)
         differences += list(_every_bit(golden[key], found)) if key in golden else [_unknown(found)]
-    differences += _gone(plan, golden) if whole else []
-    return _conclude("bitwise", plan, [k for k in results if k in golden], differences, (nearest,))
+    # What results choose is not planned before they are there.
+    finished = len(results) == len(plan.tasks)
+    differences += [d for d in _gone(plan, golden) if finished or not golden[d.key].chosen] if whole else []
+    return _conclude("bitwise", plan, results, golden, differences, (nearest,))
 
 
 def compare_statistically(plan: Plan, results: Results, goldens: Goldens, *, whole: bool = True) -> Comparison:
@@ -77,9 +79,13 @@ def compare_statistically(plan: Plan, results: Results, goldens: Goldens, *, who
     found = {key: recorded(key, names[key], result) for key, result in results.items()}
     known = [golden.by_key() for golden in goldens.values()]
     differences: dict[str, list[Difference]] = defaultdict(list)
+    chosen = chosen_tasks(plan)
     for key, task in found.items():
         same = [golden[key] for golden in known if key in golden]
-        differences[key] += list(_exactly(plan.tasks[key], same[0], task)) if same else [_unknown(task)]
+        if same:
+            differences[key] += _exactly(plan.tasks[key], same[0], task)
+        elif key not in chosen:
+            differences[key].append(_unknown(task))
     quantities = _quantities(plan, found, known)
     for quantity, verdict, p in _tested(quantities):
         if p < LEVEL:
@@ -89,9 +95,8 @@ def compare_statistically(plan: Plan, results: Results, goldens: Goldens, *, who
             differences[key].append(Difference(key, names[key], quantity.metric, *values, verdict.tolerance, p))
     in_order = [difference for key in results for difference in differences[key]]
     everywhere = {key: task for golden in known for key, task in golden.items()}
-    in_order += _gone(plan, everywhere) if whole else []
-    compared = [key for key in results if key in everywhere]
-    return _conclude("statistical", plan, compared, in_order, tuple(goldens), len(quantities))
+    in_order += [d for d in _gone(plan, everywhere) if not everywhere[d.key].chosen] if whole else []
+    return _conclude("statistical", plan, results, everywhere, in_order, tuple(goldens), len(quantities))
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,8 @@ def _gone(plan: Plan, golden: Mapping[str, Recorded]) -> list[Difference]:
 def _conclude(
     kind: Literal["bitwise", "statistical"],
     plan: Plan,
-    compared: list[str],
+    results: Results,
+    golden: Mapping[str, Recorded],
     differences: list[Difference],
     files: tuple[Path, ...],
     num_tests: int = 0,
@@ -189,13 +195,15 @@ def _conclude(
     level = LEVEL if kind == "statistical" else None
     how = f"by {num_tests} tests at a family-wise level of {LEVEL:g}" if level else "bit for bit"
     differing = len({difference.key for difference in differences})
+    num_compared = sum(key in golden for key in results)
     return Comparison(
         kind,
         "differs" if differences else "agreed",
-        f"{differing or len(compared)} of {len(plan.tasks)} tasks {'differ' if differing else 'agree'}, compared {how}",
+        f"{differing or num_compared} of {len(plan.tasks)} tasks {'differ' if differing else 'agree'}, compared {how}",
         files,
         len(plan.tasks),
-        len(compared),
+        len(results),
+        num_compared,
         tuple(differences),
         level=level,
         num_tests=num_tests,

@@ -66,7 +66,7 @@ class Comparison:
         state: `agreed`, `differs`, `no golden` (for this environment, or at all), or `not run`.
         reason: the state in a sentence.
         files: the golden files that were compared with.
-        num_tasks, num_compared: the suite's tasks, and those that are done and recorded.
+        num_tasks, num_run, num_compared: the suite's tasks, those that are done, and those of them that are recorded.
         differences: in the plan's order; the first one is where to look.
         environment: the entries of the environment that differ from the nearest golden file: (recorded, here).
         level: of a test, how often sound runs fail it (family-wise).
@@ -79,6 +79,7 @@ class Comparison:
     reason: str
     files: tuple[Path, ...] = ()
     num_tasks: int = 0
+    num_run: int = 0
     num_compared: int = 0
     differences: tuple[Difference, ...] = ()
     environment: tuple[tuple[str, Any, Any], ...] = ()
@@ -92,11 +93,19 @@ class _Strict(BaseModel):
 
 
 class Recorded(_Strict):
-    """A task's result as recorded: digests are the first 16 hex digits of SHA-256, metrics exact."""
+    """A task's result as recorded.
+
+    Attributes:
+        task: the task in words.
+        chosen: an experiment chose the task by results, as a bisection does; another environment may choose another.
+        digests: the first 16 hex digits of SHA-256.
+        metrics: exact.
+    """
 
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     task: str
     status: str
+    chosen: bool = False
     digests: dict[str, str] = {}
     metrics: dict[str, float] = {}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lthbench.analysis.golden import Environment, Recorded, decisive
 from lthbench.runner.store import Store
-from lthbench.suite.plan import Plan, describe
+from lthbench.suite.plan import Plan, describe, make_plan
 
 # The numbers that are kept of a result. A training's first epoch tells of the data path before rounding has grown.
 METRICS = (
@@ -33,7 +33,12 @@ def task_names(plan: Plan) -> dict[str, str]:
     }
 
 
-def recorded(key: str, name: str, result: dict[str, Any]) -> Recorded:
+def chosen_tasks(plan: Plan) -> set[str]:
+    """The tasks that experiments chose by results: those which are not planned where nothing is known."""
+    return set(plan.tasks) - set(make_plan(plan.suite).tasks)
+
+
+def recorded(key: str, name: str, result: dict[str, Any], *, chosen: bool = False) -> Recorded:
     """What is kept of a task's result."""
     numbers = dict(result["metrics"])
     if result.get("epoch_losses"):
@@ -42,6 +47,7 @@ def recorded(key: str, name: str, result: dict[str, Any]) -> Recorded:
         key=key,
         task=name,
         status=result["status"],
+        chosen=chosen,
         digests={what: digest[:16] for what, digest in result.get("digests", {}).items()},
         metrics={metric: numbers[metric] for metric in METRICS if metric in numbers},
     )

@@ -100,7 +100,7 @@ def verify(
     if decisive.state == "no golden":
         err.print(f"lthbench: {folder}: no golden results; record these by: {decisive.accept}", markup=False)
         sys.exit(2)
-    if missing := len(plan.tasks) - decisive.num_compared:
+    if missing := len(plan.tasks) - decisive.num_run:
         err.print(f"lthbench: {missing} of {len(plan.tasks)} tasks are not run; `lthbench run {suite}` runs them")
         sys.exit(2)
 

@@ -17,6 +17,7 @@ from test_cli import call
 import lthbench.tasks.mask
 import lthbench.tasks.network
 import lthbench.training.loop
+from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 from lthbench.tasks.spec import num_survivors
@@ -33,6 +34,7 @@ micro: {{steps: 24, batch_size: 8, num_train: 32, num_test: 40, validation: 10}}
 experiments:
   imp: {{levels: 2}}
   stability: {{spawns: [0it], points: 3}}
+  onset: {{grid: [0it, 8it], points: 3, threshold: 1.0e-6}}
 """
 
 Verify = Callable[..., tuple[int, list[dict[str, Any]], str]]
@@ -54,7 +56,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a suite that has run, to be read only."""
     folder = tmp_path_factory.mktemp("sound")
     (folder / "small.yaml").write_text(SMALL)
-    run_here(make_plan(load_suite(folder / "small.yaml")), folder / "store")
+    suite, store = load_suite(folder / "small.yaml"), Store(folder / "store")
+    run_here(make_plan(suite), store.root)
+    run_here(make_plan(suite, result_of=store.result), store.root)
     return folder
 
 
@@ -197,6 +201,28 @@ def test_an_environment_that_is_not_recorded_is_told_and_the_test_decides(small:
     code, (bitwise, statistical), _ = lthbench_("verify", small, "--store", small.parent / "store", "--json")
     assert (code, bitwise["state"], statistical["state"]) == (0, "no golden", "agreed")
     assert bitwise["environment"] == [["threads", 64, 1]]
+
+
+def test_tasks_that_were_chosen_by_results_may_be_others_in_another_environment(small: Path, lthbench_: Verify) -> None:
+    (file,) = (small.parent / "golden" / "small").iterdir()
+    options = ("verify", small, "--store", small.parent / "store", "--json")
+    text = file.read_text()
+    golden = json.loads(text)
+    assert any(task.get("chosen") for task in golden["tasks"])
+    other = {**golden["tasks"][0], "key": "f" * 32, "chosen": True}
+    golden["tasks"] = [task for task in golden["tasks"] if not task.get("chosen")] + [other]
+    golden["environment"]["threads"] = 64
+    file.write_text(json.dumps(golden))
+    code, (_, statistical), _ = lthbench_(*options)
+    assert (code, statistical["state"]) == (0, "agreed")
+    assert statistical["num_compared"] < statistical["num_run"] == statistical["num_tasks"]
+    golden["environment"]["threads"] = 1
+    file.write_text(json.dumps(golden))
+    assert lthbench_(*options)[0] == 1, "the same environment chooses the same"
+    del other["chosen"]
+    golden["environment"]["threads"] = 64
+    file.write_text(json.dumps(golden))
+    assert lthbench_(*options)[0] == 1, "what is not chosen is in every plan"
 
 
 def test_a_suite_whose_tasks_are_others_than_recorded_differs(small: Path, lthbench_: Verify) -> None:
