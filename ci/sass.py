@@ -2,13 +2,14 @@
 
     python ci/sass.py [--arch sm_90] [--json FILE]
 
-They are read from lthbench/_C_cuda.abi3.so with cuobjdump and nvdisasm, which come with the CUDA toolkit or with
-`pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm`. Exits with 1 where a kernel spills registers.
+They are read from lthbench/_C_cuda.abi3.so with cuobjdump and nvdisasm, which come with the CUDA toolkit, with triton,
+or with `pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm`. Exits with 1 where a kernel spills registers.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -44,6 +45,9 @@ def find_tools() -> dict[str, str]:
     places = [os.environ.get("CUDA_HOME", ""), "/usr/local/cuda"]
     folders = [Path(p) / "bin" for p in places if p]
     folders += sorted(Path(sysconfig.get_paths()["purelib"]).glob("nvidia/cu*/bin"))
+    triton = importlib.util.find_spec("triton")  # comes with a torch for CUDA
+    if triton and triton.origin:
+        folders.append(Path(triton.origin).parent / "backends/nvidia/bin")
     path = os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")])
     for tool in ("cuobjdump", "nvdisasm"):
         if shutil.which(tool, path=path) is None:

@@ -16,9 +16,7 @@ Tensor masked_sgd(const std::vector<Tensor>& weights, const std::vector<Tensor>&
                   const std::vector<Tensor>& momenta, const std::vector<Tensor>& masks,
                   const std::vector<Tensor>& anchors, double lr, double momentum, double dampening,
                   double weight_decay, double pull, bool nesterov, bool first_step) {
-  LTH_CHECK(momentum == 0.0 || !momenta.empty() || weights.empty(),
-            "momenta is empty, but momentum is not 0; give one buffer a weight");
-  const auto tensors = update_tensors(weights, grads, "momenta", momenta, "", {}, masks, anchors, first_step);
+  const auto tensors = sgd_tensors(weights, grads, momenta, masks, anchors, momentum, first_step);
   const UpdateSchedule schedule(tensors.data(), tensors.size());
   std::vector<double> partials;
   return scalar(sgd_cpu(tensors.data(), schedule,
@@ -29,12 +27,8 @@ Tensor masked_adamw(const std::vector<Tensor>& weights, const std::vector<Tensor
                     const std::vector<Tensor>& exp_avgs, const std::vector<Tensor>& exp_avg_sqs,
                     const std::vector<Tensor>& masks, const std::vector<Tensor>& anchors, double lr,
                     double beta1, double beta2, double eps, double weight_decay, double pull, int64_t step) {
-  LTH_CHECK(step >= 1, "step is ", step, ", expected 1 at the first step");
-  check_length("exp_avgs", exp_avgs.size(), "weights", weights.size());
-  check_length("exp_avg_sqs", exp_avg_sqs.size(), "weights", weights.size());
-  auto tensors =
-      update_tensors(weights, grads, "exp_avgs", exp_avgs, "exp_avg_sqs", exp_avg_sqs, masks, anchors, false);
-  for (UpdateTensor& t : tensors) set_adamw_step(t, lr, beta1, beta2, step);
+  const auto tensors =
+      adamw_tensors(weights, grads, exp_avgs, exp_avg_sqs, masks, anchors, lr, beta1, beta2, step);
   const UpdateSchedule schedule(tensors.data(), tensors.size());
   std::vector<double> partials;
   return scalar(adamw_cpu(tensors.data(), schedule, adamw_options(lr, beta1, beta2, eps, weight_decay, pull),

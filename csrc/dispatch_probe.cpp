@@ -7,10 +7,13 @@
 namespace lth {
 namespace {
 
-int64_t probe_read(const Tensor& words) {
+Tensor probe_read(const Tensor& words) {
   LTH_CHECK(words.is_contiguous() && words.element_size() == 4,
             "words must be contiguous, 4 bytes an element");
-  return probe_read_cpu(static_cast<const uint32_t*>(words.const_data_ptr()), words.numel());
+  Tensor sum = torch::stable::empty({}, ScalarType::Long);
+  *static_cast<int64_t*>(sum.mutable_data_ptr()) =
+      probe_read_cpu(static_cast<const uint32_t*>(words.const_data_ptr()), words.numel());
+  return sum;
 }
 
 void probe_update(const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& d) {

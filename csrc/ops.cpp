@@ -17,7 +17,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
       "(Tensor words, Tensor thresholds, Tensor counts)");
 
   // Bandwidth probes of the benchmarks: one read; a += c and b += d.
-  m.def("probe_read(Tensor words) -> int");
+  m.def("probe_read(Tensor words) -> Tensor");
   m.def("probe_update_(Tensor(a!) a, Tensor(b!) b, Tensor c, Tensor d) -> ()");
 
   // One step over a parameter list (equations in masked_update.h). An empty tensor in `masks` or `anchors`

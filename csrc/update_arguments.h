@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <utility>
 
 #include "check.h"
 #include "update_options.h"
@@ -18,20 +17,39 @@ inline void check_like_weight(const std::string& name, const Tensor& t, const Te
       " has another shape or memory layout than its weight; copy it with torch.empty_like(weight).copy_()");
 }
 
-inline void check_disjoint(const std::vector<Tensor>& weights, const std::vector<Tensor>& states) {
-  std::vector<std::pair<const char*, const char*>> spans;
-  for (const auto* list : {&weights, &states}) {
-    for (const Tensor& t : *list) {
-      const auto* begin = static_cast<const char*>(t.const_data_ptr());
-      if (t.numel() > 0) spans.emplace_back(begin, begin + t.numel() * sizeof(float));
+// What a step writes must be memory of its own: the kernels read and write ahead of one another.
+class Spans {
+ public:
+  void add(const char* list, const std::vector<Tensor>& tensors, bool written) {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      const auto* begin = static_cast<const char*>(tensors[i].const_data_ptr());
+      const auto bytes = static_cast<size_t>(tensors[i].numel()) * sizeof(float);  // a mask word has as many
+      if (bytes > 0) spans_.push_back({begin, begin + bytes, list, i, written});
     }
   }
-  std::sort(spans.begin(), spans.end());
-  for (size_t i = 1; i < spans.size(); ++i) {
-    LTH_CHECK(spans[i - 1].second <= spans[i].first,
-              "weights and optimizer states overlap in memory; give every tensor storage of its own");
+
+  void check_disjoint() {
+    std::sort(spans_.begin(), spans_.end(), [](const Span& a, const Span& b) { return a.begin < b.begin; });
+    const Span *furthest = nullptr, *furthest_written = nullptr;
+    for (const Span& span : spans_) {
+      const Span* before = span.written ? furthest : furthest_written;
+      LTH_CHECK(!before || before->end <= span.begin, before ? item(before->list, before->index) : "",
+                " and ", item(span.list, span.index),
+                " overlap in memory; give what a step writes storage of its own");
+      if (!furthest || furthest->end < span.end) furthest = &span;
+      if (span.written && (!furthest_written || furthest_written->end < span.end)) furthest_written = &span;
+    }
   }
-}
+
+ private:
+  struct Span {
+    const char *begin, *end;
+    const char* list;
+    size_t index;
+    bool written;
+  };
+  std::vector<Span> spans_;
+};
 
 inline std::vector<UpdateTensor> update_tensors(const std::vector<Tensor>& weights,
                                                 const std::vector<Tensor>& grads, const char* first_name,
@@ -78,9 +96,35 @@ inline std::vector<UpdateTensor> update_tensors(const std::vector<Tensor>& weigh
       t.anchor = static_cast<const float*>(anchors[i].const_data_ptr());
     }
   }
-  std::vector<Tensor> states(first);
-  states.insert(states.end(), second.begin(), second.end());
-  check_disjoint(weights, states);
+  Spans spans;
+  spans.add("weights", weights, true);
+  spans.add(first_name, first, true);
+  spans.add(second_name, second, true);
+  spans.add("grads", grads, false);
+  spans.add("masks", masks, false);
+  spans.add("anchors", anchors, false);
+  spans.check_disjoint();
+  return tensors;
+}
+
+inline std::vector<UpdateTensor> sgd_tensors(
+    const std::vector<Tensor>& weights, const std::vector<Tensor>& grads, const std::vector<Tensor>& momenta,
+    const std::vector<Tensor>& masks, const std::vector<Tensor>& anchors, double momentum, bool first_step) {
+  LTH_CHECK(momentum == 0.0 || !momenta.empty() || weights.empty(),
+            "momenta is empty, but momentum is not 0; give one buffer a weight");
+  return update_tensors(weights, grads, "momenta", momenta, "", {}, masks, anchors, first_step);
+}
+
+inline std::vector<UpdateTensor> adamw_tensors(
+    const std::vector<Tensor>& weights, const std::vector<Tensor>& grads, const std::vector<Tensor>& exp_avgs,
+    const std::vector<Tensor>& exp_avg_sqs, const std::vector<Tensor>& masks,
+    const std::vector<Tensor>& anchors, double lr, double beta1, double beta2, int64_t step) {
+  LTH_CHECK(step >= 1, "step is ", step, ", expected 1 at the first step");
+  check_length("exp_avgs", exp_avgs.size(), "weights", weights.size());
+  check_length("exp_avg_sqs", exp_avg_sqs.size(), "weights", weights.size());
+  auto tensors =
+      update_tensors(weights, grads, "exp_avgs", exp_avgs, "exp_avg_sqs", exp_avg_sqs, masks, anchors, false);
+  for (UpdateTensor& t : tensors) set_adamw_step(t, lr, beta1, beta2, step);
   return tensors;
 }
 

@@ -15,6 +15,7 @@ void lerp_stacked(const std::vector<Tensor>& out, const std::vector<Tensor>& a, 
   const OnDeviceOf device(alphas);
   lerp_pairs_cuda(pairs.data(), int64_t(pairs.size()), static_cast<const float*>(alphas.const_data_ptr()),
                   alphas.numel(), rectified, device.stream());
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 std::tuple<Tensor, Tensor> count_errors(const Tensor& logits, const Tensor& labels) {
@@ -31,6 +32,7 @@ std::tuple<Tensor, Tensor> count_errors(const Tensor& logits, const Tensor& labe
                     static_cast<int64_t*>(partial_errors.mutable_data_ptr()),
                     static_cast<double*>(loss_sum.mutable_data_ptr()),
                     static_cast<int64_t*>(num_errors.mutable_data_ptr()), device.stream());
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
   return {loss_sum, num_errors};
 }
 

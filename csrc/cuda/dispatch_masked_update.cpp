@@ -23,10 +23,7 @@ Tensor masked_sgd(const std::vector<Tensor>& weights, const std::vector<Tensor>&
                   const std::vector<Tensor>& momenta, const std::vector<Tensor>& masks,
                   const std::vector<Tensor>& anchors, double lr, double momentum, double dampening,
                   double weight_decay, double pull, bool nesterov, bool first_step) {
-  LTH_CHECK(!weights.empty(), "weights is empty");
-  LTH_CHECK(momentum == 0.0 || !momenta.empty(),
-            "momenta is empty, but momentum is not 0; give one buffer a weight");
-  const auto tensors = update_tensors(weights, grads, "momenta", momenta, "", {}, masks, anchors, first_step);
+  const auto tensors = sgd_tensors(weights, grads, momenta, masks, anchors, momentum, first_step);
   const OnDeviceOf device(weights[0]);
   const Distance distance = make_distance(weights[0], tensors);
   sgd_cuda(tensors.data(), tensors.size(), sgd_options(lr, momentum, dampening, weight_decay, pull, nesterov),
@@ -39,13 +36,8 @@ Tensor masked_adamw(const std::vector<Tensor>& weights, const std::vector<Tensor
                     const std::vector<Tensor>& exp_avgs, const std::vector<Tensor>& exp_avg_sqs,
                     const std::vector<Tensor>& masks, const std::vector<Tensor>& anchors, double lr,
                     double beta1, double beta2, double eps, double weight_decay, double pull, int64_t step) {
-  LTH_CHECK(!weights.empty(), "weights is empty");
-  LTH_CHECK(step >= 1, "step is ", step, ", expected 1 at the first step");
-  check_length("exp_avgs", exp_avgs.size(), "weights", weights.size());
-  check_length("exp_avg_sqs", exp_avg_sqs.size(), "weights", weights.size());
-  auto tensors =
-      update_tensors(weights, grads, "exp_avgs", exp_avgs, "exp_avg_sqs", exp_avg_sqs, masks, anchors, false);
-  for (UpdateTensor& t : tensors) set_adamw_step(t, lr, beta1, beta2, step);
+  const auto tensors =
+      adamw_tensors(weights, grads, exp_avgs, exp_avg_sqs, masks, anchors, lr, beta1, beta2, step);
   const OnDeviceOf device(weights[0]);
   const Distance distance = make_distance(weights[0], tensors);
   adamw_cuda(tensors.data(), tensors.size(), adamw_options(lr, beta1, beta2, eps, weight_decay, pull),

@@ -11,7 +11,6 @@ namespace lth {
 namespace {
 
 Tensor count_survivors(const std::vector<Tensor>& masks) {
-  LTH_CHECK(!masks.empty(), "masks is empty");
   const OnDeviceOf device(masks[0]);
   Tensor counts = torch::stable::new_empty(masks[0], {static_cast<int64_t>(masks.size())}, ScalarType::Long);
   auto* count = static_cast<int64_t*>(counts.mutable_data_ptr());
@@ -29,7 +28,6 @@ std::tuple<Tensor, Tensor, Tensor> prune_lowest(const std::vector<Tensor>& score
                                                 const std::vector<Tensor>& masks,
                                                 const std::vector<int64_t>& groups,
                                                 const std::vector<int64_t>& num_pruned, bool magnitude) {
-  LTH_CHECK(!scores.empty(), "scores is empty");
   int64_t num_words = 0;
   auto tensors = score_tensors(scores, masks, groups, num_pruned, num_words);
   const OnDeviceOf device(scores[0]);

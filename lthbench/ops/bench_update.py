@@ -1,19 +1,22 @@
-"""Benchmark of the masked update: one optimizer step over a network's whole parameter list."""
+"""Benchmark of the masked update: one optimizer step over a network's whole parameter list, and a training step."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.ops.bench import Row, interleaved, row, update_probe
-from lthbench.ops.update import MaskedSGD
+from lthbench.ops.update import MaskedAdamW, MaskedSGD
 
 DENSITY, PULL = 0.5, 1e-4
 WARM_REPEATS = 20  # of a network that fits the caches, as training finds it there
 OPTIONS: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
+ADAMW_OPTIONS: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.05}
 
 
 def parameter_shapes(network: str) -> list[tuple[int, ...]]:
@@ -46,19 +49,26 @@ def _masks(params: list[Tensor]) -> list[Tensor]:
     return [torch.rand(p.shape) < DENSITY if p.dim() > 1 else torch.ones(p.shape, dtype=torch.bool) for p in params]
 
 
-def ours(network: str, full: bool) -> Callable[[], object]:
-    """A step of MaskedSGD; `full` with the pull and the distance."""
+def ours(network: str, full: bool, adamw: bool = False) -> Callable[[], object]:
+    """A step of MaskedSGD or MaskedAdamW; `full` with the pull and the distance."""
     params = _parameters(network)
     masks = {p: m for p, m in zip(params, _masks(params), strict=True) if p.dim() > 1}
     anchors = {p: p.detach().clone() for p in params} if full else {}
-    return MaskedSGD(params, **OPTIONS, masks=masks, anchors=anchors, pull=PULL if full else 0.0).step
+    pull = PULL if full else 0.0
+    if adamw:
+        return MaskedAdamW(params, **ADAMW_OPTIONS, masks=masks, anchors=anchors, pull=pull).step
+    return MaskedSGD(params, **OPTIONS, masks=masks, anchors=anchors, pull=pull).step
 
 
-def torch_masked(network: str, **form: bool) -> Callable[[], object]:
-    """torch.optim.SGD and a foreach product with float masks, its fastest form."""
+def torch_masked(network: str, adamw: bool = False, **form: Any) -> Callable[[], object]:
+    """torch.optim.SGD or AdamW and a foreach product with float masks, its fastest form."""
     params = _parameters(network)
     masks = [m.float() for m in _masks(params)]
-    optimizer = torch.optim.SGD(params, **OPTIONS, **form)
+    optimizer: torch.optim.Optimizer
+    if adamw:
+        optimizer = torch.optim.AdamW(params, **ADAMW_OPTIONS, **form)
+    else:
+        optimizer = torch.optim.SGD(params, **OPTIONS, **form)
 
     def step() -> None:
         optimizer.step()
@@ -99,6 +109,8 @@ def update_rows(network: str, rounds: int = 9) -> list[Row]:
             "torch foreach + mask": torch_masked(network, foreach=True),
             "ours full": ours(network, full=True),
             "torch foreach recipe": torch_full(network),
+            "ours AdamW": ours(network, full=False, adamw=True),
+            "torch fused AdamW + mask": torch_masked(network, adamw=True, fused=True),
         },
         rounds,
         repeats=WARM_REPEATS if network == "resnet20" else 1,
@@ -109,4 +121,39 @@ def update_rows(network: str, rounds: int = 9) -> list[Row]:
         row(plain, seconds, "ours", "torch fused + mask", "probe", 20.125 / 24),
         row(plain, seconds, "ours", "torch foreach + mask", "probe", 20.125 / 24),
         row(full, seconds, "ours full", "torch foreach recipe", "probe", 24.125 / 24),
+        row(f"masked AdamW, {network}", seconds, "ours AdamW", "torch fused AdamW + mask", "probe", 28.125 / 24),
     ]
+
+
+def training_step_row(work: str, model: nn.Module, images: Tensor, labels: Tensor, rounds: int = 9) -> Row:
+    """The table line of a whole training step: ours, and masks multiplied into the weights before each forward pass.
+
+    The baseline is what open_lth's `PrunedModel` does, with torch.optim.SGD as it comes; the limit is the forward and
+    the backward pass alone.
+    """
+    usual, alone = copy.deepcopy(model), copy.deepcopy(model)
+    params: list[Tensor] = list(model.parameters())
+    masks = {p: m for p, m in zip(params, _masks(params), strict=True) if p.dim() > 1}
+    factors = [masks[p].float() if p in masks else None for p in model.parameters()]
+    masked, stock = (
+        MaskedSGD(model.parameters(), **OPTIONS, masks=masks),
+        torch.optim.SGD(usual.parameters(), **OPTIONS),
+    )
+
+    def backward(network: nn.Module) -> None:
+        network.zero_grad()
+        F.cross_entropy(network(images), labels).backward()
+
+    def ours() -> None:
+        backward(model)
+        masked.step()
+
+    def multiplied() -> None:
+        for p, factor in zip(usual.parameters(), factors, strict=True):
+            if factor is not None:
+                p.data *= factor
+        backward(usual)
+        stock.step()
+
+    calls = {"ours": ours, "masks in forward": multiplied, "forward + backward": lambda: backward(alone)}
+    return row(work, interleaved(calls, rounds, repeats=WARM_REPEATS), "ours", "masks in forward", "forward + backward")

@@ -66,6 +66,8 @@ def prune_lowest(
     _check_tensors(scores, masks)
     _check_groups(scores, groups, group_of, counts)
     if not scores:
+        if any(counts):
+            raise ValueError(f"num_pruned is {num_pruned}, expected 0: scores holds no tensor")
         return Pruned([], float("-inf"), 0, [float("-inf")] * len(counts))
     if kernels_available(scores[0].device):
         rule: _Rule = _KernelRule(scores, masks, magnitude)

@@ -6,6 +6,7 @@ import pytest
 
 from lthbench.ops.bench import table, threads
 from lthbench.ops.bench_update import ours, update_rows
+from lthbench.runner.bench import training_step
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])
@@ -17,5 +18,14 @@ def test_a_masked_step(network, num_threads, benchmark, capsys):
         rows = update_rows(network, rounds=15 if benchmark.enabled else 1)
         benchmark.extra_info["rows"] = [r._asdict() for r in rows]
         benchmark.pedantic(ours(network, full=False), rounds=5, warmup_rounds=1)
+    with capsys.disabled():
+        print("\n" + table(rows))
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_a_training_step_of_lenet(num_threads, benchmark, capsys):
+    with threads(num_threads):
+        rows = [benchmark.pedantic(training_step, (60, 15 if benchmark.enabled else 1), rounds=1)]
+        benchmark.extra_info["rows"] = [r._asdict() for r in rows]
     with capsys.disabled():
         print("\n" + table(rows))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -243,6 +246,25 @@ def test_operators_of_the_cpu_keep_their_contract_with_torch():
     pattern = Pattern.of(torch.ones(3, 2, 3, 3, dtype=torch.bool))
     operands = (to_blocks(torch.randn(2, 2, 5, 5)), torch.randn(54), pattern.taps, pattern.row_starts, torch.randn(3))
     library.opcheck(torch.ops.lthbench.sparse_convolution.default, (*operands, None, 3, 2, 1, True))
+
+
+@needs_kernels
+def test_probes_keep_their_contract_with_torch():
+    a, b, c, d = (torch.ones(5) for _ in range(4))
+    library.opcheck(torch.ops.lthbench.probe_update_.default, (a, b, c, d))
+    words = torch.tensor([3, 4], dtype=torch.int32)
+    library.opcheck(torch.ops.lthbench.probe_read.default, (words,))
+    assert int(torch.ops.lthbench.probe_read(words)) == 7
+
+
+@needs_kernels
+def test_every_operator_is_checked_for_its_contract_here():
+    known = {name.split("::")[1] for name in torch._C._dispatch_get_all_op_names() if name.startswith("lthbench::")}
+    sources = "".join(p.read_text() for p in Path(__file__).parent.glob("test_*.py"))
+    # A line may end after the parenthesis.
+    assert {
+        n for n in known if not re.search(rf"opcheck\(\s*(torch\.)?(ops\.)+(lthbench\.)?{n}\.default", sources)
+    } == set()
 
 
 X, ALPHAS = torch.ones(3), torch.tensor([0.5])

@@ -439,7 +439,15 @@ def test_the_operator_checks_before_it_writes(device):
         ((weights, grads[1:], first, masks, anchors), "grads has 6 tensors"),
         ((weights, replaced(grads, 2, grads[2].double()), first, masks, anchors), r"grads\[2\] has dtype"),
         ((weights, replaced(grads, 3, grads[3].t()), first, masks, anchors), r"grads\[3\] has another shape"),
-        ((weights, grads, replaced(first, 0, weights[0]), masks, anchors), "overlap in memory"),
+        (
+            (weights, grads, replaced(first, 0, weights[0]), masks, anchors),
+            r"(weights|momenta)\[0\] and .* overlap in memory",
+        ),
+        ((weights, replaced(grads, 1, weights[1]), first, masks, anchors), r"(weights|grads)\[1\] and .* overlap"),
+        ((weights, grads, first, masks, replaced(anchors, 0, weights[0])), r"(weights|anchors)\[0\] and .* overlap"),
+        ((weights, grads, first, masks[1:], anchors), "masks has 6 tensors"),
+        ((weights, grads, first, replaced(masks, 0, masks[0].float()), anchors), r"masks\[0\] has dtype"),
+        ((replaced(weights, 3, weights[3][:, ::2]), grads, first, masks, anchors), r"weights\[3\] has gaps"),
         ((weights, grads, first, replaced(masks, 0, masks[0][:1]), anchors), r"masks\[0\] has 1 words"),
         ((weights, grads, [], masks, anchors), "momenta is empty"),
         ((weights, grads, first, masks, replaced(anchors, 0, anchors[2])), r"anchors\[0\] has another shape"),
@@ -448,3 +456,28 @@ def test_the_operator_checks_before_it_writes(device):
         with pytest.raises(RuntimeError, match=message):
             torch.ops.lthbench.masked_sgd_(*lists, 0.1, 0.9, 0.0, 0.0, 0.0, False, False)
     assert all(map(torch.equal, weights, before))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", ["transposed", "channels last", "expanded", "every other"])
+def test_bool_masks_of_any_memory_layout_mask_the_same_weights(layout, device):
+    g = torch.Generator().manual_seed(0)
+    base = (torch.rand(8, 6, 3, 3, generator=g) < 0.5).to(device)
+    if layout == "expanded":
+        base = base[:1].expand(8, 6, 3, 3)
+    other = {
+        "transposed": lambda m: m.transpose(0, 1).contiguous().transpose(0, 1),
+        "channels last": lambda m: m.to(memory_format=torch.channels_last),
+        "expanded": lambda m: m,
+        "every other": lambda m: torch.stack([m, ~m], -1)[..., 0],
+    }[layout](base)
+    results = []
+    for mask in (base.clone(memory_format=torch.contiguous_format), other):
+        p = nn.Parameter(torch.arange(1.0, 433.0, device=device).view(8, 6, 3, 3))
+        optimizer = MaskedSGD([p], 0.1, momentum=0.9, masks={p: mask})
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+        assert torch.equal(p != 0, base)
+        assert optimizer.masks[p].dtype == torch.bool
+        results.append([p, optimizer.state[p]["momentum_buffer"]])
+    assert same_bits(*results)

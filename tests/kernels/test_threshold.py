@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import subprocess
 import sys
@@ -122,6 +123,52 @@ def test_per_layer_pruning_is_global_pruning_of_each_tensor_alone(device):
     together = prune_lowest(scores, masks, counts, groups=range(len(scores)))
     alone = [prune_lowest([s], [m], k).masks[0] for s, m, k in zip(scores, masks, counts, strict=True)]
     assert all(map(torch.equal, together.masks, alone))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_masks_come_back_as_they_went_in_bool_and_in_shape(device):
+    scores, masks = make("normal", device=device)
+    scores[1], masks[1] = (t.to(memory_format=torch.channels_last) for t in (scores[1], masks[1]))
+    scores[0], masks[0] = (t.t().contiguous().t() for t in (scores[0], masks[0]))
+    pruned = prune_lowest(scores, masks, 5000)
+    for before, after in zip(masks, pruned.masks, strict=True):
+        assert (after.dtype, after.shape, after.device) == (torch.bool, before.shape, before.device)
+        assert not (after & ~before).any()
+    assert torch.equal(flat(pruned.masks), by_stable_sort(scores, masks, 5000, True))
+
+
+def test_an_empty_list_has_nothing_to_prune():
+    assert prune_lowest([], [], 0).masks == []
+    assert prune_lowest([], [], [0, 0], groups=[]).thresholds == [-math.inf, -math.inf]
+    with pytest.raises(ValueError, match=r"num_pruned is 1, expected 0"):
+        prune_lowest([], [], 1)
+
+
+@needs_kernels
+def test_operators_refuse_lists_that_tell_no_device():
+    ops = torch.ops.lthbench
+    for call in (
+        lambda: ops.prune_lowest([], [], [], [0], True),
+        lambda: ops.count_survivors([]),
+        lambda: ops.masked_sgd_([], [], [], [], [], 0.1, 0.0, 0.0, 0.0, 0.0, False, False),
+    ):
+        with pytest.raises(NotImplementedError, match="requires a non-empty list of Tensors"):
+            call()
+
+
+@needs_kernels
+@pytest.mark.slow
+def test_more_than_two_billion_weights_have_a_mask():
+    numel = 2**31 + 40
+    memory = mmap.mmap(-1, numel)  # pages of zeros, which take no memory as long as they are only read
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    for i in (5, 2**31 - 1, numel - 3):
+        memory[i] = 1
+    words = pack_mask(torch.frombuffer(memory, dtype=torch.bool))
+    assert words.numel() == -(-numel // 32)
+    assert {int(i) for i in words.nonzero()} == {0, 2**26 - 1, (numel - 3) // 32}
+    assert torch.ops.lthbench.count_survivors([words]).tolist() == [3]
 
 
 def by_walking(scores, masks, k, min_kept):
