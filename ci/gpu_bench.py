@@ -12,9 +12,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lthbench.ops import MaskedSGD
-from lthbench.ops.bench import interleaved
-from lthbench.ops.bench_update import DENSITY, OPTIONS, PULL, parameter_shapes
+from lthbench.models.build import build
+from lthbench.models.spec import ModelSpec
+from lthbench.ops import MaskedAdamW, MaskedSGD
+from lthbench.ops.bench import interleaved, matmul_probe, table
+from lthbench.ops.bench_line import line_row
+from lthbench.ops.bench_update import ADAMW_OPTIONS, DENSITY, OPTIONS, PULL, parameter_shapes
 from lthbench.ops.masks import pack_mask
 
 DEVICE = torch.device("cuda")
@@ -24,11 +27,11 @@ COPY_FLOATS = 1 << 28
 def limits() -> dict[str, float]:
     """Copy bandwidth (bytes read and written a second) and float32 matrix rate (operations a second)."""
     source, target = (torch.ones(COPY_FLOATS, device=DEVICE) for _ in range(2))
-    left, right = torch.randn(4096, 4096, device=DEVICE), torch.randn(4096, 4096, device=DEVICE)
-    seconds = interleaved({"copy": lambda: target.copy_(source), "matmul": lambda: left @ right}, 15, device=DEVICE)
+    product, operations = matmul_probe(4096, DEVICE)
+    seconds = interleaved({"copy": lambda: target.copy_(source), "matmul": product}, 15, device=DEVICE)
     return {
         "copy_bytes_per_second": 8.0 * COPY_FLOATS / seconds["copy"],
-        "matmul_operations_per_second": 2.0 * 4096**3 / seconds["matmul"],
+        "matmul_operations_per_second": operations / seconds["matmul"],
     }
 
 
@@ -44,7 +47,7 @@ def network(name: str) -> dict[str, object]:
             p.grad = torch.randn_like(p)
         return params
 
-    plain, full, stock = parameters(), parameters(), parameters()
+    plain, full, adam, stock = parameters(), parameters(), parameters(), parameters()
     masks = [torch.rand(s, device=DEVICE) < DENSITY for s in shapes]
     floats = [m.float() for m in masks]
     ours = MaskedSGD(plain, **OPTIONS, masks=dict(zip(plain, masks, strict=True)))
@@ -55,6 +58,7 @@ def network(name: str) -> dict[str, object]:
         anchors={p: p.detach().clone() for p in full},
         pull=PULL,
     )
+    adamw = MaskedAdamW(adam, **ADAMW_OPTIONS, masks=dict(zip(adam, masks, strict=True)))
     fused = torch.optim.SGD(stock, **OPTIONS, fused=True)
 
     def torch_step() -> None:
@@ -82,6 +86,7 @@ def network(name: str) -> dict[str, object]:
             "masked SGD": ours.step,
             "masked SGD, captured": graph.replay,
             "masked SGD + pull + distance": anchored.step,
+            "masked AdamW": adamw.step,
             "torch fused + mask": torch_step,
             "threshold + masks": lambda: torch.ops.lthbench.prune_lowest(weights, words, groups, [k], True),
             "kthvalue alone": kthvalue,
@@ -93,6 +98,7 @@ def network(name: str) -> dict[str, object]:
         "masked SGD": 20.125 * num_weights,
         "masked SGD, captured": 20.125 * num_weights,
         "masked SGD + pull + distance": 24.125 * num_weights,
+        "masked AdamW": 28.125 * num_weights,
         "threshold + masks": 8.375 * num_scores,
     }
     return {"seconds": seconds, "bytes": moved}
@@ -110,6 +116,15 @@ def main() -> None:
         result[name] = {**measured, "of_copy_bandwidth": fractions}
         print(name, {work: f"{s * 1e3:.3f} ms" for work, s in seconds.items()})
         print(name, "of the copy bandwidth:", {work: f"{f:.2f}" for work, f in fractions.items()})
+    lines = [
+        line_row(
+            f"{name} line, K = 30", build(ModelSpec(name=name), shape, 10), shape,
+            num_images=num_images, num_points=30, device="cuda",
+        )
+        for name, shape, num_images in (("resnet20", (3, 32, 32), 2000), ("lenet-300-100", (1, 28, 28), 10_000))
+    ]  # fmt: skip
+    result["lines"] = [row._asdict() for row in lines]
+    print(table(lines))
     target = Path(sys.argv[1])
     part = target.with_name(f"{target.name}.part")
     part.write_text(json.dumps(result, indent=1) + "\n")

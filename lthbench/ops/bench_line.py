@@ -70,21 +70,25 @@ def line_row(
     num_points: int,
     density: float = 1.0,
     rounds: int = 3,
+    device: str = "cpu",
 ) -> Row:
     """The table line of one model with the current number of threads; its weights are changed.
 
     The limit is the time that matrix products with the floating-point operations of K dense networks would take;
-    shared and pruned work can beat it. With one thread processor time is measured, which other programs disturb less.
+    shared and pruned work can beat it. On the CPU with one thread processor time is measured, which other programs
+    disturb less.
 
     Raises:
         AssertionError: the losses disagree by more than 1e-5.
     """
-    a, b = make_ends(model, density)
-    images, labels = torch.randn(num_images, *image_shape), torch.randint(2, (num_images,))
+    a, b = ({name: t.to(device) for name, t in state.items()} for state in make_ends(model, density))
+    model.to(device)
+    images = torch.randn(num_images, *image_shape).to(device)
+    labels = torch.randint(2, (num_images,)).to(device)
     alphas = torch.linspace(0, 1, num_points).tolist()
     small = list(zip(images.split(128), labels.split(128), strict=True))
-    probe, probe_operations = matmul_probe()
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    probe, probe_operations = matmul_probe(device=device)
+    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     calls: dict[str, Callable[[], LineResult | Tensor]] = {
         "one by one": lambda: one_by_one(model, a, b, alphas, small),
         "ours": lambda: evaluate_line(model, a, b, alphas, [(images, labels)]),
@@ -99,6 +103,8 @@ def line_row(
         for name, call in calls.items():
             start = clock()
             results[name] = call()
+            if device != "cpu":
+                torch.cuda.synchronize(device)
             seconds[name].append(clock() - start)
     ours, usual = results["ours"], results["one by one"]
     assert isinstance(ours, LineResult) and isinstance(usual, LineResult)

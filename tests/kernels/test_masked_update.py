@@ -364,7 +364,7 @@ def test_grad_scaler_skips_a_step_with_infinite_gradients(device):
     lambda p, m, lr: MaskedSGD(p, lr, momentum=0.9, masks=m),
     lambda p, m, lr: MaskedAdamW(p, lr, capturable=True, masks=m),
 ], ids=["sgd", "adamw"])  # fmt: skip
-def test_a_captured_step_follows_the_learning_rate_on_the_device(make_optimizer):
+def test_a_step_in_a_cuda_graph_follows_the_learning_rate_on_the_device(make_optimizer):
     results = []
     for captured in (False, True):
         params, masks, _ = make("cuda")

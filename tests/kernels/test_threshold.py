@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from devices import DEVICES, needs_kernels, reference
@@ -225,6 +226,22 @@ def test_a_bracket_that_misses_is_widened():
         assert torch.equal(
             pruned.masks[0], by_stable_sort([weights], [torch.ones(2_000_000, dtype=torch.bool)], k, True)
         )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_sample_that_misleads_leaves_the_masks_as_they_are(device):
+    # Small wherever the CUDA kernel looks (sample_place in csrc/cuda/select.h), so that its bracket misses.
+    numel, samples = 500_000, 16_384
+    j = np.arange(samples, dtype=np.uint64)
+    x = (j * 0x9E3779B9 + 1) & 0xFFFFFFFF
+    x = ((x ^ x >> 16) * 0x85EBCA6B) & 0xFFFFFFFF
+    x = ((x ^ x >> 13) * 0xC2B2AE35) & 0xFFFFFFFF
+    places = (j * numel // samples + (x ^ x >> 16) % (numel // samples)).astype(np.int64)
+    scores = torch.arange(1.0, numel + 1)
+    scores[torch.from_numpy(places)] = torch.arange(samples) * 1e-5
+    scores, mask = scores.to(device), torch.ones(numel, dtype=torch.bool, device=device)
+    pruned = prune_lowest([scores], [mask], numel // 2)
+    assert torch.equal(pruned.masks[0], by_stable_sort([scores], [mask], numel // 2, True))
 
 
 @needs_kernels
