@@ -14,6 +14,7 @@ import torch
 
 from lthbench.data.commands import list_data
 from lthbench.ops._library import build_info
+from lthbench.ops.selfcheck import run_families
 from lthbench.runner.environment import environment
 
 
@@ -44,6 +45,15 @@ def examine(store: Path, data: Path | None) -> list[Finding]:
     for part, state in build_info().items():
         fine = state in ("loaded", "kernels") or (part == "cuda" and not torch.cuda.is_available())
         findings.append(Finding("ok" if fine else "note", f"kernels, {part}", state))
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        for family, (right, form) in run_families(device).items():
+            findings.append(
+                Finding("ok", f"{family}, {device}", f"the {form} runs, and its result is right")
+                if right
+                else Finding(
+                    "problem", f"{family}, {device}", f"the {form} gives a wrong result; LTHBENCH_REFERENCE=1 avoids it"
+                )
+            )
     there = [status.name for status in list_data(data) if status.present]
     missing = [status.name for status in list_data(data) if not status.present]
     findings.append(Finding("ok", "data sets", "there: " + ", ".join(there)))
