@@ -15,7 +15,7 @@ from torch import nn
 from lthbench.models.build import build
 from lthbench.models.spec import ModelSpec
 from lthbench.ops import MaskedAdamW, MaskedSGD
-from lthbench.ops.bench import interleaved, matmul_probe, table
+from lthbench.ops.bench import arithmetic_probe, interleaved, table
 from lthbench.ops.bench_line import line_row
 from lthbench.ops.bench_update import ADAMW_OPTIONS, DENSITY, OPTIONS, PULL, parameter_shapes
 from lthbench.ops.masks import pack_mask
@@ -27,7 +27,7 @@ COPY_FLOATS = 1 << 28
 def limits() -> dict[str, float]:
     """Copy bandwidth (bytes read and written a second) and float32 matrix rate (operations a second)."""
     source, target = (torch.ones(COPY_FLOATS, device=DEVICE) for _ in range(2))
-    product, operations = matmul_probe(4096, DEVICE)
+    _, product, operations = arithmetic_probe(DEVICE)
     seconds = interleaved({"copy": lambda: target.copy_(source), "matmul": product}, 15, device=DEVICE)
     return {
         "copy_bytes_per_second": 8.0 * COPY_FLOATS / seconds["copy"],

@@ -27,10 +27,21 @@ void probe_update(const Tensor& a, const Tensor& b, const Tensor& c, const Tenso
                    static_cast<const float*>(d.const_data_ptr()), a.numel());
 }
 
+Tensor probe_fma(const Tensor& start, int64_t rounds) {
+  check_dtype("start", start, ScalarType::Float, "float32");
+  LTH_CHECK(start.numel() == 1, "start has ", start.numel(), " elements, expected 1");
+  LTH_CHECK(rounds >= 0, "rounds is ", rounds, ", expected 0 or more");
+  Tensor result = torch::stable::empty({2}, ScalarType::Double);
+  auto* value = static_cast<double*>(result.mutable_data_ptr());
+  value[0] = probe_fma_cpu(*static_cast<const float*>(start.const_data_ptr()), rounds, value[1]);
+  return result;
+}
+
 }  // namespace
 }  // namespace lth
 
 STABLE_TORCH_LIBRARY_IMPL(lthbench, CPU, m) {
   m.impl("probe_read", TORCH_BOX(&lth::probe_read));
   m.impl("probe_update_", TORCH_BOX(&lth::probe_update));
+  m.impl("probe_fma", TORCH_BOX(&lth::probe_fma));
 }

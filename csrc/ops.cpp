@@ -16,8 +16,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
       "prune_lowest(Tensor[] scores, Tensor[] masks, int[] groups, int[] num_pruned, bool magnitude) -> "
       "(Tensor words, Tensor thresholds, Tensor counts)");
 
-  // Bandwidth probes of the benchmarks: one read; a += c and b += d.
+  // Probes of the benchmarks. Of the bandwidth: one read; a += c and b += d. Of the arithmetic: multiply-adds
+  // in registers; how many operations that were, and their sum.
   m.def("probe_read(Tensor words) -> Tensor");
+  m.def("probe_fma(Tensor start, int rounds) -> Tensor");
   m.def("probe_update_(Tensor(a!) a, Tensor(b!) b, Tensor c, Tensor d) -> ()");
 
   // One step over a parameter list (equations in masked_update.h). An empty tensor in `masks` or `anchors`

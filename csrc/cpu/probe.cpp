@@ -1,9 +1,17 @@
 #include "../probe.h"
 
 #include <atomic>
+#include <cstring>
+#include <mutex>
 
 #include "../common/isa.h"
 #include "../common/parallel.h"
+
+#if defined(__clang__)
+#pragma clang fp contract(fast)
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=fast")
+#endif
 
 namespace lth {
 namespace {
@@ -23,6 +31,36 @@ LTH_INLINE void add(float* __restrict__ a, float* __restrict__ b, const float* _
     b[i] += d[i];
   }
 }
+
+// Enough independent chains of fused multiply-adds to hide their latency.
+template <int kWidth>
+struct Chains {
+  static constexpr int kCount = 12;
+  static constexpr double kOperations = 2.0 * kCount * kWidth;  // of a round
+  typedef float Vector __attribute__((vector_size(4 * kWidth)));
+
+  static LTH_INLINE double run(float start, int64_t rounds) {
+    Vector chains[kCount];
+#pragma GCC unroll 12
+    for (int c = 0; c < kCount; ++c) chains[c] = Vector{} + (start + static_cast<float>(c));
+    const Vector factor = Vector{} + 0.5f * start, term = Vector{} + start;
+    for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 12
+      for (int c = 0; c < kCount; ++c) chains[c] = chains[c] * factor + term;
+    }
+    float values[kCount * kWidth];
+    std::memcpy(values, chains, sizeof values);
+    double sum = 0.0;
+    for (float value : values) sum += value;
+    return sum;
+  }
+};
+
+double fma_base(float start, int64_t rounds) { return Chains<4>::run(start, rounds); }
+#if LTH_X86
+LTH_TARGET_V3 double fma_v3(float start, int64_t rounds) { return Chains<8>::run(start, rounds); }
+LTH_TARGET_V4 double fma_v4(float start, int64_t rounds) { return Chains<16>::run(start, rounds); }
+#endif
 
 uint32_t sum_base(const uint32_t* words, int64_t count) { return sum(words, count); }
 void add_base(float* a, float* b, const float* c, const float* d, int64_t n) { add(a, b, c, d, n); }
@@ -61,6 +99,25 @@ void probe_update_cpu(float* a, float* b, const float* c, const float* d, int64_
     function(a + begin, b + begin, c + begin, d + begin, end - begin);
   };
   parallel_for(count, kGrain, body);
+}
+
+double probe_fma_cpu(float start, int64_t rounds, double& sum) {
+  constexpr int64_t kShares = 64;
+  auto* function = fma_base;
+  double operations = Chains<4>::kOperations;
+#if LTH_X86
+  if (detected_isa() == Isa::kV3) function = fma_v3, operations = Chains<8>::kOperations;
+  if (detected_isa() == Isa::kV4) function = fma_v4, operations = Chains<16>::kOperations;
+#endif
+  std::mutex mutex;
+  auto body = [&](int64_t begin, int64_t end) {
+    const double part = function(start, rounds * (end - begin));
+    const std::lock_guard<std::mutex> lock(mutex);
+    sum += part;
+  };
+  sum = 0.0;
+  parallel_for(kShares, 1, body);
+  return operations * static_cast<double>(rounds * kShares);
 }
 
 }  // namespace lth

@@ -135,6 +135,19 @@ def matmul_probe(
     return lambda: left @ right, 2.0 * size**3
 
 
+def arithmetic_probe(device: torch.device | str = "cpu") -> tuple[str, Callable[[], Tensor], float]:
+    """The limit of the interpolation kernels: its name, a call, and the float32 operations of that call.
+
+    On the CPU multiply-adds in registers, since torch's matrix product is far from that on some processors; a matrix
+    product elsewhere, or where there are no kernels.
+    """
+    if torch.device(device).type == "cpu" and kernels_available("cpu"):
+        start, rounds = torch.ones(1), 20_000
+        operations = float(torch.ops.lthbench.probe_fma(start, rounds)[0])
+        return "multiply-adds", lambda: torch.ops.lthbench.probe_fma(start, rounds), operations
+    return "matrix product", *matmul_probe(1024 if torch.device(device).type == "cpu" else 4096, device=device)
+
+
 def row(
     work: str, seconds: Mapping[str, float], ours: str, baseline: str, limit: str | None = None, scale: float = 1.0
 ) -> Row:

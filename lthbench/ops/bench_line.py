@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lthbench.ops.bench import Row, matmul_probe
+from lthbench.ops.bench import Row, arithmetic_probe
 from lthbench.ops.line import Batch, LineResult, evaluate_line
 
 State = dict[str, Tensor]
@@ -74,9 +74,9 @@ def line_row(
 ) -> Row:
     """The table line of one model with the current number of threads; its weights are changed.
 
-    The limit is the time that matrix products with the floating-point operations of K dense networks would take;
-    shared and pruned work can beat it. On the CPU with one thread processor time is measured, which other programs
-    disturb less.
+    The limit is the time that the floating-point operations of K dense networks take at the peak of the
+    processor, or at the rate of a matrix product; shared and pruned work can beat it. On the CPU with one thread
+    processor time is measured, which other programs disturb less.
 
     Raises:
         AssertionError: the losses disagree by more than 1e-5.
@@ -87,12 +87,12 @@ def line_row(
     labels = torch.randint(2, (num_images,)).to(device)
     alphas = torch.linspace(0, 1, num_points).tolist()
     small = list(zip(images.split(128), labels.split(128), strict=True))
-    probe, probe_operations = matmul_probe(device=device)
+    limit_name, probe, probe_operations = arithmetic_probe(device)
     clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     calls: dict[str, Callable[[], LineResult | Tensor]] = {
         "one by one": lambda: one_by_one(model, a, b, alphas, small),
         "ours": lambda: evaluate_line(model, a, b, alphas, [(images, labels)]),
-        "matrix product": probe,
+        limit_name: probe,
     }
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(images[:1])
@@ -110,8 +110,8 @@ def line_row(
     assert isinstance(ours, LineResult) and isinstance(usual, LineResult)
     torch.testing.assert_close(ours.loss, usual.loss, rtol=1e-5, atol=1e-5)
     ms = {name: statistics.median(times) * 1e3 for name, times in seconds.items()}
-    limit = ms["matrix product"] * operations / probe_operations
+    limit = ms[limit_name] * operations / probe_operations
     return Row(
         work, torch.get_num_threads(), ms["ours"], "one by one", ms["one by one"], ms["one by one"] / ms["ours"],
-        "matrix product", limit, limit / ms["ours"],
+        limit_name, limit, limit / ms["ours"],
     )  # fmt: skip

@@ -252,6 +252,7 @@ def test_operators_of_the_cpu_keep_their_contract_with_torch():
 def test_probes_keep_their_contract_with_torch():
     a, b, c, d = (torch.ones(5) for _ in range(4))
     library.opcheck(torch.ops.lthbench.probe_update_.default, (a, b, c, d))
+    library.opcheck(torch.ops.lthbench.probe_fma.default, (torch.ones(1), 3))
     words = torch.tensor([3, 4], dtype=torch.int32)
     library.opcheck(torch.ops.lthbench.probe_read.default, (words,))
     assert int(torch.ops.lthbench.probe_read(words)) == 7
