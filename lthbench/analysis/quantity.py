@@ -55,11 +55,14 @@ def interval_text(metric: str, interval: Interval) -> str:
 
 def effect_text(effect: Effect) -> str:
     """An effect with its interval (where there is one) and its unit; a narrow interval has more digits."""
+    digits = 0 if effect.unit == "iterations" else 2
     if effect.low is None or effect.high is None:
-        return f"{effect.value:+.2f} {effect.unit}".rstrip()
+        return f"{effect.value:+.{digits}f} {effect.unit}".rstrip()
     width = effect.high - effect.low
-    digits = min(6, max(2, 1 - math.floor(math.log10(width)))) if 0 < width < math.inf else 2
-    return f"{effect.value:+.{digits}f} ({effect.low:+.{digits}f} to {effect.high:+.{digits}f}) {effect.unit}".rstrip()
+    if digits and 0 < width < math.inf:
+        digits = min(6, max(2, 1 - math.floor(math.log10(width))))
+    low, high = (f"{end:+.{digits}f}".replace("inf", "∞") for end in (effect.low, effect.high))
+    return f"{effect.value:+.{digits}f} ({low} to {high}) {effect.unit}".rstrip()
 
 
 def p_text(p: float | None) -> str:

@@ -22,6 +22,8 @@ from lthbench.analysis.paired import (
     smallest_n,
     wilcoxon,
 )
+from lthbench.analysis.quantity import effect_text
+from lthbench.analysis.verdict import Effect
 
 DIFFERENCES = [0.31, -0.12, 0.54, 0.22, 0.08, 0.41, -0.05]
 # Months until the breast retracts, as intervals, after radiotherapy alone and with chemotherapy: Finkelstein & Wolfe
@@ -227,3 +229,17 @@ def test_a_mixed_model_says_why_it_cannot_be_fitted() -> None:
 @pytest.mark.parametrize("differences", [[], [0.4], [0.4, 0.4, 0.4], [0.1 + 0.2, 0.3]])
 def test_differences_that_do_not_vary_have_no_test(differences: list[float]) -> None:
     assert paired(differences) is None
+
+
+@pytest.mark.parametrize(
+    ("effect", "text"),
+    [
+        (Effect(0.5, 0.21, 0.79, "pp"), "+0.50 (+0.21 to +0.79) pp"),
+        (Effect(-0.0344, -0.0350, -0.0338), "-0.0344 (-0.0350 to -0.0338)"),
+        (Effect(-282, -math.inf, -141, "iterations"), "-282 (-∞ to -141) iterations"),
+        (Effect(1.5, unit="pp"), "+1.50 pp"),
+        (Effect(1.5, 1.5, 1.5), "+1.50 (+1.50 to +1.50)"),
+    ],
+)
+def test_an_effect_is_told_with_the_digits_that_its_interval_allows(effect: Effect, text: str) -> None:
+    assert effect_text(effect) == text
