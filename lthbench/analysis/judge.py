@@ -62,19 +62,23 @@ def judge(suite: Suite, measured: Iterable[Point], prices: Costs, path: str) -> 
     evidence = {name: Evidence(name, pair, suite.replicates, by_pair[name]) for name, pair in suite.pairs.items()}
     rules = {name: own.measured_classes() for name, own in evidence.items()}
     by_claim: dict[str, dict[str, Verdict]] = {}
+    lacking: dict[str, set[str]] = {}
     for name, claim in suite.claims.items():
-        verdicts = {}
+        verdicts, absent = {}, set()
         for pair_name, own in evidence.items():
             if not any(fnmatch.fnmatch(pair_name, pattern) for pattern in claim.pairs):
                 continue
             others = {other: found[pair_name] for other, found in by_claim.items() if pair_name in found}
-            verdicts[pair_name] = _on_pair(name, claim, own, rules[pair_name], others, prices, alpha, path)
-        by_claim[name] = adjusted(verdicts, alpha)
+            verdict, is_absent = _on_pair(name, claim, own, rules[pair_name], others, prices, alpha, path)
+            verdicts[pair_name] = verdict
+            absent |= {pair_name} if is_absent else set()
+        by_claim[name] = adjusted(verdicts, absent, alpha)
+        lacking[name] = absent
     found: list[Verdict] = []
     for name, claim in suite.claims.items():
         found += by_claim[name].values()
         if len(by_claim[name]) > 1:
-            found.append(over_all(name, claim, list(by_claim[name].values()), alpha))
+            found.append(over_all(name, claim, list(by_claim[name].values()), lacking[name], alpha))
     return found
 
 
@@ -87,8 +91,8 @@ def _on_pair(
     prices: Costs,
     alpha: float,
     path: str,
-) -> Verdict:
-    """The verdict on one pair, but for the adjustment over pairs."""
+) -> tuple[Verdict, bool]:
+    """The verdict on one pair, but for the adjustment over pairs; and whether the suite cannot give one."""
     by_name = claim.classes == "names"
     evidence.classes, how = (named_classes(evidence.pair), "by name") if by_name else rule
     arms = "; ".join(f"{kind}: {', '.join(names) or 'none'}" for kind, names in evidence.classes.items()) + f" ({how})"
@@ -118,8 +122,8 @@ def _on_pair(
         base = replace(base, command=_command(path, evidence, claim, is_whole="absent" not in gaps))
     if all(part.outcome == "not run" for part in counting or parts):
         reason = f"the suite has no {', '.join(absent)}" if absent else parts[0].reason
-        return replace(base, outcome="not run", reason=reason)
-    return base
+        return replace(base, outcome="not run", reason=reason), "absent" in gaps
+    return base, False
 
 
 def _part(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -11,17 +12,21 @@ from lthbench.analysis.verdict import Outcome, Part, Verdict
 from lthbench.suite.claims import Claim
 
 
-def adjusted(verdicts: dict[str, Verdict], alpha: float) -> dict[str, Verdict]:
-    """The verdicts of one claim with Holm's adjustment over all its pairs, run or not, and so their outcomes."""
+def adjusted(verdicts: dict[str, Verdict], absent: Collection[str], alpha: float) -> dict[str, Verdict]:
+    """The verdicts of one claim with Holm's adjustment over its pairs, and so their outcomes.
+
+    A pair that is planned counts, run or not; one where the suite does not measure the claim (`absent`) does not.
+    """
     names = list(verdicts)
-    p_values = holm([verdicts[name].p for name in names])
-    against = holm([verdicts[name].p_against for name in names])
+    family = max(1, len(verdicts) - len(absent))
+    p_values = holm([verdicts[name].p for name in names], family)
+    against = holm([verdicts[name].p_against for name in names], family)
     result = {}
     for name, p, q in zip(names, p_values, against, strict=True):
         verdict = replace(verdicts[name], adjusted_p=p, adjusted_against=q)
         if verdict.outcome != "not run":
             outcome = outcome_of(1.0 if p is None else p, 1.0 if q is None else q, alpha)
-            verdict = replace(verdict, outcome=outcome, **_why(verdict, outcome, alpha, len(names)))
+            verdict = replace(verdict, outcome=outcome, **_why(verdict, outcome, alpha, family))
         result[name] = verdict
     return result
 
@@ -47,7 +52,7 @@ def _why(verdict: Verdict, outcome: str, alpha: float, num_pairs: int) -> dict[s
     return {"reason": "; ".join(shown), "seeds": needed}
 
 
-def over_all(name: str, claim: Claim, verdicts: list[Verdict], alpha: float) -> Verdict:
+def over_all(name: str, claim: Claim, verdicts: list[Verdict], absent: Collection[str], alpha: float) -> Verdict:
     """One verdict over all pairs: how many support the claim, with the exact interval of that fraction."""
     parts = tuple(
         Part(
@@ -71,8 +76,9 @@ def over_all(name: str, claim: Claim, verdicts: list[Verdict], alpha: float) -> 
     reason = f"supported on {count['supported']} of {len(ran)} pairs run ({low:.0%} to {high:.0%})"
     if count["contradicted"]:
         reason += f", contradicted on {count['contradicted']}"
-    enough = len(verdicts) if claim.over_pairs == "every" else min(2, len(verdicts))
-    too_many = 1 if claim.over_pairs == "every" else len(verdicts) - enough + 1
+    planned = len(verdicts) - len(absent)
+    enough = planned if claim.over_pairs == "every" else min(2, planned)
+    too_many = 1 if claim.over_pairs == "every" else planned - enough + 1
     outcome: Outcome = (
         "supported"
         if count["supported"] >= enough

@@ -101,9 +101,12 @@ def earlier(
     # What the intervals leave possible for the difference of the medians.
     medians = [[float(np.median([max(t[end], 0) for t in g.values()])) for end in (0, 1)] for g in (first, second)]
     middle = [low if math.isinf(high) else (low + high) / 2 for low, high in medians]
-    effect = Effect(middle[0] - middle[1], medians[0][0] - medians[1][1], medians[0][1] - medians[1][0], unit)
-    shown: dict[str, Any] = {"what": what, "counts": counts, "effect": effect, "n": n, "keys": tuple(evidence.keys),
-                             "test": "generalised log-rank, permutation"}  # fmt: skip
+    low, high = medians[0][0] - medians[1][1], medians[0][1] - medians[1][0]
+    note = "" if high - low < 1e-6 else f"the grid leaves {low:+.0f} to {high:+.0f}".replace("inf", "∞")
+    shown: dict[str, Any] = {
+        "what": what, "counts": counts, "effect": Effect(middle[0] - middle[1], unit=unit), "n": n,
+        "keys": tuple(evidence.keys), "test": "generalised log-rank, permutation",
+    }  # fmt: skip
     if (reason := shortfall(evidence, n)) is not None:
         return Part(outcome="inconclusive", reason=reason, **shown)
     p, against, z = intervals.earlier_p(list(first.values()), list(second.values()))
@@ -114,7 +117,7 @@ def earlier(
         exact = next(k for k in range(2, 50) if 1 / math.comb(2 * k, k) <= alpha)
         grown = math.ceil(n * (2.49 / abs(z)) ** 2) if abs(z) > 0.1 else None
         seeds = None if grown is None else max(exact, n + 1, grown)
-    return Part(outcome=outcome, p=p, p_against=against, seeds=seeds, **shown)
+    return Part(outcome=outcome, reason=note, p=p, p_against=against, seeds=seeds, **shown)
 
 
 def trend(test: Trend, evidence: Evidence, alpha: float) -> Part:

@@ -302,6 +302,17 @@ def test_over_all_pairs_a_claim_holds_on_every_one_or_on_several(
     assert interval in found[-1].reason, found[-1].reason
 
 
+def test_a_pair_where_the_suite_does_not_measure_a_claim_costs_the_others_nothing(tmp_path: Path) -> None:
+    loaded, random = suite(tmp_path, GREATER, 5, "a", "b"), np.random.default_rng(3)
+    verdicts = judge(loaded, tickets("a", 5, random, 1.0), {}, "s.yaml")
+    assert [v.outcome for v in verdicts] == ["supported", "not run", "supported"]
+    assert verdicts[0].adjusted_p == verdicts[0].p
+    not_yet = [replace(p, status="missing", numbers={}) for p in tickets("b", 5, random, 1.0)]
+    verdicts = judge(loaded, tickets("a", 5, random, 1.0) + not_yet, {}, "s.yaml")
+    assert verdicts[0].p is not None and verdicts[0].adjusted_p == 2 * verdicts[0].p, "one that is planned does"
+    assert verdicts[-1].outcome == "inconclusive"
+
+
 def test_what_holds_alone_may_not_hold_among_several_pairs(tmp_path: Path) -> None:
     loaded = suite(tmp_path, GREATER, 3, "a", "b", "c", "d")
     random = np.random.default_rng(3)
