@@ -120,7 +120,7 @@ def _print_throughput(rows: list[Throughput], peaks: dict[str, float], title: st
     measured = ", ".join(f"{name} {_count(rate / 1e9)} GFLOP/s" for name, rate in peaks.items())
     out.print(
         f"{rows[0].device}, {rows[0].threads} threads. Training steps on images of noise; FLOPs of forward and "
-        f"backward pass. A large matrix product: {measured}."
+        f"backward pass. Matrix products: {measured}."
     )
 
 

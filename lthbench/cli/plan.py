@@ -184,7 +184,8 @@ def _print_cost(cost: list[Cost], title: str) -> None:
     out.print(table)
     out.print(
         "shared: tasks that several experiments need. An image pass is one forward and backward pass of one image; "
-        "FLOPs count multiply and add apart. Disk: weights and masks, when all is done."
+        "FLOPs count multiply and add apart. Disk: weights and masks when all is done; a pruned weight "
+        "takes a bit."
     )
 
 

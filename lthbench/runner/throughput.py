@@ -48,11 +48,22 @@ def calibrate(pairs: Iterable[Pair], device: torch.device, threads: int) -> Iter
 
 
 def matmul_rate(precision: Precision, device: torch.device) -> float:
-    """Floating-point operations a second of a product of large square matrices."""
-    size = 8192 if device.type == "cuda" else 1024
-    product, operations = matmul_probe(size, getattr(torch, precision), device)
-    count, seconds = _repeated(lambda: (product(), 1)[1], device, SECONDS)
-    return operations * count / seconds
+    """Floating-point operations a second of matrix products: of large square ones, or, where that is faster, in a
+    convolution, which is one too and on a processor another library's."""
+    dtype: torch.dtype = getattr(torch, precision)
+    square, operations = matmul_probe(8192 if device.type == "cuda" else 1024, dtype, device)
+    images, channels, side = (512, 256, 32) if device.type == "cuda" else (8, 64, 32)
+    pixels = torch.randn(images, channels, side, side, device=device).to(dtype, memory_format=torch.channels_last)
+    weights = torch.randn(channels, channels, 3, 3, device=device).to(dtype, memory_format=torch.channels_last)
+    in_convolution = 2.0 * images * side**2 * channels**2 * 9
+    rates = []
+    for call, flops in (
+        (square, operations),
+        (lambda: torch.conv2d(pixels, weights, padding=1), in_convolution),
+    ):
+        count, seconds = _repeated(lambda call=call: (call(), 1)[1], device, SECONDS)  # type: ignore[misc]
+        rates.append(flops * count / seconds)
+    return max(rates)
 
 
 def training_rate(model: ModelSpec, data: str, recipe: Recipe, device: torch.device) -> TrainingRate:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lthbench.data.spec import DATASETS, Augment
 from lthbench.models.spec import ModelSpec
+from lthbench.tasks.atomic import write_atomically
 
 Precision = Literal["float32", "bfloat16"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -141,8 +142,6 @@ def calibration_folder() -> Path:
 
 def save_calibration(found: Calibration) -> Path:
     """Add a calibration to what is kept of its device, torch version and number of threads; returns the file."""
-    from lthbench.tasks.files import write_atomically
-
     folder = calibration_folder()
     folder.mkdir(parents=True, exist_ok=True)
     words = f"{found.device} {found.kind} torch {found.torch} {found.threads} threads"

@@ -12,10 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from lthbench.data.spec import DataSpec
-from lthbench.models.build import build, prunable
+from lthbench.models.build import build
 from lthbench.models.spec import ModelSpec
 from lthbench.suite.plan import Plan
-from lthbench.tasks.spec import MaskSpec, TrainSpec
+from lthbench.tasks.mask import pruning_groups
+from lthbench.tasks.network import Layout
+from lthbench.tasks.spec import MaskSpec, Pruning, Task, TrainSpec, num_survivors
 
 
 class _Store(Protocol):
@@ -30,7 +32,7 @@ class Cost:
         shared: tasks that more than one experiment needs.
         image_passes: forward and backward pass of one image is 1, forward alone 1/3.
         flops: floating-point operations, multiply and add counted apart; backward as twice forward.
-        disk_bytes: weights (float32) and masks (1 bit a weight) when all is done.
+        disk_bytes: when all is done, of weights (float32; pruned ones take a bit) and masks (a bit a weight).
         hours: device -> hours of what is not done yet; None where a rate is missing.
     """
 
@@ -53,12 +55,19 @@ class ModelCost:
     Attributes:
         forward_flops: multiply and add counted apart.
         operators: operations that compute something in a forward pass, each of which a GPU must be told to start.
+        prunable: name -> number of weights.
     """
 
     forward_flops: int
     operators: int
     parameter_bytes: int
-    prunable_weights: int
+    layout: Layout
+    prunable: dict[str, int]
+
+    def pruned_weights(self, pruning: Pruning, level: int) -> int:
+        """How many weights a level has pruned."""
+        groups = [(sum(self.prunable[n] for n in names), rate) for names, rate in pruning_groups(pruning, self.layout)]
+        return sum(total - num_survivors(total, rate, level) for total, rate in groups)
 
 
 class _OperatorCounter(TorchDispatchMode):
@@ -84,12 +93,13 @@ def model_cost(model: ModelSpec, data: DataSpec) -> ModelCost:
         network = build(model, info.image_shape, info.num_classes).eval()
         with FlopCounterMode(display=False) as counter, _OperatorCounter() as operators:
             network(torch.empty(1, *info.image_shape))
-    weights = dict(network.named_parameters())
+    weights, layout = dict(network.named_parameters()), Layout.of(network)
     return ModelCost(
         counter.get_total_flops(),
         operators.count,
         sum(t.numel() * t.element_size() for t in network.state_dict().values()),
-        sum(weights[name].numel() for name in prunable(network)),
+        layout,
+        {name: weights[name].numel() for name in layout.prunable},
     )
 
 
@@ -104,13 +114,19 @@ def plan_cost(plan: Plan, store: _Store, seconds: Mapping[str, Mapping[str, floa
     pairs: dict[str, Cost] = {}
     experiments: dict[str, Cost] = {}
     kinds: dict[str, Cost] = {}
+    pruned: dict[tuple[str, int], int] = {}
     for key, task in plan.tasks.items():
         spec, cell = task.spec, plan.cells[key]
         model = model_cost(cell.model, cell.data)
-        if isinstance(spec, TrainSpec):
-            disk = float(model.parameter_bytes * (1 + len(plan.kept(key))))
-        else:
-            disk = model.prunable_weights / 8 if isinstance(spec, MaskSpec) else 0
+        level, disk = _level(task), 0.0
+        if isinstance(spec, MaskSpec):
+            disk = sum(model.prunable.values()) / 8
+        elif isinstance(spec, TrainSpec):
+            if (cell.pair, level) not in pruned:
+                pruned[cell.pair, level] = model.pruned_weights(cell.pruning, level)
+            bits = sum(model.prunable.values()) if level else 0
+            weights = model.parameter_bytes - 4 * pruned[cell.pair, level] + bits / 8
+            disk = weights * (1 + len(plan.kept(key)))
         done = store.is_done(key, plan.kept(key))
         lines = [
             total,
@@ -132,6 +148,11 @@ def plan_cost(plan: Plan, store: _Store, seconds: Mapping[str, Mapping[str, floa
     for section in sections:
         section[-1].is_last_of_section = True
     return [line for section in sections for line in section]
+
+
+def _level(task: Task) -> int:
+    """The level of the mask that holds in a training."""
+    return max((t.spec.level for t in task.inputs if isinstance(t.spec, MaskSpec)), default=0)
 
 
 def _plus(hours: float | None, seconds: float | None) -> float | None:

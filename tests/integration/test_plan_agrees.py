@@ -39,12 +39,15 @@ pairs:
 """
 
 
+EXPERIMENTS = ("imp", "controls", "stability", "frozen-features", "few-shot", "level-barriers")
+
+
 class Seen(Counter[str]):
     """Counts of what networks are shown while it is installed."""
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         batch, training_batch = ImageSet.batch, ImageSet.training_batch
-        one_step, evaluate_line = Trainer.one_step, interpolate.evaluate_line
+        begin, one_step, evaluate_line = Trainer.__init__, Trainer.one_step, interpolate.evaluate_line
 
         def counted(what: str, call: Callable[..., Any]) -> Callable[..., Any]:
             def counting(images: ImageSet, index: torch.Tensor, *rest: Any) -> Any:
@@ -52,6 +55,11 @@ class Seen(Counter[str]):
                 return call(images, index, *rest)
 
             return counting
+
+        def init(trainer: Trainer, *rest: Any, **options: Any) -> None:
+            before = self["forward"]
+            begin(trainer, *rest, **options)
+            self["forward"] = before  # its example of a batch is shown to no network
 
         def step(trainer: Trainer) -> None:
             self["steps"] += 1
@@ -66,13 +74,14 @@ class Seen(Counter[str]):
 
         monkeypatch.setattr(ImageSet, "batch", counted("forward", batch))
         monkeypatch.setattr(ImageSet, "training_batch", counted("trained", training_batch))
+        monkeypatch.setattr(Trainer, "__init__", init)
         monkeypatch.setattr(Trainer, "one_step", step)
         monkeypatch.setattr(interpolate, "evaluate_line", line)
 
 
 def test_a_run_of_the_quick_suite_does_what_was_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "suite.yaml").write_text(REDUCED)
-    plan = make_plan(load_suite(tmp_path / "suite.yaml"), Part(levels=5))
+    plan = make_plan(load_suite(tmp_path / "suite.yaml"), Part(EXPERIMENTS, ("lenet-fashion-10k",), levels=2))
     store, seen = Store(tmp_path / "store"), Seen()
     before = {line.name: line for line in plan_cost(plan, store)}
     seen.install(monkeypatch)
@@ -82,6 +91,8 @@ def test_a_run_of_the_quick_suite_does_what_was_planned(tmp_path: Path, monkeypa
     assert len(list(store.root.glob("tasks/*/*/result.json"))) == before["all"].tasks
     weights = {path.parent for path in store.root.glob("tasks/*/*/weights.safetensors")}
     assert len(weights) == before["all"].trainings == before["train"].tasks
+    disk = sum(path.stat().st_size for path in store.root.glob("tasks/*/*/*.safetensors"))
+    assert disk == pytest.approx(before["all"].disk_bytes, rel=0.1), "but for the files' headers"
     planned = Counter[str]()
     for work in plan.work.values():
         planned.update(

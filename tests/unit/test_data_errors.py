@@ -1,0 +1,55 @@
+"""Errors of data sets that need more than one damaged file to come up."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_data import Python2Pickle, cifar_set
+from torchvision import datasets
+
+from lthbench.data import cifar, load, prepare
+from lthbench.data.commands import download_data
+from lthbench.data.error import DataError
+from lthbench.data.spec import DataSpec
+from lthbench.data.tree import read_class_list
+
+
+@pytest.mark.parametrize("fault", [OSError("no route to host"), RuntimeError("File not found or corrupted.")])
+def test_a_download_that_fails_is_told_with_its_reason(
+    fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(root: str, **options: bool) -> None:
+        raise fault
+
+    monkeypatch.setattr(datasets, "MNIST", fetch)
+    with pytest.raises(DataError, match=rf"mnist: torchvision could not download it to {tmp_path} \({fault}\)"):
+        download_data("mnist", tmp_path)
+
+
+def test_a_cifar_batch_of_another_shape_is_named_even_with_the_right_checksum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = cifar_set(tmp_path, monkeypatch) / "train"
+    raw = Python2Pickle.batch(np.zeros((99, 3072), np.uint8), list(range(100)), "fine_labels")
+    file.write_bytes(raw)
+    monkeypatch.setitem(cifar._MD5["cifar100"], "train", hashlib.md5(raw).hexdigest())
+    load._load.cache_clear()
+    with pytest.raises(DataError, match=r"train holds an array \(99, 3072\), expected \(100, 3072\)"):
+        load.load(DataSpec(name="cifar100"), tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00n0"])
+def test_a_class_list_that_cannot_be_read_is_named(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"{path}: the class list cannot be read"):
+        read_class_list(path, 100)
+
+
+def test_only_imagenet100_has_a_choice_of_classes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="tinyimagenet: has no choice of classes; leave out the class list"):
+        prepare.prepare("tinyimagenet", tmp_path, class_list=tmp_path / "mine.txt")

@@ -1,0 +1,59 @@
+"""Weights on disk: pruned ones take a bit, and whatever is read back has the same bits."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from lthbench.tasks.files import digest, read_tensors, write_tensors
+
+# Zeros of both signs, NaN with a payload, the smallest denormal, infinity, and a plain number.
+HARD = [0x00000000, 0x80000000, 0x7FC00123, 0x00000001, 0x7F800000, 0x3F800000]
+
+
+def from_bits(bits: list[int]) -> torch.Tensor:
+    return torch.frombuffer(bytearray(struct.pack(f"<{len(bits)}I", *bits)), dtype=torch.float32)
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.view(torch.int32), b.view(torch.int32))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from(HARD), min_size=1, max_size=40), st.integers(0, 2000), st.randoms())
+def test_every_bit_of_every_weight_comes_back(tmp_path_factory: pytest.TempPathFactory, hard, zeros, random) -> None:  # type: ignore[no-untyped-def]
+    bits = hard + [0] * zeros
+    random.shuffle(bits)
+    path = tmp_path_factory.mktemp("bits") / "w.safetensors"
+    tensors = {"conv.weight": from_bits(bits).reshape(1, -1), "counter": torch.tensor(3), "empty": torch.zeros(0, 2)}
+    write_tensors(path, tensors, {"head": "fc"})
+    found, note = read_tensors(path)
+    assert note == {"head": "fc"} and list(found) == sorted(tensors)
+    assert same_bits(found["conv.weight"], tensors["conv.weight"])
+    assert torch.equal(found["counter"], tensors["counter"]) and found["empty"].shape == (0, 2)
+
+
+@pytest.mark.parametrize("density", [1.0, 0.5, 0.1, 0.01])
+def test_a_file_holds_the_survivors_and_a_bit_for_each_weight(tmp_path: Path, density: float) -> None:
+    weights = torch.randn(64, 32, 3, 3).to(memory_format=torch.channels_last)
+    weights.masked_fill_(torch.rand(weights.shape) >= density, 0.0)
+    write_tensors(tmp_path / "w.safetensors", {"weight": weights})
+    found, _ = read_tensors(tmp_path / "w.safetensors")
+    assert digest(found) == digest({"weight": weights})
+    count, survivors = weights.numel(), int((weights != 0).sum())
+    expected = 4 * count if density == 1 else 4 * survivors + count / 8
+    assert (tmp_path / "w.safetensors").stat().st_size == pytest.approx(expected, abs=400)
+
+
+def test_files_in_which_zeros_are_written_out_are_read_as_before(tmp_path: Path) -> None:
+    weights = {"weight": torch.zeros(1000), "bias": torch.ones(3)}
+    save_file(weights, tmp_path / "old.safetensors", metadata={"note": json.dumps({"head": "fc"})})
+    found, note = read_tensors(tmp_path / "old.safetensors")
+    assert note == {"head": "fc"} and digest(found) == digest(weights)
