@@ -8,7 +8,7 @@ apart by the factors and controls here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -41,7 +41,7 @@ class Regulariser(Experiment):
             Without weight decay in the recipe both are one.
         controls: made for each strength in the mask search: `weight-decay` of the same strength; `other-init`, the
             pull to another initialisation; `early-stopping` and `low-lr`, which reach the pulled dense network's
-            distance without it (the recipe is stopped early, or its rate lowered by bisection).
+            distance without it (the recipe is stopped early, or its rate lowered, each by bisection).
         levels: the levels whose tickets are trained.
     """
 
@@ -121,44 +121,70 @@ def pulled(recipe: Recipe, strength: float, decay: Literal["kept", "replaced"]) 
 
 
 def matching(cell: Cell, control: Control, strength: float) -> Iterator[tuple[Task, Cell | None]]:
-    """The dense trainings by which a control's distance is matched, and after each the cell matched by then.
+    """The dense trainings by which a control's distance is matched, and after each the cell that matches best by then.
 
-    The target is the relative distance of the dense network trained under the pull. Early stopping takes the epoch
-    of the unpulled training that comes nearest; the lower learning rate is found by bisection of its logarithm.
+    The target is the relative distance of the dense network trained under the pull. The iteration at which training
+    stops is found by bisection within the epoch that passes the target, the lower learning rate by bisection of its
+    logarithm.
     """
     target_task = cell.with_search(pulled(cell.search, strength, "kept")).searched(0)
-    free_task = cell.searched(0)
     yield target_task, None
     target = _distance(cell, target_task)
-    if target is None:
+    if target is None or math.isinf(target):
         return
-    if control == "early-stopping":
-        free = cell.result_of(free_task)
-        matched = None
-        if free is not None and free["status"] == "ok":
-            distances = free["epoch_distances"]
-            scale = free["metrics"]["distance_relative"] / free["metrics"]["distance"]
-            nearest = min(range(len(distances)), key=lambda e: abs(distances[e] * scale - target))
-            stop = (nearest + 1) * cell.steps_per_epoch(cell.search)
-            matched = cell.with_search(cell.search, stop=stop)
-        yield free_task, matched
+    if control == "low-lr":
+        rate = cell.search.optimizer.lr
+        yield from _halving(cell, target, _with_rate, math.log(rate / 1000), math.log(rate))
         return
-    low, high = math.log(cell.search.optimizer.lr / 1000), math.log(cell.search.optimizer.lr)
+    free_task = cell.searched(0)
+    yield free_task, None
+    free = cell.result_of(free_task)
+    if free is None:
+        return
+    per_epoch, metrics = cell.steps_per_epoch(cell.search), free["metrics"]
+    low, high = 0, cell.iterations(cell.search.steps, cell.search)
+    if free["status"] == "ok":
+        scale = metrics["distance_relative"] / metrics["distance"]
+        passing = [epoch for epoch, distance in enumerate(free["epoch_distances"]) if distance * scale >= target]
+        if not passing:  # the pull did not shorten the way: there is nothing to stop
+            yield free_task, cell
+            return
+        low, high = passing[0] * per_epoch, min(high, (passing[0] + 1) * per_epoch)
+    yield from _halving(cell, target, _stopped_at, low, high)
+
+
+def _halving(
+    cell: Cell, target: float, candidate_at: Callable[[Cell, float], Cell], low: float, high: float
+) -> Iterator[tuple[Task, Cell | None]]:
+    """The dense trainings of a bisection between a value whose distance is under the target and one whose is over."""
+    best, error = None, math.inf
     for _ in range(MAX_HALVINGS):
         middle = (low + high) / 2
-        # Four digits, so that the recipe can be written down.
-        optimizer = cell.search.optimizer.model_copy(update={"lr": float(f"{math.exp(middle):.4g}")})
-        candidate = cell.with_search(cell.search.model_copy(update={"optimizer": optimizer}))
+        candidate = candidate_at(cell, middle)
         task = candidate.searched(0)
         reached = _distance(cell, task)
-        yield task, candidate
-        if reached is None or abs(reached - target) <= MATCHED_WITHIN * target:
+        if reached is not None and abs(reached - target) < error:
+            best, error = candidate, abs(reached - target)
+        yield task, best
+        if reached is None or error <= MATCHED_WITHIN * target:
             return
         low, high = (middle, high) if reached < target else (low, middle)
 
 
+def _with_rate(cell: Cell, logarithm: float) -> Cell:
+    """The cell whose mask search has another learning rate, of four digits, so that it can be written down."""
+    optimizer = cell.search.optimizer.model_copy(update={"lr": float(f"{math.exp(logarithm):.4g}")})
+    return cell.with_search(cell.search.model_copy(update={"optimizer": optimizer}))
+
+
+def _stopped_at(cell: Cell, iteration: float) -> Cell:
+    """The cell whose mask search stops its trainings early."""
+    return cell.with_search(cell.search, stop=max(1, round(iteration)))
+
+
 def _distance(cell: Cell, task: Task) -> float | None:
+    """The relative distance of a training: infinite where it diverged, None while it is not done."""
     result = cell.result_of(task)
-    if result is None or result["status"] != "ok":
+    if result is None:
         return None
-    return float(result["metrics"]["distance_relative"])
+    return float(result["metrics"]["distance_relative"]) if result["status"] == "ok" else math.inf

@@ -167,7 +167,9 @@ def test_matched_controls_reach_the_distance_that_they_are_to_match(rows: list[R
     reached = of(rows, "regulariser", "search_distance")
     target = reached["late", "pull 0.5 in search"]
     assert abs(reached["late", "low-lr for pull 0.5"] / target - 1) < 0.15
-    assert ("late", "early-stopping for pull 0.5") in reached
+    assert abs(reached["late", "early-stopping for pull 0.5"] / target - 1) < 0.15
+    told = of(rows, "regulariser", "target_distance")
+    assert told["late", "low-lr for pull 0.5"] == told["late", "early-stopping for pull 0.5"] == target
 
 
 def test_the_whole_budget_is_iterative_magnitude_pruning_key_for_key(early: Cell) -> None:
@@ -276,6 +278,23 @@ def test_the_path_is_at_least_as_long_as_the_distance(rows: list[Row]) -> None:
     values = {m: {(r.key): r.value for r in rows if r.metric == m} for m in ("distance", "path_length")}
     assert values["path_length"]
     assert all(values["path_length"][key] >= 0.999 * values["distance"][key] for key in values["path_length"])
+
+
+def test_a_tracked_training_ends_in_the_bits_of_the_plain_one(run: tuple[Plan, Store], early: Cell) -> None:
+    plain, tracked = (metrics(run, t) for t in (early.dense(), early.dense().with_fields(track=2)))
+    assert tracked["digests"] == plain["digests"] and tracked["epoch_losses"] == plain["epoch_losses"]
+    assert tracked["validation_curve"][-1] == [15, plain["metrics"]["validation_accuracy"]]
+    assert "validation_curve" not in plain and "forgetting_events" not in plain["metrics"]
+
+
+def test_the_sparse_solution_is_compared_with_the_masked_dense_one(run: tuple[Plan, Store], early: Cell) -> None:
+    dense, ticket = weights(run, early.dense()), weights(run, early.ticket(2))
+    mask = read_mask(run[1].folder(early.mask(2).key) / MASK)  # type: ignore[union-attr]
+    squares = sum(float((ticket[n] - torch.where(m, dense[n], 0.0)).double().square().sum()) for n, m in mask.items())
+    line = early.line(early.dense(), early.ticket(2), points=3)
+    found = metrics(run, line)["metrics"]
+    assert found["distance_shared"] == pytest.approx(squares**0.5)
+    assert found["distance_shared"] < found["distance"]
 
 
 def test_a_varied_recipe_differs_in_its_one_value(early: Cell) -> None:

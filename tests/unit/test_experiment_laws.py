@@ -1,0 +1,224 @@
+"""What experiments make of results, with planted ones: nothing is trained here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lthbench.experiments import EXPERIMENTS, Cell
+from lthbench.experiments.convergence import Convergence
+from lthbench.experiments.distance import Distance
+from lthbench.experiments.generalisation import FewShot, FrozenFeatures, Transfer
+from lthbench.experiments.regulariser import MATCHED_WITHIN, Regulariser
+from lthbench.experiments.sensitivity import Sensitivity
+from lthbench.experiments.stability import Stability
+from lthbench.models.spec import ModelSpec
+from lthbench.suite.load import load_suite
+from lthbench.tasks.spec import InterpolateSpec, Task, TrainSpec
+from lthbench.training.distance import top_overlap
+
+SUITES = Path(__file__).parents[2] / "suites"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Cell:
+    path = tmp_path_factory.mktemp("laws") / "suite.yaml"
+    path.write_text(TINY)
+    return next(iter(load_suite(path).cells()))
+
+
+@cache
+def quick_cell() -> Cell:
+    """The first cell of the quick suite: 9,000 train images, batches of 64, 10 epochs."""
+    return next(iter(load_suite(SUITES / "quick.yaml").cells()))
+
+
+def knowing(cell: Cell, result_of: Callable[[Task], Mapping[str, Any] | None]) -> Cell:
+    return replace(cell, result_of=result_of, _masks={})
+
+
+@given(curve=st.lists(st.floats(0, 1), min_size=1, max_size=9), dense=st.floats(0, 1), share=st.floats(0.5, 1))
+def test_convergence_is_the_first_measurement_at_the_share_of_the_dense_accuracy(
+    curve: list[float], dense: float, share: float
+) -> None:
+    results = [
+        {"validation_curve": [[10 * (n + 1) + 3, a] for n, a in enumerate(curve)], "steps": [3, 103]},
+        {"metrics": {"validation_accuracy": dense}},
+    ]
+    found = Convergence(levels=(1,), share=share).convergence(results)
+    reached = [10 * (n + 1) for n, accuracy in enumerate(curve) if accuracy >= share * dense]
+    assert found["converged"] == bool(reached) and found["steps_trained"] == 100
+    assert found.get("steps_to_converge") == (reached[0] if reached else None)
+
+
+def test_convergence_needs_validation_images(tiny: Cell) -> None:
+    bare = replace(tiny, data=tiny.data.model_copy(update={"validation": 0}), _masks={})
+    with pytest.raises(ValueError, match="validation"):
+        list(Convergence(levels=(1,)).readings(bare))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 4), st.integers(0, 4))
+def test_a_recipe_is_classed_by_its_onset_against_the_arms_own(own: int, other: int) -> None:
+    cell = quick_cell()
+    experiment = Sensitivity(vary={"batch_size": (128,)}, grid=("0it", "1ep", "2ep", "3ep"), levels=())
+    onset_of = {64: own, 128: other}
+
+    def planted(task: Task) -> Mapping[str, Any] | None:
+        if isinstance(task.spec, InterpolateSpec):
+            a = task.inputs[0].spec
+            assert isinstance(a, TrainSpec)
+            epoch = a.begin // a.recipe.steps_per_epoch(9000)
+            stable = epoch >= onset_of[a.recipe.batch_size]
+            return {"status": "ok", "metrics": {"test_barrier": 0.0 if stable else 0.5}}
+        return None
+
+    compared = [
+        reading.numbers([{"status": "ok", "metrics": {}, "epoch_losses": [1.0]}])["stable_earlier"]
+        for reading in experiment.readings(knowing(cell, planted))
+        if reading.variant == "batch_size = 128: onset" and not reading.metrics
+    ]
+    assert compared == [float((other < own) - (other > own))]
+
+
+@settings(deadline=None)
+@given(st.floats(0.02, 0.9), st.sampled_from(["early-stopping", "low-lr"]))
+def test_matching_finds_the_search_whose_distance_is_the_pulled_ones(target: float, control: str) -> None:
+    """Distances planted as a smooth growing function of the rate and of the iterations are matched to 2 %."""
+    cell = quick_cell()
+    total = cell.iterations(cell.search.steps)
+
+    def distance(task: Task) -> float:
+        spec = task.spec
+        assert isinstance(spec, TrainSpec)
+        if spec.recipe.pull:
+            return target
+        share = (spec.stop or total) / total
+        return (spec.recipe.optimizer.lr / cell.search.optimizer.lr) ** 0.5 * share**0.5
+
+    def planted(task: Task) -> Mapping[str, Any] | None:
+        if not isinstance(task.spec, TrainSpec) or task.spec.mask:
+            return None
+        epochs = [(n / 10) ** 0.5 for n in range(1, 11)]
+        value = distance(task)
+        return {
+            "status": "ok",
+            "metrics": {"distance_relative": value, "distance": 7 * value},
+            "epoch_distances": [7 * e for e in epochs],
+        }
+
+    known = knowing(cell, planted)
+    experiment = Regulariser(strengths=(0.01,), controls=(control,), places=(), levels=(1,))
+    dense = next(r.others[0] for r in experiment.readings(known) if r.variant == f"{control} for pull 0.01")
+    step = 0.5 / total / target**2  # half the change of distance that one iteration makes, relative to the target
+    assert abs(distance(dense) / target - 1) <= MATCHED_WITHIN + step
+
+
+@pytest.mark.parametrize("control", ["early-stopping", "low-lr"])
+def test_nothing_is_matched_to_a_pulled_training_that_diverged(tiny: Cell, control: str) -> None:
+    diverged = knowing(tiny, lambda task: {"status": "diverged", "metrics": {}})
+    experiment = Regulariser(strengths=(0.01,), controls=(control,), places=(), levels=(1,))
+    assert {r.variant for r in experiment.readings(diverged)} == {f"matching of {control}"}
+
+
+def test_the_distance_along_training_ends_at_that_of_the_whole_training(tiny: Cell) -> None:
+    result = {
+        "status": "ok",
+        "metrics": {"distance": 4.0, "distance_rms": 0.2, "distance_relative": 0.5},
+        "epoch_distances": [1.0, 3.0, 4.0],
+        "layer_distance": {"a": 0.5},
+        "layer_overlap": {"a": 0.9},
+    }
+    readings = list(Distance(levels=(0,)).readings(tiny))
+    along = [r for r in readings if r.variant == "dense, along training"]
+    assert [r.step for r in along] == [5, 10, 15]
+    assert along[0].numbers([result]) == {"distance": 1.0, "distance_rms": 0.05, "distance_relative": 0.125}
+    assert along[-1].numbers([result]) == result["metrics"]
+    (layers,) = [r for r in readings if r.variant == "dense, by layer"]
+    assert layers.numbers([result]) == {"distance_relative/a": 0.5, "overlap/a": 0.9}
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=5, max_size=60, unique=True), st.integers(0, 999), st.floats(0.1, 9))
+def test_the_largest_weights_stay_the_largest_under_scaling_signs_and_permutation(
+    values: list[float], seed: int, scale: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.tensor(values, dtype=torch.float64)
+    signs = torch.randint(0, 2, start.shape, generator=generator) * 2 - 1
+    assert top_overlap(start, scale * signs * start, None) == 1
+    end = torch.rand(start.shape, generator=generator)
+    order = torch.randperm(len(values), generator=generator)
+    assert top_overlap(start, end, None) == top_overlap(start[order], end[order], None)
+    mask = start >= start.median()
+    assert top_overlap(start, torch.where(mask, start, 99.0), mask) == 1, "only survivors count"
+
+
+def test_the_largest_weights_of_an_unrelated_network_overlap_by_chance() -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(100_000, generator=generator) for _ in range(2))
+    assert math.isclose(top_overlap(a, b, None), 0.2, abs_tol=0.01)
+
+
+def test_statistics_are_measured_both_ways_where_batches_have_any(tiny: Cell) -> None:
+    experiment = Stability(spawns=("0it",), statistics=("interpolate", "recompute"))
+    resnet = replace(tiny, model=ModelSpec(name="resnet8", width=2), _masks={})
+    for cell, num_tasks in ((tiny, 1), (resnet, 2)):
+        lines = [r for r in experiment.readings(cell) if r.variant != "child"]
+        assert [r.variant for r in lines] == ["barrier", "barrier, recomputed statistics"]
+        assert len({r.task.key for r in lines}) == num_tasks
+
+
+def test_several_pairs_of_children_are_compared(tiny: Cell) -> None:
+    readings = list(Stability(spawns=("0it",), children=4).readings(tiny))
+    assert len({r.task.key for r in readings if r.variant == "child"}) == 4
+    assert len({r.task.key for r in readings if r.variant == "barrier"}) == 6
+
+
+def test_the_search_budget_reaches_probes_few_shot_and_transfer(tiny: Cell) -> None:
+    options: dict[str, Any] = {"levels": (1,), "networks": ("ticket", "dense"), "budgets": (1, 0.5)}
+    few = FewShot(per_class=(1,), draws=1, steps="4it", **options)
+    probes = FrozenFeatures(**options)
+    moved = Transfer(targets=({"data": tiny.data.model_copy(update={"num_train": 100})},), ways=("train",), **options)
+    for experiment in (few, probes, moved):
+        readings = list(experiment.readings(tiny))
+        assert len(readings) == 3, "the dense network has no search"
+        assert len({r.task.key for r in readings}) == 3
+        assert sum("(budget 0.5)" in r.variant for r in readings) == 1
+
+
+def test_a_mask_moves_to_other_classes_with_a_new_output_layer(tiny: Cell) -> None:
+    shoes = tiny.data.model_copy(update={"classes": (5, 7, 9)})
+    readings = list(Transfer(targets=({"data": shoes},), native=True, levels=(1,)).readings(tiny))
+    for reading in readings:
+        spec = reading.task.spec
+        assert isinstance(spec, TrainSpec) and spec.data == shoes
+        assert spec.new_head == ("native" not in reading.variant)
+    native = next(r.task for r in readings if r.variant == "train native ticket on fashion-mnist-10k [5 7 9]")
+    assert native.key == replace(tiny, data=shoes, _masks={}).ticket(1).key, "found on the target as on any source"
+
+
+@pytest.mark.parametrize("suite", ["quick", "paper"])
+def test_every_experiment_is_in_the_suite(suite: str) -> None:
+    pairs = load_suite(SUITES / f"{suite}.yaml").pairs.values()
+    made = {type(experiment) for pair in pairs for experiment in pair.experiments.values()}
+    assert made == set(EXPERIMENTS.values())
+
+
+def test_grids_of_sensitivity_have_at_least_twelve_recipes() -> None:
+    grids = [
+        sum(len(values) for values in experiment.vary.values())
+        for pair in load_suite(SUITES / "paper.yaml").pairs.values()
+        for experiment in pair.experiments.values()
+        if isinstance(experiment, Sensitivity)
+    ]
+    assert grids and min(grids) >= 12
