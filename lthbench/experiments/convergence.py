@@ -11,12 +11,14 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from lthbench.experiments.cell import Cell, Result
-from lthbench.experiments.controls import Kind, control
+from lthbench.experiments.controls import control
 from lthbench.experiments.experiment import Experiment, PrunedLevels, Reading
 from lthbench.tasks.spec import Task
 from lthbench.training.steps import Steps
 
 FORGETTING = ("forgetting_events", "forgettable_share", "never_learned_share")
+
+Network = Literal["ticket", "reinit", "random", "shuffled", "shuffled-weights", "one-shot", "movement"]
 
 
 class Convergence(Experiment):
@@ -36,7 +38,7 @@ class Convergence(Experiment):
 
     shown: ClassVar[tuple[str, ...]] = ("steps_to_converge", "converged", "forgetting_events", "forgettable_share")
 
-    networks: Annotated[tuple[Literal["ticket"] | Kind, ...], Field(min_length=1)] = ("ticket", "reinit")
+    networks: Annotated[tuple[Network, ...], Field(min_length=1)] = ("ticket", "reinit")
     levels: PrunedLevels
     every: Steps = Steps(epochs=1)
     share: Annotated[float, Field(gt=0, le=1)] = 0.95

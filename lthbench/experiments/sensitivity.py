@@ -38,6 +38,7 @@ class Sensitivity(Onset):
         "distance_relative",
         "onset_above",
         "onset",
+        "onset_found",
         "stable_earlier",
     )
 

@@ -121,16 +121,17 @@ class Onset(_Lines):
     and at or below the first stable one, `onset`; where no step of the grid is stable, `onset` is missing, and
     `onset_above` is -1 where the first step is stable.
 
-    Readings: `barrier`, of the steps that the bisection needs; `onset`, with `onset_above`, `onset`, `onset_share` (of
-    the length of training), and the cheap proxies that might replace the procedure, all of one training:
-    `distance_relative`, `noise_scale`, `early_loss`. Until the bisection is done there is no `onset`.
+    Readings: `barrier`, of the steps that the bisection needs; `onset`, with `onset_above`, `onset_found` (1 where a
+    step is stable, else 0), `onset`, `onset_share` (of the length of training), and the cheap proxies that might
+    replace the procedure, all of one training: `distance_relative`, `noise_scale`, `early_loss`. Until the bisection
+    is done there is no `onset`.
 
     Attributes:
         grid: the steps, ascending.
         threshold: the error barrier under which a network is stable (2 % in the literature).
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("onset_above", "onset", "noise_scale")
+    shown: ClassVar[tuple[str, ...]] = ("onset_above", "onset", "onset_found", "noise_scale")
 
     grid: Annotated[tuple[Steps, ...], Field(min_length=2)]
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.02
@@ -171,7 +172,10 @@ class Onset(_Lines):
                 highest = middle
             else:
                 lowest = middle
-        found = {"onset_above": float(steps[lowest]) if lowest >= 0 else -1.0}
+        found = {
+            "onset_above": float(steps[lowest]) if lowest >= 0 else -1.0,
+            "onset_found": float(highest < len(steps)),
+        }
         if highest < len(steps):
             found["onset"] = float(steps[highest])
             found["onset_share"] = steps[highest] / cell.iterations(cell.recipe.steps)
