@@ -56,10 +56,10 @@ class DoubleImages(ImageSet):
 
 
 def images_of(count: int, side: int, kind: type[ImageSet] = DoubleImages) -> ImageSet:
-    """Random grey images of ten classes."""
+    """Random colour images of ten classes."""
     rng = np.random.default_rng(0)
-    pixels = pack(rng.integers(0, 256, (count, side, side), np.uint8))
-    return kind(pixels, torch.from_numpy(rng.integers(0, 10, count)), (0.5,), (0.5,))
+    pixels = pack(rng.integers(0, 256, (count, 3, side, side), np.uint8))
+    return kind(pixels, torch.from_numpy(rng.integers(0, 10, count)), (0.5,) * 3, (0.5,) * 3)
 
 
 def mask_of(model: nn.Module) -> dict[str, Tensor]:
@@ -73,7 +73,7 @@ def trainer_of(name: str, ranks: Ranks = Ranks(), **changes: Any) -> Trainer:  #
     """The training of a case in float64, its recipe changed, with a third of its weights pruned."""
     model_fields, count, recipe = CASES[name]
     spec, side = ModelSpec(**model_fields), 16
-    model = build(spec, (1, side, side), 10)
+    model = build(spec, (3, side, side), 10).to(memory_format=torch.channels_last)
     set_initial_weights(model, spec, seed=0)
     model.double()
     mask = mask_of(model)
