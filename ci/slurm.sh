@@ -25,7 +25,7 @@ fi
 export PATH=$PATH:/usr/sbin:/sbin
 
 [ "$(id -u)" = 0 ] || without "starting it needs root"
-if ! command -v "${programs[@]}" >/dev/null || [ "$(command -v "${programs[@]}" | wc -l)" -lt ${#programs[@]} ]; then
+if [ "$(command -v "${programs[@]}" | wc -l)" -lt ${#programs[@]} ]; then
   command -v apt-get >/dev/null || without "it is not installed, and there is no apt-get to install it"
   # Nothing that is installed is to start by itself.
   policy=/usr/sbin/policy-rc.d
@@ -60,13 +60,13 @@ free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 until_true() {  # SECONDS COMMAND...
-  local seconds=$1
+  local deadline=$((SECONDS + $1))
   shift
-  for _ in $(seq $((seconds * 10))); do
+  while [ $SECONDS -lt $deadline ]; do
     "$@" >/dev/null 2>&1 && return
     sleep 0.1
   done
-  echo "ci/slurm.sh: not within $seconds s: $*" >&2
+  echo "ci/slurm.sh: not in time: $*" >&2
   tail -n 20 "$work"/*.log >&2
   exit 1
 }
@@ -92,7 +92,7 @@ SlurmdUser=root
 SlurmctldPort=$(free_port)
 SlurmdPort=$(free_port)
 AuthType=auth/munge
-AuthInfo=socket=$work/munge/socket
+AuthInfo=socket=$work/munge/socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation=$work/state
 SlurmdSpoolDir=$work/spool
@@ -107,7 +107,7 @@ SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=2,bf_interval=2,requeue_delay=1,batch_sched_delay=0
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0
 JobRequeue=1
 KillWait=3
 MinJobAge=300
@@ -130,7 +130,7 @@ if [ -n "$accounting" ]; then
   port=$(free_port)
   cat >"$work/slurmdbd.conf" <<CONF
 AuthType=auth/munge
-AuthInfo=socket=$work/munge/socket
+AuthInfo=socket=$work/munge/socket,cred_expire=5
 DbdHost=$host
 DbdAddr=127.0.0.1
 DbdPort=$port
@@ -147,6 +147,7 @@ CONF
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort=$port
+AccountingStoragePass=$work/munge/socket
 JobAcctGatherType=jobacct_gather/linux
 CONF
   MYSQL_UNIX_PORT=$work/mariadb/socket SLURM_CONF="$work/slurm.conf" slurmdbd -D >>"$work/slurmdbd.log" 2>&1 &

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
+from datetime import timedelta
 
 from rich.table import Table
 
@@ -11,21 +13,56 @@ from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 
+_SHOWN = 20
+
 
 @app.command()
 def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
-    """Show how far a suite is: tasks done, missing, failed, diverged, by pair and arm."""
+    """Show how far a suite is: tasks done, missing, failed, diverged, by pair and arm; and its jobs."""
+    from lthbench.runner.scheduler import SchedulerError, queued
     from lthbench.runner.status import suite_status
+    from lthbench.runner.submission import read_records
 
-    rows = suite_status(make_plan(load_suite(suite), result_of=Store(store).result), Store(store))
+    target = Store(store)
+    plan = make_plan(load_suite(suite), result_of=target.result)
+    queue, problem = None, ""
+    if any(record.cluster == "slurm" for record in read_records(target)):
+        try:
+            queue = queued()
+        except SchedulerError as error:
+            problem = str(error)
+    found = suite_status(plan, target, suite, queue)
     if as_json:
-        print_json([asdict(row) for row in rows])
+        print_json(asdict(found))
         return
     table = Table("pair", "arm", "tasks", "done", "diverged", "refused", "failed", title=str(suite))
-    for row in rows:
+    for row in found.arms:
         counts = (row.tasks, row.done, row.diverged, row.refused, len(row.failures))
         table.add_row(row.pair, row.arm, *(f"{c:,}" for c in counts))
     out.print(table)
-    for row in rows:
-        for key, error in row.failures.items():
-            out.print(f"failed: {key} in {Store(store).folder(key)}: {error.strip().splitlines()[-1]}", markup=False)
+    if problem:
+        out.print(f"of jobs nothing is known: {problem}", markup=False)
+    if found.jobs:
+        states = Counter(job.state for job in found.jobs)
+        out.print("jobs: " + ", ".join(f"{count} {state}" for state, count in states.most_common()))
+    running = [job for job in found.jobs if job.state == "running"]
+    for job in running[:_SHOWN]:
+        out.print(f"running: {job.job} {job.lane}: {job.done} of {job.tasks} tasks, {job.left} left of its limit")
+    if found.seconds_left:
+        left = timedelta(seconds=round(found.seconds_left))
+        out.print(f"about {left} left with {max(1, len(running))} at once, by what tasks have taken so far")
+    failures = [failure for row in found.arms for failure in row.failures.items()]
+    for key, reason in failures[:_SHOWN]:
+        out.print(f"failed: {key} in {target.folder(key)}: {reason.strip().splitlines()[-1]}", markup=False)
+    over = [job for job in found.jobs if job.state in ("failed", "ended")]
+    for job in over[:_SHOWN]:
+        out.print(f"{job.state}: {job.job} {job.lane}, {job.done} of {job.tasks} tasks done; log: {job.log or 'none'}")
+        for line in job.last_lines.splitlines():
+            out.print(f"    {line}", markup=False)
+    more = max(0, len(failures) - _SHOWN) + max(0, len(over) - _SHOWN) + max(0, len(running) - _SHOWN)
+    if more:
+        out.print(f"and {more} more: --json has them all")
+    if failures or any(job.state == "failed" for job in over):
+        out.print("--retry-failed, with run or submit, tries failed tasks again")
+    if any(job.state == "ended" for job in over):
+        out.print(f"`lthbench submit {suite} --store {store}` goes on with what jobs that ended have left")

@@ -52,5 +52,7 @@ def _call(program: str, *arguments: str) -> str:
         )
     done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SchedulerError(f"{program}: {done.stderr.strip() or done.stdout.strip()}")
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        reason = said[-1] if said else f"{program}: ended with code {done.returncode}"
+        raise SchedulerError(f"{reason}; does Slurm run here? `lthbench run` runs a suite on this machine")
     return done.stdout

@@ -1,11 +1,19 @@
-"""How far a suite is, by pair and arm, from the store alone."""
+"""How far a suite is: by pair and arm from the store, by job from the store and Slurm's queue."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from lthbench.runner.scheduler import QueuedJob
 from lthbench.runner.store import Store
+from lthbench.runner.submission import Record, log_of, read_records
 from lthbench.suite.plan import Plan
+from lthbench.tasks.layout import FAILURE
+
+_TAIL_BYTES = 4096
 
 
 @dataclass
@@ -21,18 +29,147 @@ class ArmStatus:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def suite_status(plan: Plan, store: Store) -> list[ArmStatus]:
-    """The state of every task, counted under the first pair and arm that need it."""
+@dataclass(frozen=True)
+class JobStatus:
+    """A job that is not done.
+
+    Attributes:
+        state: Slurm's, in small letters; `failed` where a task of it failed, `ended` where it ended without having
+            done or failed them all (it met too many time limits, it was cancelled, its node died).
+        done, tasks: how many of its tasks are done, of how many.
+        left: what Slurm says is left of its time limit, where it runs.
+        reason: why it waits, where it does.
+        log: its log, and the last lines of it where the job is over.
+    """
+
+    lane: str
+    job: str
+    state: str
+    done: int
+    tasks: int
+    left: str = ""
+    reason: str = ""
+    log: Path | None = None
+    last_lines: str = ""
+
+
+@dataclass
+class Status:
+    """How far a suite is.
+
+    Attributes:
+        jobs: those that are not done.
+        seconds_left: of computing, from what tasks of the same pair have taken, with as many at once as run now; None
+            while nothing is known.
+    """
+
+    arms: list[ArmStatus]
+    jobs: list[JobStatus] = field(default_factory=list)
+    seconds_left: float | None = None
+
+
+def suite_status(
+    plan: Plan, store: Store, suite: Path, queue: Mapping[tuple[str, int], QueuedJob] | None = None
+) -> Status:
+    """The state of every task, counted under the first pair and arm that need it, and of every job.
+
+    Args:
+        queue: what Slurm has queued; None where there is no Slurm, so that nothing is known of jobs that are not over.
+    """
     rows: dict[tuple[str, str], ArmStatus] = {}
+    files = store.files(plan.tasks)
+    done: set[str] = set()
+    failed: dict[str, str] = {}
+    seconds: dict[str, float] = defaultdict(float)
+    costs: dict[str, float] = defaultdict(float)
     for key in plan.tasks:
         cell = plan.cells[key]
         row = rows.setdefault((cell.pair, cell.arm), ArmStatus(cell.pair, cell.arm))
         row.tasks += 1
-        if store.is_done(key, plan.kept(key)):
+        names = files.get(key, frozenset())
+        if names and store.is_done(key, plan.kept(key), names) and (result := store.result(key)) is not None:
+            done.add(key)
             row.done += 1
-            result = store.result(key)
-            row.diverged += result is not None and result["status"] == "diverged"
-            row.refused += result is not None and result["status"] == "refused"
-        elif (error := store.failure(key)) is not None:
-            row.failures[key] = error
-    return list(rows.values())
+            row.diverged += result["status"] == "diverged"
+            row.refused += result["status"] == "refused"
+            seconds[cell.pair] += result.get("seconds", 0.0)
+            costs[cell.pair] += plan.cost[key]
+        elif FAILURE in names:
+            failed[key] = row.failures[key] = store.failure(key) or "for an unknown reason"
+    status = Status(list(rows.values()))
+    if queue is not None:
+        status.jobs = _jobs(store, suite, queue, failed)
+    at_once = max(1, sum(job.state == "running" for job in status.jobs))
+    status.seconds_left = _time_left(plan, done, seconds, costs, at_once)
+    return status
+
+
+def _jobs(
+    store: Store,
+    suite: Path,
+    queue: Mapping[tuple[str, int], QueuedJob],
+    failed: Mapping[str, str],
+) -> list[JobStatus]:
+    jobs: list[JobStatus] = []
+    told: set[str] = set()
+    records = [record for record in read_records(store) if record.suite == str(suite.resolve())]
+    files = store.files({key for record in records for lane in record.lanes for key in lane.keys})
+    # Newest first: what a job left undone is a later one's, where there is one.
+    for record in reversed(records):
+        for index, lane in enumerate(record.lanes):
+            job = queue.get((record.name, index))
+            # By the steps that this job was to keep: the suite may want more of them than the part that was sent.
+            undone = [
+                key
+                for key, steps in lane.keys.items()
+                if key not in told and not (key in files and store.is_done(key, steps, files[key]))
+            ]
+            if undone or job is not None:
+                jobs.append(_job(store, record, index, job, len(lane.keys) - len(undone), undone, failed))
+            told.update(undone)
+    return jobs[::-1]
+
+
+def _job(
+    store: Store,
+    record: Record,
+    index: int,
+    job: QueuedJob | None,
+    num_done: int,
+    undone: list[str],
+    failed: Mapping[str, str],
+) -> JobStatus:
+    lane = record.lanes[index]
+    if job is not None:
+        state, reason = job.state.lower(), job.reason if job.state == "PENDING" else ""
+        left = job.left if job.state == "RUNNING" else ""
+        return JobStatus(lane.lane, job.job, state, num_done, len(lane.keys), left, reason)
+    state = "failed" if any(key in failed for key in undone) else "ended"
+    number = record.job_of(index) if record.job else "never sent"
+    logs = [log_of(store, record, index, suffix) for suffix in ("err", "out")]
+    log = next((path for path in logs if path.exists() and path.stat().st_size), None)
+    tail = _last_lines(log) if log else ""
+    return JobStatus(lane.lane, number, state, num_done, len(lane.keys), log=log, last_lines=tail)
+
+
+def _last_lines(path: Path, count: int = 3) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        text = file.read().decode(errors="replace")
+    return "\n".join([line for line in text.splitlines() if line.strip()][-count:])
+
+
+def _time_left(
+    plan: Plan, done: set[str], seconds: Mapping[str, float], costs: Mapping[str, float], at_once: int
+) -> float | None:
+    rate = {pair: seconds[pair] / cost for pair, cost in costs.items() if cost}
+    if not rate:
+        return None
+    known = sum(seconds[pair] for pair in rate) / sum(costs[pair] for pair in rate)
+    total = longest = 0.0
+    for key in plan.tasks:
+        if key not in done:
+            each = rate.get(plan.cells[key].pair, known)
+            total += plan.cost[key] * each
+            longest = max(longest, plan.depth[key] * each)
+    return max(total / at_once, longest)

@@ -130,7 +130,9 @@ class Store:
 
 def unusable(path: Path, error: OSError) -> StoreError:
     """What to tell of a path of the store that the system refuses."""
-    reason = _REASONS.get(error.errno or 0, f"cannot be used as store: {error.strerror}; give another --store")
+    reason = _REASONS.get(error.errno or 0)
+    if reason is None:
+        return StoreError(f"{path}: cannot be used as store: {error.strerror}; give another --store")
     return StoreError(f"{path}: {reason}. Nothing that is finished is lost: the same command goes on from there")
 
 

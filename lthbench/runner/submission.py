@@ -214,7 +214,10 @@ def _send(
     try:
         jobs = executor.submit_array([LaneJob(order.text()) for order in orders])
     except submitit.core.utils.FailedJobError as error:
-        raise SchedulerError(f"sbatch: {str(error).strip()}") from error
+        raise SchedulerError(
+            f"{str(error).strip()}; change the option that it names, or wait where a limit is reached, and submit "
+            "again: what was sent before stays"
+        ) from error
     number = str(jobs[0].job_id).partition("_")[0]
     write_json(folder / "array.json", asdict(record) | {"job": number})
     return jobs

@@ -1,0 +1,340 @@
+"""A suite's jobs on Slurm, and on submitit's stand-in for it: the results of a local run, whatever happens to them.
+
+`ci/slurm.sh pytest tests/integration/test_slurm.py -k on_slurm` runs the first on a Slurm of this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TINY = """\
+title: jobs
+replicates: 1
+pairs:
+  tiny:
+    model: {name: lenet-300-100, width: 10}
+    data: {name: fashion-mnist-10k, validation: 100, num_train: 300}
+    recipe:
+      steps: 3ep
+      batch_size: 64
+      optimizer: {name: sgd, lr: 0.05, momentum: 0.9}
+    arms: {early: {}, late: {recipe: {optimizer: {lr: 0.2}}}}
+    experiments:
+      imp: {levels: 1}
+      crossed-masks: {levels: [1], arms: [early]}
+      onset: {grid: [0it, 1ep, 2ep], points: 3, num_train: 100, arms: [late]}
+"""
+# One training of half a minute or more, and what is made of it.
+LONG = """\
+title: a long training
+replicates: 1
+pairs:
+  long:
+    model: {name: resnet8, width: 4}
+    data: {name: fashion-mnist-10k, validation: 100, num_train: 640}
+    recipe:
+      steps: 160ep
+      batch_size: 32
+      optimizer: {name: sgd, lr: 0.05, momentum: 0.9}
+      augment: {flip: true}
+    arms: {only: {}}
+    experiments: {imp: {levels: 0}}
+"""
+
+
+def has_slurm() -> bool:
+    """Whether a Slurm answers here."""
+    return shutil.which("squeue") is not None and subprocess.run(["squeue"], capture_output=True).returncode == 0
+
+
+needs_slurm = pytest.mark.skipif(not has_slurm(), reason="no Slurm answers here; `ci/slurm.sh pytest ...` runs one")
+
+
+def lthbench(*arguments: str | Path, code: int = 0) -> str:
+    """Run a command to its end and return its output."""
+    done = subprocess.run([sys.executable, "-m", "lthbench", *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def results(store: Path) -> dict[str, Any]:
+    """Everything that was measured, but for times."""
+    found = {}
+    for path in store.glob("tasks/*/*/result.json"):
+        result = json.loads(path.read_text())
+        found[path.parent.name] = {k: v for k, v in result.items() if k not in ("seconds", "finished")}
+    return found
+
+
+def until(true: Callable[[], bool], seconds: float = 240) -> None:
+    """Wait for something."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def queue() -> list[str]:
+    """The user's jobs as Slurm has them: id and state."""
+    return subprocess.run(["squeue", "--me", "-rh", "-o", "%i %T"], capture_output=True, text=True).stdout.splitlines()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    if has_slurm():
+        subprocess.run(["scancel", "--me"], check=True)
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        path = tmp_path / "suite.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """The results of a suite that runs in one process, undisturbed."""
+    found: dict[str, dict[str, Any]] = {}
+
+    def run(text: str) -> dict[str, Any]:
+        if text not in found:
+            folder = tmp_path_factory.mktemp("straight")
+            (folder / "suite.yaml").write_text(text)
+            options = ("--store", folder / "store", "--executor", "debug", "--device", "cpu")
+            lthbench("run", folder / "suite.yaml", *options)
+            found[text] = results(folder / "store")
+        return found[text]
+
+    return run
+
+
+@needs_slurm
+def test_a_suite_on_slurm_has_the_results_of_a_local_run(
+    suite: Callable[[str], Path], straight: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    path, store = suite(TINY), tmp_path / "store"
+    options = ("--store", store, "--device", "cpu", "--time", "10min", "--json")
+    both = [
+        subprocess.Popen([sys.executable, "-m", "lthbench", "submit", path, *options], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    sent = [json.loads(process.communicate()[0]) for process in both]
+    assert sorted(s["lanes"] > 0 for s in sent) == [False, True], "of two submissions at once, one finds all sent"
+    again = json.loads(lthbench("submit", path, *options))
+    assert again["lanes"] == 0, "what is queued, running or done is not sent again"
+    status = json.loads(lthbench("status", path, "--store", store, "--json"))
+    assert {job["state"] for job in status["jobs"]} <= {"running", "pending", "configuring", "completing"}
+    assert any(job["reason"] == "Dependency" for job in status["jobs"]), "crossed masks wait for the other arm's"
+    lthbench("run", path, "--store", store, "--executor", "slurm", "--device", "cpu")
+    assert results(store) == straight(TINY)
+    assert json.loads(lthbench("submit", path, *options))["lanes"] == 0
+    assert json.loads(lthbench("status", path, "--store", store, "--json"))["jobs"] == []
+
+
+def test_a_suite_on_the_local_stand_in_has_the_results_of_a_local_run(
+    suite: Callable[[str], Path], straight: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    lthbench("submit", suite(TINY), "--store", tmp_path / "store", "--cluster", "local", "--device", "cpu")
+    assert results(tmp_path / "store") == straight(TINY)
+
+
+def holder(store: Path) -> dict[str, Any] | None:
+    """Who is at work on a task of a store."""
+    for path in store.glob("tasks/*/*/lease"):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            who: dict[str, Any] = json.loads(path.read_text())
+            return who
+    return None
+
+
+def at_work(store: Path, but: int = 0) -> int:
+    """Wait until a process is at work on a task, another than `but`, and return its number."""
+    until(lambda: (who := holder(store)) is not None and who["pid"] != but)
+    who = holder(store)
+    assert who is not None
+    return int(who["pid"])
+
+
+def restarts() -> int:
+    """How often Slurm has started the user's only job again."""
+    job = subprocess.run(["scontrol", "show", "job"], capture_output=True, text=True).stdout
+    return int(job.partition("Restarts=")[2].split()[0])
+
+
+def checkpoint(store: Path) -> Path | None:
+    return next(iter(store.glob("tasks/*/*/checkpoint.safetensors")), None)
+
+
+@needs_slurm
+def test_time_limit_requeue_and_a_dead_node_on_slurm_leave_the_bits_of_an_undisturbed_training(
+    suite: Callable[[str], Path], straight: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    path, store = suite(LONG), tmp_path / "store"
+    # Checkpoints are written at signals alone; the first comes 15 s into the minute, or sooner.
+    options = ("--device", "cpu", "--checkpoint-every", "100000", "--time", "1min", "--signal-before", "45")
+    lthbench("submit", path, "--store", store, *options)
+    first = at_work(store)
+    until(lambda: restarts() >= 1)
+    assert checkpoint(store) is not None, "the job requeued itself without a checkpoint"
+
+    job = queue()[0].split()[0]
+    subprocess.run(["scontrol", "update", f"jobid={job}", "timelimit=60"], check=True)
+    second = at_work(store, but=first)
+    before = restarts()
+    subprocess.run(["scontrol", "requeue", job], check=True)
+    until(lambda: restarts() > before)
+
+    third = at_work(store, but=second)
+    # The machine dies: the job, and all of Slurm that is on it.
+    config = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True).stdout
+    daemon = Path(config.partition("SlurmdPidFile")[2].split()[1])
+    steps = subprocess.run(["pgrep", "-x", "slurmstepd"], capture_output=True, text=True).stdout.split()
+    for pid in (int(daemon.read_text()), *map(int, steps), third):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: not any("RUNNING" in job for job in queue()))
+    subprocess.run(["slurmd"], check=True)
+
+    until(lambda: not queue())
+    assert results(store) == straight(LONG)
+    assert checkpoint(store) is None and holder(store) is None
+
+
+@needs_slurm
+def test_two_processes_of_a_job_on_slurm_make_the_bits_of_two_that_a_run_starts(
+    suite: Callable[[str], Path], tmp_path: Path
+) -> None:
+    text = LONG.replace("160ep", "2ep").replace("levels: 0", "levels: 1")
+    path = suite(text + "slurm: {tasks_per_node: 2, time: 10min}\n")
+    lthbench("submit", path, "--store", tmp_path / "store", "--device", "cpu")
+    options = ("--device", "cpu", "--executor", "debug", "--processes-per-task", "2")
+    lthbench("run", path, "--store", tmp_path / "straight", *options)
+    until(lambda: not queue())
+    assert results(tmp_path / "store") == results(tmp_path / "straight")
+    assert {result["environment"]["processes"] for result in results(tmp_path / "store").values()} == {2}
+
+
+def test_a_job_that_is_stopped_by_its_signal_goes_on_from_a_checkpoint_to_the_same_bits(
+    suite: Callable[[str], Path], straight: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    text = LONG.replace("160ep", "40ep")
+    path, store = suite(text), tmp_path / "store"
+    command = [sys.executable, "-m", "lthbench", "submit", path, "--store", store, "--cluster", "local"]
+    waiting = subprocess.Popen([*command, "--device", "cpu", "--checkpoint-every", "100000"])
+    pid = at_work(store)
+    os.kill(pid, signal.SIGUSR2)
+    at_work(store, but=pid)
+    assert checkpoint(store) is not None
+    assert waiting.wait() == 0
+    assert results(store) == straight(text)
+
+
+@needs_slurm
+def test_a_job_on_slurm_gives_up_after_so_many_time_limits_and_the_next_submission_goes_on(
+    suite: Callable[[str], Path], straight: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    text = LONG.replace("160ep", "40ep")
+    path, store = suite(text), tmp_path / "store"
+    options = ("--store", store, "--device", "cpu", "--checkpoint-every", "100000", "--time", "10min")
+    lthbench("submit", path, *options, "--max-requeues", "0")
+    at_work(store)
+    subprocess.run(["scancel", "--signal=USR2", queue()[0].split()[0]], check=True)
+    until(lambda: not queue())
+    status = json.loads(lthbench("status", path, "--store", store, "--json"))
+    (job,) = status["jobs"]
+    assert job["state"] == "ended" and "timed-out too many times" in job["last_lines"], job
+    told = lthbench("status", path, "--store", store)
+    assert job["log"] in told and "goes on with what jobs that ended have left" in told
+    assert checkpoint(store) is not None
+    lthbench("submit", path, *options)
+    until(lambda: not queue())
+    assert results(store) == straight(text)
+
+
+@needs_slurm
+def test_cancelled_jobs_on_slurm_leave_what_is_finished(suite: Callable[[str], Path], tmp_path: Path) -> None:
+    path, store = suite(LONG), tmp_path / "store"
+    lthbench("submit", path, "--store", store, "--device", "cpu", "--time", "10min")
+    at_work(store)
+    assert "1 jobs cancelled" in lthbench("cancel", path, "--store", store)
+    until(lambda: not queue())
+    (job,) = json.loads(lthbench("status", path, "--store", store, "--json"))["jobs"]
+    assert job["state"] == "ended" and checkpoint(store) is not None, "a training writes a checkpoint when cancelled"
+
+
+@needs_slurm
+def test_a_failed_task_on_slurm_fails_what_needs_it_and_is_tried_again_when_asked(
+    suite: Callable[[str], Path], straight: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    check_failure("slurm", suite, straight, tmp_path)
+
+
+def test_a_failed_task_of_the_local_stand_in_fails_what_needs_it_and_is_tried_again_when_asked(
+    suite: Callable[[str], Path], straight: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    check_failure("debug", suite, straight, tmp_path)
+
+
+def check_failure(
+    cluster: str, suite: Callable[[str], Path], straight: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    """A task that cannot write its result."""
+    text = TINY.replace("      onset:", "      #")
+    path, store = suite(text), tmp_path / "store"
+    expected = straight(text)
+    mask = next(key for key, result in expected.items() if "digests" in result and "mask" in result["digests"])
+    # A folder where the mask's file belongs, so that it cannot be written.
+    (store / "tasks" / mask[:2] / mask / "mask.safetensors" / "in the way").mkdir(parents=True)
+    (store / "lthbench-store").write_text("1\n")
+    options = ("--store", store, "--device", "cpu", "--cluster", cluster)
+    lthbench("submit", path, *options)
+    until(lambda: cluster != "slurm" or not queue())
+    status = json.loads(lthbench("status", path, "--store", store, "--json"))
+    failures = {key for arm in status["arms"] for key in arm["failures"]}
+    assert failures == {mask}
+    missing = expected.keys() - results(store).keys()
+    assert mask in missing and len(missing) == 3, "the mask, its ticket, and that of the other arm"
+    assert "IsADirectoryError" in lthbench("status", path, "--store", store)
+    sent = json.loads(lthbench("submit", path, *options, "--json"))
+    assert (sent["lanes"], sent["failed"], sent["waiting"]) == (0, 1, 2)
+    shutil.rmtree(store / "tasks" / mask[:2] / mask / "mask.safetensors")
+    lthbench("submit", path, *options, "--retry-failed")
+    until(lambda: cluster != "slurm" or not queue())
+    assert results(store) == expected
+
+
+def test_a_job_of_another_schema_version_is_refused(
+    suite: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lthbench.runner import lane_job
+    from lthbench.runner.lanes import Home
+    from lthbench.runner.settings import Settings
+    from lthbench.suite.part import Part
+
+    order = lane_job.Order(
+        suite(TINY), Part(), Home("tiny", "early", 0, "imp"), {"0" * 32: []}, Settings(tmp_path), 1.0
+    )
+    assert lane_job.Order.parse(order.text()) == order
+    with pytest.raises(lane_job.JobError, match=r"has changed since it was submitted: 1 of 1 tasks.*submit it again"):
+        lane_job.run_lane(order, lambda: None)
+    text = order.text()
+    monkeypatch.setattr(lane_job, "SCHEMA_VERSION", lane_job.SCHEMA_VERSION + 1)
+    with pytest.raises(lane_job.JobError, match=r"schema 1, this one has 1 and 2; .*submit it again"):
+        lane_job.Order.parse(text)
