@@ -17,4 +17,5 @@ record() {  # name, threads, variables...
 record plain 1
 record threads 2
 record narrow 1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_CBWR=COMPATIBLE
+record narrowest 1 ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=AVX
 record reference 1 LTHBENCH_REFERENCE=1

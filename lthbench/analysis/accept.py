@@ -25,10 +25,11 @@ from lthbench.suite.plan import Plan
 def accept(plan: Plan, store: Store, suite: Path, folder: Path, reason: str) -> tuple[Path, list[Path]]:
     """Record the results of a whole suite as golden, with the reason.
 
-    Recordings of other results than these, which runs would be compared with, are removed.
+    Recordings of other results than these, which runs would be compared with, are removed. Where these very results
+    are recorded already, nothing changes.
 
     Returns:
-        The file that was written, and those that were removed.
+        The file that has them, and those that were removed.
 
     Raises:
         GoldenError: there is no reason, a task is missing, or the results come from several environments.
@@ -49,7 +50,7 @@ def accept(plan: Plan, store: Store, suite: Path, folder: Path, reason: str) -> 
     if path in before:
         stale = compare_bitwise(plan, results, {path: before[path]}).state == "differs"
         if not stale:
-            raise GoldenError(f"{path}: has these very results already; there is nothing to update")
+            return path, []
     else:
         stale = bool(others) and compare_statistically(plan, results, others).state == "differs"
     names, chosen = task_names(plan), chosen_tasks(plan)

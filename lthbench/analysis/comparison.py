@@ -86,8 +86,9 @@ def compare_statistically(plan: Plan, results: Results, goldens: Goldens, *, who
             differences[key] += _exactly(plan.tasks[key], same[0], task)
         elif key not in chosen:
             differences[key].append(_unknown(task))
-    quantities = _quantities(plan, found, known)
-    for quantity, verdict, p in _tested(quantities):
+    num_tests = 0
+    for quantity, verdict, p in _tested(_quantities(plan, found, known)):
+        num_tests += verdict.tolerance is not None
         if p < LEVEL:
             means, now = quantity.sample.recorded.mean(1), quantity.sample.found
             worst = int(np.abs(now - means).argmax())
@@ -96,7 +97,7 @@ def compare_statistically(plan: Plan, results: Results, goldens: Goldens, *, who
     in_order = [difference for key in results for difference in differences[key]]
     everywhere = {key: task for golden in known for key, task in golden.items()}
     in_order += [d for d in _gone(plan, everywhere) if not everywhere[d.key].chosen] if whole else []
-    return _conclude("statistical", plan, results, everywhere, in_order, tuple(goldens), len(quantities))
+    return _conclude("statistical", plan, results, everywhere, in_order, tuple(goldens), num_tests)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +13,8 @@ from lthbench.suite.plan import Plan, describe, make_plan
 
 # The numbers that are kept of a result. A training's first epoch tells of the data path before rounding has grown.
 METRICS = (
-    "first_epoch_loss", "last_epoch_loss", "train_loss", "validation_loss", "test_loss", "test_accuracy",
-    "untrained_test_accuracy", "distance", "density", "distance_kept", "test_barrier", "train_barrier",
-    "test_loss_barrier",
+    "first_epoch_loss", "last_epoch_loss", "test_loss", "test_accuracy", "untrained_test_accuracy", "distance",
+    "density", "distance_kept", "test_barrier", "train_barrier",
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def recorded(key: str, name: str, result: dict[str, Any], *, chosen: bool = Fals
         status=result["status"],
         chosen=chosen,
         digests={what: digest[:16] for what, digest in result.get("digests", {}).items()},
-        metrics={metric: numbers[metric] for metric in METRICS if metric in numbers},
+        metrics={metric: numbers[metric] for metric in METRICS if math.isfinite(numbers.get(metric, math.nan))},
     )
 
 
