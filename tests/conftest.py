@@ -39,6 +39,12 @@ pairs:
 """
 
 
+@pytest.fixture(autouse=True)
+def no_report_after_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs take half a second; their reports take seconds."""
+    monkeypatch.setenv("LTHBENCH_REPORT", "0")
+
+
 @pytest.fixture
 def tiny_suite(tmp_path: Path) -> Path:
     """The path of a suite of a narrow LeNet on 300 of the embedded images."""

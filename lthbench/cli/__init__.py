@@ -15,6 +15,7 @@ from lthbench.cli import (
     submit,
     verdicts,
     verify,
+    watch,
 )
 from lthbench.cli.app import app, fail
 from lthbench.data.error import DataError
@@ -37,6 +38,7 @@ __all__ = [
     "submit",
     "verdicts",
     "verify",
+    "watch",
 ]
 
 

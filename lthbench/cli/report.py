@@ -29,7 +29,7 @@ def report(
     target = Store(store)
     plan = make_plan(load_suite(suite), result_of=target.result)
     folder = folder or default_folder(suite, store)
-    page = write_report(plan, target, folder, str(suite), FORMATS if figures else ())
+    page = write_report(plan, target, folder, suite, FORMATS if figures else ())
     out.print(f"Report: {page.absolute()}", markup=False)
 
 

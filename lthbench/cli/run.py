@@ -28,6 +28,7 @@ from lthbench.cli.app import (
     fail,
     out,
 )
+from lthbench.cli.report import default_folder
 from lthbench.cli.results import print_results, print_summary
 from lthbench.cli.submit import ProfileOption, SbatchOption, slurm_options
 from lthbench.cli.verdicts import find_verdicts, print_verdicts
@@ -36,6 +37,7 @@ from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.part import Part
 from lthbench.suite.plan import Plan, make_plan
+from lthbench.suite.schema import Suite
 from lthbench.tasks.spec import MaskSpec
 
 
@@ -81,6 +83,9 @@ def run(
     replicates: ReplicatesOption = None,
     levels: LevelsOption = None,
     as_json: JsonOption = False,
+    with_report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write the report at the end.", envvar="LTHBENCH_REPORT")
+    ] = True,
 ) -> None:
     """Run what is missing of a suite, then show its results. Running a finished suite again trains nothing."""
     from lthbench.runner.local import Watcher, run_plan
@@ -153,6 +158,8 @@ def run(
             f"Results: {store.absolute()}; "
             f"`lthbench results {suite} --csv` prints every number."
         )
+        if with_report:
+            _report(suite, loaded, target)
     if outcome.failed:
         for key, error in outcome.failed.items():
             err.print(f"failed: {key} in {target.folder(key)}: {error.strip().splitlines()[-1]}", markup=False)
@@ -166,6 +173,18 @@ def run(
             f"{len(outcome.blocked)} tasks are left by jobs that ended early; `lthbench status {suite}` tells why"
         )
         sys.exit(1)
+
+
+def _report(suite: Path, loaded: Suite, store: Store) -> None:
+    """Write the report of the whole suite; that it cannot be written is told, and fails nothing."""
+    from lthbench.analysis.report.write import write_report
+
+    try:
+        page = write_report(make_plan(loaded, result_of=store.result), store, default_folder(suite, store.root), suite)
+    except Exception as error:
+        err.print(f"no report: {type(error).__name__}: {error}; `lthbench report {suite}` tries again", markup=False)
+    else:
+        out.print(f"Report: {page}", markup=False)
 
 
 def _settings(

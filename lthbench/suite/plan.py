@@ -67,6 +67,11 @@ class Plan:
                 depth[task.key] = max(depth[task.key], depth[key])
         return dict(depth)
 
+    def label(self, key: str) -> str:
+        """What a task is, for people: pair, arm, replicate, work."""
+        cell = self.cells[key]
+        return f"{cell.pair} {cell.arm} #{cell.replicate}: {describe(self.tasks[key])}"
+
     def add(self, task: Task, experiment: str, cell: Cell) -> None:
         """Add a task and all that it needs, for an experiment of a cell."""
         pending = [(task, False)]

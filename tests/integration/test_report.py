@@ -14,12 +14,15 @@ from synthetic_store import SyntheticStore
 from lthbench.analysis.figures import FAMILIES, Measured
 from lthbench.analysis.figures.style import figure_style
 from lthbench.analysis.report.latex import latex_text
+from lthbench.analysis.report.svg import FORMATS
 from lthbench.analysis.report.write import write_report
 from lthbench.analysis.table import results_table, summarise
+from lthbench.cli import main
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 
+TINY_SUITE = Path("suites/tiny.yaml")
 SUITES = Path(__file__).parents[2] / "suites"
 EVERYTHING = """\
 title: "<script>alert('x')</script> $\\\\frac$ & 100 % of \\"it_\\""
@@ -73,7 +76,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store]:
 def report(everything: tuple[Plan, Store], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its report, with figures in one format."""
     folder = tmp_path_factory.mktemp("report")
-    write_report(*everything, folder, "suites/<b>&.yaml", ("svg",))
+    write_report(*everything, folder, Path("suites/<b>&.yaml"), ("svg",))
     return folder
 
 
@@ -195,7 +198,7 @@ def test_what_is_read_is_shown_as_text(report: Path) -> None:
 
 def test_the_same_results_give_the_same_bytes(tiny_run: tuple[Plan, Store], tmp_path: Path) -> None:
     for folder in ("one", "two"):
-        write_report(*tiny_run, tmp_path / folder, "suites/tiny.yaml")
+        write_report(*tiny_run, tmp_path / folder, TINY_SUITE, FORMATS)
     one, two = (sorted(p for p in (tmp_path / f).rglob("*") if p.is_file()) for f in ("one", "two"))
     assert {p.suffix for p in one} == {".html", ".csv", ".tex", ".pdf", ".svg", ".png"}
     for a, b in zip(one, two, strict=True):
@@ -211,7 +214,7 @@ def test_a_report_of_the_papers_suite_stays_under_five_megabytes(tmp_path: Path)
         + (SUITES / "paper.yaml").read_text().partition("# Made on every pair")[2].partition("\n")[2]
     )
     store = SyntheticStore()
-    page = write_report(store.plan(load_suite(tmp_path / "suite.yaml")), store, tmp_path / "report", "s", ())
+    page = write_report(store.plan(load_suite(tmp_path / "suite.yaml")), store, tmp_path / "report", Path("s.yaml"))
     num_pairs = (SUITES / "paper.yaml").read_text().count("\n  - ")
     assert num_pairs >= 8
     assert page.stat().st_size * num_pairs < 5e6
@@ -233,7 +236,7 @@ def test_verdicts_come_first_with_their_numbers(everything: tuple[Plan, Store], 
 
 def test_without_results_the_page_says_how_to_get_them(tiny_suite: Path, tmp_path: Path) -> None:
     plan = make_plan(load_suite(tiny_suite))
-    page = write_report(plan, Store(tmp_path / "none"), tmp_path / "report", "suites/tiny.yaml")
+    page = write_report(plan, Store(tmp_path / "none"), tmp_path / "report", TINY_SUITE)
     text = page.read_text()
     assert not (tmp_path / "none").exists(), "reading makes no store"
     for label in plan.suite.pairs["tiny"].experiments:
@@ -250,7 +253,7 @@ def test_a_partly_run_suite_shows_what_there_is_and_what_is_missing(
         def result(self, key: str) -> dict[str, object] | None:
             return None if "stability" in plan.users[key] else super().result(key)
 
-    text = write_report(plan, Partly(store.root), tmp_path, "suites/tiny.yaml").read_text()
+    text = write_report(plan, Partly(store.root), tmp_path, TINY_SUITE).read_text()
     assert "--only stability" in text and "--only controls" not in text
     assert "early: tickets and their controls" in text and "Error between children" not in text
 
@@ -278,3 +281,28 @@ def test_latex_tables_escape_what_latex_would_act_on(report: Path) -> None:
         assert bare.count("{") == bare.count("}")
         widths = {line.count("&") for line in re.sub(r"\\&", "", text).splitlines() if line.endswith(r"\\")}
         assert len(widths) == 1, path
+
+
+def test_a_run_ends_with_the_path_of_its_report_and_does_not_fail_with_it(
+    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lthbench.analysis.report import write
+
+    def run() -> tuple[int, str, str]:
+        options = ("--store", str(tmp_path / "store"), "--workers", "0", "--only", "stability", "--report")
+        monkeypatch.setattr("sys.argv", ["lthbench", "run", str(tiny_suite), *options])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return int(exit_.value.code or 0), captured.out, captured.err
+
+    code, out, _ = run()
+    page = Path(out.strip().splitlines()[-1].removeprefix("Report: "))
+    assert code == 0 and "Error between children" in page.read_text() and page.is_relative_to(tmp_path / "store")
+
+    def broken(*_: object) -> None:
+        raise ValueError("no figure today")
+
+    monkeypatch.setattr(write, "gather", broken)
+    code, out, err = run()
+    assert code == 0 and "no figure today" in err and "Report:" not in out

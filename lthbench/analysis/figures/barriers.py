@@ -90,7 +90,7 @@ def _curves(measured: Measured, label: str, level: int, variant: str) -> Iterato
         points += [
             Point(axes, x, y, f"{name}, alpha {x:.2f}: error {interval_text('test_barrier', e)} (n = {e.n})")
             for index, (x, y, e) in enumerate(zip(alphas, means, errors, strict=True))
-            if index % 3 == 0 or y == max(means)
+            if index % 5 == 0 or y == max(means)
         ]
         rows.append(
             (barrier.arm, str(spawn), interval_text(METRIC, barrier.interval), str(barrier.interval.n),

@@ -34,7 +34,7 @@ def draw(measured: Measured) -> Iterator[Drawing]:
         )
         yield Drawing(
             f"budget-{label}",
-            "Mask-search budget",
+            "Mask-search budget" + ("" if aimp.schedule == "compressed" else f", schedule {aimp.schedule}"),
             caption,
             figure,
             f"{caption} {described(series, 'budget {:g}'.format)}",

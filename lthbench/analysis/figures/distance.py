@@ -16,12 +16,12 @@ DISTANCES = ("distance_relative", "distance", "distance_angle")
 
 def draw(measured: Measured) -> Iterator[Drawing]:
     for label, experiment in measured.made(Imp):
-        rewound = "" if str(experiment.rewind) == "0it" else f", rewound to {experiment.rewind}"
-        yield from _per_level(measured, label, rewound)
-        yield from _against_accuracy(measured, label, rewound)
+        if str(experiment.rewind) == "0it":  # a rewound ticket's start is no initialisation
+            yield from _per_level(measured, label)
+            yield from _against_accuracy(measured, label)
 
 
-def _per_level(measured: Measured, label: str, rewound: str) -> Iterator[Drawing]:
+def _per_level(measured: Measured, label: str) -> Iterator[Drawing]:
     found = [m for m in DISTANCES if any(s.variant != "mask" for s in measured.of(label, m))]
     if not found:
         return
@@ -55,7 +55,7 @@ def _per_level(measured: Measured, label: str, rewound: str) -> Iterator[Drawing
     columns = ("arm", "density", "distance", "value", "n", "tasks")
     yield Drawing(
         f"distance-{label}",
-        f"Learning distance by density{rewound}",
+        "Learning distance by density",
         caption,
         figure,
         f"{caption} {' '.join(texts)}",
@@ -64,7 +64,7 @@ def _per_level(measured: Measured, label: str, rewound: str) -> Iterator[Drawing
     )
 
 
-def _against_accuracy(measured: Measured, label: str, rewound: str) -> Iterator[Drawing]:
+def _against_accuracy(measured: Measured, label: str) -> Iterator[Drawing]:
     metric = DISTANCES[0]
     rows, points, texts = [], [], []
     figure, (axes,) = panels()
@@ -100,7 +100,7 @@ def _against_accuracy(measured: Measured, label: str, rewound: str) -> Iterator[
     legend(figure, axes)
     caption = "Accuracy against learning distance; a point is one arm at one level, with 95 % intervals both ways."
     table = Grid(("arm", "density", "relative learning distance", "test accuracy", "tasks"), rows)
-    title = f"Accuracy against learning distance{rewound}"
+    title = "Accuracy against learning distance"
     yield Drawing(
         f"accuracy-distance-{label}", title, caption, figure, f"{caption} {'; '.join(texts)}.", table, tuple(points)
     )

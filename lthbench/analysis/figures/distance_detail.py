@@ -27,13 +27,15 @@ def _look(measured: Measured, arm: str, levels: tuple[int, ...], level: int) -> 
 
 def _along_training(measured: Measured, label: str, levels: tuple[int, ...]) -> Iterator[Drawing]:
     found = [s for s in measured.of(label, METRIC) if s.variant.endswith("along training")]
+    if not found:
+        return
+    steps = sorted({s.step for s in found if s.step is not None})
+    shown = set(steps[:: -max(1, -(-len(steps) // 6))])  # the curve is smooth: every number is in the tables
     series = []
     for arm in measured.arms(label):
         for level in levels:
-            members = [s for s in found if s.arm == arm and s.level == level]
+            members = [s for s in found if s.arm == arm and s.level == level and s.step in shown]
             series.append(by_x(f"{arm}, level {level}", _look(measured, arm, levels, level), members, lambda s: s.step))
-    if not found:
-        return
     figure, (axes,) = panels()
     points = plot(axes, series, "iteration {:.0f}".format)
     axes.set_xlabel("iteration")

@@ -67,27 +67,35 @@ def by_x(label: str, look: Look, members: Iterable[Summary], x: Callable[[Summar
     return Series(label, look, sorted(placed, key=lambda member: member[0]))
 
 
-def plot(axes: Axes, series: Sequence[Series], x_text: Callable[[float], str] = "{:g}".format) -> list[Point]:
-    """Draw lines with markers and 95 % intervals; the points that can be hovered over."""
+def plot(
+    axes: Axes, series: Sequence[Series], x_text: Callable[[float], str] = "{:g}".format, dodge: float = 1.0
+) -> list[Point]:
+    """Draw lines with markers and 95 % intervals; the points that can be hovered over.
+
+    Args:
+        dodge: the factor by which x of each series lies beside that of the series before, where they would overlap.
+    """
     points = []
-    for one in series:
+    for index, one in enumerate(series):
         if not one.members:
             continue
         scale = quantity(one.members[0][1].metric).scale
-        xs = [x for x, _ in one.members]
+        aside = dodge ** (index - (len(series) - 1) / 2)
+        xs = [x * aside for x, _ in one.members]
         ys = [s.interval.mean * scale for _, s in one.members]
         style = one.look
         axes.plot(
             xs, ys, color=style.colour, marker=style.marker, linestyle=style.dash, label=one.label, markeredgewidth=0
         )
-        whiskers = [(x, s.interval) for x, s in one.members if s.interval.half_width is not None]
+        whiskers = [(x * aside, s.interval) for x, s in one.members if s.interval.half_width is not None]
         # One path with gaps is a tenth of the size of a path a whisker.
         bars_x = [v for x, _ in whiskers for v in (x, x, float("nan"))]
         ends = [(i.mean - (i.half_width or 0), i.mean + (i.half_width or 0)) for _, i in whiskers]
         bars_y = [v for low, high in ends for v in (low * scale, high * scale, float("nan"))]
         axes.plot(bars_x, bars_y, color=style.colour, linewidth=0.9, scalex=False)
         points += [
-            Point(axes, x, y, f"{one.label}, {x_text(x)}: {told(s)}") for (x, s), y in zip(one.members, ys, strict=True)
+            Point(axes, x * aside, y, f"{one.label}, {x_text(x)}: {told(s)}")
+            for (x, s), y in zip(one.members, ys, strict=True)
         ]
     return points
 
@@ -110,8 +118,9 @@ def described(series: Sequence[Series], x_text: Callable[[float], str]) -> str:
 
 
 def short_keys(keys: Iterable[str]) -> str:
-    """Task keys by their first digits."""
-    return " ".join(key[:KEY_DIGITS] for key in keys)
+    """Task keys by their first digits; of many the first three, for the rest is in the tables beside the page."""
+    short = [key[:KEY_DIGITS] for key in keys]
+    return " ".join(short if len(short) <= 6 else [*short[:3], f"and {len(short) - 3} more"])
 
 
 def numbers(series: Sequence[Series], titles: tuple[str, str], x_text: Callable[[float], str]) -> Grid:

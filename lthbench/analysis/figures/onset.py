@@ -48,6 +48,7 @@ def _drawing(measured: Measured, label: str, onset: Onset, variant: str) -> Draw
     axes.set_yticks([at for at, _ in ticks], [arm for _, arm in ticks])
     axes.set_xlabel("iteration k at which children are spawned")
     axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", visible=True)
     caption = (
         f"Onset of stability k*: the first step of the grid {', '.join(map(str, onset.grid))} whose children have "
         f"a barrier under {100 * onset.threshold:g} %, found by bisection. A bar is one replicate: k* lies after "

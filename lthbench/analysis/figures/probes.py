@@ -39,15 +39,19 @@ def _of_rule(measured: Measured, label: str, rule: str) -> Iterator[Drawing]:
             offset = 0.16 * (index - (len(arms) - 1) / 2)
             mine = [(networks.index(n) + offset, s) for n, s in found if s.arm == arm and s.level == level]
             means = [100 * s.interval.mean for _, s in mine]
-            widths = [100 * (s.interval.half_width or 0) for _, s in mine]
-            ax.errorbar(
-                means, [y for y, _ in mine], xerr=widths,
-                fmt=style.marker, color=style.colour, elinewidth=0.9, markeredgewidth=0, label=arm,
+            ax.plot(
+                means, [y for y, _ in mine],
+                color=style.colour, marker=style.marker, linestyle="none", markeredgewidth=0, label=arm,
             )  # fmt: skip
+            ends = [(i.mean - i.half_width, i.mean + i.half_width) if i.half_width else (float("nan"),) * 2
+                    for i in (s.interval for _, s in mine)]  # fmt: skip
+            bars_x = [100 * v for low, high in ends for v in (low, high, float("nan"))]
+            ax.plot(bars_x, [y for y, _ in mine for _ in range(3)], color=style.colour, linewidth=0.9)
             points += [
                 Point(ax, x, y, f"{networks[round(y)]} of {arm}, level {level}: {told(s)}")
                 for x, (y, s) in zip(means, mine, strict=True)
             ]
+        ax.grid(axis="x", visible=True)
         ax.set_yticks(range(len(networks)), networks)
         ax.set_ylim(len(networks) - 0.5, -0.5)
         ax.set_title(f"level {level}")

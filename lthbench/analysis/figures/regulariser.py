@@ -48,7 +48,7 @@ def _dose(measured: Measured, label: str, arm: str, level: int) -> Iterator[Draw
                 color=MUTED, linewidth=1, linestyle=(0, (1, 1.5)), label="without",
             )  # fmt: skip
             texts.append(f"Without it: {told(plain)}.")
-        points += plot(ax, series, "strength {:g}".format)
+        points += plot(ax, series, "strength {:g}".format, dodge=1.05)
         log_axis(ax, "x", strengths, smallest=min(strengths, default=1.0))
         ax.set_title(quantity(metric).label + (f" ({quantity(metric).unit})" if quantity(metric).unit else ""))
         texts.append(f"{quantity(metric).label.capitalize()}: {described(series, 'strength {:g}'.format)}")

@@ -44,6 +44,8 @@ _RC: dict[str, Any] = {
     "axes.titlelocation": "left",
     "axes.linewidth": 0.7,
     "axes.grid": True,
+    "axes.grid.axis": "y",
+    "ytick.left": False,
     "axes.axisbelow": True,
     "axes.unicode_minus": True,
     "grid.color": GRID,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from lthbench.analysis.figures.drawing import Grid, short_keys
+from lthbench.analysis.figures.drawing import Grid
 from lthbench.analysis.quantity import effect_text, p_text
 from lthbench.analysis.verdict import Part, Verdict
 
@@ -68,7 +68,7 @@ def _test(part: Part) -> tuple[str, ...]:
         "" if part.detectable is None else f"{part.detectable:.2g} {unit}".strip(),
         "" if part.seeds is None else f"{part.seeds:,}",
         part.test,
-        short_keys(part.keys),
+        " ".join(part.keys),
     )
 
 

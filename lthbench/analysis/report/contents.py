@@ -7,12 +7,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from lthbench.analysis.figures import Drawing, Measured, draw_figures
 from lthbench.analysis.figures.drawing import Grid, short_keys
+from lthbench.analysis.golden import Comparison
 from lthbench.analysis.judge import verdicts
 from lthbench.analysis.quantity import interval_text
+from lthbench.analysis.reference import Calibration
+from lthbench.analysis.report.agreement import golden_comparisons, published
 from lthbench.analysis.table import Row, Summary, results_table, summarise
 from lthbench.analysis.verdict import Verdict
 from lthbench.experiments.controls import Controls
@@ -64,6 +68,8 @@ class Contents:
     rows: list[Row]
     summaries: list[Summary]
     overview: Grid
+    golden: list[Comparison]
+    published: list[Calibration]
     sections: list[Section]
     environments: Grid
     work: Grid
@@ -77,7 +83,7 @@ class _ReadOnce(Store):
         self.result = cache(store.result)  # type: ignore[method-assign]
 
 
-def gather(plan: Plan, store: Store, suite: str) -> Contents:
+def gather(plan: Plan, store: Store, suite: Path) -> Contents:
     """Everything a report says of a plan.
 
     Args:
@@ -109,13 +115,15 @@ def gather(plan: Plan, store: Store, suite: str) -> Contents:
     results = {key: result for key in plan.tasks if (result := store.result(key)) is not None}
     return Contents(
         plan.suite,
-        verdicts(plan, store, suite) if plan.suite.claims else [],
+        verdicts(plan, store, str(suite)) if plan.suite.claims else [],
         len(plan.tasks),
         len(results),
         max((str(result["finished"]) for result in results.values() if "finished" in result), default=None),
         rows,
         summaries,
         _overview(plan.suite, summaries),
+        golden_comparisons(plan, store, suite),
+        published(plan, store, suite),
         sections,
         _environments(results),
         _work(plan, results),

@@ -28,29 +28,35 @@ def save(drawing: Drawing, stem: Path, formats: tuple[str, ...] = FORMATS) -> No
         write_atomically(stem.with_name(f"{stem.name}.{form}"), _bytes(drawing, form))
 
 
-def inline_svg(drawing: Drawing, prefix: str) -> Markup:
+def inline_svg(drawing: Drawing, prefix: str, with_hover: bool = True) -> Markup:
     """The figure as an `svg` element.
 
     Args:
         prefix: of all its ids, which must be unique in a page.
+        with_hover: whether its points say their numbers when pointed at.
     """
     text = _bytes(drawing, "svg").decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = _coloured(_with_own_ids(text, prefix))
     text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"-?\d+\.\d{2,}", _short, tag[0]), text)
+    text = _with_marker_styles(text)
+    # The lines of the grid end with it, so they need not be cut there.
+    text = re.sub(r' clip-path="[^"]*"(?=[^>]*stroke: var\(--grid\))', "", text)
     text = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", text)
     text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
     text = _without_bare_groups(text)
-    head, body = text.split(">", 1)
-    view = re.search(r'viewBox="[^"]*"', head)
+    if with_hover:
+        text = text.replace("</svg>", _hover_points(drawing) + "</svg>")
+    start, body = text.split(">", 1)
+    view = re.search(r'viewBox="[^"]*"', start)
     assert view is not None
     title, description = escape(drawing.title), escape(drawing.description)
     return Markup(
         f'<svg xmlns="http://www.w3.org/2000/svg" {view[0]} role="img" '
         f'aria-labelledby="{prefix}-title {prefix}-description">'
         f'<title id="{prefix}-title">{title}</title><desc id="{prefix}-description">{description}</desc>'
-        f"{body.replace('</svg>', _hover_points(drawing) + '</svg>')}"
+        f"{body}"
     )
 
 
@@ -82,6 +88,23 @@ def _with_own_ids(text: str, prefix: str) -> str:
     text = re.sub(r' id="([^"]+)"', lambda m: f' id="{new[m[1]]}"' if m[1] in new else "", text)
     text = re.sub(r'xlink:href="#([^"]+)"', lambda m: f'href="#{new[m[1]]}"', text)
     return re.sub(r"url\(#([^)]+)\)", lambda m: f"url(#{new[m[1]]})", text)
+
+
+def _with_marker_styles(text: str) -> str:
+    """The style of a shape that is drawn in many places stands with the shape, not at each of them."""
+    styles: dict[str, set[str]] = {}
+    for name, style in re.findall(r'<use href="#([^"]+)"[^>]*? style="([^"]*)"', text):
+        styles.setdefault(name, set()).add(style)
+    for name, (style, *others) in styles.items():
+        if not others:
+            shape = re.search(rf'<path id="{name}"[^>]*>', text)
+            assert shape is not None
+            own = re.search(r' style="([^"]*)"', shape[0])
+            styled = shape[0].replace(own[0], "") if own else shape[0]
+            styled = styled.replace("<path ", f'<path style="{style}{"; " + own[1] if own else ""}" ', 1)
+            text = text.replace(shape[0], styled)
+            text = re.sub(rf'(<use href="#{name}"[^>]*?) style="[^"]*"', r"\1", text)
+    return text
 
 
 def _coloured(text: str) -> str:

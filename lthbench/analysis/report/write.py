@@ -13,7 +13,7 @@ from lthbench.analysis.report import claims
 from lthbench.analysis.report.contents import Contents, gather
 from lthbench.analysis.report.latex import latex_table
 from lthbench.analysis.report.page import render, slug
-from lthbench.analysis.report.svg import FORMATS, save
+from lthbench.analysis.report.svg import save
 from lthbench.analysis.table import Row
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
@@ -22,7 +22,7 @@ from lthbench.tasks.files import write_atomically
 PAGE = "index.html"
 
 
-def write_report(plan: Plan, store: Store, folder: Path, suite: str, formats: tuple[str, ...] = FORMATS) -> Path:
+def write_report(plan: Plan, store: Store, folder: Path, suite: Path, formats: tuple[str, ...] = ()) -> Path:
     """Write the report of a plan and return the path of its page.
 
     Args:
@@ -43,7 +43,7 @@ def write_report(plan: Plan, store: Store, folder: Path, suite: str, formats: tu
             for drawing in section.drawings:
                 save(drawing, folder / "figures" / slug(f"{section.name}-{drawing.name}"), formats)
     page = folder / PAGE
-    write_atomically(page, render(contents, suite, str(store.root), formats).encode())
+    write_atomically(page, render(contents, str(suite), str(store.root), formats).encode())
     return page
 
 
