@@ -59,13 +59,14 @@ def watch(
 
 def _dashboard(title: str, plan: Plan, found: Snapshot) -> Group:
     done, tasks = sum(arm.done for arm in found.arms), sum(arm.tasks for arm in found.arms)
-    left = "unknown" if found.seconds_left is None else str(timedelta(seconds=round(found.seconds_left)))
+    left = "time left unknown"
+    if found.seconds_left is not None:
+        left = f"about {timedelta(seconds=round(found.seconds_left))} left"
     head = Table.grid(padding=(0, 1))
     head.add_row(
         Text(title, style="bold"),
         ProgressBar(total=1.0, completed=found.part, width=30),
-        f"{100 * found.part:.0f} % of the work, {done:,} of {tasks:,} tasks, "
-        + ("done" if found.is_done else f"about {left} left"),
+        f"{100 * found.part:.0f} % of the work, {done:,} of {tasks:,} tasks, " + ("done" if found.is_done else left),
     )
     arms = Table("pair", "arm", "tasks", "done", "running", "failed")
     for arm in found.arms:

@@ -27,9 +27,11 @@ def draw(measured: Measured) -> Iterator[Drawing]:
                     found[(s.arm, match["network"]), column] = s
             if not found:
                 continue
-            lines = sorted({line for line, _ in found}, key=lambda line: list(measured.pair.arms).index(line[0]))
+            lines = sorted(
+                dict.fromkeys(line for line, _ in found), key=lambda line: list(measured.pair.arms).index(line[0])
+            )
             columns = sorted({column for _, column in found})
-            figure, (axes,) = panels(height=0.9 + 0.3 * len(lines))
+            figure, (axes,) = panels(height=1.3 + 0.3 * len(lines))
             points: list[Point] = []
             for x, column in enumerate(columns):
                 of_column = [s.interval.mean for (_, c), s in found.items() if c == column]
@@ -45,7 +47,8 @@ def draw(measured: Measured) -> Iterator[Drawing]:
                     points.append(Point(axes, x, y, f"{' '.join(line)}, {column[1]} on {column[0]}: {told(s)}"))
             axes.set_xlim(-0.5, len(columns) - 0.5)
             axes.set_ylim(len(lines) - 0.5, -0.5)
-            axes.set_xticks(range(len(columns)), [f"{target}\n{way}" for target, way in columns])
+            names = [f"{way}, {target}" for target, way in columns]
+            axes.set_xticks(range(len(columns)), names, rotation=25, ha="right", rotation_mode="anchor")
             axes.set_yticks(range(len(lines)), [f"{arm}, {network}" for arm, network in lines])
             axes.grid(visible=False)
             axes.tick_params(length=0, color=MUTED, labelcolor=INK)
