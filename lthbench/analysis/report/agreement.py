@@ -56,7 +56,7 @@ def published(plan: Plan, store: Store, suite: Path) -> list[Calibration]:
 def published_table(rows: Sequence[Calibration]) -> Grid:
     """Each published number beside ours, with its source."""
     columns = ("pair", "arm", "network", "level", "published", "ours", "ours minus theirs, 95 %", "p", "outcome",
-               "source", "not as here")  # fmt: skip
+               "source")  # fmt: skip
     return Grid(
         columns,
         [
@@ -65,11 +65,22 @@ def published_table(rows: Sequence[Calibration]) -> Grid:
                 _spread(found.mean, found.deviation, found.n),
                 _spread(found.our_mean, found.our_deviation, found.our_n),
                 "" if found.low is None or found.high is None else f"{found.low:+.2f} to {found.high:+.2f}",
-                p_text(found.p), found.state, found.source.cite, found.row.differs,
+                p_text(found.p), found.state, found.row.source,
             )
             for found in rows
         ],
     )  # fmt: skip
+
+
+def sources(rows: Sequence[Calibration]) -> list[tuple[str, str]]:
+    """Each source's name, and what it is, whether it is peer reviewed, and in what its setting is not ours."""
+    told: dict[str, str] = {}
+    for found in rows:
+        of_source = [other.row.differs for other in rows if other.row.source == found.row.source]
+        differs = "; ".join(dict.fromkeys(filter(None, of_source))) or "nothing known"
+        reviewed = "" if found.source.peer_reviewed else ", not peer reviewed"
+        told[found.row.source] = f"{found.source.cite}{reviewed}. Not as here: {differs}."
+    return list(told.items())
 
 
 def _value(value: float | str | None) -> str:

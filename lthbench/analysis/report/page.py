@@ -86,4 +86,4 @@ def slug(name: str) -> str:
 
 def is_number(text: str) -> bool:
     """Whether a cell is to be aligned as a number."""
-    return bool(re.match(r"[-−+]?[\d.∞]", text)) and not re.fullmatch(r"[0-9a-f]{8}( [0-9a-f]{8})*", text)
+    return bool(re.match(r"[-−+<]?\s?[\d.∞]", text)) and not re.search(r"[A-Za-z]{3}|[0-9a-f]{8}", text)
