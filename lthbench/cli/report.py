@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lthbench.cli.app import DEFAULT_STORE, StoreOption, SuiteArgument, app, out
+from lthbench.cli.app import DEFAULT_STORE, StoreOption, SuiteArgument, app, fail, out
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
@@ -29,7 +29,10 @@ def report(
     target = Store(store)
     plan = make_plan(load_suite(suite), result_of=target.result)
     folder = folder or default_folder(suite, store)
-    page = write_report(plan, target, folder, suite, FORMATS if figures else ())
+    try:
+        page = write_report(plan, target, folder, suite, FORMATS if figures else ())
+    except OSError as error:
+        fail(f"--out {folder}: cannot be written: {error.strerror}; give another folder")
     out.print(f"Report: {page.absolute()}", markup=False)
 
 
