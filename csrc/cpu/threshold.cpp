@@ -248,7 +248,10 @@ class Selection {
       }
       chunks_[i].ties = 0;
     }
-    std::nth_element(inside.begin(), inside.begin() + rank, inside.end());
+    const auto differs = [&](const auto& other) { return other.first != inside[0].first; };
+    if (std::any_of(inside.begin(), inside.end(), differs)) {  // ties alone take nth_element longest
+      std::nth_element(inside.begin(), inside.begin() + rank, inside.end());
+    }
     group.threshold = inside[static_cast<size_t>(rank)].first;
     for (const auto& [key, chunk] : inside) {
       if (key < group.threshold) --rank;
