@@ -16,7 +16,7 @@ from test_cli import call
 
 import lthbench.tasks.mask
 import lthbench.tasks.network
-import lthbench.training.loop
+import lthbench.training.batches
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
@@ -89,7 +89,7 @@ FAULTS = {
         lthbench.tasks.mask, "num_survivors", one_too_few, "late 0: mask of level 1", ("density",),
     ),
     "data order is drawn from the augmentation's stream": (
-        lthbench.training.loop, "stream", swapped_stream("order", "augment"), "early 0: dense of level 0",
+        lthbench.training.batches, "stream", swapped_stream("order", "augment"), "early 0: dense of level 0",
         ("first_epoch_loss", "last_epoch_loss", "distance"),
     ),
     "the body is initialised from the head's stream": (
