@@ -13,7 +13,7 @@ from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.located import SuiteError
 from lthbench.suite.plan import Plan, make_plan
-from lthbench.tasks.files import write_json
+from lthbench.tasks.atomic import write_json
 from lthbench.tasks.layout import RESULT
 
 SHIPPED = Path(__file__).parents[2] / "suites" / "golden" / "references.yaml"
