@@ -36,7 +36,7 @@ pairs:
       crossed-masks: {levels: [1], arms: [early]}
       onset: {grid: [0it, 1ep, 2ep], points: 3, num_train: 100, arms: [late]}
 """
-# One training of half a minute or more, and what is made of it.
+# One training, long enough to be met by a time limit, a requeue and the death of its node.
 LONG = """\
 title: a long training
 replicates: 1
@@ -45,7 +45,7 @@ pairs:
     model: {name: resnet8, width: 4}
     data: {name: fashion-mnist-10k, validation: 100, num_train: 640}
     recipe:
-      steps: 160ep
+      steps: 320ep
       batch_size: 32
       optimizer: {name: sgd, lr: 0.05, momentum: 0.9}
       augment: {flip: true}
@@ -221,7 +221,7 @@ def test_time_limit_requeue_and_a_dead_node_on_slurm_leave_the_bits_of_an_undist
 def test_two_processes_of_a_job_on_slurm_make_the_bits_of_two_that_a_run_starts(
     suite: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    text = LONG.replace("160ep", "2ep").replace("levels: 0", "levels: 1")
+    text = LONG.replace("320ep", "2ep").replace("levels: 0", "levels: 1")
     path = suite(text + "slurm: {tasks_per_node: 2, time: 10min}\n")
     lthbench("submit", path, "--store", tmp_path / "store", "--device", "cpu")
     options = ("--device", "cpu", "--executor", "debug", "--processes-per-task", "2")
@@ -234,7 +234,7 @@ def test_two_processes_of_a_job_on_slurm_make_the_bits_of_two_that_a_run_starts(
 def test_a_job_that_is_stopped_by_its_signal_goes_on_from_a_checkpoint_to_the_same_bits(
     suite: Callable[[str], Path], straight: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
-    text = LONG.replace("160ep", "40ep")
+    text = LONG.replace("320ep", "40ep")
     path, store = suite(text), tmp_path / "store"
     command = [sys.executable, "-m", "lthbench", "submit", path, "--store", store, "--cluster", "local"]
     waiting = subprocess.Popen([*command, "--device", "cpu", "--checkpoint-every", "100000"])
@@ -250,7 +250,7 @@ def test_a_job_that_is_stopped_by_its_signal_goes_on_from_a_checkpoint_to_the_sa
 def test_a_job_on_slurm_gives_up_after_so_many_time_limits_and_the_next_submission_goes_on(
     suite: Callable[[str], Path], straight: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
-    text = LONG.replace("160ep", "40ep")
+    text = LONG.replace("320ep", "40ep")
     path, store = suite(text), tmp_path / "store"
     options = ("--store", store, "--device", "cpu", "--checkpoint-every", "100000", "--time", "10min")
     lthbench("submit", path, *options, "--max-requeues", "0")
