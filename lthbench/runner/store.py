@@ -61,7 +61,10 @@ class Store:
         by_prefix: dict[str, list[str]] = {}
         for key in keys:
             by_prefix.setdefault(key[:2], []).append(key)
-        return dict(_listed(self.root / "tasks", by_prefix))
+        try:
+            return dict(_listed(self.root / "tasks", by_prefix))
+        except OSError as error:
+            raise unusable(self.root, error) from error
 
     def missing(self, wanted: Mapping[str, Iterable[int]]) -> list[str]:
         """Of key -> the steps to be kept, the keys that are not done, in order."""
@@ -72,7 +75,7 @@ class Store:
         """The result of a task, or None where it is not done.
 
         Raises:
-            StoreError: the file is no result.
+            StoreError: the file is no result, or cannot be read.
         """
         path = self.folder(key) / RESULT
         try:
@@ -81,6 +84,8 @@ class Store:
                 raise ValueError("status or metrics missing")
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise unusable(self.root, error) from error
         except ValueError as error:
             raise StoreError(f"{path}: is no result ({error}); delete the folder to run the task again") from error
         return result
@@ -145,7 +150,7 @@ def _listed(tasks: Path, by_prefix: Mapping[str, list[str]]) -> Iterator[tuple[s
     for prefix, keys in by_prefix.items():
         try:
             there = _names(tasks / prefix)
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             continue
         for key in keys:
             if key in there:

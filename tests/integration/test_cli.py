@@ -97,6 +97,14 @@ def test_a_folder_that_is_no_store_is_left_alone(
     assert [p.name for p in (tmp_path / "home").iterdir()] == ["thesis.txt"]
 
 
+def test_a_file_given_as_store_is_named_with_its_cure(
+    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command in ("run", "results", "status"):
+        code, _, err = call(capsys, monkeypatch, command, tiny_suite, "--store", tiny_suite)
+        assert (code, f"{tiny_suite}: cannot be used as store" in err.replace("\n", "")) == (2, True), command
+
+
 def test_missing_data_is_named_before_anything_is_trained(
     tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
