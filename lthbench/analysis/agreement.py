@@ -124,12 +124,3 @@ def _prior(variances: Sequence[float], degrees: Sequence[int]) -> tuple[float, f
         return largest, float(math.exp(e.mean()))
     half = optimize.brentq(lambda x: special.polygamma(1, x) - excess, 1e-6, largest / 2)
     return 2 * half, float(math.exp(e.mean() + special.digamma(half) - math.log(half)))
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values (Holm 1979): rejecting those under a level errs at most so often in the whole family."""
-    adjusted, largest = [0.0] * len(p), 0.0
-    for rank, index in enumerate(np.argsort(p, kind="stable")):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
-        adjusted[index] = largest
-    return adjusted

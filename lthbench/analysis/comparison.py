@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lthbench.analysis.agreement import Agreement, Sample, agreement, holm
+from lthbench.analysis.agreement import Agreement, Sample, agreement
 from lthbench.analysis.golden import Comparison, Difference, Golden, Recorded, decisive_differences
+from lthbench.analysis.paired import holm
 from lthbench.analysis.recording import chosen_tasks, environments_of, recorded, results_of, task_names
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 from scipy import special, stats
@@ -110,8 +110,15 @@ def detectable(power: Callable[[float], float], start: float) -> float | None:
     return high
 
 
-def holm(p_values: Sequence[float | None], family: int | None = None) -> list[float | None]:
-    """Holm's adjusted p values (Holm 1979); members of the family without a p yet (None) count as 1."""
+@overload
+def holm(p_values: Sequence[float], family: int | None = None) -> list[float]: ...
+@overload
+def holm(p_values: Sequence[float | None], family: int | None = None) -> list[float | None]: ...
+def holm(p_values: Sequence[float | None], family: int | None = None) -> list[float] | list[float | None]:
+    """Holm's adjusted p values (Holm 1979): rejecting those under a level errs at most so often in the whole family.
+
+    Members of the family without a p yet (None) count as 1.
+    """
     size = family or len(p_values)
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0

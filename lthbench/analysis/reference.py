@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from scipy import stats
 
-from lthbench.analysis.agreement import holm
+from lthbench.analysis.paired import holm
 from lthbench.analysis.table import results_table
 from lthbench.data.spec import num_train_images
 from lthbench.runner.store import Store

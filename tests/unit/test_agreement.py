@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
-from lthbench.analysis.agreement import Sample, agreement, holm
+from lthbench.analysis.agreement import Sample, agreement
+from lthbench.analysis.paired import holm
 
 LEVEL = 0.05
 
@@ -90,9 +90,3 @@ def test_an_image_more_or_less_is_no_difference_of_accuracies_that_never_varied(
 
 def test_one_value_alone_has_no_tolerance() -> None:
     assert agreement([Sample(np.zeros((1, 1)), np.ones(1))], LEVEL)[0].tolerance is None
-
-
-def test_holm_is_statsmodels() -> None:
-    p = np.random.default_rng(4).uniform(0, 0.2, 30)
-    assert holm(list(p)) == pytest.approx(multipletests(p, method="holm")[1])
-    assert holm([]) == []

@@ -92,7 +92,7 @@ def test_seeds_and_detectable_effect_are_where_power_reaches_80_percent() -> Non
     assert smallest_n(lambda n: 0.0) is None and detectable(lambda e: 0.0, 1.0) is None
 
 
-@pytest.mark.parametrize("p_values", [[0.01, 0.04, 0.03, 0.005], [0.5], [0.02, 0.02, 0.9, 0.6, 0.01, 0.2]])
+@pytest.mark.parametrize("p_values", [[], [0.01, 0.04, 0.03, 0.005], [0.5], [0.02, 0.02, 0.9, 0.6, 0.01, 0.2]])
 def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
     from statsmodels.stats.multitest import multipletests
 
