@@ -45,3 +45,20 @@ def fail(message: str) -> NoReturn:
 
 def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=1, default=str) + "\n")
+
+
+def chosen_device(name: str) -> str:
+    """The device that --device names, or the end of this command with what this machine has."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        fail(f"--device {name}: is no device; give auto, cpu, cuda or cuda:N")
+    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
+        fail(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give --device cpu")
+    if chosen.type not in ("cpu", "cuda"):
+        fail(f"--device {name}: only cpu and cuda are supported")
+    return str(chosen)

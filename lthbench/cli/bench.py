@@ -17,11 +17,11 @@ from lthbench.cli.app import (
     PairOption,
     SuiteArgument,
     bench_app,
+    chosen_device,
     err,
     out,
     print_json,
 )
-from lthbench.cli.run import _device
 from lthbench.suite.load import load_suite
 from lthbench.suite.part import Part
 
@@ -71,7 +71,7 @@ def bench_training(
     from lthbench.runner.environment import make_deterministic
     from lthbench.runner.throughput import matmul_rate
 
-    loaded, chosen = load_suite(suite), torch.device(_device(device))
+    loaded, chosen = load_suite(suite), torch.device(chosen_device(device))
     part = Part(pairs=tuple(pair or ()), arms=tuple(arm or ()), replicates=1)
     part.check(loaded)
     make_deterministic(threads)

@@ -22,6 +22,7 @@ from lthbench.cli.app import (
     StoreOption,
     SuiteArgument,
     app,
+    chosen_device,
     err,
     fail,
     out,
@@ -92,12 +93,11 @@ def plan(
 def _calibrate(suite: Suite, part: Part, device: str, threads: int) -> None:
     import torch
 
-    from lthbench.cli.run import _device
     from lthbench.runner.environment import make_deterministic
     from lthbench.runner.throughput import calibrate
     from lthbench.suite.calibration import save_calibration
 
-    chosen = torch.device(_device(device))
+    chosen = torch.device(chosen_device(device))
     make_deterministic(threads)
     pairs = {name: pair for name, pair in suite.pairs.items() if not part.pairs or name in part.pairs}
     with Progress(console=err) as progress:

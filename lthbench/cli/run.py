@@ -24,6 +24,7 @@ from lthbench.cli.app import (
     StoreOption,
     SuiteArgument,
     app,
+    chosen_device,
     err,
     fail,
     out,
@@ -193,7 +194,7 @@ def _settings(
     """The settings that the options ask for, or the end of this command with the reason why they cannot be."""
     import torch
 
-    chosen = torch.device(_device(device))
+    chosen = torch.device(chosen_device(device))
     if processes > 1 and num_ranks() > 1:
         fail(f"--processes-per-task {processes}: {num_ranks()} processes were started for each task; leave it out")
     if max(processes, num_ranks()) > 1 and compiled:
@@ -204,22 +205,6 @@ def _settings(
             f"{torch.cuda.device_count()}; give a smaller number"
         )
     return Settings(store.absolute(), data, str(chosen), threads, checkpoint_every, compiled, processes)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(name)
-    except RuntimeError:
-        fail(f"--device {name}: is no device; give auto, cpu, cuda or cuda:N")
-    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
-        fail(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give --device cpu")
-    if chosen.type not in ("cpu", "cuda"):
-        fail(f"--device {name}: only cpu and cuda are supported")
-    return str(chosen)
 
 
 def _devices(settings: Settings) -> list[str]:
