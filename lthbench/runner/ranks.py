@@ -8,6 +8,7 @@ announces each training; the others make it with it, and write nothing.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -49,6 +50,8 @@ def join(settings: Settings) -> bool:
         return True
     rank = int(os.environ["RANK"])
     device = _meet(settings, rank, num_ranks(), None)
+    # gloo's threads must not outlive the interpreter, or the process aborts at its end.
+    atexit.register(_part)
     if rank > 0:
         _follow(settings, device, Ranks(rank, num_ranks()))
     return rank == 0
@@ -174,8 +177,12 @@ class Leader:
         for process in followers:
             process.kill()
             process.wait()
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        _part()
+
+
+def _part() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _follow(settings: Settings, device: torch.device, ranks: Ranks) -> None:
