@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -23,11 +24,7 @@ def tensorboard(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Write TensorBoard event files of what is done; running it again adds what is new."""
-    try:
-        from lthbench.analysis.export.tensorboard import export_tensorboard
-    except ModuleNotFoundError as error:
-        _missing(error, "tensorboard")
-    new = export_tensorboard(_plan(suite, store), Store(store), folder)
+    new = tensorboard_exporter()(_plan(suite, store), Store(store), folder)
     out.print(f"{new:,} new trainings in {folder}: tensorboard --logdir {folder}", markup=False)
 
 
@@ -48,9 +45,18 @@ def mlflow(
     out.print(f"{new:,} new runs in {where}: {how} --backend-store-uri {uri}", markup=False)
 
 
+def tensorboard_exporter() -> Callable[[Plan, Store, Path], int]:
+    """What writes event files of a plan's trainings, or the end of this command where TensorBoard is not installed."""
+    try:
+        from lthbench.analysis.export.tensorboard import export_tensorboard
+    except ModuleNotFoundError as error:
+        _missing(error, "tensorboard")
+    return export_tensorboard
+
+
 def _plan(suite: Path, store: Path) -> Plan:
     return make_plan(load_suite(suite), result_of=Store(store).result)
 
 
-def _missing(error: ModuleNotFoundError, extra: str) -> None:
+def _missing(error: ModuleNotFoundError, extra: str) -> NoReturn:
     fail(f"{error.name} is not installed; pip install 'lthbench[{extra}]' brings it")

@@ -29,6 +29,7 @@ from lthbench.cli.app import (
     fail,
     out,
 )
+from lthbench.cli.export import tensorboard_exporter
 from lthbench.cli.report import default_folder
 from lthbench.cli.results import print_results, print_summary
 from lthbench.cli.submit import ProfileOption, SbatchOption, slurm_options
@@ -87,6 +88,9 @@ def run(
     with_report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the report at the end.", envvar="LTHBENCH_REPORT")
     ] = True,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="At the end, write the trainings' TensorBoard event files into this folder.")
+    ] = None,
 ) -> None:
     """Run what is missing of a suite, then show its results. Running a finished suite again trains nothing."""
     from lthbench.runner.local import Watcher, run_plan
@@ -96,6 +100,7 @@ def run(
     def settings_now() -> Settings:
         return _settings(store, data, device, threads, checkpoint_every, compiled, processes)
 
+    export = tensorboard_exporter() if tensorboard is not None else None
     loaded = load_suite(suite)
     part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
     target = Store(store.absolute())
@@ -147,6 +152,8 @@ def run(
         # What was learnt may have made more tasks known.
         plan = make_plan(loaded, part, target.result)
     seconds = time.monotonic() - begun
+    if export is not None and tensorboard is not None:
+        export(plan, target, tensorboard)
     if as_json:
         print_results(plan, target, "json")
     else:

@@ -36,7 +36,7 @@ pairs:
       crossed-masks: {levels: [1], arms: [early]}
       onset: {grid: [0it, 1ep, 2ep], points: 3, num_train: 100, arms: [late]}
 """
-# One training, long enough to be met by a time limit, a requeue and the death of its node.
+# One training, whose length `lasting` sets.
 LONG = """\
 title: a long training
 replicates: 1
@@ -45,7 +45,7 @@ pairs:
     model: {name: resnet8, width: 4}
     data: {name: fashion-mnist-10k, validation: 100, num_train: 640}
     recipe:
-      steps: 320ep
+      steps: EPOCHSep
       batch_size: 32
       optimizer: {name: sgd, lr: 0.05, momentum: 0.9}
       augment: {flip: true}
@@ -87,8 +87,10 @@ def until(true: Callable[[], bool], seconds: float = 240) -> None:
 
 
 def queue() -> list[str]:
-    """The user's jobs as Slurm has them: id and state."""
-    return subprocess.run(["squeue", "--me", "-rh", "-o", "%i %T"], capture_output=True, text=True).stdout.splitlines()
+    """The user's jobs as Slurm has them: id, state and, where they wait, why."""
+    return subprocess.run(
+        ["squeue", "--me", "-rh", "-o", "%i %T %r"], capture_output=True, text=True
+    ).stdout.splitlines()
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +127,16 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[s
     return run
 
 
+def lasting(seconds: float, folder: Path) -> str:
+    """The suite of one training that lasts so long on this machine."""
+    folder.mkdir()
+    (folder / "suite.yaml").write_text(LONG.replace("EPOCHS", "30"))
+    options = ("--store", folder / "store", "--executor", "debug", "--device", "cpu", "--no-report")
+    lthbench("run", folder / "suite.yaml", *options)
+    (result,) = (folder / "store").glob("tasks/*/*/result.json")
+    return LONG.replace("EPOCHS", str(round(30 * seconds / json.loads(result.read_text())["seconds"])))
+
+
 @needs_slurm
 def test_a_suite_on_slurm_has_the_results_of_a_local_run(
     suite: Callable[[str], Path], straight: Callable[[str], dict[str, Any]], tmp_path: Path
@@ -137,11 +149,12 @@ def test_a_suite_on_slurm_has_the_results_of_a_local_run(
     ]
     sent = [json.loads(process.communicate()[0]) for process in both]
     assert sorted(s["lanes"] > 0 for s in sent) == [False, True], "of two submissions at once, one finds all sent"
+    # Crossed masks wait for the other arm's.
+    until(lambda: any(job.endswith("Dependency") for job in queue()))
     again = json.loads(lthbench("submit", path, *options))
     assert again["lanes"] == 0, "what is queued, running or done is not sent again"
     status = json.loads(lthbench("status", path, "--store", store, "--json"))
     assert {job["state"] for job in status["jobs"]} <= {"running", "pending", "configuring", "completing"}
-    assert any(job["reason"] == "Dependency" for job in status["jobs"]), "crossed masks wait for the other arm's"
     lthbench("run", path, "--store", store, "--executor", "slurm", "--device", "cpu")
     assert results(store) == straight(TINY)
     assert json.loads(lthbench("submit", path, *options))["lanes"] == 0
@@ -186,7 +199,8 @@ def checkpoint(store: Path) -> Path | None:
 def test_time_limit_requeue_and_a_dead_node_on_slurm_leave_the_bits_of_an_undisturbed_training(
     suite: Callable[[str], Path], straight: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
-    path, store = suite(LONG), tmp_path / "store"
+    text = lasting(45, tmp_path / "short")
+    path, store = suite(text), tmp_path / "store"
     # Checkpoints are written at signals alone; the first comes 15 s into the minute, or sooner.
     options = ("--device", "cpu", "--checkpoint-every", "100000", "--time", "1min", "--signal-before", "45")
     lthbench("submit", path, "--store", store, *options)
@@ -213,7 +227,7 @@ def test_time_limit_requeue_and_a_dead_node_on_slurm_leave_the_bits_of_an_undist
     subprocess.run(["slurmd"], check=True)
 
     until(lambda: not queue())
-    assert results(store) == straight(LONG)
+    assert results(store) == straight(text)
     assert checkpoint(store) is None and holder(store) is None
 
 
@@ -221,7 +235,7 @@ def test_time_limit_requeue_and_a_dead_node_on_slurm_leave_the_bits_of_an_undist
 def test_two_processes_of_a_job_on_slurm_make_the_bits_of_two_that_a_run_starts(
     suite: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    text = LONG.replace("320ep", "2ep").replace("levels: 0", "levels: 1")
+    text = LONG.replace("EPOCHS", "2").replace("levels: 0", "levels: 1")
     path = suite(text + "slurm: {tasks_per_node: 2, time: 10min}\n")
     lthbench("submit", path, "--store", tmp_path / "store", "--device", "cpu")
     options = ("--device", "cpu", "--executor", "debug", "--processes-per-task", "2")
@@ -234,7 +248,7 @@ def test_two_processes_of_a_job_on_slurm_make_the_bits_of_two_that_a_run_starts(
 def test_a_job_that_is_stopped_by_its_signal_goes_on_from_a_checkpoint_to_the_same_bits(
     suite: Callable[[str], Path], straight: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
-    text = LONG.replace("320ep", "40ep")
+    text = LONG.replace("EPOCHS", "40")
     path, store = suite(text), tmp_path / "store"
     command = [sys.executable, "-m", "lthbench", "submit", path, "--store", store, "--cluster", "local"]
     waiting = subprocess.Popen([*command, "--device", "cpu", "--checkpoint-every", "100000"])
@@ -250,7 +264,7 @@ def test_a_job_that_is_stopped_by_its_signal_goes_on_from_a_checkpoint_to_the_sa
 def test_a_job_on_slurm_gives_up_after_so_many_time_limits_and_the_next_submission_goes_on(
     suite: Callable[[str], Path], straight: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
-    text = LONG.replace("320ep", "40ep")
+    text = LONG.replace("EPOCHS", "40")
     path, store = suite(text), tmp_path / "store"
     options = ("--store", store, "--device", "cpu", "--checkpoint-every", "100000", "--time", "10min")
     lthbench("submit", path, *options, "--max-requeues", "0")
@@ -270,7 +284,7 @@ def test_a_job_on_slurm_gives_up_after_so_many_time_limits_and_the_next_submissi
 
 @needs_slurm
 def test_cancelled_jobs_on_slurm_leave_what_is_finished(suite: Callable[[str], Path], tmp_path: Path) -> None:
-    path, store = suite(LONG), tmp_path / "store"
+    path, store = suite(LONG.replace("EPOCHS", "100000")), tmp_path / "store"
     lthbench("submit", path, "--store", store, "--device", "cpu", "--time", "10min")
     at_work(store)
     assert "1 jobs cancelled" in lthbench("cancel", path, "--store", store)
