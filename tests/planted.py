@@ -141,7 +141,8 @@ def world(pair: str, replicates: int, random: np.random.Generator, *, is_true: b
                   steps_trained=1000.0)  # fmt: skip
         w.add("onset", arm, "barrier", 0, 0, test_barrier=0.001 if early else 0.2)
         w.add("onset", arm, "barrier", 0, 5, test_barrier=0.001)
-        w.add("onset", arm, "onset", noise_scale=1.0 if early else 4.0, distance_relative=size)
+        w.add("onset", arm, "onset", noise_scale=1.0 if early else 4.0, distance_relative=size,
+              onset_above=-1.0 if early else 0.0)  # fmt: skip
     regulariser(w, is_true)
     sensitivity(w, is_true)
     return w.points
@@ -174,7 +175,7 @@ def sensitivity(w: World, is_true: bool) -> None:
         dense = 0.85 + 0.05 * accuracy[n]
         w.add("sensitivity", "late", name, test_accuracy=dense, distance_relative=float(0.2 + moved[n]))
         w.add("sensitivity", "late", f"{name}: onset", noise_scale=float(1 + w.random.uniform()),
-              early_loss=float(moved[n]))  # fmt: skip
+              early_loss=float(moved[n]), onset_above=float(step - 1))  # fmt: skip
         # Unstable before the step, stable from it on.
         w.add("sensitivity", "late", f"{name}: barrier", 0, step - 1, test_barrier=0.2)
         w.add("sensitivity", "late", f"{name}: barrier", 0, step, test_barrier=0.001)

@@ -74,6 +74,32 @@ def fit(
     return Fit(estimate, wald_p, pseudo)
 
 
+def predicted_share(
+    values: Sequence[float], units: Sequence[Value], columns: Mapping[str, Sequence[Value]], term: str
+) -> float:
+    """The cross-validated R^2 of a term alone: what it explains of units whose values the fit has not seen.
+
+    Each unit is left out in turn; its values are predicted by least squares on the term and an intercept. The share is
+    1 - (squared errors) / (squared errors of the others' mean), so that 0 is no better than that, and less is worse
+    (the PRESS statistic of Allen 1974, where units have one row each).
+
+    Raises:
+        ModelError: the term is unknown, or does not differ among the rows that are left.
+    """
+    outcome, owners = np.asarray(values, dtype=float), np.asarray(units)
+    design = np.hstack([np.ones((len(outcome), 1)), _columns(term, columns)])
+    error = baseline = 0.0
+    for left in np.unique(owners):
+        keep = owners != left
+        _identifiable(design[keep])
+        solution = np.linalg.lstsq(design[keep], outcome[keep], rcond=None)[0]
+        error += float(np.square(outcome[~keep] - design[~keep] @ solution).sum())
+        baseline += float(np.square(outcome[~keep] - outcome[keep].mean()).sum())
+    if baseline == 0:
+        raise ModelError("all values are equal")
+    return 1 - error / baseline
+
+
 def _columns(term: str, columns: Mapping[str, Sequence[Value]]) -> NDArray[np.float64]:
     if " x " in term:
         left, right = (_columns(part, columns) for part in term.split(" x ", 1))

@@ -12,8 +12,8 @@ import numpy as np
 from lthbench.analysis import intervals, ranks
 from lthbench.analysis.decide import decide, outcome_of, paired_interval, shortfall, unfinished
 from lthbench.analysis.evidence import Evidence, unit_of
-from lthbench.analysis.mixed import ModelError, fit
-from lthbench.analysis.rows import model_rows
+from lthbench.analysis.mixed import ModelError, fit, predicted_share
+from lthbench.analysis.rows import Row, model_rows
 from lthbench.analysis.verdict import Effect, Part
 from lthbench.suite.claim_tests import Contrast, Mixed, Onset, Trend, Waiting
 
@@ -168,5 +168,18 @@ def mixed(test: Mixed, evidence: Evidence, alpha: float) -> Part:
         found.pseudo_values, test.expected, evidence, alpha, what=test.what, counts=test.counts, unit=unit,
         test=f"mixed model, error by leaving out {test.over}", also=("Wald, two-sided", found.wald_p), done=done,
     )  # fmt: skip
+    if test.compared:
+        shares = [f"{term} {_share(rows, units, columns, term)}" for term in test.compared]
+        told = f"each alone, of the variance of {test.over} left out: {', '.join(shares)}"
+        part = replace(part, reason="; ".join(filter(None, (part.reason, told))))
     # More replicates do not make more configurations.
     return part if test.over == "replicates" else replace(part, seeds=None, of="configurations")
+
+
+def _share(
+    rows: list[Row], units: Sequence[float | str], columns: Mapping[str, Sequence[float | str]], term: str
+) -> str:
+    try:
+        return f"{predicted_share([float(row['value']) for row in rows], units, columns, term):.2f}"
+    except ModelError:
+        return "unknown"

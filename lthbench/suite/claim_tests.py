@@ -187,6 +187,7 @@ class Mixed(_Test):
         over: what the test counts as independent: replicates; or, for a covariate that recipes differ in,
             configurations, an arm with what the NAMEs of its variant stand for.
         logit: whether values, fractions, are taken as logits.
+        compared: terms of which it is told how well each alone predicts what is left out.
     """
 
     test: Literal["mixed"]
@@ -196,6 +197,7 @@ class Mixed(_Test):
     over: Literal["replicates", "configurations"] = "replicates"
     expected: Literal["greater", "less"] = "greater"
     logit: bool = False
+    compared: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _tested_is_fixed(self) -> Mixed:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lthbench.analysis import intervals, ranks
-from lthbench.analysis.mixed import ModelError, fit, generalised_least_squares
+from lthbench.analysis.mixed import ModelError, fit, generalised_least_squares, predicted_share
 from lthbench.analysis.paired import (
     detectable,
     exact_fraction,
@@ -243,3 +243,23 @@ def test_differences_that_do_not_vary_have_no_test(differences: list[float]) -> 
 )
 def test_an_effect_is_told_with_the_digits_that_its_interval_allows(effect: Effect, text: str) -> None:
     assert effect_text(effect) == text
+
+
+def test_what_a_term_predicts_of_what_is_left_out_is_one_minus_the_press_ratio() -> None:
+    random = np.random.default_rng(3)
+    x, units = random.uniform(1, 5, 12), [f"recipe {i}" for i in range(12)]
+    y = 2 - 0.4 * x + random.normal(0, 0.2, 12)
+    design = np.stack([np.ones(12), x], 1)
+    leverage = np.diag(design @ np.linalg.pinv(design))
+    residual = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+    press, total = np.square(residual / (1 - leverage)).sum(), np.square((y - y.mean()) / (1 - 1 / 12)).sum()
+    assert predicted_share(y, units, {"moved": x}, "moved") == pytest.approx(1 - press / total)
+    assert predicted_share(3 * x - 1, units, {"moved": x}, "moved") == pytest.approx(1)
+    # Levels of one recipe are left out together: knowing the others of it would be no prediction.
+    owners = np.repeat([f"recipe {i}" for i in range(4)], 3)
+    noise = {"own": np.repeat(random.normal(size=4), 3)}
+    assert predicted_share(np.repeat([1.0, 2.0, 0.0, 1.0], 3), owners, noise, "own") < 0.5
+    with pytest.raises(ModelError, match="no 'speed'"):
+        predicted_share(y, units, {"moved": x}, "speed")
+    with pytest.raises(ModelError, match="too few"):
+        predicted_share(y, units, {"moved": np.ones(12)}, "moved")

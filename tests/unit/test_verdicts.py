@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,6 +177,12 @@ def test_the_claims_of_the_paper_hold_where_they_are_planted_and_nowhere_else(is
         points = world("swin-tinyimagenet", 6, random, is_true=is_true)
         for verdict in judge(loaded, points, {("swin-tinyimagenet", "onset"): 40.0}, "suite.yaml"):
             outcomes.setdefault(verdict.claim, []).append(verdict.outcome)
+            if verdict.claim == "C10":
+                told = re.search(
+                    r"each alone, .*: moved (\S+), log noise (\S+), unstable (\S+)", verdict.parts[0].reason
+                )
+                assert told is not None
+                assert not is_true or float(told[1]) > max(float(told[2]), float(told[3]))
     assert list(outcomes) == list(PAPER)
     for claim, found in outcomes.items():
         if is_true:
