@@ -185,10 +185,10 @@ def at_work(store: Path, but: int = 0) -> int:
     return int(who["pid"])
 
 
-def restarts() -> int:
-    """How often Slurm has started the user's only job again."""
-    job = subprocess.run(["scontrol", "show", "job"], capture_output=True, text=True).stdout
-    return int(job.partition("Restarts=")[2].split()[0])
+def restarts(job: str) -> int:
+    """How often Slurm has started a job again."""
+    shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True).stdout
+    return int(shown.partition("Restarts=")[2].split()[0])
 
 
 def checkpoint(store: Path) -> Path | None:
@@ -204,16 +204,15 @@ def test_time_limit_requeue_and_a_dead_node_on_slurm_leave_the_bits_of_an_undist
     # Checkpoints are written at signals alone; the first comes 15 s into the minute, or sooner.
     options = ("--device", "cpu", "--checkpoint-every", "100000", "--time", "1min", "--signal-before", "45")
     lthbench("submit", path, "--store", store, *options)
-    first = at_work(store)
-    until(lambda: restarts() >= 1)
+    first, job = at_work(store), queue()[0].split()[0]
+    until(lambda: restarts(job) >= 1)
     assert checkpoint(store) is not None, "the job requeued itself without a checkpoint"
 
-    job = queue()[0].split()[0]
     subprocess.run(["scontrol", "update", f"jobid={job}", "timelimit=60"], check=True)
     second = at_work(store, but=first)
-    before = restarts()
+    before = restarts(job)
     subprocess.run(["scontrol", "requeue", job], check=True)
-    until(lambda: restarts() > before)
+    until(lambda: restarts(job) > before)
 
     third = at_work(store, but=second)
     # The machine dies: the job, and all of Slurm that is on it.
