@@ -19,7 +19,8 @@ class Quantity:
     unit: str = ""
 
     def number(self, value: float) -> str:
-        return f"{value * self.scale:.{self.digits}f}"
+        rounded = round(value * self.scale, self.digits) + 0.0  # no minus before a zero
+        return f"{rounded:.{self.digits}f}"
 
 
 _LABELS = {

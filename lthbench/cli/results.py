@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from lthbench.cli.app import DEFAULT_STORE, JsonOption, StoreOption, SuiteArgument, app, out, print_json
 from lthbench.runner.store import Store
@@ -61,7 +61,16 @@ def print_summary(plan: Plan, store: Store) -> None:
             if not lines:
                 continue
             titles = [name.replace("_", " ") for name in shown]  # words, which can be wrapped
-            table = Table("arm", "what", "level", "step", "density", *titles, "n", title=f"{pair_name}: {label}")
+            table = Table(
+                "arm",
+                Column("what", overflow="fold"),
+                "level",
+                "step",
+                "density",
+                *titles,
+                "n",
+                title=f"{pair_name}: {label}",
+            )
             arm_before = None
             for (arm, variant, level, step), line in lines.items():
                 if arm_before not in (None, arm):

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lthbench.analysis.statistics import mean_interval
+from lthbench.analysis.quantity import interval_text
+from lthbench.analysis.statistics import Interval, mean_interval
 
 
 def test_the_interval_is_students_t() -> None:
@@ -25,3 +26,8 @@ def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
         assert found.half_width is not None
         covered += abs(found.mean - 1.0) <= found.half_width
     assert 0.93 < covered / 2000 < 0.97
+
+
+def test_a_mean_that_rounds_to_zero_has_no_sign() -> None:
+    assert interval_text("onset_above", Interval(-0.33, 1.43, 3)) == "0 ± 1 it"
+    assert interval_text("test_accuracy", Interval(-0.00002, None, 1)) == "0.00 %"
