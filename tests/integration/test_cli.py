@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from pathlib import Path
 
 import pytest
 
 from lthbench.cli import main
+from lthbench.cli.app import print_json
 
 
 def call(
@@ -142,3 +144,8 @@ def test_doctor_and_data_list_tell_of_the_embedded_images(
     assert code == 0 and any("fashion-mnist-10k" in finding["text"] for finding in json.loads(out))
     code, out, _ = call(capsys, monkeypatch, "data", "check", "fashion-mnist-10k", "--json")
     assert code == 0 and json.loads(out)[0]["present"]
+
+
+def test_what_is_not_finite_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"ratio": math.nan, "ends": (math.inf, 1.5)})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"ratio": None, "ends": [None, 1.5]}
