@@ -49,11 +49,11 @@ struct UpdateChunk {
   int64_t begin, length;  // weights [begin, begin + length) of the tensor; begin is a multiple of kChunk
 };
 
-// The chunks of a tensor list, and the work items: runs of chunks that hold kChunk weights or so, such that
-// tiny tensors share one.
+// The chunks of a tensor list, which threads share out by the weights that they hold.
 struct UpdateSchedule {
   std::vector<UpdateChunk> chunks;
-  std::vector<int64_t> items;  // item i is chunks [items[i], items[i + 1])
+  std::vector<int64_t> middles;  // of the chunks, in weights of the whole list
+  int64_t num_weights = 0;
 
   UpdateSchedule(const UpdateTensor* tensors, size_t count);
 };

@@ -155,15 +155,19 @@ template <class Options, class Choose>
 double run(const UpdateTensor* tensors, const UpdateSchedule& schedule, const Options& options,
            std::vector<double>& partials, Choose choose) {
   partials.resize(schedule.chunks.size());
+  const std::vector<int64_t>& middles = schedule.middles;
+  const auto first_chunk = [&](int64_t weight) {
+    return std::lower_bound(middles.begin(), middles.end(), weight) - middles.begin();
+  };
   auto body = [&](int64_t begin, int64_t end) {
-    for (int64_t c = schedule.items[begin]; c < schedule.items[end]; ++c) {
+    for (int64_t c = first_chunk(begin), last = first_chunk(end); c < last; ++c) {
       const UpdateChunk& chunk = schedule.chunks[c];
       const UpdateTensor& t = tensors[chunk.tensor];
       partials[c] = t.grad ? choose(t)(t, chunk.begin, chunk.length, options)
                            : distance_of(t, chunk.begin, chunk.length);
     }
   };
-  parallel_for(static_cast<int64_t>(schedule.items.size()) - 1, 2, body);
+  parallel_for(schedule.num_weights, 2 * kChunk, body);
   double total = 0.0;
   for (double partial : partials) total += partial;
   return total;
@@ -172,20 +176,14 @@ double run(const UpdateTensor* tensors, const UpdateSchedule& schedule, const Op
 }  // namespace
 
 UpdateSchedule::UpdateSchedule(const UpdateTensor* tensors, size_t count) {
-  items.push_back(0);
-  int64_t held = 0;
   for (size_t t = 0; t < count; ++t) {
     for (int64_t begin = 0; begin < tensors[t].numel; begin += kChunk) {
       const int64_t length = std::min(kChunk, tensors[t].numel - begin);
       chunks.push_back({static_cast<int32_t>(t), begin, length});
-      held += length;
-      if (held >= kChunk) {
-        items.push_back(static_cast<int64_t>(chunks.size()));
-        held = 0;
-      }
+      middles.push_back(num_weights + length / 2);
+      num_weights += length;
     }
   }
-  if (held > 0) items.push_back(static_cast<int64_t>(chunks.size()));
 }
 
 double sgd_cpu(const UpdateTensor* tensors, const UpdateSchedule& schedule, const SgdOptions& options,

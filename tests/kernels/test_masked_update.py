@@ -9,6 +9,7 @@ import pytest
 import torch
 from devices import DEVICES, needs_kernels, reference
 from torch import library, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from lthbench.ops import MaskedAdamW, MaskedSGD
 from lthbench.ops.masks import pack_mask
@@ -317,6 +318,29 @@ def test_a_step_is_noticed_by_autograd(device):
     optimizer.step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_hooks_and_profilers_see_a_step():
+    params, masks, _ = make("cpu")
+    ours = MaskedSGD(params, 0.1, masks=masks)
+    seen = []
+    before = [p.clone() for p in params]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    handles = [
+        ours.register_step_pre_hook(lambda *_: seen.append(("pre", same_bits(params, before)))),
+        ours.register_step_post_hook(lambda *_: seen.append(("post", same_bits(params, before)))),
+        register_optimizer_step_pre_hook(lambda *_: seen.append("global pre")),
+        register_optimizer_step_post_hook(lambda *_: seen.append("global post")),
+    ]
+    ours.step()
+    assert seen == ["global pre", ("pre", True), ("post", False), "global post"]
+    for handle in handles:
+        handle.remove()
+    with torch.profiler.profile() as profiler:
+        ours.step()
+    assert "Optimizer.step#MaskedSGD.step" in {event.name for event in profiler.events()}
+    assert len(seen) == 4
 
 
 def test_distributed_data_parallel_trains_as_one_process(tmp_path):
