@@ -1,12 +1,11 @@
-// Convolution that visits surviving weights only, for activations in blocks of 16 images:
-// [num_blocks, channels, height + 2, width + 2, 16] with a border of zeros one pixel wide.
+// Convolution that visits surviving weights only, for activations in blocks of images (image_blocks.h).
 #pragma once
 
 #include <cstdint>
 
-namespace lth {
+#include "image_blocks.h"
 
-inline constexpr int64_t kBlock = 16;  // images, one a vector lane
+namespace lth {
 
 struct SparseConvolution {
   const float* input;   // [num_blocks, num_inputs, height + 2, width + 2, 16]

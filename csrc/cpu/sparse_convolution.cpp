@@ -1,11 +1,11 @@
 #include "../common/sparse_convolution.h"
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "../common/isa.h"
 #include "../common/parallel.h"
+#include "image_blocks.h"
 
 // The sums are those of a convolution, which no two implementations round alike: fma is welcome.
 #if defined(__clang__)
@@ -17,8 +17,6 @@
 namespace lth {
 namespace {
 
-typedef float Images __attribute__((vector_size(4 * kBlock), aligned(4)));
-
 constexpr int64_t kL1Bytes = 32 * 1024;  // of a core's first cache, for the input of a tile
 
 struct Schedule {
@@ -27,7 +25,10 @@ struct Schedule {
   std::vector<int32_t> offsets;  // [num_weights] of the input that each weight multiplies
   // Weights [first[g][o], first[g + 1][o]) of output channel o read group g of input channels.
   std::vector<std::vector<int32_t>> first;
+  bool dense;  // every weight survives, so output channels read the same
 };
+
+constexpr int64_t kShared = 4;  // output channels, and columns, of a dense layer that are summed at once
 
 // Output rows [y, y + kRows), columns [x, x + kColumns) of all channels, one group of input channels after
 // another: what a group's weights read then stays in the L1 cache for all output channels.
@@ -63,10 +64,53 @@ LTH_INLINE void tile(const SparseConvolution& layer, const Schedule& s, size_t g
 #pragma GCC unroll 16
       for (int c = 0; c < kColumns; ++c) {
         const int64_t at = r * s.out_row + c;
-        const Images zero = {};
-        Images sum = last && layer.other ? sums[r][c] + other[at] : sums[r][c];
-        if (last && layer.rectified) sum = sum < zero ? zero : sum;  // NaN stays NaN
-        out[at] = sum;
+        const Images* added = last && layer.other ? other + at : nullptr;
+        out[at] = finish(sums[r][c], added, last && layer.rectified);
+      }
+  }
+}
+
+// The same of a layer without pruned weights: what is loaded serves kShared output channels.
+template <int kStride, int kRows, int kColumns>
+LTH_INLINE void dense_tile(const SparseConvolution& layer, const Schedule& s, size_t group, int64_t block,
+                           int64_t y, int64_t x) {
+  const int64_t stride = kStride ? kStride : layer.stride;
+  const Images* input = reinterpret_cast<const Images*>(layer.input) + block * s.in_block +
+                        (y * stride + 1 - layer.padding) * s.in_row + x * stride + 1 - layer.padding;
+  const int64_t start = block * s.out_block + (y + 1) * s.out_row + x + 1;
+  const bool last = group + 2 == s.first.size();
+  const int64_t each = layer.num_weights / layer.num_outputs;
+  for (int64_t o = 0; o < layer.num_outputs; o += kShared) {
+    const int32_t begin = s.first[group][o], end = s.first[group + 1][o];
+    for (int64_t r = 0; r < kRows; ++r)
+      for (int64_t c = 0; c < kColumns; c += kShared) {
+        const int64_t at = start + o * s.out_plane + r * s.out_row + c;
+        Images* out = reinterpret_cast<Images*>(layer.output) + at;
+        const Images* from = input + r * stride * s.in_row + c * stride;
+        Images sums[kShared][kShared];
+#pragma GCC unroll 4
+        for (int64_t k = 0; k < kShared; ++k)
+#pragma GCC unroll 4
+          for (int64_t j = 0; j < kShared; ++j)
+            sums[k][j] = group == 0 ? layer.bias[o + k] - Images{} : out[k * s.out_plane + j];
+        for (int32_t i = begin; i < end; ++i) {
+          const Images* pixels = from + s.offsets[i];
+#pragma GCC unroll 4
+          for (int64_t k = 0; k < kShared; ++k) {
+            const float weight = layer.values[i + k * each];
+#pragma GCC unroll 4
+            for (int64_t j = 0; j < kShared; ++j) sums[k][j] += weight * pixels[j * stride];
+          }
+        }
+        const Images* other =
+            last && layer.other ? reinterpret_cast<const Images*>(layer.other) + at : nullptr;
+#pragma GCC unroll 4
+        for (int64_t k = 0; k < kShared; ++k)
+#pragma GCC unroll 4
+          for (int64_t j = 0; j < kShared; ++j) {
+            const int64_t place = k * s.out_plane + j;
+            out[place] = finish(sums[k][j], other ? other + place : nullptr, last && layer.rectified);
+          }
       }
   }
 }
@@ -76,8 +120,13 @@ LTH_INLINE void rows(const SparseConvolution& layer, const Schedule& s, int64_t 
   const int64_t bands = layer.out_height / kRows;
   for (int64_t i = begin; i < end; ++i)
     for (int64_t x = 0; x < layer.out_width; x += kColumns)
-      for (size_t group = 0; group + 1 < s.first.size(); ++group)
-        tile<kStride, kRows, kColumns>(layer, s, group, i / bands, i % bands * kRows, x);
+      for (size_t group = 0; group + 1 < s.first.size(); ++group) {
+        if (kColumns % kShared == 0 && s.dense) {
+          dense_tile<kStride, kRows, kColumns>(layer, s, group, i / bands, i % bands * kRows, x);
+        } else {
+          tile<kStride, kRows, kColumns>(layer, s, group, i / bands, i % bands * kRows, x);
+        }
+      }
 }
 
 using Rows = void (*)(const SparseConvolution&, const Schedule&, int64_t begin, int64_t end);
@@ -125,16 +174,6 @@ Shape shape_for(int64_t height, int64_t width, int64_t stride) {
   return shape_of<1, 1>(stride);
 }
 
-void clear_border(Images* plane, int64_t height, int64_t width) {
-  const int64_t row = width + 2;
-  std::memset(static_cast<void*>(plane), 0, row * sizeof(Images));
-  std::memset(static_cast<void*>(plane + (height + 1) * row), 0, row * sizeof(Images));
-  for (int64_t y = 1; y <= height; ++y) {
-    std::memset(static_cast<void*>(plane + y * row), 0, sizeof(Images));
-    std::memset(static_cast<void*>(plane + y * row + width + 1), 0, sizeof(Images));
-  }
-}
-
 Schedule make_schedule(const SparseConvolution& layer, const Shape& shape) {
   Schedule s;
   s.in_row = layer.width + 2;
@@ -150,6 +189,8 @@ Schedule make_schedule(const SparseConvolution& layer, const Shape& shape) {
     s.offsets[i] = int32_t(layer.taps[i] / area * s.in_plane + position / layer.kernel * s.in_row +
                            position % layer.kernel);
   }
+  s.dense =
+      layer.num_weights == layer.num_outputs * layer.num_inputs * area && layer.num_outputs % kShared == 0;
   const auto reach = [&](int64_t outputs) { return (outputs - 1) * layer.stride + layer.kernel; };
   const int64_t bytes = reach(shape.num_rows) * reach(shape.num_columns) * int64_t(sizeof(Images));
   const int64_t fit = std::max<int64_t>(1, kL1Bytes / bytes);

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, fx
 
+from lthbench.ops.blocks import Pattern, winograd_weight
 from lthbench.ops.fused_layers import BlockedConvolution, convolution, convolution_add
-from lthbench.ops.sparse import Pattern
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ class Fused:
     def has_convolution(self) -> bool:
         """Whether activations are planes, which fill a cache sooner than vectors do."""
         dense = any(node.target in (convolution, convolution_add) for node in self.body.graph.nodes)
-        return dense or self.sparse
+        return dense or self.blocked
 
     @property
-    def sparse(self) -> bool:
-        """Whether convolutions go over the surviving weights alone, sixteen images at a time."""
+    def blocked(self) -> bool:
+        """Whether convolutions go over images in blocks of sixteen."""
         return any(isinstance(module, BlockedConvolution) for module in self.body.children())
 
     def stack(self, states: Mapping[str, Tensor]) -> list[Tensor]:
@@ -90,6 +90,7 @@ class Weight:
     norm: str = ""  # the normalisation layer folded into them
     eps: float = 0.0
     pattern: Pattern | None = None  # of the surviving weights; they alone are taken, and a bias is always made
+    winograd: bool = False  # whether filters are transformed; a bias is always made
 
     def sources(self, known: Collection[str]) -> list[str]:
         """The entries of a state that ``make`` reads."""
@@ -106,9 +107,11 @@ class Weight:
             # In double: folding in float32 would add a rounding that evaluating the layers alone does not have.
             bias = states[self.names[1]].double() * scale + shift if self.names[1] else shift
             made = [weight.double() * scale[:, :, None, None, None], bias]
-        if self.pattern is None:
+        if self.pattern is None and not self.winograd:
             return [_channels_last(t.float()) for t in made]
         weight, bias = made if len(made) == 2 else (made[0], made[0].new_zeros(made[0].shape[:2]))
+        if self.pattern is None:
+            return [winograd_weight(weight), bias.float().contiguous()]
         return [weight.flatten(1)[:, self.pattern.index].float().contiguous(), bias.float().contiguous()]
 
 

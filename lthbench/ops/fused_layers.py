@@ -7,21 +7,23 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from lthbench.ops.sparse import Pattern, sparse_convolution
+from lthbench.ops.blocks import Pattern, sparse_convolution, winograd_convolution
 
 
 class BlockedConvolution(nn.Module):
-    """A convolution over surviving weights, with everything but its operands."""
+    """A convolution of images in blocks, with everything but its operands: of the pattern's weights, or dense 3x3."""
 
-    def __init__(self, pattern: Pattern, kernel: int, stride: int, padding: int, rectified: bool) -> None:
+    def __init__(self, pattern: Pattern | None, geometry: tuple[int, int, int], rectified: bool) -> None:
         super().__init__()
         self.pattern = pattern
-        self.geometry = (kernel, stride, padding)
+        self.geometry = geometry  # kernel, stride, padding
         self.rectified = rectified
 
-    def forward(self, x: Tensor, values: Tensor, bias: Tensor, other: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None) -> Tensor:
         """Images in blocks to images in blocks."""
-        return sparse_convolution(x, values, bias, self.pattern, *self.geometry, other, rectified=self.rectified)
+        if self.pattern is None:
+            return winograd_convolution(x, weight, bias, other, rectified=self.rectified)
+        return sparse_convolution(x, weight, bias, self.pattern, *self.geometry, other, rectified=self.rectified)
 
 
 def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -15,20 +15,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from lthbench.ops.blocks import Pattern, from_blocks, to_blocks
 from lthbench.ops.fused import Fused, Second, SharedLinear, Weight
 from lthbench.ops.fused_layers import BlockedConvolution, convolution, convolution_add, scale_and_shift
-from lthbench.ops.sparse import Pattern, from_blocks, to_blocks
 
 _RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
 _ADDS = (operator.add, torch.add)  # tracing turns += into +
+
+SPARSE_DENSITY = 0.5  # of a convolution, under which visiting survivors alone was measured to be faster
 
 
 def fuse(model: nn.Module, survives: Mapping[str, Tensor] | None = None) -> Fused | None:
     """Trace a network in evaluation mode; None where it cannot be traced or holds a layer not known here.
 
     Args:
-        survives: weight name -> bool mask of its shape, for convolutions over the surviving weights alone (on the
-            CPU; every convolution needs one). None makes dense convolutions.
+        survives: weight name -> bool mask of its shape, for convolutions of images in blocks (on the CPU; every
+            convolution needs one): over the surviving weights alone, or dense where most survive. None makes
+            convolutions of channels-last images.
     """
     try:
         graph = fx.Tracer().trace(model)
@@ -78,7 +81,7 @@ class _Fuser:
     weights: list[Weight] = field(default_factory=list)
     linears: list[SharedLinear] = field(default_factory=list)
     constants: list[str] = field(default_factory=list)
-    calls: dict[str, nn.Module] = field(default_factory=dict)  # sparse convolutions, as modules of the body
+    calls: dict[str, nn.Module] = field(default_factory=dict)  # blocked convolutions, as modules of the body
     num_arguments: int = 0  # tensors that the weights give the body
 
     def fused(self) -> Fused:
@@ -304,7 +307,7 @@ class _Fuser:
         assert isinstance(module, nn.Conv2d)
         bias_name = f"{name}.bias" if module.bias is not None else ""
         if self.survives is not None:
-            return self._sparse_convolution(chain, module, bias_name)
+            return self._blocked_convolution(chain, module, bias_name)
         bias: fx.Node | None = None
         if chain.norm is not None:
             norm = self._module(chain.norm)
@@ -325,7 +328,7 @@ class _Fuser:
         self.owned.add(chain.last)
         return out
 
-    def _sparse_convolution(self, chain: _Chain, module: nn.Conv2d, bias_name: str) -> fx.Node:
+    def _blocked_convolution(self, chain: _Chain, module: nn.Conv2d, bias_name: str) -> fx.Node:
         assert self.survives is not None
         assert not isinstance(module.padding, str)
         kernel, stride, padding = module.kernel_size[0], module.stride[0], module.padding[0]
@@ -338,14 +341,16 @@ class _Fuser:
             layer = self._module(chain.norm)
             assert isinstance(layer, nn.BatchNorm2d)
             norm, eps = str(chain.norm.target), layer.eps
-        pattern = Pattern.of(self.survives[name])
-        call = BlockedConvolution(pattern, kernel, stride, padding, chain.relu is not None)
-        values, bias = self._weight(Weight((name, bias_name), norm, eps, pattern), 2)
+        survives = self.survives[name]
+        winograd = (kernel, stride, padding) == (3, 1, 1) and float(survives.float().mean()) >= SPARSE_DENSITY
+        pattern = None if winograd else Pattern.of(survives)
+        call = BlockedConvolution(pattern, (kernel, stride, padding), chain.relu is not None)
+        weight, bias = self._weight(Weight((name, bias_name), norm, eps, pattern, winograd), 2)
         other = None if chain.other is None else self._value(chain.other, blocked=True)
-        target = f"sparse_{len(self.weights)}"
+        target = f"blocked_{len(self.weights)}"
         self.calls[target] = call
         self.blocked.add(chain.last)
-        return self.body.call_module(target, (self._input(chain.layer, blocked=True), values, bias, other))
+        return self.body.call_module(target, (self._input(chain.layer, blocked=True), weight, bias, other))
 
     def _may_overwrite(self, chain: _Chain, other: fx.Node) -> bool:
         """Whether the sum is the last use of what is added, and nothing else refers to its memory."""

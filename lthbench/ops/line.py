@@ -35,7 +35,7 @@ def evaluate_line(
     *,
     statistics: Literal["interpolate", "recompute"] = "interpolate",
     statistics_batches: Iterable[Batch] | None = None,
-    method: Literal["auto", "fused", "sparse", "stacked", "each"] = "auto",
+    method: Literal["auto", "fused", "blocked", "stacked", "each"] = "auto",
     stacked_bytes: int = 2 << 30,
 ) -> LineResult:
     """Evaluate the networks a + alpha (b - a) for all alphas in one pass over the batches.
@@ -54,10 +54,11 @@ def evaluate_line(
         method: how the networks are evaluated.
             "each": the model as it is, with one network's weights after another's.
             "fused": likewise on a graph with normalisation folded into convolutions and activations fused.
-            "sparse": "fused" with convolutions over the weights that are not 0 at both ends; CPU only.
+            "blocked": "fused" on images in blocks, convolutions over the weights that are not 0 at both ends, or by
+            Winograd's filtering where most are not; CPU only.
             "stacked": all at once by torch.vmap.
-            "auto": "stacked" for small networks on CUDA, "sparse" under half density on the CPU (AVX-512), else
-            "fused", and "each" for what cannot be traced and fused.
+            "auto": "stacked" for small networks on CUDA, "blocked" under half density and for narrow networks on the
+            CPU (AVX-512), else "fused", and "each" for what cannot be traced and fused.
         stacked_bytes: networks that together need more memory than this are formed anew for every batch.
 
     Returns:

@@ -12,18 +12,18 @@ from torch.func import functional_call
 
 from lthbench.ops._library import kernels_available
 from lthbench.ops.fused import Fused
-from lthbench.ops.fusion import fuse
+from lthbench.ops.fusion import SPARSE_DENSITY, fuse
 from lthbench.ops.interpolation import lerp_linear, lerp_relu, lerp_stacked
 from lthbench.ops.line_networks import Networks
 
-METHODS = ("auto", "fused", "sparse", "stacked", "each")
+METHODS = ("auto", "fused", "blocked", "stacked", "each")
 
-_SPARSE_DENSITY = 0.5  # of convolutions, under which visiting survivors alone was measured to be faster
+_WINOGRAD_CHANNELS = 256  # of a convolution, up to which Winograd's was measured to be faster than oneDNN's
 _FILLS_A_GPU = 16 << 20  # bytes of weights from which one network is taken to fill a device
 # Images evaluated at a time, so that activations of small networks stay in the cache; of each thread on the CPU.
 _IMAGES_CUDA = 1024
 _IMAGES_PLANES = 64
-_IMAGES_SPARSE = 32
+_IMAGES_BLOCKED = 32
 _IMAGES_VECTORS = 336
 
 Forward = Callable[[Tensor], Tensor]
@@ -39,12 +39,12 @@ def make_forward(model: nn.Module, networks: Networks, fused: Fused | None, meth
     on_cpu = networks.device.type == "cpu"
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
-    if method == "sparse" or (method == "auto" and on_cpu and _worth_sparse(networks, fused)):
-        sparse = fuse(model, networks.survivors()) if on_cpu else None
-        if sparse is not None:
-            return _FusedForward(networks, sparse), _IMAGES_SPARSE * threads
-        if method == "sparse":
-            raise ValueError("method is 'sparse', but the model is not on the CPU or cannot be fused; use 'auto'")
+    if method == "blocked" or (method == "auto" and on_cpu and _worth_blocks(networks, fused)):
+        blocked = fuse(model, networks.survivors()) if on_cpu else None
+        if blocked is not None:
+            return _FusedForward(networks, blocked), _IMAGES_BLOCKED * threads
+        if method == "blocked":
+            raise ValueError("method is 'blocked', but the model is not on the CPU or cannot be fused; use 'auto'")
     if method == "auto":
         small = networks.fits and networks.bytes_each <= _FILLS_A_GPU
         method = "stacked" if not on_cpu and small else "fused" if fused else "each"
@@ -72,13 +72,16 @@ def _stacked(model: nn.Module, networks: Networks, images: Tensor) -> Tensor:
     return torch.vmap(one)(networks.stacks(networks.names))
 
 
-def _worth_sparse(networks: Networks, fused: Fused | None) -> bool:
-    """Whether convolutions over the surviving weights alone are the faster ones here."""
+def _worth_blocks(networks: Networks, fused: Fused | None) -> bool:
+    """Whether convolutions of images in blocks are the faster ones here."""
     if fused is None or not fused.has_convolution or not kernels_available("cpu"):
+        return False
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
         return False
     planes = [mask for mask in networks.survivors().values() if mask.dim() == 4]
     density = sum(int(mask.sum()) for mask in planes) / sum(mask.numel() for mask in planes)
-    return density < _SPARSE_DENSITY and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    narrow = all(max(mask.shape[:2]) <= _WINOGRAD_CHANNELS for mask in planes)
+    return density < SPARSE_DENSITY or (narrow and networks.fits)
 
 
 class _FusedForward:
@@ -98,7 +101,7 @@ class _FusedForward:
         ]
 
     def __call__(self, images: Tensor) -> Tensor:
-        if images.dim() == 4 and images.device.type == "cpu" and not self.fused.sparse:
+        if images.dim() == 4 and images.device.type == "cpu" and not self.fused.blocked:
             images = images.contiguous(memory_format=torch.channels_last)
         shared = self.fused.prefix(images)
         split = len(shared) - len(self.ends)

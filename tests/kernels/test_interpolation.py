@@ -11,10 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, library
 
-from lthbench.ops import interpolation, sparse
+from lthbench.ops import blocks, interpolation
 from lthbench.ops._library import kernels_available
+from lthbench.ops.blocks import (
+    Pattern,
+    from_blocks,
+    sparse_convolution,
+    to_blocks,
+    winograd_convolution,
+    winograd_weight,
+)
 from lthbench.ops.interpolation import count_errors, lerp_linear, lerp_relu, lerp_stacked
-from lthbench.ops.sparse import Pattern, from_blocks, sparse_convolution, to_blocks
 
 needs_kernels = pytest.mark.skipif(not kernels_available("cpu"), reason="the extension is not built")
 DEVICES = [
@@ -29,7 +36,7 @@ def reference(monkeypatch):
 
     def call(operator, *arguments, **options):
         with monkeypatch.context() as patch:
-            for module in (interpolation, sparse):
+            for module in (interpolation, blocks):
                 patch.setattr(module, "kernels_available", lambda device: False)
             return operator(*arguments, **options)
 
@@ -149,17 +156,20 @@ def test_a_second_layer_is_the_product_with_the_rectified_line(
     st.integers(1, 33),
     st.sampled_from([(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (3, 3, 1), (3, 1, 0), (2, 1, 1)]),
     st.sampled_from([(8, 8), (4, 12), (7, 5), (16, 32)]),
-    st.floats(0, 1),
+    st.sampled_from([5, 8]),
+    st.floats(0, 1) | st.just(1.0),
     st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
-def test_a_sparse_convolution_is_the_convolution_with_the_masked_weight(count, geometry, plane, density, residual):
+@settings(max_examples=60, deadline=None)
+def test_a_sparse_convolution_is_the_convolution_with_the_masked_weight(
+    count, geometry, plane, outputs, density, residual
+):
     kernel, stride, padding = geometry
     g = torch.Generator().manual_seed(count)
     x = torch.randn(count, 3, *plane, generator=g)
-    weight = torch.randn(5, 3, kernel, kernel, generator=g)
+    weight = torch.randn(outputs, 3, kernel, kernel, generator=g)
     weight *= torch.rand(weight.shape, generator=g) < density
-    bias = torch.randn(5, generator=g)
+    bias = torch.randn(outputs, generator=g)
     expected = torch.nn.functional.conv2d(x, weight, bias, stride, padding)
     other = torch.randn(expected.shape, generator=g)
     expected = (expected + other).relu() if residual else expected
@@ -222,6 +232,62 @@ def test_a_wrong_argument_of_a_sparse_convolution_is_named(change, message):
     }
     with pytest.raises(RuntimeError, match=message):
         torch.ops.lthbench.sparse_convolution(*{**arguments, **change}.values())
+
+
+@given(
+    st.integers(1, 33),
+    st.sampled_from([(8, 8), (1, 1), (7, 5), (4, 33), (16, 32)]),
+    st.sampled_from([(1, 1), (3, 5), (16, 4), (70, 9)]),
+    st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_winograd_convolution_is_the_convolution(count, plane, channels, residual):
+    g = torch.Generator().manual_seed(count)
+    inputs, outputs = channels
+    x = torch.randn(count, inputs, *plane, generator=g)
+    weight, bias = torch.randn(outputs, inputs, 3, 3, generator=g) / inputs**0.5, torch.randn(outputs, generator=g)
+    expected = torch.nn.functional.conv2d(x.double(), weight.double(), bias.double(), padding=1)
+    other = torch.randn(expected.shape, generator=g)
+    expected = (expected + other).relu() if residual else expected
+    added = to_blocks(other) if residual else None
+    blocks = winograd_convolution(to_blocks(x), winograd_weight(weight), bias, added, rectified=residual)
+    torch.testing.assert_close(from_blocks(blocks)[:count].double(), expected, rtol=1e-5, atol=1e-5)
+    border = blocks.clone()
+    border[:, :, 1:-1, 1:-1] = 0
+    assert not border.any()
+
+
+def test_the_reference_of_a_winograd_convolution_agrees(reference):
+    g = torch.Generator().manual_seed(0)
+    x, weight, bias = torch.randn(20, 4, 7, 8, generator=g), torch.randn(2, 6, 4, 3, 3, generator=g), torch.randn(6)
+    arguments = (to_blocks(x), winograd_weight(weight)[1], bias, to_blocks(torch.randn(20, 6, 7, 8, generator=g)))
+    got = winograd_convolution(*arguments, rectified=True)
+    expected = reference(winograd_convolution, *arguments, rectified=True)
+    torch.testing.assert_close(from_blocks(got)[:20], from_blocks(expected)[:20], rtol=1e-5, atol=1e-5)
+    assert got.shape == expected.shape
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"x": torch.zeros(1, 2, 6, 6, 8)}, "input has no shape"),
+        ({"weight": torch.zeros(16, 3, 3)}, r"weight has shape \[16, 3, 3\], expected \[16, O, I\]"),
+        ({"weight": torch.zeros(3, 2, 3, 3)}, "weight is not contiguous with 3 dimensions"),
+        ({"bias": torch.zeros(3).double()}, "bias has dtype"),
+        ({"other": torch.zeros(1, 3, 6, 5, 16)}, "other has 5 entries in dimension 3, the output 6"),
+    ],
+)
+def test_a_wrong_argument_of_a_winograd_convolution_is_named(change, message):
+    arguments = {
+        "x": torch.zeros(1, 2, 6, 6, 16),
+        "weight": torch.zeros(16, 3, 2),
+        "bias": torch.zeros(3),
+        "other": None,
+        "rectified": False,
+    }
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.lthbench.winograd_convolution(*{**arguments, **change}.values())
 
 
 @needs_kernels
@@ -313,3 +379,5 @@ def test_a_wrong_argument_of_count_errors_is_named(logits, labels, message):
 
 def test_no_tensors_make_no_networks():
     assert lerp_stacked([], [], ALPHAS) == []
+    operands = (to_blocks(torch.randn(2, 2, 5, 5)), torch.randn(16, 3, 2), torch.randn(3), None, True)
+    library.opcheck(torch.ops.lthbench.winograd_convolution.default, operands)

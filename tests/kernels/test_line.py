@@ -15,7 +15,7 @@ from lthbench.ops.fusion import fuse
 from lthbench.ops.line import evaluate_line
 
 ALPHAS = [0.0, 0.125, 0.5, 0.75, 1.0]
-METHODS = ["fused", "sparse", "stacked", "each"]
+METHODS = ["fused", "blocked", "stacked", "each"]
 
 
 class Block(nn.Module):
@@ -157,14 +157,14 @@ def assert_agrees(result, model, a, b, statistics_batches=None):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_method_agrees_with_each_network_alone(name, method):
-    if (name == "branching" and method != "each") or (name == "viewing" and method == "sparse"):
+    if (name == "branching" and method != "each") or (name == "viewing" and method == "blocked"):
         pytest.skip("the method does not apply to this network")
     model, a, b = ends(name)
     assert_agrees(evaluate_line(model, a, b, ALPHAS, batches(), method=method), model, a, b)
 
 
-@pytest.mark.parametrize("density", [0.0, 0.1, 0.5])
-@pytest.mark.parametrize("method", ["auto", "sparse"])
+@pytest.mark.parametrize("density", [0.0, 0.1, 0.6, 1.0])
+@pytest.mark.parametrize("method", ["auto", "blocked"])
 @pytest.mark.parametrize("stacked_bytes", [0, 2 << 30])
 def test_tickets_of_one_mask_agree_with_each_network_alone(density, method, stacked_bytes):
     model, a, b = ends("resnet")

@@ -1,7 +1,8 @@
-"""Convolutions over the surviving weights only, for networks that share a mask.
+"""Convolutions on images in blocks of sixteen: over the surviving weights only, or dense by Winograd's filtering.
 
-Activations lie in blocks of 16 images, [G, C, H + 2, W + 2, 16], with a border of zeros: each surviving weight is
-then one broadcast and a row of vector products, whatever its position.
+Activations lie as [G, C, H + 2, W + 2, 16] with a border of zeros, one image a vector lane. Each surviving weight is
+then one broadcast and a row of vector products, whatever its position, and a transform of tiles is additions of
+whole vectors.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from torch import Tensor
 from lthbench.ops._library import kernels_available
 
 BLOCK = 16  # images
+_WINOGRAD_FILTER = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
+_WINOGRAD_INPUT = ((1.0, 0.0, -1.0, 0.0), (0.0, 1.0, 1.0, 0.0), (0.0, -1.0, 1.0, 0.0), (0.0, 1.0, 0.0, -1.0))
+_WINOGRAD_OUTPUT = ((1.0, 1.0, 1.0, 0.0), (0.0, 1.0, -1.0, -1.0))
 
 
 @dataclass(frozen=True)
@@ -84,3 +88,47 @@ def sparse_convolution(
     if other is not None:
         blocks += other
     return blocks.relu_() if rectified else blocks
+
+
+def winograd_weight(weight: Tensor) -> Tensor:
+    """Filters [..., O, I, 3, 3] as `winograd_convolution` takes them: g w g' for each, [..., 16, O, I] float32."""
+    g = weight.new_tensor(_WINOGRAD_FILTER, dtype=torch.float64)
+    *leading, outputs, inputs, _, _ = weight.shape
+    filters = weight.double().reshape(*leading, outputs * inputs, 9)
+    # One product with all of g's pairs, which leaves the positions outermost.
+    tiles = torch.kron(g, g) @ filters.transpose(-1, -2)
+    return tiles.float().unflatten(-1, (outputs, inputs))
+
+
+def winograd_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None = None, *, rectified: bool = False
+) -> Tensor:
+    """Convolve images in blocks with 3x3 filters, stride 1 and padding 1, add ``other``, and rectify if asked.
+
+    By minimal filtering F(2x2, 3x3): 4 products a pixel and weight in place of 9 (Lavin and Gray, "Fast Algorithms
+    for Convolutional Neural Networks", 2016).
+
+    Args:
+        x: [G, I, H + 2, W + 2, 16] float32 with a border of zeros.
+        weight: [16, O, I] float32, of `winograd_weight`.
+        bias: [O] float32.
+        other: [G, O, H + 2, W + 2, 16] to add before rectifying, or None.
+
+    Returns:
+        [G, O, H + 2, W + 2, 16] float32 with a border of zeros.
+
+    Raises:
+        RuntimeError: an argument's shape or dtype is not as above.
+    """
+    if kernels_available("cpu"):
+        return torch.ops.lthbench.winograd_convolution(x, weight, bias, other, rectified)
+    height, width = x.shape[2] - 2, x.shape[3] - 2
+    b, a = x.new_tensor(_WINOGRAD_INPUT), x.new_tensor(_WINOGRAD_OUTPUT)
+    tiles = F.pad(x, (0, 0, 0, width % 2, 0, height % 2)).unfold(2, 4, 2).unfold(3, 4, 2)  # [G, I, h, w, 16, 4, 4]
+    transformed = (b @ tiles @ b.T).flatten(-2)
+    summed = torch.einsum("gihwnp,poi->gohwnp", transformed, weight).unflatten(-1, (4, 4))
+    pixels = (a @ summed @ a.T).permute(0, 1, 2, 5, 3, 6, 4).flatten(2, 3).flatten(3, 4)  # [G, O, 2 h, 2 w, 16]
+    out = F.pad(pixels[:, :, :height, :width] + bias[:, None, None, None], (0, 0, 1, 1, 1, 1))
+    if other is not None:
+        out = out + other
+    return out.relu() if rectified else out

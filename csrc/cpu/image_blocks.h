@@ -1,0 +1,31 @@
+// What the kernels on blocks of images share.
+#pragma once
+
+#include <cstring>
+
+#include "../common/image_blocks.h"
+#include "../common/macros.h"
+
+namespace lth {
+
+typedef float Images __attribute__((vector_size(4 * kBlock), aligned(4)));
+
+inline void clear_border(Images* plane, int64_t height, int64_t width) {
+  const int64_t row = width + 2;
+  std::memset(static_cast<void*>(plane), 0, row * sizeof(Images));
+  std::memset(static_cast<void*>(plane + (height + 1) * row), 0, row * sizeof(Images));
+  for (int64_t y = 1; y <= height; ++y) {
+    std::memset(static_cast<void*>(plane + y * row), 0, sizeof(Images));
+    std::memset(static_cast<void*>(plane + y * row + width + 1), 0, sizeof(Images));
+  }
+}
+
+// A sum as a layer hands it on: with what is added to it, and rectified if asked. NaN stays NaN.
+LTH_INLINE Images finish(Images sum, const Images* other, bool rectified) {
+  const Images zero = {};
+  if (other) sum += *other;
+  if (rectified) sum = sum < zero ? zero : sum;
+  return sum;
+}
+
+}  // namespace lth
