@@ -190,7 +190,7 @@ struct Avx512Lane {
 
 #endif
 
-inline constexpr int64_t kPrefetchBytes = 2048;
+inline constexpr int64_t kPrefetchBytes = 6144;
 
 // One chunk and what the pass writes of it.
 struct ClassifyPass {
