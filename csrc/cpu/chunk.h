@@ -20,6 +20,7 @@ struct Chunk {
   int64_t before;  // survivors of the group in earlier chunks
   int64_t below, at_low, between, at_high, num_nan;
   int64_t ties;          // survivors equal to the threshold, then how many of them to prune
+  bool cut;              // it prunes some of its ties and not all
   int64_t kept;          // survivors after
   const uint32_t* keys;  // its candidates', [between] in flat order
 };
@@ -28,13 +29,14 @@ inline int64_t words32(int64_t weights) { return (weights + 31) / 32; }
 
 // 64 mask bits from word32 `i` on, of which `words` exist.
 LTH_INLINE uint64_t load64(const uint32_t* mask, int64_t i, int64_t words) {
-  const uint64_t low = mask[i];
-  return i + 1 < words ? low | static_cast<uint64_t>(mask[i + 1]) << 32 : low;
+  if (i + 1 >= words) return mask[i];
+  uint64_t bits;
+  std::memcpy(&bits, mask + i, sizeof bits);
+  return bits;
 }
 
 LTH_INLINE void store64(uint32_t* mask, int64_t i, int64_t words, uint64_t bits) {
-  mask[i] = static_cast<uint32_t>(bits);
-  if (i + 1 < words) mask[i + 1] = static_cast<uint32_t>(bits >> 32);
+  std::memcpy(mask + i, &bits, i + 1 < words ? 8 : 4);
 }
 
 LTH_INLINE int64_t count_words(const uint32_t* words, int64_t count) {

@@ -23,18 +23,16 @@ struct Patch {
   const uint64_t *between, *at_low, *at_high;  // [kChunkWords]; the latter two nullptr for narrow brackets
 };
 
-// Bit i of `less` and of `equal` is how key i compares with the threshold; both end with a word of room.
+// Bit i of `before` is whether key i comes before the threshold or, with `or_equal`, is the same.
 struct BaseComparison {
-  static LTH_INLINE void compare(const uint32_t* keys, int64_t count, uint32_t threshold, uint64_t* less,
-                                 uint64_t* equal) {
+  static LTH_INLINE void compare(const uint32_t* keys, int64_t count, uint32_t threshold, bool or_equal,
+                                 uint64_t* before) {
     for (int64_t k = 0; k < count; k += 64) {
-      uint64_t l = 0, e = 0;
+      uint64_t b = 0;
       for (int64_t j = 0; j < std::min<int64_t>(64, count - k); ++j) {
-        l |= static_cast<uint64_t>(keys[k + j] < threshold) << j;
-        e |= static_cast<uint64_t>(keys[k + j] == threshold) << j;
+        b |= static_cast<uint64_t>(keys[k + j] < threshold || (or_equal && keys[k + j] == threshold)) << j;
       }
-      less[k / 64] = l;
-      equal[k / 64] = e;
+      before[k / 64] = b;
     }
   }
   // The low bits, as many as `places` has, at the places.
@@ -54,17 +52,17 @@ struct Avx2Comparison : BaseComparison {
 
 struct Avx512Comparison {
   LTH_TARGET_V4 static inline void compare(const uint32_t* keys, int64_t count, uint32_t threshold,
-                                           uint64_t* less, uint64_t* equal) {
+                                           bool or_equal, uint64_t* before) {
     const __m512i wanted = _mm512_set1_epi32(static_cast<int>(threshold));
     for (int64_t k = 0; k < count; k += 64) {
-      uint64_t l = 0, e = 0;
-      for (int j = 0; j < 64; j += 16) {  // beyond the last key they read slack, which no place asks for
+      uint64_t b = 0;
+      for (int j = 0; j < 64; j += 16) {  // beyond the last key they read slack
         const __m512i some = _mm512_loadu_si512(keys + k + j);
-        l |= static_cast<uint64_t>(_mm512_cmplt_epu32_mask(some, wanted)) << j;
-        e |= static_cast<uint64_t>(_mm512_cmpeq_epu32_mask(some, wanted)) << j;
+        b |= static_cast<uint64_t>(or_equal ? _mm512_cmple_epu32_mask(some, wanted)
+                                            : _mm512_cmplt_epu32_mask(some, wanted))
+             << j;
       }
-      less[k / 64] = l;
-      equal[k / 64] = e;
+      before[k / 64] = b;
     }
   }
   LTH_TARGET_V4 static inline uint64_t deposit(uint64_t bits, uint64_t places) {
@@ -78,52 +76,68 @@ LTH_INLINE uint64_t bits_from(const uint64_t* bits, int64_t i) {
   return bits[i / 64] >> (i % 64) | bits[i / 64 + 1] << 1 << (63 - i % 64);
 }
 
+// The first `ties` of these bits, and takes them off `ties`.
+LTH_INLINE uint64_t take(uint64_t bits, int64_t& ties) {
+  const int count = __builtin_popcountll(bits);
+  if (count <= ties) {
+    ties -= count;
+    return bits;
+  }
+  uint64_t rest = bits;
+  for (; ties > 0; --ties) rest &= rest - 1;
+  return bits & ~rest;
+}
+
+// The comparison of a chunk's keys, followed by a word of room, and how many come before.
+template <class Comparison>
+LTH_INLINE int64_t compare_keys(const Patch& p, bool or_equal, uint64_t* before) {
+  const int64_t count = p.chunk.between, last = count / 64;
+  Comparison::compare(p.chunk.keys, count, p.threshold, or_equal, before);
+  before[last] = count % 64 ? before[last] & ((1ull << count % 64) - 1) : 0;
+  before[last + 1] = 0;
+  int64_t total = 0;
+  for (int64_t w = 0; w <= last; ++w) total += __builtin_popcountll(before[w]);
+  return total;
+}
+
 // Prunes what comes before the threshold inside the bracket, and the chunk's share of the ties.
 template <class Comparison>
 LTH_INLINE void patch_chunk(const Patch& p) {
   Chunk& c = p.chunk;
   uint32_t* const mask = p.tensor.pruned;
-  const int64_t words = words32(p.tensor.numel), first_word = c.begin / 32;
-  uint64_t less[kChunkWords + 2], equal[kChunkWords + 2];
-  if (p.where == Where::kBetween) {
-    Comparison::compare(c.keys, c.between, p.threshold, less, equal);
-    less[(c.between + 63) / 64] = equal[(c.between + 63) / 64] = 0;
-  }
-  int64_t ties = c.ties, kept = 0, key = 0;
-  // The first `ties` of these bits, counted over the words of the chunk.
-  const auto take = [&ties](uint64_t bits) {
-    const int count = __builtin_popcountll(bits);
-    if (count <= ties) {
-      ties -= count;
-      return bits;
-    }
-    uint64_t rest = bits;
-    for (; ties > 0; --ties) rest &= rest - 1;
-    return bits & ~rest;
+  const int64_t words = words32(p.tensor.numel), first_word = c.begin / 32, num_words = (c.length + 63) / 64;
+  const auto prune = [&](int64_t w, uint64_t pruned) {
+    const int64_t i = first_word + 2 * w;
+    store64(mask, i, words, load64(mask, i, words) & ~pruned);
   };
-  const auto each_word = [&](auto pruned_of) {
-    for (int64_t w = 0; w * 64 < c.length; ++w) {
-      const uint64_t left = load64(mask, first_word + 2 * w, words) & ~pruned_of(w);
-      store64(mask, first_word + 2 * w, words, left);
-      kept += __builtin_popcountll(left);
-    }
-  };
-  const auto inside = [&](int64_t w) {
-    const uint64_t pruned = Comparison::deposit(bits_from(less, key), p.between[w]);
-    const uint64_t tied = ties > 0 ? take(Comparison::deposit(bits_from(equal, key), p.between[w])) : 0;
-    key += __builtin_popcountll(p.between[w]);
-    return pruned | tied;
-  };
+  int64_t ties = c.ties;
+  c.kept = c.survivors - c.below;
   if (p.where == Where::kLow) {
-    each_word([&](int64_t w) { return take(p.at_low[w]); });
-  } else if (p.where == Where::kHigh) {
-    each_word([&](int64_t w) { return p.at_low[w] | p.between[w] | take(p.at_high[w]); });
-  } else if (p.at_low) {
-    each_word([&](int64_t w) { return p.at_low[w] | inside(w); });
-  } else {
-    each_word(inside);
+    c.kept -= ties;
+    for (int64_t w = 0; w < num_words; ++w) prune(w, take(p.at_low[w], ties));
+    return;
   }
-  c.kept = kept;
+  if (p.where == Where::kHigh) {
+    c.kept -= c.at_low + c.between + ties;
+    for (int64_t w = 0; w < num_words; ++w) {
+      prune(w, p.at_low[w] | p.between[w] | take(p.at_high[w], ties));
+    }
+    return;
+  }
+  uint64_t before[kChunkWords + 2], tied[kChunkWords + 2];
+  c.kept -= c.at_low + compare_keys<Comparison>(p, !c.cut && ties > 0, before);
+  if (c.cut) {
+    compare_keys<Comparison>(p, true, tied);
+    for (int64_t w = 0; w <= c.between / 64; ++w) before[w] |= take(tied[w] & ~before[w], ties);
+    c.kept -= c.ties;
+  }
+  int64_t key = 0;
+  for (int64_t w = 0; w < num_words; ++w) {
+    const uint64_t between = p.between[w];
+    const uint64_t pruned = Comparison::deposit(bits_from(before, key), between);
+    prune(w, p.at_low ? pruned | p.at_low[w] : pruned);
+    key += __builtin_popcountll(between);
+  }
 }
 
 inline void patch_base(const Patch& p) { patch_chunk<BaseComparison>(p); }

@@ -14,6 +14,7 @@
 
 #include "../common/parallel.h"
 #include "classify.h"
+#include "narrow.h"
 #include "patch.h"
 #include "sample.h"
 #include "scratch.h"
@@ -221,42 +222,21 @@ class Selection {
     }
     int64_t to_prune = rank + 1;
     for (int64_t i : group.chunks) {
-      chunks_[i].ties = std::min(chunks_[i].ties, to_prune);
-      to_prune -= chunks_[i].ties;
+      Chunk& chunk = chunks_[i];
+      chunk.cut = 0 < to_prune && to_prune < chunk.ties;
+      chunk.ties = std::min(chunk.ties, to_prune);
+      to_prune -= chunk.ties;
     }
     return true;
   }
 
-  // The key of this rank among the candidates: a histogram over the bracket, then its one bin.
+  // The key of this rank among the candidates.
   void select_between(Group& group, int64_t& rank) {
-    constexpr uint32_t kBins = 4096;
-    int shift = 0;
-    while (((group.bracket.high - group.bracket.low) >> shift) >= kBins) ++shift;
-    std::vector<int64_t> bins(kBins, 0);
-    for (int64_t i : group.chunks) {
-      const uint32_t* keys = chunks_[i].keys;
-      for (int64_t k = 0; k < chunks_[i].between; ++k) ++bins[(keys[k] - group.bracket.low) >> shift];
-    }
-    uint32_t bin = 0;
-    while (rank >= bins[bin]) rank -= bins[bin++];
-    std::vector<std::pair<uint32_t, int64_t>> inside;  // key and chunk of the bin's candidates
-    inside.reserve(static_cast<size_t>(bins[bin]));
-    for (int64_t i : group.chunks) {
-      const uint32_t* keys = chunks_[i].keys;
-      for (int64_t k = 0; k < chunks_[i].between; ++k) {
-        if ((keys[k] - group.bracket.low) >> shift == bin) inside.emplace_back(keys[k], i);
-      }
-      chunks_[i].ties = 0;
-    }
-    const auto differs = [&](const auto& other) { return other.first != inside[0].first; };
-    if (std::any_of(inside.begin(), inside.end(), differs)) {  // ties alone take nth_element longest
-      std::nth_element(inside.begin(), inside.begin() + rank, inside.end());
-    }
-    group.threshold = inside[static_cast<size_t>(rank)].first;
-    for (const auto& [key, chunk] : inside) {
-      if (key < group.threshold) --rank;
-      if (key == group.threshold) ++chunks_[chunk].ties;
-    }
+    std::vector<Run> runs;
+    runs.reserve(group.chunks.size());
+    for (int64_t i : group.chunks) runs.push_back({chunks_[i].keys, chunks_[i].between});
+    group.threshold = select_key(runs, {group.bracket.low, group.bracket.high}, rank);
+    for (size_t i = 0; i < runs.size(); ++i) chunks_[group.chunks[i]].ties = runs[i].count;
   }
 
   void patch() {
