@@ -52,17 +52,21 @@ LTH_INLINE int64_t locate_samples(const ScoreTensor& t, const Chunk& chunk, int6
         std::min(survivors - 1, static_cast<int64_t>((static_cast<double>(j) + within) * step));
     if (rank < chunk.before) continue;
     if (rank >= last) break;
-    for (int64_t count; word + 8 <= end; passed += count, word += 8) {
-      count = count_words(t.mask + word, 8);
-      if (passed + count > rank) break;
-    }
-    uint64_t bits = load64(t.mask, word, words);
-    for (int count; passed + (count = __builtin_popcountll(bits)) <= rank; passed += count) {
-      word += 2;
-      bits = load64(t.mask, word, words);
-    }
     if (found == 0) *first = j;
-    places[found] = word * 32 + Select::nth(bits, static_cast<int>(rank - passed));
+    if (chunk.survivors == chunk.length) {
+      places[found] = chunk.begin + rank - chunk.before;
+    } else {
+      for (int64_t count; word + 8 <= end; passed += count, word += 8) {
+        count = count_words(t.mask + word, 8);
+        if (passed + count > rank) break;
+      }
+      uint64_t bits = load64(t.mask, word, words);
+      for (int count; passed + (count = __builtin_popcountll(bits)) <= rank; passed += count) {
+        word += 2;
+        bits = load64(t.mask, word, words);
+      }
+      places[found] = word * 32 + Select::nth(bits, static_cast<int>(rank - passed));
+    }
     __builtin_prefetch(static_cast<const char*>(t.scores) +
                        places[found] * (t.type == ScoreType::kFloat32 ? 4 : 2));
     ++found;

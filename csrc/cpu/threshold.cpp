@@ -24,6 +24,7 @@ namespace {
 
 constexpr int64_t kSampleStride = 256;  // one survivor in so many is sampled, within these numbers of them
 constexpr int64_t kMinSample = 1024, kMaxSample = 8192;
+constexpr int64_t kSamplesInFlight = 512;  // so many prefetched before the first is used
 constexpr double kFirstWidth = 3.0;   // half width of the first bracket, in standard deviations of the rank
 constexpr int64_t kHeavyShare = 128;  // an end shared by 1/128 of the sample is heavy
 constexpr int64_t kGrain = 4;         // chunks a thread
@@ -36,6 +37,13 @@ struct Group {
   Bracket bracket{};
   uint32_t threshold = 0;
   Where where = Where::kBetween;
+};
+
+// Samples of one chunk, before they are loaded.
+struct Located {
+  int32_t tensor;
+  uint32_t* sample;
+  int64_t count;
 };
 
 int64_t count_base(const uint32_t* words, int64_t count) { return count_words(words, count); }
@@ -123,24 +131,33 @@ class Selection {
     auto* const locate = locate_function();
     const std::vector<int64_t> chunks = chunks_of(open);
     auto body = [&](int64_t begin, int64_t end) {
-      std::vector<int64_t> places(kMaxSample);
-      const auto load = [&](const Chunk& chunk, int64_t first, int64_t found) {
-        const ScoreTensor& t = tensors_[chunk.tensor];
-        uint32_t* sample = group_of(chunk).sample.data() + first;
-        for (int64_t j = 0; j < found; ++j) {
-          sample[j] = score_key(score_bits(t.scores, t.type, places[static_cast<size_t>(j)]), magnitude_);
+      std::vector<int64_t> places(kSamplesInFlight + kMaxSample);
+      std::vector<Located> located;
+      int64_t in_flight = 0;
+      const auto load = [&] {
+        const int64_t* place = places.data();
+        for (const Located& l : located) {
+          const ScoreTensor& t = tensors_[l.tensor];
+          for (int64_t j = 0; j < l.count; ++j) {
+            l.sample[j] = score_key(score_bits(t.scores, t.type, *place++), magnitude_);
+          }
         }
+        located.clear();
+        in_flight = 0;
       };
       for (int64_t i = begin; i < end; ++i) {
         const Chunk& chunk = chunks_[chunks[i]];
-        const Group& group = group_of(chunk);
+        Group& group = group_of(chunk);
         const auto size = static_cast<int64_t>(group.sample.size());
         if (size == 0 || chunk.survivors == 0) continue;
         int64_t first = 0;
         const int64_t found =
-            locate(tensors_[chunk.tensor], chunk, group.survivors, size, &first, places.data());
-        load(chunk, first, found);
+            locate(tensors_[chunk.tensor], chunk, group.survivors, size, &first, places.data() + in_flight);
+        located.push_back({chunk.tensor, group.sample.data() + first, found});
+        in_flight += found;
+        if (in_flight >= kSamplesInFlight) load();
       }
+      load();
     };
     parallel_for(static_cast<int64_t>(chunks.size()), kGrain, body);
     for (Group* group : open) set_bracket(*group);
