@@ -190,7 +190,7 @@ struct Avx512Lane {
 
 #endif
 
-inline constexpr int64_t kPrefetchBytes = 6144;
+inline constexpr int64_t kPrefetchBytes = 8192;
 
 // One chunk and what the pass writes of it.
 struct ClassifyPass {
@@ -201,35 +201,37 @@ struct ClassifyPass {
   uint32_t*& keys;                       // where the candidates' go; moved to behind them
 };
 
-template <class Lane, bool kHeavy>
+template <class Lane, ScoreType kType, bool kHeavy>
 LTH_INLINE void classify_chunk(const ClassifyPass& p) {
+  // Copies: the stores below could change what they are copies of, for all the compiler knows.
   Chunk& c = p.chunk;
-  const ScoreTensor& t = p.tensor;
-  const int64_t words = words32(t.numel), first_word = c.begin / 32;
-  const int64_t size = t.type == ScoreType::kFloat32 ? 4 : 2;
+  const ScoreTensor t = p.tensor;
   const Bracket bracket = p.bracket;
+  const int64_t begin = c.begin, length = c.length;
+  uint64_t *const between = p.between, *const at_low_bits = p.at_low, *const at_high_bits = p.at_high;
+  const int64_t words = words32(t.numel), first_word = begin / 32;
+  constexpr int64_t size = kType == ScoreType::kFloat32 ? 4 : 2;
   uint32_t* end = p.keys;
   int64_t below = 0, at_low = 0, at_high = 0, num_nan = 0;
-  for (int64_t w = 0; w * 64 < c.length; ++w) {
-    const int64_t i = c.begin + w * 64;
+  for (int64_t w = 0; w * 64 < length; ++w) {
+    const int64_t i = begin + w * 64;
     const uint64_t mask = load64(t.mask, first_word + 2 * w, words);
     Classes found;
-    if (c.length - w * 64 >= 64) {
-      // Without this the loop takes a fifth longer.
-      for (int64_t line = 0; line < 64 * size; line += 64) {
-        __builtin_prefetch(static_cast<const char*>(t.scores) + i * size + kPrefetchBytes + line);
-      }
+    if (length - w * 64 >= 64) {
+      const char* const ahead = static_cast<const char*>(t.scores) + i * size + kPrefetchBytes;
+#pragma GCC unroll 4
+      for (int64_t line = 0; line < 64 * size; line += 64) __builtin_prefetch(ahead + line);
       found = Lane::classify(t.scores, i, mask, bracket, end);
     } else {
       unsigned char last[64 * 4] = {};
       std::memcpy(last, static_cast<const char*>(t.scores) + i * size,
-                  static_cast<size_t>((c.length - w * 64) * size));
+                  static_cast<size_t>((length - w * 64) * size));
       found = Lane::classify(last, 0, mask, bracket, end);
     }
-    p.between[w] = found.between;
+    between[w] = found.between;
     if (kHeavy) {
-      p.at_low[w] = found.at_low;
-      p.at_high[w] = found.at_high;
+      at_low_bits[w] = found.at_low;
+      at_high_bits[w] = found.at_high;
       at_low += __builtin_popcountll(found.at_low);
       at_high += __builtin_popcountll(found.at_high);
     }
@@ -248,10 +250,10 @@ LTH_INLINE void classify_chunk(const ClassifyPass& p) {
 
 using ClassifyFunction = void (*)(const ClassifyPass&);
 
-#define LTH_CLASSIFY(name, Lane, target)                        \
-  template <ScoreType kType, bool kMagnitude, bool kHeavy>      \
-  target void name(const ClassifyPass& p) {                     \
-    classify_chunk<Lane<kType, kMagnitude, kHeavy>, kHeavy>(p); \
+#define LTH_CLASSIFY(name, Lane, target)                               \
+  template <ScoreType kType, bool kMagnitude, bool kHeavy>             \
+  target void name(const ClassifyPass& p) {                            \
+    classify_chunk<Lane<kType, kMagnitude, kHeavy>, kType, kHeavy>(p); \
   }
 
 LTH_CLASSIFY(classify_base, BaseLane, )
