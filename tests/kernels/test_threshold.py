@@ -229,6 +229,21 @@ def test_a_bracket_that_misses_is_widened():
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("rows", [1, 7, 400])
+def test_thousands_that_share_two_values_inside_the_bracket(rows, device):
+    # The bracket has 24,000 candidates; a sixth of them each of two values, and the order may be periodic.
+    numel, k = 400_400, 80_000
+    scores = 1 + torch.arange(numel) / numel
+    scores[k - 4000 : k] = scores[k - 1].item()
+    scores[k : k + 4000] = scores[k].item()
+    scores = scores.reshape(rows, -1).T.reshape(-1).to(device)
+    mask = torch.ones(numel, dtype=torch.bool, device=device)
+    for rank in (k - 4001, k - 300, k - 1, k, k + 1, k + 300, k + 4001):
+        pruned = prune_lowest([scores], [mask], rank)
+        assert torch.equal(pruned.masks[0], by_stable_sort([scores], [mask], rank, True))
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_a_sample_that_misleads_leaves_the_masks_as_they_are(device):
     # Small wherever the CUDA kernel looks (sample_place in csrc/cuda/select.h), so that its bracket misses.
     numel, samples = 500_000, 16_384
