@@ -28,7 +28,7 @@ struct KeyRange {
 // Appends the keys within the range to `kept`, which has kRunSlack more room, and counts those below it.
 using KeepInside = int64_t (*)(const Run& run, KeyRange range, uint32_t*& kept);
 
-LTH_INLINE int64_t keep_inside_of(const Run& run, KeyRange range, uint32_t*& kept) {
+inline int64_t keep_inside_base(const Run& run, KeyRange range, uint32_t*& kept) {
   int64_t below = 0;
   uint32_t* end = kept;
   for (int64_t k = 0; k < run.count; ++k) {
@@ -39,10 +39,6 @@ LTH_INLINE int64_t keep_inside_of(const Run& run, KeyRange range, uint32_t*& kep
   }
   kept = end;
   return below;
-}
-
-inline int64_t keep_inside_base(const Run& run, KeyRange range, uint32_t*& kept) {
-  return keep_inside_of(run, range, kept);
 }
 #if LTH_X86
 LTH_TARGET_V4 inline int64_t keep_inside_v4(const Run& run, KeyRange range, uint32_t*& kept) {
@@ -89,8 +85,8 @@ inline KeyRange guess_range(const std::vector<Run>& runs, int64_t total, int64_t
   return {pick(middle - kHalf), pick(middle + kHalf)};
 }
 
-// The key of this rank among those of the runs, all of which are within `range`; leaves in each run.s count
-// it, and `rank` the number of ties that come before.
+// The key of this rank among those of the runs, all of which are within `range`. Leaves in the runs how many
+// of each equal it, and in `rank` how many of these come before.
 inline uint32_t select_key(std::vector<Run>& runs, KeyRange range, int64_t& rank) {
   constexpr int64_t kFew = 2048;
   auto* const keep_inside = keep_inside_function();
@@ -128,7 +124,7 @@ inline uint32_t select_key(std::vector<Run>& runs, KeyRange range, int64_t& rank
     KeyRange inside;
     if (total > kFew) {
       inside = guess_range(runs, total, rank);
-      // Few keys that many share: the range itself is halved.
+      // Where the sample has nothing to say, for keys that many share, the range is halved.
       if (inside.low == range.low && inside.high == range.high) {
         inside.high = range.low + (range.high - range.low) / 2;
       }
