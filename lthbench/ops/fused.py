@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from lthbench.ops.blocks import Pattern, winograd_weight
+from lthbench.ops.blocks import Pattern, to_blocks, winograd_weight
 from lthbench.ops.fused_layers import BlockedConvolution, convolution, convolution_add
 
 
@@ -76,6 +76,11 @@ class Fused:
     def blocked(self) -> bool:
         """Whether convolutions go over images in blocks of sixteen."""
         return any(isinstance(module, BlockedConvolution) for module in self.body.children())
+
+    @property
+    def stays_in_blocks(self) -> bool:
+        """Whether no layer between the convolutions needs images as they were, such as pooling."""
+        return self.blocked and not any(node.target is to_blocks for node in self.body.graph.nodes)
 
     def stack(self, states: Mapping[str, Tensor]) -> list[Tensor]:
         """The weights that ``body`` takes, [K, ...] each, from the interpolated entries [K, *shape] by name."""

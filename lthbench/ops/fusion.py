@@ -22,7 +22,7 @@ from lthbench.ops.fused_layers import BlockedConvolution, convolution, convoluti
 _RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
 _ADDS = (operator.add, torch.add)  # tracing turns += into +
 
-SPARSE_DENSITY = 0.5  # of a convolution, under which visiting survivors alone was measured to be faster
+SPARSE_DENSITY = 0.4  # of a convolution, under which visiting survivors alone was measured to be faster
 
 
 def fuse(model: nn.Module, survives: Mapping[str, Tensor] | None = None) -> Fused | None:

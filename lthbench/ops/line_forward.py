@@ -39,12 +39,15 @@ def make_forward(model: nn.Module, networks: Networks, fused: Fused | None, meth
     on_cpu = networks.device.type == "cpu"
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
-    if method == "blocked" or (method == "auto" and on_cpu and _worth_blocks(networks, fused)):
+    blocked: Fused | None = None
+    if method == "blocked":
         blocked = fuse(model, networks.survivors()) if on_cpu else None
-        if blocked is not None:
-            return _FusedForward(networks, blocked), _IMAGES_BLOCKED * threads
-        if method == "blocked":
+        if blocked is None:
             raise ValueError("method is 'blocked', but the model is not on the CPU or cannot be fused; use 'auto'")
+    elif method == "auto" and on_cpu and fused is not None:
+        blocked = _worth_blocks(model, networks, fused)
+    if blocked is not None:
+        return _FusedForward(networks, blocked), _IMAGES_BLOCKED * threads
     if method == "auto":
         small = networks.fits and networks.bytes_each <= _FILLS_A_GPU
         method = "stacked" if not on_cpu and small else "fused" if fused else "each"
@@ -72,16 +75,18 @@ def _stacked(model: nn.Module, networks: Networks, images: Tensor) -> Tensor:
     return torch.vmap(one)(networks.stacks(networks.names))
 
 
-def _worth_blocks(networks: Networks, fused: Fused | None) -> bool:
-    """Whether convolutions of images in blocks are the faster ones here."""
-    if fused is None or not fused.has_convolution or not kernels_available("cpu"):
-        return False
-    if torch.backends.cpu.get_cpu_capability() != "AVX512":
-        return False
+def _worth_blocks(model: nn.Module, networks: Networks, fused: Fused) -> Fused | None:
+    """The network on images in blocks, where that is the faster one here."""
+    avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    if not fused.has_convolution or not kernels_available("cpu") or not avx512:
+        return None
     planes = [mask for mask in networks.survivors().values() if mask.dim() == 4]
-    density = sum(int(mask.sum()) for mask in planes) / sum(mask.numel() for mask in planes)
+    sparse = sum(int(mask.sum()) for mask in planes) < SPARSE_DENSITY * sum(mask.numel() for mask in planes)
     narrow = all(max(mask.shape[:2]) <= _WINOGRAD_CHANNELS for mask in planes)
-    return density < SPARSE_DENSITY or (narrow and networks.fits)
+    if not sparse and not (narrow and networks.fits):
+        return None
+    blocked = fuse(model, networks.survivors())
+    return blocked if blocked is not None and (sparse or blocked.stays_in_blocks) else None
 
 
 class _FusedForward:

@@ -176,6 +176,17 @@ def test_tickets_of_one_mask_agree_with_each_network_alone(density, method, stac
     assert_agrees(result, model, a, b)
 
 
+def test_a_graph_that_pools_between_convolutions_leaves_its_blocks():
+    pooled = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, 1, 1), nn.Flatten(), nn.Linear(64, 4)
+    )
+    for model, stays in ((resnet(), True), (pooled, False)):
+        masks = {n: torch.ones(p.shape, dtype=torch.bool) for n, p in model.named_parameters() if p.dim() > 1}
+        blocked, unblocked = fuse(model.eval(), masks), fuse(model)
+        assert blocked is not None and blocked.blocked and blocked.stays_in_blocks is stays
+        assert unblocked is not None and not unblocked.stays_in_blocks
+
+
 @pytest.mark.parametrize("name", ["resnet", "viewing"])
 @pytest.mark.parametrize("method", ["auto", "fused", "stacked", "each"])
 def test_recomputed_statistics_are_those_of_update_bn(name, method):
