@@ -160,7 +160,8 @@ def run(
         print_summary(plan, target)
         if verdicts := find_verdicts(loaded, target, suite):
             print_verdicts(verdicts, with_parts=False)
-        before = len(plan.tasks) - len(ran) - len(outcome.failed) - len(outcome.blocked)
+        # What diverged takes tasks out of the plan, of which some may have run by then.
+        before = len(plan.tasks.keys() - ran) - len(outcome.failed) - len(outcome.blocked)
         out.print(
             f"{len(plan.tasks)} tasks: {len(ran)} run now in {seconds:.0f} s, {before} done before. "
             f"Results: {store.absolute()}; "
