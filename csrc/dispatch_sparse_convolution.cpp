@@ -1,45 +1,29 @@
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <limits>
-#include <optional>
 
-#include "check.h"
+#include "block_arguments.h"
 #include "common/sparse_convolution.h"
 
 namespace lth {
 namespace {
 
-void check_array(const char* name, const Tensor& t, int64_t dim) {
-  LTH_CHECK(t.is_contiguous() && t.dim() == dim, name, " is not contiguous with ", dim, " dimensions");
-}
-
 Tensor sparse_convolution(const Tensor& input, const Tensor& values, const Tensor& taps,
                           const Tensor& row_starts, const Tensor& bias, const std::optional<Tensor>& other,
                           int64_t kernel, int64_t stride, int64_t padding, bool rectified) {
-  check_dtype("input", input, ScalarType::Float, "float32");
+  SparseConvolution layer{};
+  set_operands(layer, input, bias);
   check_dtype("values", values, ScalarType::Float, "float32");
   check_dtype("taps", taps, ScalarType::Int, "int32");
   check_dtype("row_starts", row_starts, ScalarType::Int, "int32");
-  check_dtype("bias", bias, ScalarType::Float, "float32");
-  check_array("input", input, 5);
   check_array("values", values, 1);
   check_array("taps", taps, 1);
   check_array("row_starts", row_starts, 1);
-  check_array("bias", bias, 1);
-  SparseConvolution layer{};
-  layer.num_blocks = input.size(0);
-  layer.num_inputs = input.size(1);
-  layer.height = input.size(2) - 2;
-  layer.width = input.size(3) - 2;
-  layer.num_outputs = bias.numel();
   layer.num_weights = values.numel();
   layer.kernel = kernel;
   layer.stride = stride;
   layer.padding = padding;
   layer.rectified = rectified;
-  LTH_CHECK(input.size(4) == kBlock && layer.height > 0 && layer.width > 0,
-            "input has no shape [G, C, H + 2, W + 2, 16] with H and W at least 1");
   LTH_CHECK(kernel >= 1 && stride >= 1 && padding >= 0 && padding <= 1, "kernel, stride and padding are ",
             kernel, ", ", stride, " and ", padding, ", expected at least 1, at least 1, and 0 or 1");
   layer.out_height = (layer.height + 2 * padding - kernel) / stride + 1;
@@ -53,11 +37,9 @@ Tensor sparse_convolution(const Tensor& input, const Tensor& values, const Tenso
             layer.num_weights);
   LTH_CHECK(row_starts.numel() == layer.num_outputs + 1, "row_starts has ", row_starts.numel(),
             " entries, expected one more than the ", layer.num_outputs, " of bias");
-  layer.input = static_cast<const float*>(input.const_data_ptr());
   layer.values = static_cast<const float*>(values.const_data_ptr());
   layer.taps = static_cast<const int32_t*>(taps.const_data_ptr());
   layer.row_starts = static_cast<const int32_t*>(row_starts.const_data_ptr());
-  layer.bias = static_cast<const float*>(bias.const_data_ptr());
   LTH_CHECK(layer.row_starts[0] == 0 && layer.row_starts[layer.num_outputs] == layer.num_weights,
             "row_starts does not go from 0 to the ", layer.num_weights, " of values");
   for (int64_t o = 0; o < layer.num_outputs; ++o)
@@ -65,17 +47,7 @@ Tensor sparse_convolution(const Tensor& input, const Tensor& values, const Tenso
   for (int64_t i = 0; i < layer.num_weights; ++i)
     LTH_CHECK(layer.taps[i] >= 0 && layer.taps[i] < num_taps, "taps[", i, "] is ", layer.taps[i],
               ", expected 0 to ", num_taps - 1);
-  Tensor output = torch::stable::new_empty(
-      input, {layer.num_blocks, layer.num_outputs, layer.out_height + 2, layer.out_width + 2, kBlock});
-  if (other) {
-    check_dtype("other", *other, ScalarType::Float, "float32");
-    check_array("other", *other, 5);
-    for (int64_t d = 0; d < 5; ++d)
-      LTH_CHECK(other->size(d) == output.size(d), "other has ", other->size(d), " entries in dimension ", d,
-                ", the output ", output.size(d));
-    layer.other = static_cast<const float*>(other->const_data_ptr());
-  }
-  layer.output = static_cast<float*>(output.mutable_data_ptr());
+  Tensor output = set_output(layer, input, other, layer.out_height, layer.out_width);
   sparse_convolution_cpu(layer);
   return output;
 }

@@ -7,11 +7,7 @@
 #include "../common/parallel.h"
 
 // The sums here are those of a matrix product, which no two implementations round alike: fma is welcome.
-#if defined(__clang__)
-#pragma clang fp contract(fast)
-#elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract=fast")
-#endif
+#include "../common/contract.h"
 
 namespace lth {
 namespace {

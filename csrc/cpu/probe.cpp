@@ -4,14 +4,9 @@
 #include <cstring>
 #include <mutex>
 
+#include "../common/contract.h"
 #include "../common/isa.h"
 #include "../common/parallel.h"
-
-#if defined(__clang__)
-#pragma clang fp contract(fast)
-#elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract=fast")
-#endif
 
 namespace lth {
 namespace {

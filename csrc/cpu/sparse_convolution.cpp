@@ -8,11 +8,7 @@
 #include "image_blocks.h"
 
 // The sums are those of a convolution, which no two implementations round alike: fma is welcome.
-#if defined(__clang__)
-#pragma clang fp contract(fast)
-#elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract=fast")
-#endif
+#include "../common/contract.h"
 
 namespace lth {
 namespace {
@@ -30,14 +26,21 @@ struct Schedule {
 
 constexpr int64_t kShared = 4;  // output channels, and columns, of a dense layer that are summed at once
 
+// The input that the first weight of a kernel multiplies for the output pixel of these input coordinates.
+LTH_INLINE const Images* input_at(const SparseConvolution& layer, const Schedule& s, int64_t block, int64_t y,
+                                  int64_t x) {
+  const int64_t border = 1 - layer.padding;
+  return reinterpret_cast<const Images*>(layer.input) + block * s.in_block + (y + border) * s.in_row + x +
+         border;
+}
+
 // Output rows [y, y + kRows), columns [x, x + kColumns) of all channels, one group of input channels after
 // another: what a group's weights read then stays in the L1 cache for all output channels.
 template <int kStride, int kRows, int kColumns>
 LTH_INLINE void tile(const SparseConvolution& layer, const Schedule& s, size_t group, int64_t block,
                      int64_t y, int64_t x) {
   const int64_t stride = kStride ? kStride : layer.stride;
-  const Images* input = reinterpret_cast<const Images*>(layer.input) + block * s.in_block +
-                        (y * stride + 1 - layer.padding) * s.in_row + x * stride + 1 - layer.padding;
+  const Images* input = input_at(layer, s, block, y * stride, x * stride);
   const int64_t start = block * s.out_block + (y + 1) * s.out_row + x + 1;
   const bool last = group + 2 == s.first.size();
   const int32_t* offsets = s.offsets.data();
@@ -75,8 +78,7 @@ template <int kStride, int kRows, int kColumns>
 LTH_INLINE void dense_tile(const SparseConvolution& layer, const Schedule& s, size_t group, int64_t block,
                            int64_t y, int64_t x) {
   const int64_t stride = kStride ? kStride : layer.stride;
-  const Images* input = reinterpret_cast<const Images*>(layer.input) + block * s.in_block +
-                        (y * stride + 1 - layer.padding) * s.in_row + x * stride + 1 - layer.padding;
+  const Images* input = input_at(layer, s, block, y * stride, x * stride);
   const int64_t start = block * s.out_block + (y + 1) * s.out_row + x + 1;
   const bool last = group + 2 == s.first.size();
   const int64_t each = layer.num_weights / layer.num_outputs;
@@ -214,12 +216,7 @@ Schedule make_schedule(const SparseConvolution& layer, const Shape& shape) {
 void sparse_convolution_cpu(const SparseConvolution& layer) {
   const Shape shape = shape_for(layer.out_height, layer.out_width, layer.stride);
   const Schedule s = make_schedule(layer, shape);
-  auto border = [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      clear_border(reinterpret_cast<Images*>(layer.output) + i * s.out_plane, layer.out_height,
-                   layer.out_width);
-  };
-  parallel_for(layer.num_blocks * layer.num_outputs, 64, border);
+  clear_borders(layer.output, layer.num_blocks * layer.num_outputs, layer.out_height, layer.out_width);
   auto body = [&](int64_t begin, int64_t end) { shape.rows(layer, s, begin, end); };
   parallel_for(layer.num_blocks * (layer.out_height / shape.num_rows), 4, body);
 }

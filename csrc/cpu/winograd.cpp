@@ -11,11 +11,7 @@
 #include "scratch.h"
 
 // The sums are those of a convolution, which no two implementations round alike: fma is welcome.
-#if defined(__clang__)
-#pragma clang fp contract(fast)
-#elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract=fast")
-#endif
+#include "../common/contract.h"
 
 namespace lth {
 namespace {
@@ -196,11 +192,7 @@ void winograd_convolution_cpu(const WinogradConvolution& layer) {
   const int64_t tiles_across = (layer.width + 1) / 2;
   s.tiles = std::min(tiles_across, fit);
   const int64_t across = (tiles_across + s.tiles - 1) / s.tiles, down = (layer.height + 1) / 2;
-  auto border = [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      clear_border(reinterpret_cast<Images*>(layer.output) + i * s.plane, layer.height, layer.width);
-  };
-  parallel_for(layer.num_blocks * layer.num_outputs, 64, border);
+  clear_borders(layer.output, layer.num_blocks * layer.num_outputs, layer.height, layer.width);
   auto body = [&](int64_t begin, int64_t end) {
     const size_t vectors =
         kWinogradPositions * (stride_of(layer.num_inputs, s.tiles) + stride_of(layer.num_outputs, s.tiles));

@@ -80,12 +80,13 @@ def _worth_blocks(model: nn.Module, networks: Networks, fused: Fused) -> Fused |
     avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
     if not fused.has_convolution or not kernels_available("cpu") or not avx512:
         return None
-    planes = [mask for mask in networks.survivors().values() if mask.dim() == 4]
+    survivors = networks.survivors()
+    planes = [mask for mask in survivors.values() if mask.dim() == 4]
     sparse = sum(int(mask.sum()) for mask in planes) < SPARSE_DENSITY * sum(mask.numel() for mask in planes)
     narrow = all(max(mask.shape[:2]) <= _WINOGRAD_CHANNELS for mask in planes)
     if not sparse and not (narrow and networks.fits):
         return None
-    blocked = fuse(model, networks.survivors())
+    blocked = fuse(model, survivors)
     return blocked if blocked is not None and (sparse or blocked.stays_in_blocks) else None
 
 

@@ -1,0 +1,53 @@
+// Checks of the convolutions of images in blocks (common/image_blocks.h).
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <optional>
+
+#include "check.h"
+#include "common/image_blocks.h"
+
+namespace lth {
+
+inline void check_array(const char* name, const Tensor& t, int64_t dim) {
+  LTH_CHECK(t.is_contiguous() && t.dim() == dim, name, " is not contiguous with ", dim, " dimensions");
+}
+
+// Sets the sizes of a layer that input and bias give, and where these lie.
+template <class Layer>
+void set_operands(Layer& layer, const Tensor& input, const Tensor& bias) {
+  check_dtype("input", input, ScalarType::Float, "float32");
+  check_dtype("bias", bias, ScalarType::Float, "float32");
+  check_array("input", input, 5);
+  check_array("bias", bias, 1);
+  layer.num_blocks = input.size(0);
+  layer.num_inputs = input.size(1);
+  layer.height = input.size(2) - 2;
+  layer.width = input.size(3) - 2;
+  layer.num_outputs = bias.numel();
+  LTH_CHECK(input.size(4) == kBlock && layer.height > 0 && layer.width > 0,
+            "input has no shape [G, C, H + 2, W + 2, 16] with H and W at least 1");
+  layer.input = static_cast<const float*>(input.const_data_ptr());
+  layer.bias = static_cast<const float*>(bias.const_data_ptr());
+}
+
+// Makes the output of a layer, with planes of this size, and sets what is added to it.
+template <class Layer>
+Tensor set_output(Layer& layer, const Tensor& input, const std::optional<Tensor>& other, int64_t height,
+                  int64_t width) {
+  Tensor output =
+      torch::stable::new_empty(input, {layer.num_blocks, layer.num_outputs, height + 2, width + 2, kBlock});
+  if (other) {
+    check_dtype("other", *other, ScalarType::Float, "float32");
+    check_array("other", *other, 5);
+    for (int64_t d = 0; d < 5; ++d)
+      LTH_CHECK(other->size(d) == output.size(d), "other has ", other->size(d), " entries in dimension ", d,
+                ", the output ", output.size(d));
+    layer.other = static_cast<const float*>(other->const_data_ptr());
+  }
+  layer.output = static_cast<float*>(output.mutable_data_ptr());
+  return output;
+}
+
+}  // namespace lth
