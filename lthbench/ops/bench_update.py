@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.ops.bench import Row, interleaved, row, update_probe
+from lthbench.ops.linear import by_onednn, linear_layers
 from lthbench.ops.update import MaskedAdamW, MaskedSGD
 
 DENSITY, PULL = 0.5, 1e-4
@@ -128,8 +129,8 @@ def update_rows(network: str, rounds: int = 9) -> list[Row]:
 def training_step_row(work: str, model: nn.Module, images: Tensor, labels: Tensor, rounds: int = 9) -> Row:
     """The table line of a whole training step: ours, and masks multiplied into the weights before each forward pass.
 
-    The baseline is what open_lth's `PrunedModel` does, with torch.optim.SGD as it comes; the limit is the forward and
-    the backward pass alone.
+    Ours is what `Trainer` does, linear layers by oneDNN where that is faster. The baseline is what open_lth's
+    `PrunedModel` does, with torch.optim.SGD as it comes; the limit is our forward and backward pass alone.
     """
     usual, alone = copy.deepcopy(model), copy.deepcopy(model)
     params: list[Tensor] = list(model.parameters())
@@ -140,12 +141,16 @@ def training_step_row(work: str, model: nn.Module, images: Tensor, labels: Tenso
         torch.optim.SGD(usual.parameters(), **OPTIONS),
     )
 
-    def backward(network: nn.Module) -> None:
+    def backward(network: nn.Module, layers: Sequence[nn.Linear] = ()) -> None:
         network.zero_grad()
-        F.cross_entropy(network(images), labels).backward()
+        with by_onednn(layers):
+            logits = network(images)
+        F.cross_entropy(logits, labels).backward()
+
+    layers, layers_alone = linear_layers(model), linear_layers(alone)
 
     def ours() -> None:
-        backward(model)
+        backward(model, layers)
         masked.step()
 
     def multiplied() -> None:
@@ -155,5 +160,9 @@ def training_step_row(work: str, model: nn.Module, images: Tensor, labels: Tenso
         backward(usual)
         stock.step()
 
-    calls = {"ours": ours, "masks in forward": multiplied, "forward + backward": lambda: backward(alone)}
+    calls = {
+        "ours": ours,
+        "masks in forward": multiplied,
+        "forward + backward": lambda: backward(alone, layers_alone),
+    }
     return row(work, interleaved(calls, rounds, repeats=WARM_REPEATS), "ours", "masks in forward", "forward + backward")

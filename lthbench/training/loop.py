@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet
+from lthbench.ops.linear import by_onednn, linear_layers
 from lthbench.training.average import Average
 from lthbench.training.batches import Batches, Part
 from lthbench.training.optimizer import make_optimizer
@@ -103,6 +104,7 @@ class Trainer:
             self._forward = torch.compile(model, dynamic=False, options=options)
         else:
             self._forward = ranks.wrap(model, images.batch(torch.zeros(1, dtype=torch.int64)))
+        self._linears = [] if compile or recipe.precision != "float32" else linear_layers(model)
         parameters = dict(model.named_parameters())
         self._tracked = {name: parameters[name].detach() for name in tracked}
         self._begun = {name: t.clone() for name, t in self._tracked.items()}
@@ -167,7 +169,7 @@ class Trainer:
     def _backward(self, part: Part, batch_size: int) -> tuple[Tensor, Tensor]:
         """Forward and backward pass of a part of a batch; its logits and the sum of its images' losses."""
         low, count = self.recipe.precision == "bfloat16", len(part.images)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low), by_onednn(self._linears):
             logits = self._forward(part.images)
         logits = logits.float() if low else logits
         if count:
