@@ -16,7 +16,7 @@ Tensor winograd_convolution(const Tensor& input, const Tensor& weight, const Ten
   LTH_CHECK(weight.size(0) == kWinogradPositions && weight.size(1) == layer.num_outputs &&
                 weight.size(2) == layer.num_inputs,
             "weight has shape [", weight.size(0), ", ", weight.size(1), ", ", weight.size(2),
-            "], expected [16, O, I] with the ", layer.num_outputs, " outputs of bias and the ",
+            "], expected [36, O, I] with the ", layer.num_outputs, " outputs of bias and the ",
             layer.num_inputs, " channels of input");
   layer.weight = static_cast<const float*>(weight.const_data_ptr());
   Tensor output = set_output(layer, input, other, layer.height, layer.width);

@@ -11,11 +11,14 @@
 
 namespace lth {
 
-inline constexpr int64_t kWinogradPositions = 16;  // of a transformed tile, 4x4
+inline constexpr int64_t kWinogradPositions = 36;  // of a transformed tile, 6x6
+
+// Its polynomials are interpolated at 0, these and their negatives, and infinity.
+inline constexpr float kWinogradPointA = 0.625f, kWinogradPointB = 1.5f;
 
 struct WinogradConvolution {
   const float* input;   // [num_blocks, num_inputs, height + 2, width + 2, 16]
-  const float* weight;  // [16, num_outputs, num_inputs], each 3x3 filter w as G w G'
+  const float* weight;  // [36, num_outputs, num_inputs], each 3x3 filter w as G w G'
   const float* bias;    // [num_outputs]
   const float* other;   // added to the output, of its shape; or nullptr
   float* output;        // [num_blocks, num_outputs, height + 2, width + 2, 16]

@@ -120,7 +120,11 @@ LTH_INLINE void dense_tile(const SparseConvolution& layer, const Schedule& s, si
 template <int kStride, int kRows, int kColumns>
 LTH_INLINE void rows(const SparseConvolution& layer, const Schedule& s, int64_t begin, int64_t end) {
   const int64_t bands = layer.out_height / kRows;
-  for (int64_t i = begin; i < end; ++i)
+  for (int64_t i = begin; i < end; ++i) {
+    const Pixels band{i % bands * kRows, 0, kRows, layer.out_width};
+    for (int64_t o = 0; o < layer.num_outputs; ++o)
+      clear_border(reinterpret_cast<Images*>(layer.output) + i / bands * s.out_block + o * s.out_plane,
+                   layer.out_height, layer.out_width, band);
     for (int64_t x = 0; x < layer.out_width; x += kColumns)
       for (size_t group = 0; group + 1 < s.first.size(); ++group) {
         if (kColumns % kShared == 0 && s.dense) {
@@ -129,6 +133,7 @@ LTH_INLINE void rows(const SparseConvolution& layer, const Schedule& s, int64_t 
           tile<kStride, kRows, kColumns>(layer, s, group, i / bands, i % bands * kRows, x);
         }
       }
+  }
 }
 
 using Rows = void (*)(const SparseConvolution&, const Schedule&, int64_t begin, int64_t end);
@@ -216,7 +221,6 @@ Schedule make_schedule(const SparseConvolution& layer, const Shape& shape) {
 void sparse_convolution_cpu(const SparseConvolution& layer) {
   const Shape shape = shape_for(layer.out_height, layer.out_width, layer.stride);
   const Schedule s = make_schedule(layer, shape);
-  clear_borders(layer.output, layer.num_blocks * layer.num_outputs, layer.out_height, layer.out_width);
   auto body = [&](int64_t begin, int64_t end) { shape.rows(layer, s, begin, end); };
   parallel_for(layer.num_blocks * (layer.out_height / shape.num_rows), 4, body);
 }

@@ -1,6 +1,6 @@
-// A band of tiles at a time, a row of the plane or a piece of one: its input is transformed for all channels,
-// one matrix product for each of the 16 positions of a tile sums over the channels, and the sums are
-// transformed back. What a band needs stays in the L2 cache, one position's operands in L1.
+// A band of tiles at a time, neighbours in a row, then in the next row, then in the next block: their input is
+// transformed for all channels, one matrix product for each of the 36 positions of a tile sums over the
+// channels, and the sums are transformed back. One position's operands stay in the L1 cache.
 #include "../common/winograd.h"
 
 #include <algorithm>
@@ -16,8 +16,17 @@
 namespace lth {
 namespace {
 
-constexpr int64_t kBandVectors = 256;  // of one position's input: tiles of a band times input channels
-constexpr int64_t kSums = 4;           // output channels, and tiles, that a product sums at once
+#ifndef BANDV
+#define BANDV 256
+#endif
+constexpr int64_t kBandVectors = BANDV;  // of one position's input: tiles of a band times input channels
+constexpr int64_t kSums = 4;             // output channels, and tiles, that a product sums at once
+constexpr int64_t kPixels = 4;           // of a tile's output, in each direction
+constexpr int64_t kSide = 6;             // of a transformed tile
+static_assert(kSide * kSide == kWinogradPositions);
+
+// The filtering's points are 0, +-kA, +-kB and infinity.
+constexpr float kA = kWinogradPointA, kB = kWinogradPointB, kA2 = kA * kA, kB2 = kB * kB;
 
 // From a position's vectors to the next one's: channels times tiles, a power of two mostly, would put what is
 // read or written together into one set of the L1 cache.
@@ -26,53 +35,80 @@ LTH_INLINE int64_t stride_of(int64_t channels, int64_t tiles) { return channels 
 struct Shape {
   // In vectors of 16 images.
   int64_t row, plane, in_block, out_block;
-  int64_t tiles;  // of a band
+  int64_t across, down;  // tiles of a plane
+  int64_t tiles;         // of a band
+  int64_t columns;       // that the tiles of a band in one row read
 };
 
-// The tiles of an odd plane's last row or column reach over its edge. What they would read there has no part
-// in the pixels that exist: any other pixel is read in its place, and what is not there is not written.
-struct Band {
-  int64_t block, y, x;  // of the band's first output pixel
+// Tiles of a band that lie side by side. Those at the end of a plane whose sides are no multiples of 4 reach
+// over its edge: what they would read there has no part in the pixels that exist, so that any other pixel is
+// read in its place, and what is not there is not written.
+struct Run {
+  int64_t block;
+  Pixels pixels;  // of the output, those that exist
+  int64_t first;  // its place in the band
   int64_t tiles;
-  int64_t num_rows;  // that exist, of its two
-  bool cut;          // whether its last tile has one column
 };
 
-// columns[i] = row i of B' d for one column d of a tile's input, with `row` between its first three pixels.
-LTH_INLINE void transform_column(const Images* d, int64_t row, int64_t last, Images columns[4]) {
-  const Images d0 = d[0], d1 = d[row], d2 = d[2 * row], d3 = d[last];
-  columns[0] = d0 - d2;
-  columns[1] = d1 + d2;
-  columns[2] = d2 - d1;
-  columns[3] = d1 - d3;
+// The run that a band of `tiles` tiles from tile `begin` on has at its tile t.
+LTH_INLINE Run run_at(const WinogradConvolution& layer, const Shape& s, int64_t begin, int64_t t, int64_t tiles) {
+  const int64_t tile = begin + t, x = tile % s.across, y = tile / s.across % s.down;
+  const int64_t count = std::min(tiles - t, s.across - x);
+  const Pixels pixels{kPixels * y, kPixels * x, std::min(kPixels, layer.height - kPixels * y),
+                      std::min(kPixels * count, layer.width - kPixels * x)};
+  return {tile / s.across / s.down, pixels, t, count};
 }
 
-// transformed [16][num_inputs][tiles] = B' d B of every tile d; neighbours share two of their four columns.
-LTH_INLINE void transform_input(const WinogradConvolution& layer, const Shape& s, const Band& band,
-                                Images* __restrict__ transformed) {
-  const Images* start =
-      reinterpret_cast<const Images*>(layer.input) + band.block * s.in_block + band.y * s.row + band.x;
-  const int64_t position = stride_of(layer.num_inputs, band.tiles), last = (band.num_rows + 1) * s.row;
+// out[i] = row i of B' d for a row or a column d of a tile's input.
+LTH_INLINE void transform(const Images d[kSide], Images out[kSide]) {
+  const Images even_a = d[4] - kB2 * d[2], odd_a = d[3] - kB2 * d[1];
+  const Images even_b = d[4] - kA2 * d[2], odd_b = d[3] - kA2 * d[1];
+  out[0] = (d[4] - (kA2 + kB2) * d[2]) + kA2 * kB2 * d[0];
+  out[1] = even_a + kA * odd_a;
+  out[2] = even_a - kA * odd_a;
+  out[3] = even_b + kB * odd_b;
+  out[4] = even_b - kB * odd_b;
+  out[5] = (d[5] - (kA2 + kB2) * d[3]) + kA2 * kB2 * d[1];
+}
+
+// out[i] = row i of A' m.
+LTH_INLINE void transform_back(const Images m[kSide], Images out[kPixels]) {
+  const Images even_a = m[1] + m[2], odd_a = m[1] - m[2], even_b = m[3] + m[4], odd_b = m[3] - m[4];
+  out[0] = m[0] + even_a + even_b;
+  out[1] = kA * odd_a + kB * odd_b;
+  out[2] = kA2 * even_a + kB2 * even_b;
+  out[3] = kA * kA2 * odd_a + (kB * kB2 * odd_b + m[5]);
+}
+
+// transformed [36][num_inputs][tiles] = B' d B of every tile d of a run; `room` holds a row of B' d, all of its
+// columns.
+LTH_INLINE void transform_input(const WinogradConvolution& layer, const Shape& s, const Run& run, int64_t tiles,
+                                Images* __restrict__ transformed, Images* __restrict__ room) {
+  const Images* start = reinterpret_cast<const Images*>(layer.input) + run.block * s.in_block + run.pixels.y * s.row +
+                        run.pixels.x;
+  const int64_t position = stride_of(layer.num_inputs, tiles);
+  const int64_t columns = kPixels * run.tiles + 2;
+  int64_t rows[kSide];
+  for (int64_t i = 0; i < kSide; ++i) rows[i] = std::min(i, run.pixels.rows + 1) * s.row;
   for (int64_t c = 0; c < layer.num_inputs; ++c) {
     const Images* d = start + c * s.plane;
-    Images* out = transformed + c * band.tiles;
-    Images columns[4][4];
-    transform_column(d, s.row, last, columns[0]);
-    transform_column(d + 1, s.row, last, columns[1]);
-    for (int64_t t = 0; t < band.tiles; ++t) {
-      const bool cut = band.cut && t + 1 == band.tiles;
-      transform_column(d + 2 * t + 2, s.row, last, columns[2]);
-      transform_column(d + 2 * t + (cut ? 2 : 3), s.row, last, columns[3]);
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        out[(4 * i + 0) * position + t] = columns[0][i] - columns[2][i];
-        out[(4 * i + 1) * position + t] = columns[1][i] + columns[2][i];
-        out[(4 * i + 2) * position + t] = columns[2][i] - columns[1][i];
-        out[(4 * i + 3) * position + t] = columns[1][i] - columns[3][i];
-        columns[0][i] = columns[2][i];
-        columns[1][i] = columns[3][i];
-      }
+    for (int64_t x = 0; x < columns; ++x) {
+      const Images* from = d + std::min(x, run.pixels.columns + 1);
+      Images column[kSide], result[kSide];
+#pragma GCC unroll 6
+      for (int i = 0; i < kSide; ++i) column[i] = from[rows[i]];
+      transform(column, result);
+#pragma GCC unroll 6
+      for (int i = 0; i < kSide; ++i) room[i * s.columns + x] = result[i];
     }
+    Images* out = transformed + c * tiles + run.first;
+    for (int64_t i = 0; i < kSide; ++i)
+      for (int64_t t = 0; t < run.tiles; ++t) {
+        Images result[kSide];
+        transform(room + i * s.columns + kPixels * t, result);
+#pragma GCC unroll 6
+        for (int64_t j = 0; j < kSide; ++j) out[(kSide * i + j) * position + t] = result[j];
+      }
   }
 }
 
@@ -106,7 +142,7 @@ LTH_INLINE void multiply_outputs(const float* weight, const Images* input, int64
   for (; t < tiles; ++t) multiply<kOutputs, 1>(weight, input + t, num_inputs, tiles, sums + t);
 }
 
-// summed [16][num_outputs][tiles]: for each position the product of its weights and its input.
+// summed [36][num_outputs][tiles]: for each position the product of its weights and its input.
 LTH_INLINE void multiply_positions(const WinogradConvolution& layer, int64_t tiles, const Images* transformed,
                                    Images* summed) {
   const int64_t inputs = layer.num_inputs, outputs = layer.num_outputs;
@@ -121,64 +157,86 @@ LTH_INLINE void multiply_positions(const WinogradConvolution& layer, int64_t til
   }
 }
 
-// The output's 2x2 pixels of every tile, A' m A, with bias and what else follows.
-LTH_INLINE void transform_output(const WinogradConvolution& layer, const Shape& s, const Band& band,
+// The output's pixels of every tile of a run, A' m A, with bias and what else follows.
+LTH_INLINE void transform_output(const WinogradConvolution& layer, const Shape& s, const Run& run, int64_t tiles,
                                  const Images* __restrict__ summed) {
-  const int64_t position = stride_of(layer.num_outputs, band.tiles);
-  const int64_t start = band.block * s.out_block + (band.y + 1) * s.row + band.x + 1;
+  const int64_t position = stride_of(layer.num_outputs, tiles);
+  const int64_t start = run.block * s.out_block + (run.pixels.y + 1) * s.row + run.pixels.x + 1;
   for (int64_t o = 0; o < layer.num_outputs; ++o) {
-    const Images* m = summed + o * band.tiles;
+    clear_border(reinterpret_cast<Images*>(layer.output) + run.block * s.out_block + o * s.plane, layer.height,
+                 layer.width, run.pixels);
+    const Images* m = summed + o * tiles + run.first;
     const Images bias = layer.bias[o] - Images{};
-    const int64_t at = start + o * s.plane;
-    Images* out = reinterpret_cast<Images*>(layer.output) + at;
-    const Images* other = layer.other ? reinterpret_cast<const Images*>(layer.other) + at : nullptr;
-    for (int64_t t = 0; t < band.tiles; ++t) {
-      Images rows[2][4];
+    for (int64_t t = 0; t < run.tiles; ++t) {
+      Images rows[kPixels][kSide];
+#pragma GCC unroll 6
+      for (int j = 0; j < kSide; ++j) {
+        Images column[kSide], result[kPixels];
+#pragma GCC unroll 6
+        for (int i = 0; i < kSide; ++i) column[i] = m[(kSide * i + j) * position + t];
+        transform_back(column, result);
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        const Images m0 = m[j * position + t], m1 = m[(4 + j) * position + t], m2 = m[(8 + j) * position + t],
-                     m3 = m[(12 + j) * position + t];
-        rows[0][j] = m0 + m1 + m2;
-        rows[1][j] = m1 - m2 - m3;
+        for (int i = 0; i < kPixels; ++i) rows[i][j] = result[i];
       }
-      const bool cut = band.cut && t + 1 == band.tiles;
-      for (int64_t i = 0; i < band.num_rows; ++i) {
-        const int64_t pixel = i * s.row + 2 * t;
-        const Images even = rows[i][0] + rows[i][1] + rows[i][2] + bias;
-        const Images odd = rows[i][1] - rows[i][2] - rows[i][3] + bias;
-        out[pixel] = finish(even, other ? other + pixel : nullptr, layer.rectified);
-        if (!cut) out[pixel + 1] = finish(odd, other ? other + pixel + 1 : nullptr, layer.rectified);
+      const int64_t at = start + o * s.plane + kPixels * t;
+      Images* out = reinterpret_cast<Images*>(layer.output) + at;
+      const Images* other = layer.other ? reinterpret_cast<const Images*>(layer.other) + at : nullptr;
+      const int64_t columns = std::min(kPixels, run.pixels.columns - kPixels * t);
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < kPixels; ++i) {
+        if (i == run.pixels.rows) break;
+        Images pixels[kPixels];
+        transform_back(rows[i], pixels);
+#pragma GCC unroll 4
+        for (int64_t j = 0; j < kPixels; ++j) {
+          if (j == columns) break;
+          const int64_t pixel = i * s.row + j;
+          out[pixel] = finish(pixels[j] + bias, other ? other + pixel : nullptr, layer.rectified);
+        }
       }
     }
   }
 }
 
-LTH_INLINE void convolve(const WinogradConvolution& layer, const Shape& s, const Band& band,
+LTH_INLINE void convolve(const WinogradConvolution& layer, const Shape& s, int64_t begin, int64_t tiles,
                          Images* scratch) {
   Images* summed = scratch + kWinogradPositions * stride_of(layer.num_inputs, s.tiles);
-  transform_input(layer, s, band, scratch);
-  multiply_positions(layer, band.tiles, scratch, summed);
-  transform_output(layer, s, band, summed);
+  Images* room = summed + kWinogradPositions * stride_of(layer.num_outputs, s.tiles);
+  for (int64_t t = 0; t < tiles;) {
+    const Run run = run_at(layer, s, begin, t, tiles);
+    transform_input(layer, s, run, tiles, scratch, room);
+    t += run.tiles;
+  }
+  multiply_positions(layer, tiles, scratch, summed);
+  for (int64_t t = 0; t < tiles;) {
+    const Run run = run_at(layer, s, begin, t, tiles);
+    transform_output(layer, s, run, tiles, summed);
+    t += run.tiles;
+  }
 }
 
-void convolve_base(const WinogradConvolution& layer, const Shape& s, const Band& band, Images* scratch) {
-  convolve(layer, s, band, scratch);
+using Convolve = void (*)(const WinogradConvolution&, const Shape&, int64_t begin, int64_t tiles,
+                          Images* scratch);
+
+void convolve_base(const WinogradConvolution& layer, const Shape& s, int64_t begin, int64_t tiles,
+                   Images* scratch) {
+  convolve(layer, s, begin, tiles, scratch);
 }
 #if LTH_X86
-LTH_TARGET_V3 void convolve_v3(const WinogradConvolution& layer, const Shape& s, const Band& band,
+LTH_TARGET_V3 void convolve_v3(const WinogradConvolution& layer, const Shape& s, int64_t begin, int64_t tiles,
                                Images* scratch) {
-  convolve(layer, s, band, scratch);
+  convolve(layer, s, begin, tiles, scratch);
 }
-LTH_TARGET_V4 void convolve_v4(const WinogradConvolution& layer, const Shape& s, const Band& band,
+LTH_TARGET_V4 void convolve_v4(const WinogradConvolution& layer, const Shape& s, int64_t begin, int64_t tiles,
                                Images* scratch) {
-  convolve(layer, s, band, scratch);
+  convolve(layer, s, begin, tiles, scratch);
 }
 #endif
 
 }  // namespace
 
 void winograd_convolution_cpu(const WinogradConvolution& layer) {
-  auto* function = convolve_base;
+  Convolve function = convolve_base;
 #if LTH_X86
   if (detected_isa() == Isa::kV3) function = convolve_v3;
   if (detected_isa() == Isa::kV4) function = convolve_v4;
@@ -188,25 +246,22 @@ void winograd_convolution_cpu(const WinogradConvolution& layer) {
   s.plane = (layer.height + 2) * s.row;
   s.in_block = layer.num_inputs * s.plane;
   s.out_block = layer.num_outputs * s.plane;
+  s.across = (layer.width + kPixels - 1) / kPixels;
+  s.down = (layer.height + kPixels - 1) / kPixels;
+  const int64_t count = layer.num_blocks * s.down * s.across;
   const int64_t fit = std::max<int64_t>(kSums, kBandVectors / layer.num_inputs / kSums * kSums);
-  const int64_t tiles_across = (layer.width + 1) / 2;
-  s.tiles = std::min(tiles_across, fit);
-  const int64_t across = (tiles_across + s.tiles - 1) / s.tiles, down = (layer.height + 1) / 2;
-  clear_borders(layer.output, layer.num_blocks * layer.num_outputs, layer.height, layer.width);
+  s.tiles = std::min(count, fit);
+  s.columns = kPixels * std::min(s.tiles, s.across) + 2;
   auto body = [&](int64_t begin, int64_t end) {
     const size_t vectors =
-        kWinogradPositions * (stride_of(layer.num_inputs, s.tiles) + stride_of(layer.num_outputs, s.tiles));
+        kWinogradPositions * (stride_of(layer.num_inputs, s.tiles) + stride_of(layer.num_outputs, s.tiles)) +
+        kSide * s.columns;
     const Scratch scratch(vectors * sizeof(Images), 0);
-    auto* room = static_cast<Images*>(scratch.data());
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = i % across * s.tiles, y = i / across % down * 2;
-      const int64_t tiles = std::min(s.tiles, tiles_across - first);
-      const bool cut = layer.width % 2 == 1 && first + tiles == tiles_across;
-      const Band band{i / across / down, y, 2 * first, tiles, std::min<int64_t>(2, layer.height - y), cut};
-      function(layer, s, band, room);
-    }
+    for (int64_t i = begin; i < end; ++i)
+      function(layer, s, i * s.tiles, std::min(s.tiles, count - i * s.tiles),
+               static_cast<Images*>(scratch.data()));
   };
-  parallel_for(layer.num_blocks * down * across, 2, body);
+  parallel_for((count + s.tiles - 1) / s.tiles, 1, body);
 }
 
 }  // namespace lth

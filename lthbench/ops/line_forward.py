@@ -23,7 +23,7 @@ _FILLS_A_GPU = 16 << 20  # bytes of weights from which one network is taken to f
 # Images evaluated at a time, so that activations of small networks stay in the cache; of each thread on the CPU.
 _IMAGES_CUDA = 1024
 _IMAGES_PLANES = 64
-_IMAGES_BLOCKED = 32
+_IMAGES_BLOCKED = 16
 _IMAGES_VECTORS = 336
 
 Forward = Callable[[Tensor], Tensor]
@@ -47,6 +47,7 @@ def make_forward(model: nn.Module, networks: Networks, fused: Fused | None, meth
     elif method == "auto" and on_cpu and fused is not None:
         blocked = _worth_blocks(model, networks, fused)
     if blocked is not None:
+        torch.empty(30 << 20, dtype=torch.uint8)
         return _FusedForward(networks, blocked), _IMAGES_BLOCKED * threads
     if method == "auto":
         small = networks.fits and networks.bytes_each <= _FILLS_A_GPU
