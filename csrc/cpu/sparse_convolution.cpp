@@ -18,10 +18,11 @@ constexpr int64_t kL1Bytes = 32 * 1024;  // of a core's first cache, for the inp
 struct Schedule {
   // In vectors of 16 images.
   int64_t in_row, in_plane, in_block, out_row, out_plane, out_block;
-  std::vector<int32_t> offsets;  // [num_weights] of the input that each weight multiplies
+  bool dense;  // every weight survives, so that output channels read the same
+  // Of the input that each weight multiplies: [num_weights], or of a dense layer's first output channel alone.
+  std::vector<int32_t> offsets;
   // Weights [first[g][o], first[g + 1][o]) of output channel o read group g of input channels.
   std::vector<std::vector<int32_t>> first;
-  bool dense;  // every weight survives, so output channels read the same
 };
 
 constexpr int64_t kShared = 4;  // output channels, and columns, of a dense layer that are summed at once
@@ -82,8 +83,9 @@ LTH_INLINE void dense_tile(const SparseConvolution& layer, const Schedule& s, si
   const int64_t start = block * s.out_block + (y + 1) * s.out_row + x + 1;
   const bool last = group + 2 == s.first.size();
   const int64_t each = layer.num_weights / layer.num_outputs;
+  const int32_t begin = s.first[group][0], end = s.first[group + 1][0];
   for (int64_t o = 0; o < layer.num_outputs; o += kShared) {
-    const int32_t begin = s.first[group][o], end = s.first[group + 1][o];
+    const float* values = layer.values + o * each;
     for (int64_t r = 0; r < kRows; ++r)
       for (int64_t c = 0; c < kColumns; c += kShared) {
         const int64_t at = start + o * s.out_plane + r * s.out_row + c;
@@ -99,7 +101,7 @@ LTH_INLINE void dense_tile(const SparseConvolution& layer, const Schedule& s, si
           const Images* pixels = from + s.offsets[i];
 #pragma GCC unroll 4
           for (int64_t k = 0; k < kShared; ++k) {
-            const float weight = layer.values[i + k * each];
+            const float weight = values[i + k * each];
 #pragma GCC unroll 4
             for (int64_t j = 0; j < kShared; ++j) sums[k][j] += weight * pixels[j * stride];
           }
@@ -127,7 +129,7 @@ LTH_INLINE void rows(const SparseConvolution& layer, const Schedule& s, int64_t 
                    layer.out_height, layer.out_width, band);
     for (int64_t x = 0; x < layer.out_width; x += kColumns)
       for (size_t group = 0; group + 1 < s.first.size(); ++group) {
-        if (kColumns % kShared == 0 && s.dense) {
+        if (s.dense) {
           dense_tile<kStride, kRows, kColumns>(layer, s, group, i / bands, i % bands * kRows, x);
         } else {
           tile<kStride, kRows, kColumns>(layer, s, group, i / bands, i % bands * kRows, x);
@@ -189,23 +191,24 @@ Schedule make_schedule(const SparseConvolution& layer, const Shape& shape) {
   s.out_row = layer.out_width + 2;
   s.out_plane = (layer.out_height + 2) * s.out_row;
   s.out_block = layer.num_outputs * s.out_plane;
-  const int64_t area = layer.kernel * layer.kernel;
-  s.offsets.resize(layer.num_weights);
-  for (int64_t i = 0; i < layer.num_weights; ++i) {
+  const int64_t area = layer.kernel * layer.kernel, num_taps = layer.num_inputs * area;
+  s.dense = layer.num_weights == layer.num_outputs * num_taps && layer.num_outputs % kShared == 0 &&
+            shape.num_columns % kShared == 0;
+  s.offsets.resize(s.dense ? num_taps : layer.num_weights);
+  for (size_t i = 0; i < s.offsets.size(); ++i) {
     const int64_t position = layer.taps[i] % area;
     s.offsets[i] = int32_t(layer.taps[i] / area * s.in_plane + position / layer.kernel * s.in_row +
                            position % layer.kernel);
   }
-  s.dense =
-      layer.num_weights == layer.num_outputs * layer.num_inputs * area && layer.num_outputs % kShared == 0;
   const auto reach = [&](int64_t outputs) { return (outputs - 1) * layer.stride + layer.kernel; };
   const int64_t bytes = reach(shape.num_rows) * reach(shape.num_columns) * int64_t(sizeof(Images));
   const int64_t fit = std::max<int64_t>(1, kL1Bytes / bytes);
   // A group of few weights costs more in reading and writing its sums than it saves.
   const int64_t worth = std::max<int64_t>(1, layer.num_weights / (16 * layer.num_outputs));
   const int64_t groups = std::min((layer.num_inputs + fit - 1) / fit, worth);
-  s.first.assign(groups + 1, std::vector<int32_t>(layer.num_outputs));
-  for (int64_t o = 0; o < layer.num_outputs; ++o) {
+  const int64_t num_rows = s.dense ? 1 : layer.num_outputs;
+  s.first.assign(groups + 1, std::vector<int32_t>(num_rows));
+  for (int64_t o = 0; o < num_rows; ++o) {
     int32_t i = layer.row_starts[o];
     for (int64_t g = 0; g <= groups; ++g) {
       const int64_t before = layer.num_inputs * g / groups * area;  // taps of the groups before g
