@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from lthbench.ops.blocks import Pattern, to_blocks, winograd_weight
+from lthbench.ops.blocks import Pattern, to_blocks
 from lthbench.ops.fused_layers import BlockedConvolution, convolution, convolution_add
 
 
@@ -95,7 +95,7 @@ class Weight:
     norm: str = ""  # the normalisation layer folded into them
     eps: float = 0.0
     pattern: Pattern | None = None  # of the surviving weights; they alone are taken, and a bias is always made
-    winograd: bool = False  # whether filters are transformed; a bias is always made
+    winograd: bool = False  # whether Winograd's convolution takes them, which wants a bias as well
 
     def sources(self, known: Collection[str]) -> list[str]:
         """The entries of a state that ``make`` reads."""
@@ -116,7 +116,7 @@ class Weight:
             return [_channels_last(t.float()) for t in made]
         weight, bias = made if len(made) == 2 else (made[0], made[0].new_zeros(made[0].shape[:2]))
         if self.pattern is None:
-            return [winograd_weight(weight), bias.float().contiguous()]
+            return [weight.float().contiguous(), bias.float().contiguous()]
         return [weight.flatten(1)[:, self.pattern.index].float().contiguous(), bias.float().contiguous()]
 
 
