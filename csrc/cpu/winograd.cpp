@@ -27,8 +27,11 @@ constexpr int64_t kFilters = 4096;    // whose transform is worth a thread
 // four bits these make the smallest errors: a third of the root mean square that 1 and 2 make.
 constexpr float kA = 0.625f, kB = 1.5f, kA2 = kA * kA, kB2 = kB * kB;
 
-// From a position's vectors to the next one's: channels times tiles, a power of two mostly, would put what is
-// read or written together into one set of the L1 cache.
+// From a position's values to the next one's: their number is a power of two mostly, which would put what is read
+// or written together into one set of the L1 cache.
+LTH_INLINE int64_t filter_stride(const WinogradConvolution& layer) {
+  return layer.num_outputs * layer.num_inputs + kBlock;
+}
 LTH_INLINE int64_t stride_of(int64_t channels, int64_t tiles) { return channels * tiles + 1; }
 
 struct Shape {
@@ -71,36 +74,44 @@ LTH_INLINE void transform_filter(const Images w[3], Images out[kSide]) {
   out[5] = w[2];
 }
 
-// transformed [36][num_outputs][num_inputs] = G w G' of the filters w of output channels [begin, end), with an
-// input channel in each lane.
-LTH_INLINE void transform_filters(const WinogradConvolution& layer, int64_t begin, int64_t end,
-                                  float* __restrict__ transformed) {
-  for (int64_t o = begin; o < end; ++o)
-    for (int64_t c = 0; c < layer.num_inputs; c += kBlock) {
-      const int64_t lanes = std::min(kBlock, layer.num_inputs - c), at = o * layer.num_inputs + c;
-      const float* weight = layer.weight + 9 * at;
-      Images filter[9] = {};
-      for (int64_t lane = 0; lane < lanes; ++lane)
+// `lanes` filters [lanes][3][3] as G w G', the first position's at `transformed`, `position` apart.
+template <int64_t kLanes>
+LTH_INLINE void transform_lanes(const float* weight, int64_t lanes, int64_t position,
+                                float* __restrict__ transformed) {
+  const int64_t count = kLanes ? kLanes : lanes;
+  float filter[9][kBlock];
+  for (int64_t lane = 0; lane < count; ++lane)
 #pragma GCC unroll 9
-        for (int i = 0; i < 9; ++i) filter[i][lane] = weight[9 * lane + i];
-      Images rows[kSide][3];
+    for (int i = 0; i < 9; ++i) filter[i][lane] = weight[9 * lane + i];
+  Images rows[kSide][3];
 #pragma GCC unroll 3
-      for (int j = 0; j < 3; ++j) {
-        const Images column[3] = {filter[j], filter[3 + j], filter[6 + j]};
-        Images result[kSide];
-        transform_filter(column, result);
+  for (int j = 0; j < 3; ++j) {
+    Images column[3], result[kSide];
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) std::memcpy(&column[i], filter[3 * i + j], sizeof(Images));
+    transform_filter(column, result);
 #pragma GCC unroll 6
-        for (int i = 0; i < kSide; ++i) rows[i][j] = result[i];
-      }
+    for (int i = 0; i < kSide; ++i) rows[i][j] = result[i];
+  }
 #pragma GCC unroll 6
-      for (int i = 0; i < kSide; ++i) {
-        Images result[kSide];
-        transform_filter(rows[i], result);
-        for (int j = 0; j < kSide; ++j)
-          std::memcpy(transformed + (kSide * i + j) * layer.num_outputs * layer.num_inputs + at, &result[j],
-                      lanes * sizeof(float));
-      }
-    }
+  for (int i = 0; i < kSide; ++i) {
+    Images result[kSide];
+    transform_filter(rows[i], result);
+#pragma GCC unroll 6
+    for (int j = 0; j < kSide; ++j)
+      std::memcpy(transformed + (kSide * i + j) * position, &result[j], count * sizeof(float));
+  }
+}
+
+// transformed [36][num_outputs][num_inputs] = G w G' of the filters w of output channels [begin, end).
+LTH_INLINE void transform_filters(const WinogradConvolution& layer, int64_t begin, int64_t end,
+                                  float* transformed) {
+  const int64_t position = filter_stride(layer);
+  const int64_t last = end * layer.num_inputs;
+  int64_t i = begin * layer.num_inputs;
+  for (; i + kBlock <= last; i += kBlock)
+    transform_lanes<kBlock>(layer.weight + 9 * i, kBlock, position, transformed + i);
+  if (i < last) transform_lanes<0>(layer.weight + 9 * i, last - i, position, transformed + i);
 }
 
 // out[i] = row i of B' d for a row or a column d of a tile's input.
@@ -191,7 +202,7 @@ LTH_INLINE void multiply_positions(const WinogradConvolution& layer, const float
                                    const Images* transformed, Images* summed) {
   const int64_t inputs = layer.num_inputs, outputs = layer.num_outputs;
   for (int64_t p = 0; p < kPositions; ++p) {
-    const float* weight = filters + p * outputs * inputs;
+    const float* weight = filters + p * filter_stride(layer);
     const Images* input = transformed + p * stride_of(inputs, tiles);
     Images* sums = summed + p * stride_of(outputs, tiles);
     int64_t o = 0;
@@ -303,7 +314,7 @@ void winograd_convolution_cpu(const WinogradConvolution& layer) {
   const int64_t fit = std::max<int64_t>(kSums, kBandVectors / layer.num_inputs / kSums * kSums);
   s.tiles = std::min(count, fit);
   s.columns = kPixels * std::min(s.tiles, s.across) + 2;
-  const Scratch filters(kPositions * layer.num_outputs * layer.num_inputs * sizeof(float), 0);
+  const Scratch filters(kPositions * filter_stride(layer) * sizeof(float), 0);
   auto* transformed = static_cast<float*>(filters.data());
   auto transform = [&](int64_t begin, int64_t end) {
     functions.transform_filters(layer, begin, end, transformed);
