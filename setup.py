@@ -125,6 +125,7 @@ def extensions() -> tuple[list[object], dict[str, object]]:
         "-ffp-contract=off",
         "-fno-math-errno",
         "-Wno-maybe-uninitialized",
+        "-Wno-psabi",  # every function that takes a vector is inlined
     ]
     cxx += [f"-DTORCH_TARGET_VERSION={TARGET}"] if debug else ["-g0", f"-DTORCH_TARGET_VERSION={TARGET}"]
     jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)

@@ -13,11 +13,11 @@ Tensor winograd_convolution(const Tensor& input, const Tensor& weight, const Ten
   layer.rectified = rectified;
   check_dtype("weight", weight, ScalarType::Float, "float32");
   check_array("weight", weight, 4);
-  LTH_CHECK(weight.size(0) == layer.num_outputs && weight.size(1) == layer.num_inputs && weight.size(2) == 3 &&
-                weight.size(3) == 3,
+  LTH_CHECK(weight.size(0) == layer.num_outputs && weight.size(1) == layer.num_inputs &&
+                weight.size(2) == 3 && weight.size(3) == 3,
             "weight has shape [", weight.size(0), ", ", weight.size(1), ", ", weight.size(2), ", ",
-            weight.size(3), "], expected [O, I, 3, 3] with the ", layer.num_outputs, " outputs of bias and the ",
-            layer.num_inputs, " channels of input");
+            weight.size(3), "], expected [O, I, 3, 3] with the ", layer.num_outputs,
+            " outputs of bias and the ", layer.num_inputs, " channels of input");
   layer.weight = static_cast<const float*>(weight.const_data_ptr());
   Tensor output = set_output(layer, input, other, layer.height, layer.width);
   winograd_convolution_cpu(layer);

@@ -15,8 +15,8 @@ struct Pixels {
   int64_t y, x, rows, columns;
 };
 
-// Writes the zeros of the border that lie beside these pixels: with its part of the plane, each thread writes its
-// part of the border, which otherwise would travel from one core's cache to another's.
+// Writes the zeros of the border that lie beside these pixels: with its part of the plane, each thread writes
+// its part of the border, which otherwise would travel from one core's cache to another's.
 inline void clear_border(Images* plane, int64_t height, int64_t width, const Pixels& pixels) {
   const int64_t row = width + 2;
   const bool left = pixels.x == 0, right = pixels.x + pixels.columns == width;

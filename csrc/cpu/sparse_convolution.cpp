@@ -19,7 +19,8 @@ struct Schedule {
   // In vectors of 16 images.
   int64_t in_row, in_plane, in_block, out_row, out_plane, out_block;
   bool dense;  // every weight survives, so that output channels read the same
-  // Of the input that each weight multiplies: [num_weights], or of a dense layer's first output channel alone.
+  // Of the input that each weight multiplies: [num_weights], or of a dense layer's first output channel
+  // alone.
   std::vector<int32_t> offsets;
   // Weights [first[g][o], first[g + 1][o]) of output channel o read group g of input channels.
   std::vector<std::vector<int32_t>> first;

@@ -1,5 +1,5 @@
-// A band of tiles at a time, neighbours in a row, then in the next row, then in the next block: their input is
-// transformed for all channels, one matrix product for each of the 36 positions of a tile sums over the
+// A band of tiles at a time, neighbours in a row, then in the next row, then in the next block: their input
+// is transformed for all channels, one matrix product for each of the 36 positions of a tile sums over the
 // channels, and the sums are transformed back. One position's operands stay in the L1 cache.
 #include "../common/winograd.h"
 
@@ -21,14 +21,14 @@ constexpr int64_t kSums = 4;          // output channels, and tiles, that a prod
 constexpr int64_t kPixels = 4;        // of a tile's output, in each direction
 constexpr int64_t kSide = 6;          // of a transformed tile
 constexpr int64_t kPositions = kSide * kSide;
-constexpr int64_t kFilters = 4096;    // whose transform is worth a thread
+constexpr int64_t kFilters = 4096;  // whose transform is worth a thread
 
-// Polynomials are interpolated at 0, +-kA, +-kB and infinity, their products exact in float32. Of the points with
-// four bits these make the smallest errors: a third of the root mean square that 1 and 2 make.
+// Polynomials are interpolated at 0, +-kA, +-kB and infinity, their products exact in float32. Of the points
+// with four bits these make the smallest errors: a third of the root mean square that 1 and 2 make.
 constexpr float kA = 0.625f, kB = 1.5f, kA2 = kA * kA, kB2 = kB * kB;
 
-// From a position's values to the next one's: their number is a power of two mostly, which would put what is read
-// or written together into one set of the L1 cache.
+// From a position's values to the next one's: their number is a power of two mostly, which would put what is
+// read or written together into one set of the L1 cache.
 LTH_INLINE int64_t filter_stride(const WinogradConvolution& layer) {
   return layer.num_outputs * layer.num_inputs + kBlock;
 }
@@ -53,7 +53,8 @@ struct Run {
 };
 
 // The run that a band of `tiles` tiles from tile `begin` on has at its tile t.
-LTH_INLINE Run run_at(const WinogradConvolution& layer, const Shape& s, int64_t begin, int64_t t, int64_t tiles) {
+LTH_INLINE Run run_at(const WinogradConvolution& layer, const Shape& s, int64_t begin, int64_t t,
+                      int64_t tiles) {
   const int64_t tile = begin + t, x = tile % s.across, y = tile / s.across % s.down;
   const int64_t count = std::min(tiles - t, s.across - x);
   const Pixels pixels{kPixels * y, kPixels * x, std::min(kPixels, layer.height - kPixels * y),
@@ -79,7 +80,7 @@ template <int64_t kLanes>
 LTH_INLINE void transform_lanes(const float* weight, int64_t lanes, int64_t position,
                                 float* __restrict__ transformed) {
   const int64_t count = kLanes ? kLanes : lanes;
-  float filter[9][kBlock];
+  float filter[9][kBlock] = {};
   for (int64_t lane = 0; lane < count; ++lane)
 #pragma GCC unroll 9
     for (int i = 0; i < 9; ++i) filter[i][lane] = weight[9 * lane + i];
@@ -135,12 +136,12 @@ LTH_INLINE void transform_back(const Images m[kSide], Images out[kPixels]) {
   out[3] = kA * kA2 * odd_a + (kB * kB2 * odd_b + m[5]);
 }
 
-// transformed [36][num_inputs][tiles] = B' d B of every tile d of a run; `room` holds a row of B' d, all of its
-// columns.
-LTH_INLINE void transform_input(const WinogradConvolution& layer, const Shape& s, const Run& run, int64_t tiles,
-                                Images* __restrict__ transformed, Images* __restrict__ room) {
-  const Images* start = reinterpret_cast<const Images*>(layer.input) + run.block * s.in_block + run.pixels.y * s.row +
-                        run.pixels.x;
+// transformed [36][num_inputs][tiles] = B' d B of every tile d of a run; `room` holds a row of B' d, all of
+// its columns.
+LTH_INLINE void transform_input(const WinogradConvolution& layer, const Shape& s, const Run& run,
+                                int64_t tiles, Images* __restrict__ transformed, Images* __restrict__ room) {
+  const Images* start = reinterpret_cast<const Images*>(layer.input) + run.block * s.in_block +
+                        run.pixels.y * s.row + run.pixels.x;
   const int64_t position = stride_of(layer.num_inputs, tiles);
   const int64_t columns = kPixels * run.tiles + 2;
   int64_t rows[kSide];
@@ -213,13 +214,13 @@ LTH_INLINE void multiply_positions(const WinogradConvolution& layer, const float
 }
 
 // The output's pixels of every tile of a run, A' m A, with bias and what else follows.
-LTH_INLINE void transform_output(const WinogradConvolution& layer, const Shape& s, const Run& run, int64_t tiles,
-                                 const Images* __restrict__ summed) {
+LTH_INLINE void transform_output(const WinogradConvolution& layer, const Shape& s, const Run& run,
+                                 int64_t tiles, const Images* __restrict__ summed) {
   const int64_t position = stride_of(layer.num_outputs, tiles);
   const int64_t start = run.block * s.out_block + (run.pixels.y + 1) * s.row + run.pixels.x + 1;
   for (int64_t o = 0; o < layer.num_outputs; ++o) {
-    clear_border(reinterpret_cast<Images*>(layer.output) + run.block * s.out_block + o * s.plane, layer.height,
-                 layer.width, run.pixels);
+    clear_border(reinterpret_cast<Images*>(layer.output) + run.block * s.out_block + o * s.plane,
+                 layer.height, layer.width, run.pixels);
     const Images* m = summed + o * tiles + run.first;
     const Images bias = layer.bias[o] - Images{};
     for (int64_t t = 0; t < run.tiles; ++t) {
@@ -253,8 +254,8 @@ LTH_INLINE void transform_output(const WinogradConvolution& layer, const Shape& 
   }
 }
 
-LTH_INLINE void convolve(const WinogradConvolution& layer, const Shape& s, const float* filters, int64_t begin,
-                         int64_t tiles, Images* scratch) {
+LTH_INLINE void convolve(const WinogradConvolution& layer, const Shape& s, const float* filters,
+                         int64_t begin, int64_t tiles, Images* scratch) {
   Images* summed = scratch + kPositions * stride_of(layer.num_inputs, s.tiles);
   Images* room = summed + kPositions * stride_of(layer.num_outputs, s.tiles);
   for (int64_t t = 0; t < tiles;) {
@@ -276,13 +277,13 @@ struct Functions {
                    int64_t tiles, Images* scratch);
 };
 
-#define LTH_FUNCTIONS(isa, target)                                                                         \
-  target void filters_##isa(const WinogradConvolution& layer, int64_t begin, int64_t end, float* to) {     \
-    transform_filters(layer, begin, end, to);                                                              \
-  }                                                                                                        \
-  target void convolve_##isa(const WinogradConvolution& layer, const Shape& s, const float* filters,       \
-                             int64_t begin, int64_t tiles, Images* scratch) {                              \
-    convolve(layer, s, filters, begin, tiles, scratch);                                                    \
+#define LTH_FUNCTIONS(isa, target)                                                                     \
+  target void filters_##isa(const WinogradConvolution& layer, int64_t begin, int64_t end, float* to) { \
+    transform_filters(layer, begin, end, to);                                                          \
+  }                                                                                                    \
+  target void convolve_##isa(const WinogradConvolution& layer, const Shape& s, const float* filters,   \
+                             int64_t begin, int64_t tiles, Images* scratch) {                          \
+    convolve(layer, s, filters, begin, tiles, scratch);                                                \
   }
 LTH_FUNCTIONS(base, )
 #if LTH_X86
@@ -321,9 +322,9 @@ void winograd_convolution_cpu(const WinogradConvolution& layer) {
   };
   parallel_for(layer.num_outputs, kFilters / layer.num_inputs + 1, transform);
   auto body = [&](int64_t begin, int64_t end) {
-    const size_t vectors = kPositions * (stride_of(layer.num_inputs, s.tiles) +
-                                         stride_of(layer.num_outputs, s.tiles)) +
-                           kSide * s.columns;
+    const size_t vectors =
+        kPositions * (stride_of(layer.num_inputs, s.tiles) + stride_of(layer.num_outputs, s.tiles)) +
+        kSide * s.columns;
     const Scratch scratch(vectors * sizeof(Images), 0);
     for (int64_t i = begin; i < end; ++i)
       functions.convolve(layer, s, transformed, i * s.tiles, std::min(s.tiles, count - i * s.tiles),

@@ -22,7 +22,10 @@ from lthbench.ops.fused_layers import BlockedConvolution, convolution, convoluti
 _RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
 _ADDS = (operator.add, torch.add)  # tracing turns += into +
 
-SPARSE_DENSITY = 0.4  # of a convolution, under which visiting survivors alone was measured to be faster
+# Of a 3x3 convolution: the density under which visiting survivors alone was measured to be faster than Winograd's
+# filtering, and the channels above which they and oneDNN are.
+SPARSE_DENSITY = 0.25
+WINOGRAD_CHANNELS = 256
 
 
 def fuse(model: nn.Module, survives: Mapping[str, Tensor] | None = None) -> Fused | None:
@@ -342,7 +345,8 @@ class _Fuser:
             assert isinstance(layer, nn.BatchNorm2d)
             norm, eps = str(chain.norm.target), layer.eps
         survives = self.survives[name]
-        winograd = (kernel, stride, padding) == (3, 1, 1) and float(survives.float().mean()) >= SPARSE_DENSITY
+        dense = float(survives.float().mean()) >= SPARSE_DENSITY and max(survives.shape[:2]) <= WINOGRAD_CHANNELS
+        winograd = dense and (kernel, stride, padding) == (3, 1, 1)
         pattern = None if winograd else Pattern.of(survives)
         call = BlockedConvolution(pattern, (kernel, stride, padding), chain.relu is not None)
         weight, bias = self._weight(Weight((name, bias_name), norm, eps, pattern, winograd), 2)

@@ -12,13 +12,15 @@ from torch.func import functional_call
 
 from lthbench.ops._library import kernels_available
 from lthbench.ops.fused import Fused
-from lthbench.ops.fusion import SPARSE_DENSITY, fuse
+from lthbench.ops.fusion import WINOGRAD_CHANNELS, fuse
 from lthbench.ops.interpolation import lerp_linear, lerp_relu, lerp_stacked
 from lthbench.ops.line_networks import Networks
 
 METHODS = ("auto", "fused", "blocked", "stacked", "each")
 
-_WINOGRAD_CHANNELS = 256  # of a convolution, up to which Winograd's was measured to be faster than oneDNN's
+# Of all convolutions, under which blocks were measured to be faster than oneDNN even in a network that leaves them or
+# has wide layers.
+_SPARSE_DENSITY = 0.35
 _FILLS_A_GPU = 16 << 20  # bytes of weights from which one network is taken to fill a device
 # Images evaluated at a time, so that activations of small networks stay in the cache; of each thread on the CPU.
 _IMAGES_CUDA = 1024
@@ -47,7 +49,7 @@ def make_forward(model: nn.Module, networks: Networks, fused: Fused | None, meth
     elif method == "auto" and on_cpu and fused is not None:
         blocked = _worth_blocks(model, networks, fused)
     if blocked is not None:
-        torch.empty(30 << 20, dtype=torch.uint8)
+        _keep_freed_memory()
         return _FusedForward(networks, blocked), _IMAGES_BLOCKED * threads
     if method == "auto":
         small = networks.fits and networks.bytes_each <= _FILLS_A_GPU
@@ -83,12 +85,20 @@ def _worth_blocks(model: nn.Module, networks: Networks, fused: Fused) -> Fused |
         return None
     survivors = networks.survivors()
     planes = [mask for mask in survivors.values() if mask.dim() == 4]
-    sparse = sum(int(mask.sum()) for mask in planes) < SPARSE_DENSITY * sum(mask.numel() for mask in planes)
-    narrow = all(max(mask.shape[:2]) <= _WINOGRAD_CHANNELS for mask in planes)
+    sparse = sum(int(mask.sum()) for mask in planes) < _SPARSE_DENSITY * sum(mask.numel() for mask in planes)
+    narrow = all(max(mask.shape[:2]) <= WINOGRAD_CHANNELS for mask in planes)
     if not sparse and not (narrow and networks.fits):
         return None
     blocked = fuse(model, survivors)
     return blocked if blocked is not None and (sparse or blocked.stays_in_blocks) else None
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what one layer frees for the next: else it hands the pages back, which costs a tenth of the time.
+
+    It does so for up to twice of the largest block freed so far, unless the user's environment sets its thresholds.
+    """
+    torch.empty(30 << 20, dtype=torch.uint8)
 
 
 class _FusedForward:
