@@ -4,6 +4,8 @@
 #include "../common/winograd.h"
 
 #include <algorithm>
+#include <atomic>
+#include <vector>
 
 #include "../common/isa.h"
 #include "../common/parallel.h"
@@ -321,16 +323,22 @@ void winograd_convolution_cpu(const WinogradConvolution& layer) {
     functions.transform_filters(layer, begin, end, transformed);
   };
   parallel_for(layer.num_outputs, kFilters / layer.num_inputs + 1, transform);
-  auto body = [&](int64_t begin, int64_t end) {
+  // A thread begins with its own bands, whose input it wrote, and then takes what others have not begun.
+  const int64_t bands = (count + s.tiles - 1) / s.tiles;
+  std::vector<std::atomic<bool>> taken(bands);
+  auto body = [&](int64_t begin, int64_t) {
     const size_t vectors =
         kPositions * (stride_of(layer.num_inputs, s.tiles) + stride_of(layer.num_outputs, s.tiles)) +
         kSide * s.columns;
     const Scratch scratch(vectors * sizeof(Images), 0);
-    for (int64_t i = begin; i < end; ++i)
+    for (int64_t k = begin; k < begin + bands; ++k) {
+      const int64_t i = k % bands;
+      if (taken[i].exchange(true, std::memory_order_relaxed)) continue;
       functions.convolve(layer, s, transformed, i * s.tiles, std::min(s.tiles, count - i * s.tiles),
                          static_cast<Images*>(scratch.data()));
+    }
   };
-  parallel_for((count + s.tiles - 1) / s.tiles, 1, body);
+  parallel_for(bands, 1, body);
 }
 
 }  // namespace lth
