@@ -22,11 +22,14 @@ from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
 
 
-def accept(plan: Plan, store: Store, suite: Path, folder: Path, reason: str) -> tuple[Path, list[Path]]:
+def accept(
+    plan: Plan, store: Store, suite: Path, folder: Path, reason: str, *, keep_others: bool = False
+) -> tuple[Path, list[Path]]:
     """Record the results of a whole suite as golden, with the reason.
 
-    Recordings of other results than these, which runs would be compared with, are removed. Where these very results
-    are recorded already, nothing changes.
+    Recordings of other results than these, which runs would be compared with, are removed, unless ``keep_others``
+    says that the same code gave them: then all of them together tell how far environments differ. Where these very
+    results are recorded already, nothing changes.
 
     Returns:
         The file that has them, and those that were removed.
@@ -62,7 +65,7 @@ def accept(plan: Plan, store: Store, suite: Path, folder: Path, reason: str) -> 
         tasks=[recorded(key, names[key], result, chosen=key in chosen) for key, result in results.items()],
     )
     write_golden(path, golden)
-    removed = sorted(others) if stale else []
+    removed = sorted(others) if stale and not keep_others else []
     for other in removed:
         other.unlink()
     return path, removed

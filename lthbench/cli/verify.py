@@ -53,6 +53,10 @@ def verify(
     ] = False,
     update: Annotated[bool, typer.Option("--update", help="Record these results as golden; needs --reason.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why the results are other than before; recorded.")] = None,
+    keep_others: Annotated[
+        bool,
+        typer.Option("--keep-others", help="With --update: other environments' golden results are of the same code."),
+    ] = False,
     reference: Annotated[
         bool, typer.Option("--reference", help="Compare with numbers of other papers instead; informs only.")
     ] = False,
@@ -72,12 +76,14 @@ def verify(
         return
     if reason is not None and not update:
         fail("--reason: is recorded by --update; give both, or neither")
+    if keep_others and not update:
+        fail("--keep-others: belongs to --update; give both, or neither")
     if update:
         from lthbench.analysis.accept import accept
 
         if part != WHOLE:
             fail(f"--update: records a whole suite; leave out {' '.join(part.options())}")
-        path, removed = accept(plan, source, suite, folder, reason or "")
+        path, removed = accept(plan, source, suite, folder, reason or "", keep_others=keep_others)
         out.print(f"recorded: {path}", markup=False)
         for other in removed:
             out.print(f"removed: {other}, which holds results of before", markup=False)

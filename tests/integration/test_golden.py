@@ -175,6 +175,9 @@ def test_results_are_recorded_over_others_with_a_reason_only(
     for reason in ((), ("--reason", " ")):
         code, _, text = lthbench_(*update, *reason)
         assert (code, "with a reason only" in text, file.read_text() == before) == (2, True, True)
+    code, _, text = lthbench_(*update, "--reason", "prune one more", "--keep-others")
+    assert code == 0 and str(other) not in text and other.exists()
+    file.write_text(before)
     code, _, text = lthbench_(*update, "--reason", "prune one more")
     assert code == 0 and str(other) in text and not other.exists(), "results of before are not kept as golden"
     history = json.loads(file.read_text())["history"]
