@@ -3,7 +3,7 @@
 # torch given by $OTHER_TORCH (default 2.13.0) in a throwaway environment, where nothing is built.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-python=${VENV:-.venv}/bin/python
+python=$(realpath -s "${VENV:-.venv}")/bin/python
 other=${OTHER_TORCH:-2.13.0}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
