@@ -55,9 +55,9 @@ def evaluate_line(
             "each": the model as it is, with one network's weights after another's.
             "fused": likewise on a graph with normalisation folded into convolutions and activations fused.
             "blocked": "fused" on images in blocks, convolutions over the weights that are not 0 at both ends, or by
-            Winograd's filtering where most are not; CPU only.
+            Winograd's filtering where a quarter or more are not; CPU only.
             "stacked": all at once by torch.vmap.
-            "auto": "stacked" for small networks on CUDA, "blocked" under half density and for narrow networks on the
+            "auto": "stacked" for small networks on CUDA, "blocked" at low density and for narrow networks on the
             CPU (AVX-512), else "fused", and "each" for what cannot be traced and fused.
         stacked_bytes: networks that together need more memory than this are formed anew for every batch.
 
