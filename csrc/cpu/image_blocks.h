@@ -34,7 +34,7 @@ inline void clear_border(Images* plane, int64_t height, int64_t width, const Pix
 LTH_INLINE Images finish(Images sum, const Images* other, bool rectified) {
   const Images zero = {};
   if (other) sum += *other;
-  if (rectified) sum = sum < zero ? zero : sum;
+  if (rectified) sum = zero > sum ? zero : sum;
   return sum;
 }
 

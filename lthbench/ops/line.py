@@ -76,10 +76,9 @@ def evaluate_line(
     num_images = 0
     with _evaluation_mode(model):
         networks = Networks(state_a, state_b, points, stacked_bytes)
-        fused = fuse(model)
         if statistics_batches is not None:
-            networks.recompute_statistics(model, fused, statistics_batches)
-        forward, chunk = make_forward(model, networks, fused, method)
+            networks.recompute_statistics(model, fuse(model), statistics_batches)
+        forward, chunk = make_forward(model, networks, method)
         # Reading stays outside inference_mode: what the iterable keeps may be trained on later.
         for images, labels in batches:
             with torch.inference_mode():

@@ -31,7 +31,7 @@ _IMAGES_VECTORS = 336
 Forward = Callable[[Tensor], Tensor]
 
 
-def make_forward(model: nn.Module, networks: Networks, fused: Fused | None, method: str) -> tuple[Forward, int]:
+def make_forward(model: nn.Module, networks: Networks, method: str) -> tuple[Forward, int]:
     """The evaluation of images [B, ...] by all networks, to logits [K, B, C], and how many images to give it.
 
     Raises:
@@ -46,11 +46,12 @@ def make_forward(model: nn.Module, networks: Networks, fused: Fused | None, meth
         blocked = fuse(model, networks.survivors()) if on_cpu else None
         if blocked is None:
             raise ValueError("method is 'blocked', but the model is not on the CPU or cannot be fused; use 'auto'")
-    elif method == "auto" and on_cpu and fused is not None:
-        blocked = _worth_blocks(model, networks, fused)
+    elif method == "auto" and on_cpu:
+        blocked = _worth_blocks(model, networks)
     if blocked is not None:
         _keep_freed_memory()
         return _FusedForward(networks, blocked), _IMAGES_BLOCKED * threads
+    fused = fuse(model)
     if method == "auto":
         small = networks.fits and networks.bytes_each <= _FILLS_A_GPU
         method = "stacked" if not on_cpu and small else "fused" if fused else "each"
@@ -78,16 +79,16 @@ def _stacked(model: nn.Module, networks: Networks, images: Tensor) -> Tensor:
     return torch.vmap(one)(networks.stacks(networks.names))
 
 
-def _worth_blocks(model: nn.Module, networks: Networks, fused: Fused) -> Fused | None:
+def _worth_blocks(model: nn.Module, networks: Networks) -> Fused | None:
     """The network on images in blocks, where that is the faster one here."""
     avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    if not fused.has_convolution or not kernels_available("cpu") or not avx512:
+    if not kernels_available("cpu") or not avx512:
         return None
     survivors = networks.survivors()
     planes = [mask for mask in survivors.values() if mask.dim() == 4]
     sparse = sum(int(mask.sum()) for mask in planes) < _SPARSE_DENSITY * sum(mask.numel() for mask in planes)
     narrow = all(max(mask.shape[:2]) <= WINOGRAD_CHANNELS for mask in planes)
-    if not sparse and not (narrow and networks.fits):
+    if not planes or (not sparse and not (narrow and networks.fits)):
         return None
     blocked = fuse(model, survivors)
     return blocked if blocked is not None and (sparse or blocked.stays_in_blocks) else None
