@@ -15,6 +15,7 @@ from lthbench.ops.fused import Fused
 from lthbench.ops.fusion import WINOGRAD_CHANNELS, fuse
 from lthbench.ops.interpolation import lerp_linear, lerp_relu, lerp_stacked
 from lthbench.ops.line_networks import Networks
+from lthbench.ops.processor import has_avx512
 
 METHODS = ("auto", "fused", "blocked", "stacked", "each")
 
@@ -81,8 +82,7 @@ def _stacked(model: nn.Module, networks: Networks, images: Tensor) -> Tensor:
 
 def _worth_blocks(model: nn.Module, networks: Networks) -> Fused | None:
     """The network on images in blocks, where that is the faster one here."""
-    avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
-    if not kernels_available("cpu") or not avx512:
+    if not kernels_available("cpu") or not has_avx512():
         return None
     survivors = networks.survivors()
     planes = [mask for mask in survivors.values() if mask.dim() == 4]

@@ -19,13 +19,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from lthbench.ops.processor import cpuinfo, has_avx512
 
 WORTH = 1_500_000  # multiplications of one product, [B, I] by [I, O] has B I O
 
@@ -58,19 +59,12 @@ def by_onednn(layers: Sequence[nn.Linear]) -> Iterator[None]:
 def onednn_is_faster() -> bool:
     """Whether this is a processor with AVX-512 that is not Intel's, and a torch with MKL that has oneDNN beside it."""
     return (
-        torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and _vendor() not in ("", "GenuineIntel")
+        has_avx512()
+        and cpuinfo().get("vendor_id", "") not in ("", "GenuineIntel")  # by which MKL chooses too
         and torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
-
-
-def _vendor() -> str:
-    """What an x86 processor under Linux names as its vendor, by which MKL chooses too; "" for others."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
 
 
 def _forward(layer: nn.Linear, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 
 import lthbench
 from lthbench.ops._library import kernels_available
+from lthbench.ops.processor import cpuinfo
 
 # Variables by which a user bounds the instructions that oneDNN and MKL use, and with them the order of their sums.
 DISPATCH = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
@@ -38,22 +39,12 @@ def device_name(device: torch.device) -> str:
     """A device as its maker calls it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{named[0] if named else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
+    return f"{cpuinfo().get('model name', platform.machine())} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def processor() -> str:
     """The processor's model, by which MKL chooses its kernels, and its caches, by which oneDNN sizes its blocks."""
-    words: dict[str, str] = {}
-    cpuinfo, caches = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu/cpu0/cache")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            name, _, value = line.partition(":")
-            words.setdefault(name.strip(), value.strip())
+    words, caches = cpuinfo(), Path("/sys/devices/system/cpu/cpu0/cache")
     model = words.get("model name") or platform.processor() or platform.machine()
     numbers = "/".join(words[name] for name in ("cpu family", "model") if name in words)
     sizes = "/".join(path.read_text().strip() for path in sorted(caches.glob("index[023]/size")))

@@ -164,7 +164,7 @@ def test_the_layers_are_those_in_float32_on_the_cpu(asked: list[tuple[int, ...]]
 )
 def test_the_processor_decides(capability: str, vendor: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(linear, "_vendor", lambda: vendor)
+    monkeypatch.setattr(linear, "cpuinfo", lambda: {"vendor_id": vendor} if vendor else {})
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     assert onednn_is_faster.__wrapped__() == expected
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
