@@ -7,15 +7,14 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 lthbench=${VENV:-.venv}/bin/lthbench
-others=()  # the first recording alone may remove those of other code
 suite=$1 reason=$2 stores=${3:-$(mktemp -d)}
 
 record() {  # name, threads, variables...
   local store=$stores/$1 threads=$2
   shift 2
   env "$@" "$lthbench" run "$suite" --store "$store" --device cpu --threads "$threads" --workers "${WORKERS:-1}" >/dev/null
-  "$lthbench" verify "$suite" --store "$store" --update --reason "$reason" ${others[@]+"${others[@]}"}
-  others=(--keep-others)
+  "$lthbench" verify "$suite" --store "$store" --update --reason "$reason" ${keep:-}
+  keep=--keep-others  # the first recording alone may remove those of other code
 }
 
 record plain 1

@@ -4,9 +4,11 @@
 #include <cstring>
 #include <mutex>
 
-#include "../common/contract.h"
 #include "../common/isa.h"
 #include "../common/parallel.h"
+
+// What is measured is multiply-adds.
+#include "../common/contract.h"
 
 namespace lth {
 namespace {

@@ -130,7 +130,7 @@ LTH_INLINE void rows(const SparseConvolution& layer, const Schedule& s, int64_t 
                    layer.out_height, layer.out_width, band);
     for (int64_t x = 0; x < layer.out_width; x += kColumns)
       for (size_t group = 0; group + 1 < s.first.size(); ++group) {
-        if (s.dense) {
+        if (kColumns % kShared == 0 && s.dense) {
           dense_tile<kStride, kRows, kColumns>(layer, s, group, i / bands, i % bands * kRows, x);
         } else {
           tile<kStride, kRows, kColumns>(layer, s, group, i / bands, i % bands * kRows, x);

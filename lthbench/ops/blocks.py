@@ -80,11 +80,7 @@ def sparse_convolution(
         )
     weight = values.new_zeros(bias.numel() * x.shape[1] * kernel * kernel)
     weight[pattern.index] = values
-    out = F.conv2d(from_blocks(x), weight.view(-1, x.shape[1], kernel, kernel), bias, stride, padding)
-    blocks = to_blocks(out)
-    if other is not None:
-        blocks += other
-    return blocks.relu_() if rectified else blocks
+    return _reference(x, weight.view(-1, x.shape[1], kernel, kernel), bias, stride, padding, other, rectified)
 
 
 def winograd_convolution(
@@ -110,7 +106,13 @@ def winograd_convolution(
     """
     if kernels_available("cpu"):
         return torch.ops.lthbench.winograd_convolution(x, weight, bias, other, rectified)
-    out = to_blocks(F.conv2d(from_blocks(x), weight, bias, padding=1))
+    return _reference(x, weight, bias, 1, 1, other, rectified)
+
+
+def _reference(
+    x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, other: Tensor | None, rectified: bool
+) -> Tensor:
+    out = to_blocks(F.conv2d(from_blocks(x), weight, bias, stride, padding))
     if other is not None:
         out += other
     return out.relu_() if rectified else out

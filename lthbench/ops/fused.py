@@ -115,9 +115,9 @@ class Weight:
         if self.pattern is None and not self.winograd:
             return [_channels_last(t.float()) for t in made]
         weight, bias = made if len(made) == 2 else (made[0], made[0].new_zeros(made[0].shape[:2]))
-        if self.pattern is None:
-            return [weight.float().contiguous(), bias.float().contiguous()]
-        return [weight.flatten(1)[:, self.pattern.index].float().contiguous(), bias.float().contiguous()]
+        if self.pattern is not None:
+            weight = weight.flatten(1)[:, self.pattern.index]
+        return [weight.float().contiguous(), bias.float().contiguous()]
 
 
 def _scale_and_shift(states: Mapping[str, Tensor], norm: str, eps: float) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ def fuse(model: nn.Module, survives: Mapping[str, Tensor] | None = None) -> Fuse
 
     Args:
         survives: weight name -> bool mask of its shape, for convolutions of images in blocks (on the CPU; every
-            convolution needs one): over the surviving weights alone, or dense where most survive. None makes
+            convolution needs one): over the surviving weights alone, or all where a quarter or more survive. None makes
             convolutions of channels-last images.
     """
     try:

@@ -313,6 +313,8 @@ def test_operators_of_the_cpu_keep_their_contract_with_torch():
     pattern = Pattern.of(torch.ones(3, 2, 3, 3, dtype=torch.bool))
     operands = (to_blocks(torch.randn(2, 2, 5, 5)), torch.randn(54), pattern.taps, pattern.row_starts, torch.randn(3))
     library.opcheck(torch.ops.lthbench.sparse_convolution.default, (*operands, None, 3, 2, 1, True))
+    operands = (to_blocks(torch.randn(2, 2, 5, 5)), torch.randn(3, 2, 3, 3), torch.randn(3), None, True)
+    library.opcheck(torch.ops.lthbench.winograd_convolution.default, operands)
 
 
 @needs_kernels
@@ -380,5 +382,3 @@ def test_a_wrong_argument_of_count_errors_is_named(logits, labels, message):
 
 def test_no_tensors_make_no_networks():
     assert lerp_stacked([], [], ALPHAS) == []
-    operands = (to_blocks(torch.randn(2, 2, 5, 5)), torch.randn(3, 2, 3, 3), torch.randn(3), None, True)
-    library.opcheck(torch.ops.lthbench.winograd_convolution.default, operands)
