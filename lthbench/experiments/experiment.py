@@ -13,7 +13,11 @@ from lthbench.tasks.spec import Task
 
 ACCURACY = tuple(f"{split}_{m}" for split in ("test", "train", "validation") for m in ("accuracy", "loss"))
 DISTANCE = ("distance", "distance_rms", "distance_relative", "distance_angle", "overlap", "path_length")
-BARRIER = ("test_barrier", "train_barrier", "test_loss_barrier", "train_loss_barrier", "distance", "distance_shared")
+BARRIER = (
+    *(f"{split}_{barrier}" for barrier in ("barrier", "loss_barrier") for split in ("test", "train", "validation")),
+    "distance",
+    "distance_shared",
+)
 
 Level = Annotated[int, Field(ge=0)]
 PrunedLevel = Annotated[int, Field(ge=1)]

@@ -74,8 +74,8 @@ def under(variant: str, statistics: Statistics) -> str:
 class Stability(_Lines):
     """Barriers between all pairs of `children` spawned at each of the steps `spawns`.
 
-    Readings: `child`, with accuracies; `barrier`, with the barriers of error and loss on test and train and the
-    distances of the ends.
+    Readings: `child`, with accuracies; `barrier`, with the barriers of error and loss on test, train and validation
+    and the distances of the ends.
 
     Attributes:
         spawns: the steps k.

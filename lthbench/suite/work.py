@@ -66,6 +66,8 @@ def _training(spec: TrainSpec) -> Work:
 def _line(spec: InterpolateSpec) -> Work:
     images = num_train_images(spec.data)
     train = min(spec.num_train or images, images)
-    # Recomputed statistics are those of both splits' evaluation, each for itself.
-    statistics = 2 * min(spec.statistics_images, images) if spec.statistics == "recompute" else 0
-    return Work(on_lines=spec.points * (train + spec.data.info.num_test + statistics))
+    validation, test = spec.data.validation, spec.data.info.num_test
+    # Recomputed statistics are those of every split's evaluation, each for itself.
+    num_splits = 3 if validation else 2
+    statistics = num_splits * min(spec.statistics_images, images) if spec.statistics == "recompute" else 0
+    return Work(on_lines=spec.points * (train + validation + test + statistics))

@@ -22,8 +22,9 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
     """Evaluate the networks (1 - alpha) a + alpha b and return the result.
 
     Returns:
-        alphas: the points; curves: loss and error (fraction) on train and test at each of them;
-        metrics: for each split, `barrier` (error) and `loss_barrier`: the maximum over alpha minus the mean of
+        alphas: the points; curves: loss and error (fraction) at each of them on train, validation (where the data
+        has such a split; choices are made by it) and test;
+        metrics: for each of these splits, `barrier` (error) and `loss_barrier`: the maximum over alpha minus the mean of
         the ends, as in Frankle et al. 2020 (arXiv 1912.05671), section 2; distance, that of the ends (L2, prunable
         weights); distance_shared, over the weights that are pruned at neither end.
 
@@ -34,7 +35,8 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
     splits = load(spec.data, context.data, context.device)
     model = make_network(spec.model, spec.data, context.device)
     alphas = torch.linspace(0, 1, spec.points, dtype=torch.float64)
-    sets = {"train": first(splits.train, spec.num_train), "test": splits.test}
+    sets = {"train": first(splits.train, spec.num_train), "validation": splits.validation, "test": splits.test}
+    sets = {name: images for name, images in sets.items() if len(images)}
     curves: dict[str, list[float]] = {}
     metrics: dict[str, float] = {}
     for done, (name, images) in enumerate(sets.items()):

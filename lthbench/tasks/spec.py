@@ -21,7 +21,7 @@ from lthbench.models.spec import ModelSpec
 from lthbench.training.recipe import Recipe
 
 # Raise it when a change alters the result of an unchanged specification.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
@@ -145,7 +145,7 @@ class MaskSpec(_Spec):
 
 
 class InterpolateSpec(_Spec):
-    """Interpolation: from two trained networks to loss and error at points of the line between them.
+    """Interpolation: from two trained networks to loss and error at points of the line, on every split there is.
 
     Attributes:
         a, b: the two ends.

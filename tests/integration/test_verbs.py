@@ -139,8 +139,9 @@ def test_the_ends_of_a_line_have_the_accuracy_of_the_networks(tiny_run: Run, cel
     assert isinstance(line, dict)
     for end, task in ((0, a), (-1, b)):
         metrics = result(tiny_run[1], task)["metrics"]
-        assert line["test_error"][end] == pytest.approx(1 - metrics["test_accuracy"])  # type: ignore[index]
-        assert line["test_loss"][end] == pytest.approx(metrics["test_loss"], rel=1e-5)  # type: ignore[index]
+        for split in ("validation", "test"):
+            assert line[f"{split}_error"][end] == pytest.approx(1 - metrics[f"{split}_accuracy"])  # type: ignore[index]
+            assert line[f"{split}_loss"][end] == pytest.approx(metrics[f"{split}_loss"], rel=1e-5)  # type: ignore[index]
 
 
 def test_pruned_momentum_stays_exactly_zero(cell: Cell) -> None:

@@ -117,9 +117,9 @@ def test_measured_seconds_are_images_by_their_rates(cell: Cell) -> None:
             networks=(NetworkRate(model=cell.model, data=cell.data.name, evaluation=1000, line=4000),),
         )
     )
-    # 3 epochs of 300 images; 300 + 100 + 2,000 evaluated; a line of 5 points over 300 + 2,000.
+    # 3 epochs of 300 images; 300 + 100 + 2,000 evaluated; a line of 5 points over 300 + 100 + 2,000.
     assert device.seconds(dense.spec, work_of(dense)) == pytest.approx(900 / 100 + 2400 / 1000)
-    assert device.seconds(line.spec, work_of(line)) == pytest.approx(5 * 2300 / 4000)
+    assert device.seconds(line.spec, work_of(line)) == pytest.approx(5 * 2400 / 4000)
     assert device.units == 2 and device.unit == "cpuh"
     assert Measured(calibration()).seconds(dense.spec, work_of(dense)) is None
 
