@@ -24,8 +24,8 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
     Returns:
         alphas: the points; curves: loss and error (fraction) at each of them on train, validation (where the data
         has such a split; choices are made by it) and test;
-        metrics: for each of these splits, `barrier` (error) and `loss_barrier`: the maximum over alpha minus the mean of
-        the ends, as in Frankle et al. 2020 (arXiv 1912.05671), section 2; distance, that of the ends (L2, prunable
+        metrics: for each of these splits, `barrier` (error) and `loss_barrier`: the maximum over alpha minus the mean
+        of the ends, as in Frankle et al. 2020 (arXiv 1912.05671), section 2; distance, that of the ends (L2, prunable
         weights); distance_shared, over the weights that are pruned at neither end.
 
     Raises:
