@@ -153,7 +153,7 @@ def calibrate(plan: Plan, store: Store, references: References) -> list[Calibrat
 
 def _iterations(plan: Plan, row: Row) -> int:
     pair = plan.suite.pairs[row.pair]
-    return row.step.count(pair.arms[row.arm].recipe.steps_per_epoch(num_train_images(pair.data)))
+    return pair.arms[row.arm].recipe.iterations(row.step, num_train_images(pair.data))
 
 
 def _mean(published: Calibration, values: list[float]) -> Calibration:

@@ -31,6 +31,7 @@ from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.part import WHOLE, Part
 from lthbench.suite.plan import Plan, make_plan
+from lthbench.training.steps import Steps
 
 if TYPE_CHECKING:
     from lthbench.analysis.golden import Comparison, Difference
@@ -121,7 +122,7 @@ def _print_references(plan: Plan, store: Store, path: Path, as_json: bool) -> No
     table = Table("what", "source", "published", "ours", "difference", "", title=str(path))
     for found in rows:
         row = found.row
-        begun = "" if row.step.count(1) == 0 else f" from {row.step}"
+        begun = "" if row.step == Steps() else f" from {row.step}"
         what = f"{row.pair} {row.arm}: {row.variant}{begun}, level {found.level}"
         source = row.source + ("" if found.source.peer_reviewed else " *")
         ours, difference = "", ""

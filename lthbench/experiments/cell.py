@@ -69,8 +69,8 @@ class Cell:
         return replace(self, search=search, search_anchor=anchor, search_stop=stop, _masks={})
 
     def iterations(self, steps: Steps, recipe: Recipe | None = None) -> int:
-        """A point of training in iterations."""
-        return steps.count(self.steps_per_epoch(recipe))
+        """A point of training, or its length, in iterations; shares are of the recipe's own length."""
+        return (recipe or self.recipe).iterations(steps, num_train_images(self.data))
 
     def steps_per_epoch(self, recipe: Recipe | None = None) -> int:
         """Iterations in an epoch of this cell's data."""

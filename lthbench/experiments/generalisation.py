@@ -19,7 +19,7 @@ from lthbench.experiments.controls import REINITIALISATION
 from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading
 from lthbench.experiments.imp import searched_mask
 from lthbench.tasks.spec import Task
-from lthbench.training.steps import Steps
+from lthbench.training.steps import Length, Steps
 
 Network = Literal["ticket", "dense", "random", "reinit", "shuffled-weights"]
 Normalisation = Literal["batch", "estimated", "none", "affine"]
@@ -141,7 +141,7 @@ class Target(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: DataSpec
-    steps: Steps | None = None
+    steps: Length | None = None
 
 
 class Transfer(_OfNetworks):

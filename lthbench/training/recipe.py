@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lthbench.data.spec import Augment
-from lthbench.training.steps import Steps
+from lthbench.training.steps import Length, Steps
 
 PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFinite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -71,10 +71,10 @@ class Schedule(_Frozen):
 
     def factor(self, iteration: int, total: int, steps_per_epoch: int) -> float:
         """The multiple of the learning rate at `iteration` (0-based) of `total`."""
-        warmup = self.warmup.count(steps_per_epoch)
+        warmup = self.warmup.count(steps_per_epoch, total)
         factor = min(1.0, (iteration + 1) / warmup) if warmup else 1.0
         if self.name == "step":
-            passed = sum(iteration >= m.count(steps_per_epoch) for m in self.milestones)
+            passed = sum(iteration >= m.count(steps_per_epoch, total) for m in self.milestones)
             factor *= self.gamma**passed
         elif self.name == "cosine":
             progress = max(0, iteration - warmup) / max(1, total - warmup)
@@ -98,7 +98,7 @@ class Recipe(_Frozen):
         pull: lambda of the distance regulariser (lambda/2) ||m (theta - theta_0)||^2.
     """
 
-    steps: Steps
+    steps: Length
     batch_size: Annotated[int, Field(ge=1)]
     optimizer: Optimizer
     schedule: Schedule = Schedule()
@@ -130,10 +130,16 @@ class Recipe(_Frozen):
     def scaled_to(self, length: Steps, steps_per_epoch: int, num_images: int) -> Recipe:
         """This recipe, its schedule compressed or stretched to `length` on another number of images.
 
-        steps_per_epoch is that of the recipe's own data; epochs of `length` are epochs of the new images.
+        steps_per_epoch is that of the recipe's own data; epochs of `length` are epochs of the new images, and a share
+        is of the recipe's own iterations.
         """
-        iterations = length.count(self.steps_per_epoch(num_images))
-        return self.scaled(iterations / self.steps.count(steps_per_epoch), steps_per_epoch)
+        own = self.steps.count(steps_per_epoch)
+        return self.scaled(length.count(self.steps_per_epoch(num_images), own) / own, steps_per_epoch)
+
+    def iterations(self, point: Steps, num_images: int) -> int:
+        """A point of this training on `num_images` images, in iterations."""
+        per_epoch = self.steps_per_epoch(num_images)
+        return point.count(per_epoch, self.steps.count(per_epoch))
 
     def steps_per_epoch(self, num_images: int) -> int:
         """Iterations in one pass over `num_images` images."""

@@ -1,41 +1,70 @@
-"""`Steps`: a length or a point of training, written `500it`, `160ep` or `3ep50it`."""
+"""`Steps`: a length or a point of training, written `500it`, `160ep`, `3ep50it`, or as a share of it, `2%`."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from decimal import Decimal
+from fractions import Fraction
+from typing import Annotated, Any
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import AfterValidator, GetCoreSchemaHandler
 from pydantic_core import core_schema
 
-_PATTERN = re.compile(r"(?:(\d+)ep)?(?:(\d+)it)?")
+_PATTERN = re.compile(r"(?:(\d+)ep)?(?:(\d+)it)?", re.ASCII)
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)%", re.ASCII)
+_CURE = "write 500it, 160ep or 3ep50it, or 2% for a share of a training"
 
 
 @dataclass(frozen=True)
 class Steps:
-    """Whole epochs plus iterations (one iteration is one update from one batch)."""
+    """Whole epochs plus iterations (one iteration is one update from one batch), or a share of a training.
+
+    Attributes:
+        percent: of the training's length, above 0 and at most 100; then epochs and iterations are 0.
+    """
 
     epochs: int = 0
     iterations: int = 0
+    percent: Decimal | None = None
 
     @classmethod
     def parse(cls, text: str) -> Steps:
-        """Read `500it`, `160ep` or `3ep50it`; anything else is a ValueError."""
+        """Read `500it`, `160ep`, `3ep50it` or `0.25%`; anything else is a ValueError."""
+        if (share := _SHARE.fullmatch(text)) is not None:
+            percent = Decimal(share[1])
+            if percent > 100:
+                raise ValueError(f"'{text}' is beyond the end of training")
+            return cls(percent=percent.normalize()) if percent else cls()
         match = _PATTERN.fullmatch(text)
         if not text or match is None:
-            raise ValueError(f"'{text}' is no number of steps; write 500it, 160ep or 3ep50it")
+            raise ValueError(f"'{text}' is no number of steps; {_CURE}")
         return cls(int(match[1] or 0), int(match[2] or 0))
 
-    def count(self, steps_per_epoch: int) -> int:
-        """The number of iterations, given how many an epoch has."""
-        return self.epochs * steps_per_epoch + self.iterations
+    def count(self, steps_per_epoch: int, total: int | None = None) -> int:
+        """The number of iterations, a share to the nearest.
+
+        Args:
+            total: the iterations of the whole training, of which shares are.
+
+        Raises:
+            ValueError: a share, but no total.
+        """
+        if self.percent is None:
+            return self.epochs * steps_per_epoch + self.iterations
+        if total is None:
+            raise ValueError(_no_length(self))
+        return round(Fraction(self.percent) * total / 100)
 
     def scaled(self, factor: float, steps_per_epoch: int) -> Steps:
-        """These steps times a factor, in iterations, to the nearest."""
-        return self if factor == 1 else Steps(0, round(self.count(steps_per_epoch) * factor))
+        """These steps where the training is `factor` times as long: in iterations, to the nearest; a share stays."""
+        if factor == 1 or self.percent is not None:
+            return self
+        return Steps(0, round(self.count(steps_per_epoch) * factor))
 
     def __str__(self) -> str:
+        if self.percent is not None:
+            return f"{self.percent:f}%"
         epochs = f"{self.epochs}ep" if self.epochs else ""
         return epochs + (f"{self.iterations}it" if self.iterations or not epochs else "")
 
@@ -46,8 +75,22 @@ class Steps:
                 return value
             if isinstance(value, str):
                 return cls.parse(value)
-            raise ValueError(f"{value!r} is no number of steps; write 500it, 160ep or 3ep50it")
+            raise ValueError(f"{value!r} is no number of steps; {_CURE}")
 
         return core_schema.no_info_plain_validator_function(
             validate, serialization=core_schema.plain_serializer_function_ser_schema(str)
         )
+
+
+def _no_length(steps: Steps) -> str:
+    return f"{steps} is a share of a training, not a length; write 500it, 160ep or 3ep50it"
+
+
+def _is_no_share(steps: Steps) -> Steps:
+    if steps.percent is not None:
+        raise ValueError(_no_length(steps))
+    return steps
+
+
+# The length of a training, which has no other to be a share of.
+Length = Annotated[Steps, AfterValidator(_is_no_share)]

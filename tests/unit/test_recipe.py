@@ -25,6 +25,16 @@ def test_the_cosine_schedule_goes_from_one_to_nearly_zero_after_warm_up() -> Non
     assert schedule.factor(11, 12, 5) == pytest.approx(0.5 * (1 + math.cos(0.9 * math.pi)))
 
 
+def test_milestones_and_warm_up_may_be_shares_of_the_training() -> None:
+    schedule = Schedule(name="step", warmup="10%", milestones=("50%",), gamma=0.1)
+    assert [schedule.factor(t, 20, 5) for t in (0, 1, 2, 9, 10)] == pytest.approx([0.5, 1, 1, 1, 0.1])
+
+
+def test_the_length_of_a_training_is_no_share() -> None:
+    with pytest.raises(ValidationError, match="50% is a share of a training, not a length"):
+        Recipe(steps="50%", batch_size=128, optimizer=SGD(name="sgd", lr=0.1))
+
+
 def test_an_epoch_ends_with_a_smaller_batch_rather_than_dropping_images() -> None:
     recipe = Recipe(steps="1ep", batch_size=128, optimizer=SGD(name="sgd", lr=0.1))
     assert recipe.steps_per_epoch(50_000) == 391
