@@ -22,10 +22,25 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 ARCHS = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 TARGET = "0x020a000000000000"  # the binary runs under torch 2.10 and later
+
+
+class BuildWithSuites(build_py):
+    """Copies suites/ into the package, where an installed one looks for it (lthbench.suite.shipped)."""
+
+    def run(self) -> None:
+        super().run()
+        # An editable installation finds the checkout's own.
+        if not self.editable_mode:
+            self.copy_tree(str(ROOT / "suites"), str(Path(self.build_lib) / "lthbench/suites"))
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        there = Path(self.build_lib) / "lthbench/suites"
+        return [*super().get_outputs(include_bytecode), *(str(file) for file in there.rglob("*") if file.is_file())]
 
 
 def say(key: str, value: object) -> None:
@@ -167,6 +182,6 @@ def extensions() -> tuple[list[object], dict[str, object]]:
 modules, commands = extensions()
 setup(
     ext_modules=modules,
-    cmdclass=commands,
+    cmdclass={"build_py": BuildWithSuites, **commands},
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if modules else {},
 )

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Outcome = Literal["supported", "contradicted", "inconclusive", "not run"]
-Origin = Literal["abstract", "change list", "earlier abstract", "inferred"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Verdict:
     Attributes:
         claim: its name, C1 to C23.
         sentence: the claim in our words.
-        origin: where the paper makes it, or that it is inferred.
+        origin: where it is made, as the claims file says.
         pair: the pair; None is over all pairs.
         reason: why the outcome is what it is, in words.
         p, p_against: of the parts together: the largest p, since all must hold; the smallest p against that any does
@@ -85,7 +84,7 @@ class Verdict:
 
     claim: str
     sentence: str
-    origin: Origin
+    origin: str
     pair: str | None
     outcome: Outcome
     reason: str

@@ -11,6 +11,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from lthbench.suite.shipped import find_suite
+
 app = typer.Typer(
     help="Lottery tickets and their distance from initialisation: run suites, read verdicts.",
     no_args_is_help=True,
@@ -22,7 +24,14 @@ app.add_typer(data_app, name="data")
 bench_app = typer.Typer(help="Benchmarks.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
-SuiteArgument = Annotated[Path, typer.Argument(metavar="SUITE", help="A suite, such as suites/quick.yaml.")]
+SuiteArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SUITE",
+        help="A suite's file, or the name of one that ships with the package, such as quick.",
+        callback=find_suite,
+    ),
+]
 StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the results.", envvar="LTHBENCH_STORE")]
 DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data sets.", envvar="LTHBENCH_DATA")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

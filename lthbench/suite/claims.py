@@ -36,7 +36,7 @@ class Claim(Frozen):
 
     Attributes:
         sentence: in our words.
-        origin: where the paper makes it, or that it is inferred.
+        origin: where it is made, in free words: a paper's section or figure, or that it is inferred.
         experiments: the kinds of experiment it needs.
         pairs: patterns of the pairs it is about; all of them unless given.
         classes: whether measured onsets, where there are any, or names say which arms are early- and late-stable.
@@ -47,7 +47,7 @@ class Claim(Frozen):
     """
 
     sentence: str
-    origin: Literal["abstract", "change list", "earlier abstract", "inferred"]
+    origin: Annotated[str, Field(min_length=1)]
     experiments: tuple[str, ...]
     pairs: tuple[str, ...] = ("*",)
     classes: Literal["measured", "names"] = "measured"

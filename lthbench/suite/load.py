@@ -6,7 +6,8 @@ A suite file has
     include: [other.yaml, ...]        # pairs (and experiments) of other files, which this file may change
     replicates: 3
     experiments: {...}                # for every pair
-    claims: [claims, ...]             # claims files, or folders of them
+    claims: [claims, ...]             # claims files, or folders of them; `claims` are the paper's, unless this
+                                      # file has a folder of that name beside it
     looks: 1                          # how often verdicts may be taken
     pairs:
       NAME:
@@ -35,6 +36,7 @@ from lthbench.suite.faults import check_keys, explain, nearest
 from lthbench.suite.located import Located, SuiteError, read_yaml
 from lthbench.suite.micro import Micro, in_small
 from lthbench.suite.schema import Pair, Suite
+from lthbench.suite.shipped import shipped_suites
 
 _SUITE_KEYS = ("title", "include", "replicates", "experiments", "claims", "looks", "pairs", "micro", "slurm")
 _PAIR_KEYS = ("model", "data", "pruning", "recipe", "arms", "experiments", "claim_levels")
@@ -156,12 +158,17 @@ def _with_includes(path: Path, parents: tuple[Path, ...]) -> Located:
 
 
 def _claim_files(tree: Located) -> list[Located]:
-    """The claims files that a suite names itself, those of folders in the order of their names."""
+    """The claims files that a suite names itself, those of folders in the order of their names.
+
+    What is not beside the suite is looked for among the shipped suites, so that `claims` are the paper's anywhere.
+    """
     files = []
     for entry in tree.child("claims", []).value:
         if not isinstance(entry.value, str):
             raise SuiteError(f"{entry.place}: claims: expected the path of a claims file, found {entry.plain()!r}")
         path = (tree.file.parent / entry.value).resolve()
+        if not path.exists() and (shipped := shipped_suites() / entry.value).exists():
+            path = shipped
         if path.is_dir() and not list(path.glob("*.yaml")):
             raise SuiteError(f"{entry.place}: claims: the folder {entry.value} has no .yaml file")
         files += [

@@ -46,7 +46,7 @@ def test_a_selection_is_an_arm_and_what_was_measured_of_it(tmp_path: Path) -> No
 BAD = {
     "an unknown key": (CLAIM.replace("margin", "margn"), 6, "margn", "did you mean 'margin'"),
     "an unknown test": (CLAIM.replace("test: contrast", "test: contrasts"), 6, "tests", "contrast"),
-    "an unknown origin": (CLAIM.replace("abstract", "figure 3"), 3, "origin", "found 'figure 3'"),
+    "an empty origin": (CLAIM.replace("abstract", "''"), 3, "origin", "at least 1 character"),
     "a missing key": (CLAIM.replace("what: better, ", ""), 6, "what", "is required"),
     "equivalence without a margin": (
         CLAIM.replace("margin: 0.5", "expected: equivalent"), 6, "tests", "needs a margin above 0",
@@ -64,6 +64,10 @@ def test_a_fault_is_told_with_file_line_and_key(text: str, line: int, key: str, 
         load(tmp_path, text)
     told = str(error.value)
     assert f"claims.yaml:{line}: " in told and key in told and message in told, told
+
+
+def test_the_origin_of_ones_own_claim_is_told_in_ones_own_words(tmp_path: Path) -> None:
+    assert load(tmp_path, CLAIM.replace("abstract", "Smith 2031, figure 3"))["C1"].origin == "Smith 2031, figure 3"
 
 
 def test_a_term_that_is_tested_must_be_fixed(tmp_path: Path) -> None:
@@ -89,6 +93,15 @@ def test_a_suite_has_the_claims_of_its_files_and_of_the_suites_it_includes(tmp_p
     (tmp_path / "both.yaml").write_text(both.replace("more.yaml", "absent.yaml"))
     with pytest.raises(SuiteError, match=r"absent\.yaml: cannot be read"):
         load_suite(tmp_path / "both.yaml")
+
+
+def test_the_papers_claims_are_found_from_any_folder_unless_it_has_claims_of_its_own(tmp_path: Path) -> None:
+    suite = tmp_path / "mine.yaml"
+    suite.write_text(suite_text("claims", 1, "a"))
+    assert list(load_suite(suite).claims) == [f"C{n}" for n in range(1, 24)]
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "claims" / "mine.yaml").write_text(CLAIM)
+    assert list(load_suite(suite).claims) == ["C1"]
 
 
 @pytest.fixture(scope="module")

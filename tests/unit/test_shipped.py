@@ -1,0 +1,31 @@
+"""What ships with the package is found by name, from a checkout and from an installed wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lthbench.suite import shipped
+from lthbench.suite.shipped import find_suite, shipped_suites
+
+CHECKOUT = Path(__file__).parents[2] / "suites"
+
+
+def test_a_checkout_has_its_suites_beside_the_package_and_a_wheel_has_them_within(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shipped_suites() == CHECKOUT
+    monkeypatch.setattr(shipped, "_PACKAGE", tmp_path / "lthbench")
+    (tmp_path / "lthbench/suites").mkdir(parents=True)
+    (tmp_path / "suites").mkdir()  # of another distribution
+    assert shipped_suites() == tmp_path / "lthbench/suites"
+
+
+def test_a_bare_name_is_a_shipped_suite_and_a_path_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_suite(Path("quick")) == CHECKOUT / "quick.yaml"
+    assert find_suite(Path("quik")) == Path("quik")
+    assert find_suite(Path("folder/quick")) == Path("folder/quick")
+    (tmp_path / "quick").write_text("one's own")
+    assert find_suite(Path("quick")) == Path("quick")
