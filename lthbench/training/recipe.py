@@ -55,7 +55,8 @@ class Schedule(_Frozen):
         name: `constant`; `step` (times gamma at each milestone); `cosine` (from 1 to 0 between warm-up and end).
         milestones: for `step`, the points at which the rate is multiplied by gamma.
         gamma: the factor of each milestone.
-        warmup: the rate grows linearly over these first steps; iteration t (from 0) has (t + 1) / warmup of it.
+        warmup: the rate grows linearly over these first steps; iteration t (from 0) has t / warmup of it, as open_lth
+            and pytorch-cifar100 count, so that the very first update moves nothing.
     """
 
     name: Literal["constant", "step", "cosine"] = "constant"
@@ -72,7 +73,7 @@ class Schedule(_Frozen):
     def factor(self, iteration: int, total: int, steps_per_epoch: int) -> float:
         """The multiple of the learning rate at `iteration` (0-based) of `total`."""
         warmup = self.warmup.count(steps_per_epoch, total)
-        factor = min(1.0, (iteration + 1) / warmup) if warmup else 1.0
+        factor = min(1.0, iteration / warmup) if warmup else 1.0
         if self.name == "step":
             passed = sum(iteration >= m.count(steps_per_epoch, total) for m in self.milestones)
             factor *= self.gamma**passed

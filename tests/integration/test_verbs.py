@@ -243,6 +243,23 @@ def test_the_scope_of_pruning_decides_which_layers_lose_weights(
     assert {name: int(m.sum()) for name, m in mask.items()} == survivors
 
 
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_pruned_by_layer_each_loses_exactly_its_own_rate_at_every_level_and_keeps_its_largest(scope: str) -> None:
+    # A layer of small weights, which a global threshold empties first, and an odd number of weights in each.
+    sizes, rates = {"a": 101, "b": 57, "head.weight": 33}, {"a": 0.2, "b": 0.2, "head.weight": 0.1}
+    generator = torch.Generator().manual_seed(2)
+    scores = {n: (0.01 if n == "a" else 1) * torch.rand(size, generator=generator) for n, size in sizes.items()}
+    mask = {n: torch.ones(size, dtype=torch.bool) for n, size in sizes.items()}
+    pruning = Pruning.model_validate({"rate": 0.2, "rates": {"head": 0.1}, "scope": scope})
+    wrong = 0
+    for level in range(1, 9):
+        mask, thresholds, _ = prune(scores, mask, Layout(list(sizes), "head", "a"), pruning, level)
+        for name, size in sizes.items():
+            kept = scores[name].argsort(descending=True)[: num_survivors(size, rates[name], level)]
+            wrong += set(mask[name].nonzero().flatten().tolist()) != set(kept.tolist())
+    assert (wrong, len(thresholds)) == (0, 3) if scope == "layer" else wrong > 0 and len(thresholds) == 2
+
+
 def test_a_layer_that_pruning_names_and_the_network_lacks_is_an_error() -> None:
     with pytest.raises(ValueError, match="names 'layer9'"):
         pruning_groups(Pruning(exclude=("layer9",)), Layout(["a"], "h", "a"))

@@ -7,9 +7,10 @@ from lthbench.training.recipe import SGD, Recipe, Schedule
 from lthbench.training.steps import Steps
 
 
-def test_warm_up_is_linear_and_complete_after_its_last_step() -> None:
+def test_warm_up_counts_from_nothing_as_the_recipes_sources_do() -> None:
+    # open_lth, training/optimizers.py: min(1.0, it / warmup_iters).
     schedule = Schedule(warmup=Steps.parse("4it"))
-    assert [schedule.factor(t, 10, 5) for t in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert [schedule.factor(t, 10, 5) for t in range(6)] == [0, 0.25, 0.5, 0.75, 1, 1]
 
 
 def test_the_step_schedule_drops_at_its_milestones_and_not_before() -> None:
@@ -27,7 +28,7 @@ def test_the_cosine_schedule_goes_from_one_to_nearly_zero_after_warm_up() -> Non
 
 def test_milestones_and_warm_up_may_be_shares_of_the_training() -> None:
     schedule = Schedule(name="step", warmup="10%", milestones=("50%",), gamma=0.1)
-    assert [schedule.factor(t, 20, 5) for t in (0, 1, 2, 9, 10)] == pytest.approx([0.5, 1, 1, 1, 0.1])
+    assert [schedule.factor(t, 20, 5) for t in (0, 1, 2, 9, 10)] == pytest.approx([0, 0.5, 1, 1, 0.1])
 
 
 def test_the_length_of_a_training_is_no_share() -> None:
