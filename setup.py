@@ -23,6 +23,7 @@ from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
 ARCHS = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
@@ -41,6 +42,18 @@ class BuildWithSuites(build_py):
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         there = Path(self.build_lib) / "lthbench/suites"
         return [*super().get_outputs(include_bytecode), *(str(file) for file in there.rglob("*") if file.is_file())]
+
+
+class WholeSources(sdist):
+    """Takes headers, suites, scripts and tests along, of which setuptools knows nothing."""
+
+    def make_distribution(self) -> None:
+        for folder in ("csrc", "suites", "ci", "tests"):
+            self.filelist.graft(folder)
+        self.filelist.include(".clang-format")
+        for pattern in ("*.py[cod]", "*.so"):
+            self.filelist.global_exclude(pattern)
+        super().make_distribution()
 
 
 def say(key: str, value: object) -> None:
@@ -182,6 +195,6 @@ def extensions() -> tuple[list[object], dict[str, object]]:
 modules, commands = extensions()
 setup(
     ext_modules=modules,
-    cmdclass={"build_py": BuildWithSuites, **commands},
+    cmdclass={"build_py": BuildWithSuites, "sdist": WholeSources, **commands},
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if modules else {},
 )

@@ -14,7 +14,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 # Enough for setuptools to make a distribution; the embedded images are large and nothing is asked of them here.
-PARTS = ("MANIFEST.in", "pyproject.toml", "setup.py", "README.md", "LICENSE", "csrc", "suites", "lthbench")
+PARTS = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "csrc", "suites", "lthbench")
 
 
 @pytest.fixture(scope="module")
