@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from lthbench.data.spec import DataSpec, num_train_images
 from lthbench.models.spec import ModelSpec
@@ -23,12 +23,14 @@ class Arm(BaseModel):
     Attributes:
         recipe: of the tickets' (and the dense network's) training.
         search: of the trainings of the mask search; the same unless given.
+        stability_class: whether the recipe is taken to be early- or late-stable (`class` in suites); None is neither.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: Recipe
     search: Recipe
+    stability_class: Annotated[Literal["early", "late"] | None, Field(alias="class")] = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ A suite file has
         model: {...}, data: {...}, pruning: {...}
         recipe: {...}                 # what the arms share
         arms:
-          NAME: {extends: ARM, recipe: {...}, search: {...}}
+          NAME: {class: late, extends: ARM, recipe: {...}, search: {...}}  # a class is its own arm's alone
         experiments: {...}            # laid over the suite's
         claim_levels: {range: [...]}  # the levels at which claims are tested
     micro: {steps: 24, batch_size: 8, num_train: 64, num_test: 64, pairs: {NAME: {steps: 4}}}
@@ -40,7 +40,7 @@ from lthbench.suite.shipped import shipped_suites
 
 _SUITE_KEYS = ("title", "include", "replicates", "experiments", "claims", "looks", "pairs", "micro", "slurm")
 _PAIR_KEYS = ("model", "data", "pruning", "recipe", "arms", "experiments", "claim_levels")
-_ARM_KEYS = ("extends", "recipe", "search")
+_ARM_KEYS = ("class", "extends", "recipe", "search")
 
 
 def load_suite(path: Path) -> Suite:
@@ -214,7 +214,8 @@ def _resolve_pair(name: str, pair: Located, shared: Located, *, only_shared: boo
         arm = resolve(arm_name, ())
         recipe = arm.value["recipe"]
         search = recipe.merged(arm.value["overrides"])
-        whole[arm_name] = Located({"recipe": recipe, "search": search}, arm.file, arm.line)
+        own = {key: child for key, child in arms[arm_name].value.items() if key == "class"}
+        whole[arm_name] = Located({"recipe": recipe, "search": search, **own}, arm.file, arm.line)
     value = {key: child for key, child in pair.value.items() if key != "recipe"}
     value["arms"] = Located(whole, pair.file, pair.line)
     value["experiments"] = shared if only_shared else shared.merged(pair.child("experiments", {}))

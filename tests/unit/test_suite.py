@@ -48,6 +48,16 @@ def test_an_arm_extends_another_in_recipe_and_search(tmp_path: Path) -> None:
     assert str(arms["more"].recipe.steps) == "3ep"
 
 
+def test_an_arm_may_say_its_class_which_those_that_extend_it_do_not_inherit(tmp_path: Path) -> None:
+    text = TINY.replace("early: {}", "early: {class: early}\n      more: {extends: early}")
+    arms = load(tmp_path, text).pairs["tiny"].arms
+    assert [(name, arm.stability_class) for name, arm in arms.items()] == [
+        ("early", "early"),
+        ("more", None),
+        ("late", None),
+    ]
+
+
 def test_an_including_suite_lays_its_changes_over_the_included_pairs(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     text = "title: all\nreplicates: 2\ninclude: [tiny.yaml]\npairs: {tiny: {recipe: {steps: 2ep}}}\n"
@@ -98,6 +108,7 @@ def test_a_suite_in_small_makes_its_own_experiments_alone(tmp_path: Path) -> Non
 
 
 BAD = {
+    "an unknown class": (TINY.replace("early: {}", "early: {class: erly}"), 13, "class", "'early' or 'late'"),
     "a wrong type": (TINY.replace("replicates: 1", "replicates: many"), 2, "replicates", "found 'many'"),
     "a number out of range": (TINY.replace("lr: 0.2", "lr: -1"), 14, "lr", "greater than 0, found -1"),
     "an unknown model": (TINY.replace("lenet-300-100", "lenet-300-10"), 5, "name", "did you mean 'lenet-300-100'"),
