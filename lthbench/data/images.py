@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from lthbench.data.mix import mix
 from lthbench.data.resize import Boxes, crop_and_resize, draw_boxes
 from lthbench.data.shift import Shifts, draw_shifts, gather, slice_each
 from lthbench.data.spec import Augment
+from lthbench.data.strata import SAMPLE, random_words, stratified_order
 from lthbench.data.streams import Places, Streams
 
 NO_AUGMENT = Augment()
@@ -71,6 +73,30 @@ class ImageSet:
         index = index.to(self.pixels.device)
         rows = index if self.rows is None else self.rows[index]
         return replace(self, rows=rows, labels=self.labels[index.to(self.device)])
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        """The images in a stratified order, int64 [N]: files may hold class after class."""
+        return stratified_order(self.labels.cpu().numpy(), random_words(len(self), SAMPLE))
+
+    def sample(self, count: int | None) -> ImageSet:
+        """Return `count` of the images (all where there are no more, or for None), of each class its share.
+
+        The same ones at every call, and those of a smaller count are among a larger one's.
+        """
+        if count is None or count >= len(self):
+            return self
+        return self.subset(torch.from_numpy(np.sort(self._order[:count])))
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield every image once, (images [B, C, H, W], labels [B]) by batch, each with the classes in their shares.
+
+        There are as few batches of at most `size` as that takes, and their sizes differ by one image at most: where
+        a batch gives statistics, as of normalisation, none is of a few images or of a few classes.
+        """
+        for part in np.array_split(self._order, -(-len(self) // size)) if len(self) else ():
+            rows = torch.from_numpy(part)
+            yield self.batch(rows), self.labels[rows.to(self.device)]
 
     def batch(self, index: Tensor, augment: Augment | None = None, rng: np.random.Generator | None = None) -> Tensor:
         """Make one batch: float32 [B, C, H, W], normalised; channels-last strides where C > 1.

@@ -15,6 +15,7 @@ from lthbench.data import cifar, idx, prepared, sheets
 from lthbench.data.error import DataError
 from lthbench.data.images import ImageSet, pack
 from lthbench.data.spec import DATASETS, DataInfo, DataSpec
+from lthbench.data.strata import DIVISION, random_words, stratified_order
 
 __all__ = ["DataError", "Splits", "data_root", "load", "read_split", "split_train"]
 
@@ -78,23 +79,13 @@ def read_split(
 def split_train(labels: np.ndarray, spec: DataSpec) -> tuple[np.ndarray, np.ndarray]:
     """Divide the train split, labels int64 [N], into indices (train, validation), ascending and disjoint.
 
-    The images are shuffled once and for all, and then ordered so that any first part holds as nearly equally
-    many of each class as it can. Validation is the first part, `num_train` the part after it.
+    Validation is the first part of a stratified order, one for ever, and `num_train` the first part of the rest's.
     """
-    order = _balanced_order(labels)
-    validation, rest = order[: spec.validation], order[spec.validation :]
-    return np.sort(rest[: spec.num_train]), np.sort(validation)
-
-
-def _balanced_order(labels: np.ndarray) -> np.ndarray:
-    """All images in an order, one for ever, any first part of which is as nearly balanced over classes as it can be."""
-    # Raw Philox words: NumPy promises never to change them, which it does not for its distributions.
-    shuffled = np.argsort(np.random.Philox(key=0x6C7468).random_raw(len(labels)), kind="stable")
-    turn = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        members = shuffled[labels[shuffled] == label]
-        turn[members] = np.arange(len(members))
-    return np.lexsort((labels, turn))
+    words = random_words(len(labels), DIVISION)
+    order = stratified_order(labels, words)
+    validation, rest = order[: spec.validation], np.sort(order[spec.validation :])
+    train = rest[stratified_order(labels[rest], words[rest])[: spec.num_train]]
+    return np.sort(train), np.sort(validation)
 
 
 @lru_cache(maxsize=4)
@@ -123,7 +114,7 @@ def _load(spec: DataSpec, root: Path | None, device: torch.device) -> Splits:
     test, labels = of_classes(image_set(images, labels), labels, spec.classes)
     if len(labels) < (spec.num_test or 1):
         raise DataError(f"{spec.title}: has {len(labels):,} test images, too few for num_test {spec.num_test}")
-    tested = np.sort(_balanced_order(labels)[: spec.num_test])
+    tested = np.sort(stratified_order(labels, random_words(len(labels), DIVISION))[: spec.num_test])
     return Splits(part(both, train), part(both, validation), part(test, tested))
 
 

@@ -106,8 +106,8 @@ class DataSpec(BaseModel):
 
     Attributes:
         name: a key of DATASETS.
-        validation: images carved from train for choices: the same ones for every seed and recipe, and as
-            nearly equally many of each class as the number allows.
+        validation: images carved from train for choices: the same ones for every seed and recipe, the classes in
+            their shares of the set as exactly as the number allows.
         num_train: train on only so many of the remaining images, chosen likewise (a smaller number's images
             are among a larger one's); None is all of them.
         class_list: imagenet100 with other classes than its own: the eight hex digits by which `lthbench data

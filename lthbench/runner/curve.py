@@ -15,7 +15,6 @@ from lthbench.runner.throughput import training_rate
 from lthbench.suite.calibration import Precision
 from lthbench.suite.cost import model_cost
 from lthbench.suite.located import SuiteError
-from lthbench.tasks.interpolate import first
 from lthbench.tasks.network import make_network, set_initial_weights
 from lthbench.training.loop import Trainer, evaluate
 from lthbench.training.recipe import Recipe
@@ -123,7 +122,7 @@ def training_curve(
     set_initial_weights(model, cell.model, seed=0)
     num_classes = cell.data.info.num_classes
     trainer = Trainer(model, splits.train, short, num_classes=num_classes, seed=0)
-    judges = first(splits.validation, held_out)
+    judges = splits.validation.sample(held_out)
     before = evaluate(model, judges)[1]
     model.train()
     losses, loss_sum, num_seen = [], 0.0, 0

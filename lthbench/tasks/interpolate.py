@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lthbench.data.images import ImageSet
 from lthbench.data.load import load
 from lthbench.ops.line import evaluate_line
 from lthbench.tasks.context import Context
@@ -35,7 +33,7 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
     splits = load(spec.data, context.data, context.device)
     model = make_network(spec.model, spec.data, context.device)
     alphas = torch.linspace(0, 1, spec.points, dtype=torch.float64)
-    sets = {"train": first(splits.train, spec.num_train), "validation": splits.validation, "test": splits.test}
+    sets = {"train": splits.train.sample(spec.num_train), "validation": splits.validation, "test": splits.test}
     sets = {name: images for name, images in sets.items() if len(images)}
     curves: dict[str, list[float]] = {}
     metrics: dict[str, float] = {}
@@ -47,9 +45,9 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
             a,
             b,
             alphas,
-            batches(images),
+            images.batches(BATCH),
             statistics=spec.statistics,
-            statistics_batches=batches(first(splits.train, spec.statistics_images)) if recompute else None,
+            statistics_batches=splits.train.sample(spec.statistics_images).batches(BATCH) if recompute else None,
         )
         for quantity, values, metric in (
             ("error", line.error, "barrier"),
@@ -67,16 +65,3 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
 def barrier(values: Tensor) -> float:
     """The height of a line: its maximum minus the mean of its ends. values: [K], the ends first and last."""
     return float(values.max() - (values[0] + values[-1]) / 2)
-
-
-def first(images: ImageSet, count: int | None) -> ImageSet:
-    """The first `count` images of a set (all of them for None)."""
-    if count is None or count >= len(images):
-        return images
-    return images.subset(torch.arange(count, device=images.device))
-
-
-def batches(images: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
-    """The set in order, in batches of (images [B, C, H, W], labels [B])."""
-    for rows in torch.arange(len(images), device=images.device).split(BATCH):
-        yield images.batch(rows), images.labels[rows]

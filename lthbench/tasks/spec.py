@@ -151,8 +151,8 @@ class InterpolateSpec(_Spec):
         a, b: the two ends.
         points: evenly spaced alphas from 0 to 1, ends included (30 in the literature).
         statistics: normalisation statistics `interpolate`d like weights, or `recompute`d at each point from
-            `statistics_images` train images.
-        num_train: how many train images the train error is taken over; None is all of them.
+            `statistics_images` train images (of every class its share, the same ones at every point and end).
+        num_train: how many train images, drawn likewise, the train error is taken over; None is all of them.
     """
 
     kind: Literal["interpolate"] = "interpolate"

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -239,10 +238,8 @@ def evaluate(model: nn.Module, images: ImageSet) -> tuple[float, float]:
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=images.device)
     right = torch.zeros((), dtype=torch.int64, device=images.device)
-    for index in np.split(np.arange(len(images)), range(EVAL_BATCH, len(images), EVAL_BATCH)):
-        rows = torch.from_numpy(index).to(images.device)
-        labels = images.labels[rows]
-        logits = model(images.batch(rows))
+    for batch, labels in images.batches(EVAL_BATCH):
+        logits = model(batch)
         loss += F.cross_entropy(logits, labels, reduction="sum")
         right += (logits.argmax(1) == labels).sum()
     model.train(was_training)

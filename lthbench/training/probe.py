@@ -53,10 +53,10 @@ def fit_probe(
     Returns:
         penalty: the chosen lambda of (lambda/2) ||W||^2 beside the mean cross-entropy of standardised features.
     """
-    features = _features(model, head, train)
+    features, labels = _features(model, head, train)
     mean, std = features.mean(0), features.std(0).clamp_min(1e-8)
     features = (features - mean) / std
-    held_out = (_features(model, head, validation) - mean) / std if len(validation) else None
+    held_out = _features(model, head, validation) if len(validation) else None
     layer = model.get_submodule(head)
     assert isinstance(layer, nn.Linear)
     num_classes = layer.out_features
@@ -64,11 +64,12 @@ def fit_probe(
     weights = np.zeros(num_classes * (features.shape[1] + 1))
     penalties = PENALTIES if held_out is not None else PENALTIES[len(PENALTIES) // 2 :][:1]
     for penalty in penalties:  # from the strongest on, each starting where the one before ended
-        weights = _logistic_regression(features, train.labels, num_classes, penalty, weights)
+        weights = _logistic_regression(features, labels, num_classes, penalty, weights)
         solution = torch.from_numpy(weights).reshape(num_classes, -1)
         loss = 0.0
         if held_out is not None:
-            loss = float(F.cross_entropy(_logits(held_out, solution), validation.labels))
+            unseen, their_labels = held_out
+            loss = float(F.cross_entropy(_logits((unseen - mean) / std, solution), their_labels))
         if best is None or loss < best[0]:
             best = (loss, penalty, solution.clone())
     assert best is not None
@@ -91,7 +92,7 @@ def train_only_head_and_normalisation(model: nn.Module, head: str) -> None:
 
 @torch.no_grad()
 def estimate_statistics(model: nn.Module, images: ImageSet) -> None:
-    """Set the running statistics of batch normalisation to the mean over batches of these images, in order."""
+    """Set the running statistics of batch normalisation to the mean over batches of these images."""
     layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     if not layers:
         return
@@ -100,8 +101,8 @@ def estimate_statistics(model: nn.Module, images: ImageSet) -> None:
         layer.reset_running_stats()
         layer.momentum = None
     model.train()
-    for rows in torch.arange(len(images), device=images.device).split(_BATCH):
-        model(images.batch(rows))
+    for batch, _ in images.batches(_BATCH):
+        model(batch)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     model.eval()
@@ -124,17 +125,19 @@ def _use_batch_statistics(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _features(model: nn.Module, head: str, images: ImageSet) -> Tensor:
-    """What the output layer would see of each image, float64 [N, features]."""
-    rows_of: list[Tensor] = []
-    hook = model.get_submodule(head).register_forward_pre_hook(lambda _, inputs: rows_of.append(inputs[0].double()))
+def _features(model: nn.Module, head: str, images: ImageSet) -> tuple[Tensor, Tensor]:
+    """What the output layer would see of each image, float64 [N, features], and their labels [N], in one order."""
+    features: list[Tensor] = []
+    labels: list[Tensor] = []
+    hook = model.get_submodule(head).register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].double()))
     model.eval()
     try:
-        for rows in torch.arange(len(images), device=images.device).split(_BATCH):
-            model(images.batch(rows))
+        for batch, its_labels in images.batches(_BATCH):
+            model(batch)
+            labels.append(its_labels)
     finally:
         hook.remove()
-    return torch.cat(rows_of)
+    return torch.cat(features), torch.cat(labels)
 
 
 def _logits(features: Tensor, solution: Tensor) -> Tensor:
