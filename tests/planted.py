@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from lthbench.analysis.points import Point, Status
+from lthbench.experiments.cell import FIRST_SELECTION_REPLICATE
 
 # Pruning levels of the planted suites: two in the range, one extreme.
 LEVELS = (1, 2, 3)
 CONFIGURATIONS = 12
+SELECTION = (FIRST_SELECTION_REPLICATE, FIRST_SELECTION_REPLICATE + 1)
 
 PAIR = """\
   {name}:
@@ -40,7 +42,7 @@ PAIR = """\
 
 def suite_text(claims: str, replicates: int, *pairs: str) -> str:
     """A suite with every experiment on each of some pairs."""
-    head = f"title: planted\nreplicates: {replicates}\nclaims: [{claims}]\npairs:\n"
+    head = f"title: planted\nreplicates: {replicates}\nselection_replicates: 2\nclaims: [{claims}]\npairs:\n"
     return head + "".join(PAIR.format(name=name) for name in pairs)
 
 
@@ -71,7 +73,7 @@ class World:
             found: dict[str, Any] = {}
             for name, value in numbers.items():
                 if name.endswith("accuracy"):
-                    value += self._shared[r] + float(self.random.normal(0, self.noise))
+                    value += self._shared.get(r, 0.0) + float(self.random.normal(0, self.noise))
                 elif "distance" in name:
                     value *= 1 + float(self.random.normal(0, 0.05))
                 found[name] = value
@@ -156,8 +158,9 @@ def regulariser(w: World, is_true: bool) -> None:
         for place, accuracy in (("search", gain), ("both", gain), ("training", 0.0)):
             for level in (1, 2):
                 base = (0.89 if is_true else 0.90) + accuracy
-                w.add("regulariser", "late", f"pull {strength} in {place}", level, test_accuracy=base,
-                      validation_accuracy=base, search_distance=shorter)  # fmt: skip
+                for r in (*(SELECTION if place == "search" else ()), *range(w.replicates)):
+                    w.add("regulariser", "late", f"pull {strength} in {place}", level, only=r, test_accuracy=base,
+                          validation_accuracy=base, search_distance=shorter)  # fmt: skip
         w.add("regulariser", "late", f"pull {strength} in search", 0, test_accuracy=0.91 if is_true else 0.90)
         for control in ("weight-decay", "other-init", "early-stopping", "low-lr"):
             for level in (1, 2):

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import fnmatch
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
 from lthbench.analysis.points import Point
-from lthbench.suite.claim_tests import Levels, Selection
+from lthbench.suite.claim_tests import Levels, Selection, variant_pattern
 from lthbench.suite.claims import Choice
 from lthbench.suite.schema import Pair
 
 Classes = Mapping[str, tuple[str, ...]]
 THRESHOLD = 0.02
+# Arm -> variant -> points.
+_Points = defaultdict[str, defaultdict[str, list[Point]]]
 # Before the name of an arm, which may also be that of a class.
 EXACTLY = "="
 
@@ -41,7 +41,7 @@ class Lacking:
 
 
 class Evidence:
-    """What was measured of one pair.
+    """What was measured of one pair. Selections are of the replicates that are tested, unless it is chosen by them.
 
     Attributes:
         planned: how many replicates.
@@ -53,9 +53,10 @@ class Evidence:
 
     def __init__(self, name: str, pair: Pair, planned: int, points: Iterable[Point]) -> None:
         self.name, self.pair, self.planned = name, pair, planned
-        self._points: dict[str, dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
+        self._points: _Points = defaultdict(lambda: defaultdict(list))
+        self._choosing: _Points = defaultdict(lambda: defaultdict(list))
         for point in points:
-            self._points[point.arm][point.variant].append(point)
+            (self._choosing if point.is_selection else self._points)[point.arm][point.variant].append(point)
         self.classes: Classes = named_classes(pair)
         self.chosen: str | None = None
         self.experiments: frozenset[str] | None = None
@@ -72,18 +73,21 @@ class Evidence:
             return (arm.removeprefix(EXACTLY),)
         return self.classes.get(arm, (arm,))
 
-    def select(self, selection: Selection) -> list[tuple[Point, dict[str, str]]]:
+    def select(self, selection: Selection, *, choosing: bool = False) -> list[tuple[Point, dict[str, str]]]:
         """The points of a selection, with what the names in its variant stand for.
+
+        Args:
+            choosing: those of selection replicates, by which something is chosen.
 
         Raises:
             NotPlanned: there are none.
         """
         variant = selection.variant.replace("{chosen}", self.chosen or "{chosen}")
-        pattern = _pattern(variant)
+        pattern = variant_pattern(variant)
         found = [
             (point, match.groupdict())
             for arm in self.arms(selection.arm)
-            for variant_there, there in self._points.get(arm, {}).items()
+            for variant_there, there in (self._choosing if choosing else self._points).get(arm, {}).items()
             if (match := pattern.fullmatch(variant_there))
             for point in there
             if selection.rewound in (None, bool(point.step))
@@ -102,7 +106,7 @@ class Evidence:
         """Whether something of the experiments that selections read is not done."""
         return any(
             point.status == "missing" and (self.experiments is None or point.experiment in self.experiments)
-            for variants in self._points.values()
+            for variants in (*self._points.values(), *self._choosing.values())
             for there in variants.values()
             for point in there
         )
@@ -151,14 +155,16 @@ class Evidence:
         gone = self.lacking.missing | set(self.lacking.diverged)
         return {r: math.fsum(v) / len(v) for r, v in numbers.items() if r not in gone}
 
-    def onsets(self, selection: Selection, threshold: float) -> dict[int, tuple[float, float]]:
+    def onsets(
+        self, selection: Selection, threshold: float, *, choosing: bool = False
+    ) -> dict[int, tuple[float, float]]:
         """Replicate -> the interval (last unstable step, first stable step] of a selection of barriers.
 
         Open ends are -1 and infinity; a line that was refused (divergence) is unstable. Of several arms the ends
         are averaged.
         """
         barriers: dict[tuple[str, int], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for point, _ in self.select(selection.model_copy(update={"rewound": None, "level": 0})):
+        for point, _ in self.select(selection.model_copy(update={"rewound": None, "level": 0}), choosing=choosing):
             if point.status == "missing":
                 self.lacking.add(point)
             else:
@@ -172,12 +178,25 @@ class Evidence:
         return {r: (sum(e[0] for e in v) / len(v), sum(e[1] for e in v) / len(v)) for r, v in sorted(ends.items())}
 
     def choose(self, choice: Choice | None) -> None:
-        """Set `chosen` to the variant with the best mean; None while any candidate is not done."""
+        """Set `chosen` to the variant with the best mean over the selection replicates, or to the only one there is.
+
+        Raises:
+            NoSelection: there are several, and no replicates to choose by.
+            Unfinished: a candidate is not done.
+        """
         self.chosen = None
         if choice is None:
             return
+        candidates = dict.fromkeys(names["chosen"] for point, names in self.select(choice.among) if point.level)
+        if len(candidates) == 1:
+            (self.chosen,) = candidates
+            return
+        try:
+            found = self.select(choice.among, choosing=True)
+        except NotPlanned:
+            raise NoSelection(list(candidates)) from None
         means: dict[str, list[float]] = defaultdict(list)
-        for point, names in self.select(choice.among):
+        for point, names in found:
             if not point.level:
                 continue
             if point.status == "missing":
@@ -217,6 +236,16 @@ class NoArm(Exception):
     """A class of arms that a test needs is empty."""
 
 
+class NoSelection(Exception):
+    """A choice would be by the replicates that are tested: the best of several is the better for chance alone."""
+
+    def __init__(self, candidates: Sequence[str]) -> None:
+        super().__init__(
+            f"it must be chosen among {', '.join(candidates)}, and no replicates are there to choose by that are not "
+            "tested; give the suite `selection_replicates: 2`, or a single candidate"
+        )
+
+
 class Unfinished(Exception):
     """Something must be done before a test can begin; the message names it."""
 
@@ -235,15 +264,6 @@ def scale_of(metric: str) -> float:
 def unit_of(metric: str) -> str:
     """The unit of differences of a metric."""
     return "pp" if metric.endswith(("accuracy", "barrier")) and "loss" not in metric else ""
-
-
-@cache
-def _pattern(variant: str) -> re.Pattern[str]:
-    parts = re.split(r"(\*|\{\w+\})", variant)
-    out = "".join(
-        ".*" if part == "*" else f"(?P<{part[1:-1]}>.+?)" if part.startswith("{") else re.escape(part) for part in parts
-    )
-    return re.compile(out)
 
 
 def _onset(barriers: Mapping[int, float], threshold: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lthbench.analysis.configurations import agreement, rank
 from lthbench.analysis.decide import UNDONE, outcome_of
-from lthbench.analysis.evidence import Evidence, NoArm, NotPlanned, Unfinished, named_classes
+from lthbench.analysis.evidence import Evidence, NoArm, NoSelection, NotPlanned, Unfinished, named_classes
 from lthbench.analysis.over_pairs import adjusted, over_all
 from lthbench.analysis.parts import contrast, mixed, onset, trend, waiting
 from lthbench.analysis.points import Point, costs, points
@@ -148,6 +148,8 @@ def _part(
         if not all_there:
             return Part(test.what, "not run", str(error), test.counts), "absent"
         return Part(test.what, "inconclusive", str(error), test.counts, n=evidence.planned), ""
+    except NoSelection as error:
+        return Part(test.what, "not run", str(error), test.counts), ""
     except Unfinished as error:
         return Part(test.what, "not run", f"waits for {error} to be done", test.counts), "unfinished"
     if evidence.chosen is not None and "{chosen}" in test.model_dump_json():

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from lthbench.experiments.cell import is_selection
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan, kinds_of
 from lthbench.tasks.spec import Task
@@ -38,6 +39,11 @@ class Point:
     numbers: Mapping[str, float]
     key: str
 
+    @property
+    def is_selection(self) -> bool:
+        """Whether it is of a replicate that only chooses."""
+        return is_selection(self.replicate)
+
 
 def points(plan: Plan, store: Store) -> Iterator[Point]:
     """Every reading of a plan, in the plan's order."""
@@ -62,7 +68,10 @@ def points(plan: Plan, store: Store) -> Iterator[Point]:
 
 
 def costs(plan: Plan) -> dict[tuple[str, str], float]:
-    """(pair, kind of experiment) -> its cost for one arm and replicate, the dearest, in dense trainings of that arm."""
+    """(pair, kind of experiment) -> its cost for one arm and replicate, the dearest, in dense trainings of that arm.
+
+    Without what selection replicates cost, which a suite has once.
+    """
     labels = {
         (name, label): kind
         for name, pair in plan.suite.pairs.items()
@@ -73,6 +82,8 @@ def costs(plan: Plan) -> dict[tuple[str, str], float]:
     dense: dict[tuple[str, str, int], float] = {}
     for placed in plan.readings:
         cell = placed.cell
+        if cell.is_selection:
+            continue
         here = cell.pair, cell.arm, cell.replicate
         dense[here] = dense.get(here) or plan.cost.get(cell.dense().key, 0.0)
         tasks = needed.setdefault((labels[cell.pair, placed.experiment], *here), {})

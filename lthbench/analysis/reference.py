@@ -125,7 +125,7 @@ class Calibration:
 def calibrate(plan: Plan, store: Store, references: References) -> list[Calibration]:
     """Compare our results with published numbers: by Welch's t test, or onsets by whether ours enclose theirs."""
     measured: dict[tuple[object, ...], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for r in results_table(plan, store):
+    for r in (row for row in results_table(plan, store) if not row.is_selection):
         measured[r.pair, r.arm, r.variant, r.level, r.step or 0, r.metric][r.replicate].append(r.value)
 
     def ours(row: Row, level: int, metric: str) -> list[float]:

@@ -9,6 +9,7 @@ from itertools import groupby
 
 from lthbench.analysis.points import points
 from lthbench.analysis.statistics import Interval, mean_interval
+from lthbench.experiments.cell import is_selection
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
 
@@ -35,6 +36,11 @@ class Row:
     metric: str
     value: float
     key: str
+
+    @property
+    def is_selection(self) -> bool:
+        """Whether it is of a replicate that only chooses, and so in no summary."""
+        return is_selection(self.replicate)
 
 
 def results_table(plan: Plan, store: Store) -> list[Row]:
@@ -63,7 +69,11 @@ class Summary:
 
 
 def summarise(rows: Iterable[Row]) -> list[Summary]:
-    """Mean, 95 % interval and n over replicates; values of one replicate (several pairs of children) count once."""
+    """Mean, 95 % interval and n over replicates; values of one replicate (several pairs of children) count once.
+
+    Selection replicates are left out.
+    """
+    rows = [row for row in rows if not row.is_selection]
 
     def point(row: Row) -> tuple[str, str, str, str, int, int, str]:
         none_first = (-1 if row.level is None else row.level, -1 if row.step is None else row.step)

@@ -16,6 +16,15 @@ from lthbench.training.steps import Steps
 
 Result = Mapping[str, Any]
 
+# The first of the replicates that only choose. Far above any number of tested ones, so that raising `replicates` never
+# turns one into the other.
+FIRST_SELECTION_REPLICATE = 1_000_000
+
+
+def is_selection(replicate: int) -> bool:
+    """Whether a replicate only chooses (a strength, a setting), and is in no test."""
+    return replicate >= FIRST_SELECTION_REPLICATE
+
 
 class Arm(BaseModel):
     """A named recipe that is compared with others.
@@ -44,6 +53,7 @@ class Cell:
         arms: all arms of the pair, for experiments that cross them.
         result_of: what is known of a task: its result, or None. Experiments that choose their next task by the
             results of others ask it.
+        selection_replicates: how many the suite has, by which choices are made that hold for all replicates.
         search_anchor, search_stop: `anchor` and `stop` (TrainSpec) of the trainings of the mask search.
     """
 
@@ -57,9 +67,27 @@ class Cell:
     search: Recipe
     arms: Mapping[str, Arm] = field(default_factory=dict, repr=False)
     result_of: Callable[[Task], Result | None] = field(default=lambda task: None, repr=False)
+    selection_replicates: int = 0
     search_anchor: int = 0
     search_stop: int | None = None
     _masks: dict[tuple[int, int], Task] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def is_selection(self) -> bool:
+        """Whether this is of a replicate that only chooses, and is in no test."""
+        return is_selection(self.replicate)
+
+    @property
+    def replicate_name(self) -> str:
+        """The replicate for people: `#0`, or `selection #0`."""
+        return f"selection #{self.replicate - FIRST_SELECTION_REPLICATE}" if self.is_selection else f"#{self.replicate}"
+
+    def choosing(self) -> tuple[Cell, ...]:
+        """The cells by which this one's choices are made: those of the selection replicates, or itself without any."""
+        if not self.selection_replicates:
+            return (self,)
+        replicates = range(FIRST_SELECTION_REPLICATE, FIRST_SELECTION_REPLICATE + self.selection_replicates)
+        return tuple(replace(self, replicate=replicate, _masks={}) for replicate in replicates)
 
     def with_arm(self, name: str) -> Cell:
         """The cell of another arm of the same pair and replicate."""

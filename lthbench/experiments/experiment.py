@@ -35,6 +35,8 @@ class Reading:
         level: pruning level, for masked networks.
         step: iteration of spawning or rewinding, or the point of training, where it matters.
         others: further tasks that `compute` needs.
+        selects: whether a choice rests on it (what a control is matched by, an onset that classes an arm): selection
+            replicates are planned for such readings, and for the candidates of the suite's claims that choose.
         compute: from the results of `task` and `others`, in order, to more numbers by name.
     """
 
@@ -44,6 +46,7 @@ class Reading:
     level: int | None = None
     step: int | None = None
     others: tuple[Task, ...] = ()
+    selects: bool = False
     compute: Callable[[Sequence[Result]], Mapping[str, float]] | None = None
 
     def numbers(self, results: Sequence[Result]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lthbench.experiments.cell import is_selection
 from lthbench.runner.lanes import Home
 from lthbench.runner.queue import Outcome, Queue
 from lthbench.runner.settings import Settings
@@ -136,7 +137,7 @@ def run_lane(order: Order, asked: Asked) -> str:
         # too) is nobody else's yet.
         known = _known(store)
         new = {key for key in missing if key not in known or not plan.kept(key) <= known[key]}
-        keys |= {key for key in new if order.home.experiment in plan.users[key]}
+        keys |= {key for key in new if _adopts(order.home, plan, key)}
         wanted = [key for key in missing if key in keys and key not in failed]
         queue = Queue(plan, missing, wanted)
         before = len(outcome.ran)
@@ -153,6 +154,16 @@ def run_lane(order: Order, asked: Asked) -> str:
             "`lthbench status` tells why, `lthbench submit --retry-failed` tries again\n" + "\n".join(reasons)
         )
     return f"{len(outcome.ran)} tasks ran"
+
+
+def _adopts(home: Home, plan: Plan, key: str) -> bool:
+    """Whether a new task is for a lane of this home: of its experiment and replicate.
+
+    What selection replicates choose together, the lane that knows it first runs on for all of them, and for those
+    that are tested with it: their own lanes may have ended.
+    """
+    replicate = plan.cells[key].replicate
+    return home.experiment in plan.users[key] and (is_selection(home.replicate) or replicate == home.replicate)
 
 
 def _here(settings: Settings) -> Settings:
@@ -192,13 +203,13 @@ def _known(store: Store) -> dict[str, set[int]]:
 
 
 def _plan(order: Order, store: Store) -> Plan:
-    """The plan of the lane's cell, as far as results make it known."""
+    """The plan of the lane's arm, as far as results make it known."""
     from lthbench.suite.load import load_suite
     from lthbench.suite.plan import make_plan
 
     home = order.home
-    cell = replace(order.part, pairs=(home.pair,), arms=(home.arm,), replicates=home.replicate + 1)
-    plan = make_plan(load_suite(order.suite), cell, store.result)
+    arm = replace(order.part, pairs=(home.pair,), arms=(home.arm,))
+    plan = make_plan(load_suite(order.suite), arm, store.result)
     for key, steps in order.keys.items():
         plan.keep[key] |= set(steps)
     return plan

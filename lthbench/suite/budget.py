@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from lthbench.experiments import Experiment
+from lthbench.experiments.cell import is_selection
 from lthbench.experiments.controls import Controls
 from lthbench.experiments.imp import Imp
 from lthbench.experiments.stability import Stability
@@ -92,7 +93,7 @@ def _has(part: Part, need: Need, level: int) -> bool:
         (not part.pairs or need.pair in part.pairs)
         and (not part.arms or need.arm in part.arms)
         and (not part.experiments or need.experiment in part.experiments)
-        and (part.replicates is None or need.replicate < part.replicates)
+        and (part.replicates is None or is_selection(need.replicate) or need.replicate < part.replicates)
         and (part.levels is None or level <= part.levels)
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -39,6 +41,16 @@ class Selection(Frozen):
             ((arm, variant),) = value.items()
             return {"arm": arm, "variant": variant}
         return value
+
+
+@cache
+def variant_pattern(variant: str) -> re.Pattern[str]:
+    """The variants that a selection's `variant` stands for, with a group for each `{NAME}`."""
+    parts = re.split(r"(\*|\{\w+\})", variant)
+    out = "".join(
+        ".*" if part == "*" else f"(?P<{part[1:-1]}>.+?)" if part.startswith("{") else re.escape(part) for part in parts
+    )
+    return re.compile(out)
 
 
 class _Test(Frozen):

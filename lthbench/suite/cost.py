@@ -104,13 +104,15 @@ def model_cost(model: ModelSpec, data: DataSpec) -> ModelCost:
 
 
 def plan_cost(plan: Plan, store: _Store, seconds: Mapping[str, Mapping[str, float | None]] | None = None) -> list[Cost]:
-    """Costs by pair, by experiment, by kind of task, and in all. A shared task counts in each line that needs it.
+    """Costs by pair, by experiment, by kind of task, of the selection replicates, and in all.
+
+    A shared task counts in each line that needs it.
 
     Args:
         seconds: device -> key of a task -> how long it takes there.
     """
     seconds = seconds or {}
-    total = Cost("all")
+    total, selection = Cost("all"), Cost("selection replicates")
     pairs: dict[str, Cost] = {}
     experiments: dict[str, Cost] = {}
     kinds: dict[str, Cost] = {}
@@ -134,6 +136,7 @@ def plan_cost(plan: Plan, store: _Store, seconds: Mapping[str, Mapping[str, floa
             kinds.setdefault(spec.kind, Cost(spec.kind)),
         ]
         lines += [experiments.setdefault(name, Cost(name)) for name in sorted(plan.users[key])]
+        lines += [selection] if cell.is_selection else []
         for line in lines:
             line.tasks += 1
             line.done += done
@@ -144,7 +147,8 @@ def plan_cost(plan: Plan, store: _Store, seconds: Mapping[str, Mapping[str, floa
             line.disk_bytes += disk
             for device, of_task in seconds.items():
                 line.hours[device] = _plus(line.hours.get(device, 0.0), 0.0 if done else of_task[key])
-    sections = [list(kinds.values()), list(experiments.values()), list(pairs.values()), [total]]
+    last = [selection, total] if selection.tasks else [total]
+    sections = [list(kinds.values()), list(experiments.values()), list(pairs.values()), last]
     for section in sections:
         section[-1].is_last_of_section = True
     return [line for section in sections for line in section]

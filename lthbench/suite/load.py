@@ -5,6 +5,7 @@ A suite file has
     title: ...
     include: [other.yaml, ...]        # pairs (and experiments) of other files, which this file may change
     replicates: 3
+    selection_replicates: 2           # further ones that only choose, and are in no test
     experiments: {...}                # for every pair
     claims: [claims, ...]             # claims files, or folders of them; `claims` are the paper's, unless this
                                       # file has a folder of that name beside it
@@ -38,7 +39,10 @@ from lthbench.suite.micro import Micro, in_small
 from lthbench.suite.schema import Pair, Suite
 from lthbench.suite.shipped import shipped_suites
 
-_SUITE_KEYS = ("title", "include", "replicates", "experiments", "claims", "looks", "pairs", "micro", "slurm")
+_SUITE_KEYS = (
+    "title", "include", "replicates", "selection_replicates", "experiments", "claims", "looks", "pairs", "micro",
+    "slurm",
+)  # fmt: skip
 _PAIR_KEYS = ("model", "data", "pruning", "recipe", "arms", "experiments", "claim_levels")
 _ARM_KEYS = ("class", "extends", "recipe", "search")
 

@@ -16,7 +16,7 @@ class Part:
 
     Attributes:
         experiments, pairs, arms: by name; empty is all of them.
-        replicates: the first so many; None is all of them.
+        replicates: the first so many of those that are tested; None is all of them. Selection replicates stay.
         levels: nothing is measured above this pruning level; None is no limit.
     """
 
@@ -50,7 +50,7 @@ class Part:
         return (
             (not self.pairs or cell.pair in self.pairs)
             and (not self.arms or cell.arm in self.arms)
-            and (self.replicates is None or cell.replicate < self.replicates)
+            and (self.replicates is None or cell.is_selection or cell.replicate < self.replicates)
         )
 
     def has_experiment(self, label: str, experiment: Experiment, cell: Cell) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from lthbench.experiments import EXPERIMENTS, Cell, Reading
 from lthbench.experiments.cell import Result
+from lthbench.suite.claim_tests import variant_pattern
 from lthbench.suite.located import SuiteError
 from lthbench.suite.part import WHOLE, Part
 from lthbench.suite.schema import Pair, Suite
@@ -70,7 +72,7 @@ class Plan:
     def label(self, key: str) -> str:
         """What a task is, for people: pair, arm, replicate, work."""
         cell = self.cells[key]
-        return f"{cell.pair} {cell.arm} #{cell.replicate}: {describe(self.tasks[key])}"
+        return f"{cell.pair} {cell.arm} {cell.replicate_name}: {describe(self.tasks[key])}"
 
     def add(self, task: Task, experiment: str, cell: Cell) -> None:
         """Add a task and all that it needs, for an experiment of a cell."""
@@ -92,7 +94,7 @@ class Plan:
 
 
 def make_plan(suite: Suite, part: Part = WHOLE, result_of: Callable[[str], Result | None] = lambda key: None) -> Plan:
-    """The plan of a suite, or of a part of it.
+    """The plan of a suite, or of a part of it; selection replicates have what choices rest on, and no more.
 
     Args:
         result_of: key -> what the store has of it. Experiments that choose tasks by results plan no further than
@@ -114,14 +116,32 @@ def _readings(
     suite: Suite, part: Part, result_of: Callable[[Task], Result | None]
 ) -> Iterator[tuple[Cell, str, Reading]]:
     for cell in filter(part.has_cell, suite.cells(result_of)):
+        found = []
         for label, experiment in suite.pairs[cell.pair].experiments.items():
             if not part.has_experiment(label, experiment, cell):
                 continue
             try:
-                for reading in filter(part.has_reading, experiment.readings(cell)):
-                    yield cell, label, reading
+                found += [(label, reading) for reading in experiment.readings(cell) if part.has_reading(reading)]
             except ValueError as error:
                 raise SuiteError(f"pairs.{cell.pair}.arms.{cell.arm}, experiment {label}: {error}") from error
+        wanted = candidates(suite, cell, found) if cell.is_selection else None
+        for label, reading in found:
+            if wanted is None or reading.selects or (reading.level and (label, reading.variant) in wanted):
+                yield cell, label, reading
+
+
+def candidates(suite: Suite, cell: Cell, readings: Iterable[tuple[str, Reading]]) -> set[tuple[str, str]]:
+    """The experiments and variants among which claims choose by a cell's readings; a single one needs no choice."""
+    found: set[tuple[str, str]] = set()
+    kinds = kinds_of(suite.pairs[cell.pair])
+    for claim in suite.claims.values():
+        if claim.choose is None or not any(fnmatch.fnmatch(cell.pair, pattern) for pattern in claim.pairs):
+            continue
+        labels = {label for kind in claim.experiments for label in kinds.get(kind, ())}
+        pattern = variant_pattern(claim.choose.among.variant)
+        named = {(label, r.variant) for label, r in readings if label in labels and pattern.fullmatch(r.variant)}
+        found |= named if len({variant for _, variant in named}) > 1 else set()
+    return found
 
 
 def kinds_of(pair: Pair) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, StringConstra
 
 from lthbench.data.spec import DataSpec
 from lthbench.experiments import Arm, Cell, Experiment
-from lthbench.experiments.cell import Result
+from lthbench.experiments.cell import FIRST_SELECTION_REPLICATE, Result
 from lthbench.experiments.experiment import PrunedLevels
 from lthbench.models.spec import ModelSpec
 from lthbench.suite.claims import Claim
@@ -47,6 +47,9 @@ class Suite(BaseModel):
     """What `lthbench run` runs: pairs, their arms and experiments, and how many replicates of each.
 
     Attributes:
+        replicates: those that are tested.
+        selection_replicates: further ones that only choose (a strength, what a control is matched to, the classes of
+            arms): what is chosen on the networks that are then tested is the better for chance alone.
         claims: what is tested with the results.
         looks: how often verdicts may be taken, as with more replicates after an inconclusive one; each look has its
             share of the error rate (Bonferroni).
@@ -55,15 +58,20 @@ class Suite(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
-    replicates: Annotated[int, Field(ge=1)]
+    replicates: Annotated[int, Field(ge=1, le=FIRST_SELECTION_REPLICATE)]
+    selection_replicates: Annotated[int, Field(ge=0)] = 0
     pairs: Annotated[dict[Name, Pair], Field(min_length=1)]
     claims: dict[Name, Claim] = {}
     looks: Annotated[int, Field(ge=1)] = 1
     slurm: SlurmOptions = SlurmOptions()
 
     def cells(self, result_of: Callable[[Task], Result | None] = lambda task: None) -> Iterator[Cell]:
-        """Every pair, arm and replicate, replicates outermost: an interrupted run has whole replicates."""
-        for replicate in range(self.replicates):
+        """Every pair, arm and replicate, replicates outermost: an interrupted run has whole replicates.
+
+        Selection replicates are first: what they choose is needed by the others.
+        """
+        selection = range(FIRST_SELECTION_REPLICATE, FIRST_SELECTION_REPLICATE + self.selection_replicates)
+        for replicate in (*selection, *range(self.replicates)):
             for pair_name, pair in self.pairs.items():
                 for arm_name, arm in pair.arms.items():
                     yield Cell(
@@ -77,4 +85,5 @@ class Suite(BaseModel):
                         search=arm.search,
                         arms=pair.arms,
                         result_of=result_of,
+                        selection_replicates=self.selection_replicates,
                     )

@@ -97,7 +97,7 @@ def gather(plan: Plan, store: Store, suite: Path) -> Contents:
         measured = Measured(
             name,
             pair,
-            [row for row in rows if row.pair == name],
+            [row for row in rows if row.pair == name and not row.is_selection],
             [s for s in summaries if s.pair == name],
             lambda key: store.result(key) or {},
         )
