@@ -78,10 +78,16 @@ def adamw_step(group: dict[str, Any], state: dict[Tensor, Any], anchors: Mapping
 
 
 def start_adamw(p: Tensor, state: dict[Tensor, Any], capturable: bool) -> None:
-    """Give a parameter its AdamW state, if it has none."""
-    if not state[p]:
+    """Give a parameter its AdamW state, if it has none, and its number of steps the place where it is counted.
+
+    That is the host unless `capturable`, whatever the place that a checkpoint was read to.
+    """
+    place = p.device if capturable else torch.device("cpu")
+    if state[p]:
+        state[p]["step"] = state[p]["step"].to(place)
+    else:
         state[p] = {
-            "step": torch.zeros((), dtype=torch.float32, device=p.device if capturable else "cpu"),
+            "step": torch.zeros((), dtype=torch.float32, device=place),
             "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
             "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
         }
