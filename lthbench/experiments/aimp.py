@@ -31,6 +31,8 @@ class Aimp(Experiment):
     """
 
     shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "distance_relative", "search_epochs", "search_distance")
+    variants: ClassVar = ("ticket, budget *",)
+    metrics: ClassVar = (*ACCURACY, *DISTANCE, "search_epochs", "search_distance")
 
     budgets: Budgets = (1, 0.5, 0.25, 0.1, 0.05)
     schedule: Literal["compressed", "truncated"] = "compressed"

@@ -7,7 +7,7 @@ A ticket wins only if it also beats a reinitialisation on its mask (Liu et al. 2
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -34,6 +34,9 @@ class Controls(Experiment):
         levels: the levels at which they are trained.
         rewind: that of the tickets they are compared with; a reinitialisation always starts at step 0.
     """
+
+    variants: ClassVar = get_args(Kind)
+    metrics: ClassVar = ACCURACY + DISTANCE
 
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = (
         "reinit",
@@ -80,6 +83,9 @@ class CrossedMasks(Experiment):
         masks: the arms whose masks are taken; None is every other arm.
         levels: the levels at which they are trained.
     """
+
+    variants: ClassVar = ("mask of *",)
+    metrics: ClassVar = ACCURACY + DISTANCE
 
     masks: tuple[str, ...] | None = None
     levels: PrunedLevels

@@ -6,7 +6,7 @@ Its trainings are tracked, and so are no other experiment's tasks: a suite has t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -37,6 +37,8 @@ class Convergence(Experiment):
     """
 
     shown: ClassVar[tuple[str, ...]] = ("steps_to_converge", "converged", "forgetting_events", "forgettable_share")
+    variants: ClassVar = ("dense", *get_args(Network))
+    metrics: ClassVar = ("test_accuracy", *FORGETTING, "converged", "steps_to_converge", "steps_trained")
 
     networks: Annotated[tuple[Network, ...], Field(min_length=1)] = ("ticket", "reinit")
     levels: PrunedLevels

@@ -27,6 +27,10 @@ class Distance(Experiment):
     """
 
     shown: ClassVar[tuple[str, ...]] = ("distance", "distance_relative", "distance_angle", "path_length", "overlap")
+    variants: ClassVar = tuple(
+        f"{name}{of}" for name in ("dense", "ticket") for of in ("", ", by layer", ", along training")
+    )
+    metrics: ClassVar = (*DISTANCE, "distance_relative/*", "overlap/*")
 
     levels: Annotated[tuple[Level, ...], Field(min_length=1)]
     points: Annotated[int, Field(ge=1)] = 20

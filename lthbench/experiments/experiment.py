@@ -66,10 +66,14 @@ class Experiment(BaseModel):
 
     Attributes:
         arms: the arms it is made with; None is all of them.
+        variants, metrics: what its readings can be of and have, whatever its settings; `*` stands for any text.
         shown: the metrics that summaries show first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    variants: ClassVar[tuple[str, ...]] = ()
+    metrics: ClassVar[tuple[str, ...]] = ()
 
     shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "distance_relative")
 

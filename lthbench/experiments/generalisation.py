@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +23,8 @@ from lthbench.training.steps import Length, Steps
 
 Network = Literal["ticket", "dense", "random", "reinit", "shuffled-weights"]
 Normalisation = Literal["batch", "estimated", "none", "affine"]
+# As variants name them, with a smaller budget of the mask search too.
+UNTRAINED = tuple(f"{network}{budget}" for network in get_args(Network) for budget in ("", " (budget *)"))
 
 
 class Untrained(NamedTuple):
@@ -85,6 +87,8 @@ class FrozenFeatures(_OfNetworks):
     """
 
     shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "untrained_test_accuracy")
+    variants: ClassVar = tuple(f"probe of {name}, {rule}" for name in UNTRAINED for rule in get_args(Normalisation))
+    metrics: ClassVar = (*ACCURACY, "untrained_test_accuracy", "penalty")
 
     networks: Annotated[tuple[Network, ...], Field(min_length=1)] = (
         "ticket",
@@ -116,6 +120,9 @@ class FewShot(_OfNetworks):
         steps: the length of each training, whose schedule is the recipe's, compressed or stretched to it.
         target: another data set to learn from few images, with a new output layer; None is the source itself.
     """
+
+    variants: ClassVar = tuple(f"{name}, * per class{of}" for name in UNTRAINED for of in ("", " of *"))
+    metrics: ClassVar = ACCURACY + DISTANCE
 
     per_class: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 5, 10, 25, 50, 100)
     draws: Annotated[int, Field(ge=1)] = 5
@@ -155,6 +162,11 @@ class Transfer(_OfNetworks):
         ways: `train`, everything is trained; `probe`, only the new output layer.
         native: also the ticket that the same arm finds on the target itself, as `train native ticket on DATA`.
     """
+
+    variants: ClassVar = tuple(
+        f"{way} {name} on *" for way in ("train", "probe") for name in (*UNTRAINED, "native ticket")
+    )
+    metrics: ClassVar = ACCURACY + DISTANCE
 
     targets: Annotated[tuple[Target, ...], Field(min_length=1)]
     ways: tuple[Literal["train", "probe"], ...] = ("train", "probe")

@@ -8,6 +8,7 @@ rewinding, the reference from above, keeps the trained weights and repeats the s
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from lthbench.experiments.cell import Cell
 from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, Level, Reading
@@ -15,6 +16,7 @@ from lthbench.tasks.spec import Task
 from lthbench.training.steps import Steps
 
 FORMS = ("distance", "distance_rms", "distance_relative", "distance_angle")
+TRAINED = ACCURACY + DISTANCE + tuple(f"{name}_from_init" for name in DISTANCE)
 PRUNED = tuple(f"{form}_{part}" for form in FORMS for part in ("kept", "pruned"))
 
 
@@ -29,6 +31,9 @@ class Imp(Experiment):
         rewind: the step whose weights the survivors are set back to.
     """
 
+    variants: ClassVar = ("dense", "ticket", "mask")
+    metrics: ClassVar = TRAINED + PRUNED
+
     levels: Level
     rewind: Steps = Steps()
 
@@ -36,8 +41,7 @@ class Imp(Experiment):
         rewind = cell.iterations(self.rewind)
         for level in range(self.levels + 1):
             variant = "ticket" if level else "dense"
-            metrics = ACCURACY + DISTANCE + tuple(f"{name}_from_init" for name in DISTANCE)
-            yield Reading(cell.ticket(level, rewind), variant, metrics, level=level, step=rewind)
+            yield Reading(cell.ticket(level, rewind), variant, TRAINED, level=level, step=rewind)
             if (mask := cell.mask(level, rewind)) is not None:
                 yield Reading(mask, "mask", PRUNED, level=level, step=rewind)
 
@@ -47,6 +51,9 @@ class LearningRateRewinding(Experiment):
 
     Readings: `learning-rate rewinding`, with accuracies and distances (of that level's training).
     """
+
+    variants: ClassVar = ("learning-rate rewinding",)
+    metrics: ClassVar = ACCURACY + DISTANCE
 
     levels: Level
 

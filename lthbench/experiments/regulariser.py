@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -46,6 +46,11 @@ class Regulariser(Experiment):
     """
 
     shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "distance_relative", "search_distance")
+    variants: ClassVar = (
+        *(f"pull * in {place}{decay}" for place in get_args(Place) for decay in ("", ", no weight decay")),
+        *(name for control in get_args(Control) for name in (f"{control} for pull *", f"matching of {control}")),
+    )
+    metrics: ClassVar = (*ACCURACY, *DISTANCE, "search_distance", "target_distance")
 
     strengths: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
     places: tuple[Place, ...] = ("search", "training", "both")

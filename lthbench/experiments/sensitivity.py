@@ -41,6 +41,12 @@ class Sensitivity(Onset):
         "onset_found",
         "stable_earlier",
     )
+    variants: ClassVar = tuple(
+        recipe + of
+        for recipe in ("as it is", "* = *")
+        for of in ("", ": ticket", ": reinit", *(f": {variant}" for variant in Onset.variants))
+    )
+    metrics: ClassVar = (*dict.fromkeys((*ACCURACY, *DISTANCE, *Onset.metrics)), "stable_earlier")
 
     vary: Annotated[dict[str, tuple[Any, ...]], Field(min_length=1)]
     levels: tuple[PrunedLevel, ...] = ()

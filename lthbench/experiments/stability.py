@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -21,9 +21,21 @@ from lthbench.training.steps import Steps
 # Children beside the ticket itself, whose SGD noise is its level; levels never come so high.
 FIRST_CHILD_NOISE = 1000
 EARLY = 0.05
+# What an onset is told by, and what might replace the search for it.
+FOUND = ("onset_above", "onset_found", "onset", "onset_share", "noise_scale", "early_loss")
 
 
 Statistics = Literal["interpolate", "recompute"]
+
+
+def under(variant: str, statistics: Statistics) -> str:
+    """The variant of a line, or of what is found by lines, under a rule of statistics."""
+    return variant if statistics == "interpolate" else f"{variant}, recomputed statistics"
+
+
+def under_each(variant: str) -> tuple[str, ...]:
+    """The variant under each rule of statistics."""
+    return tuple(under(variant, statistics) for statistics in get_args(Statistics))
 
 
 class _Lines(Experiment):
@@ -66,11 +78,6 @@ class _Lines(Experiment):
                 yield Reading(line, under(variant, statistics), BARRIER, level=level, step=step)
 
 
-def under(variant: str, statistics: Statistics) -> str:
-    """The variant of a line, or of what is found by lines, under a rule of statistics."""
-    return variant if statistics == "interpolate" else f"{variant}, recomputed statistics"
-
-
 class Stability(_Lines):
     """Barriers between all pairs of `children` spawned at each of the steps `spawns`.
 
@@ -81,6 +88,9 @@ class Stability(_Lines):
         spawns: the steps k.
         levels: the pruning levels of the networks; 0 is the dense one. A pruned one is rewound to its spawn.
     """
+
+    variants: ClassVar = ("child", *under_each("barrier"))
+    metrics: ClassVar = ACCURACY + BARRIER
 
     spawns: Annotated[tuple[Steps, ...], Field(min_length=1)]
     levels: Annotated[tuple[Level, ...], Field(min_length=1)] = (0,)
@@ -102,6 +112,9 @@ class LevelBarriers(_Lines):
     as those of stability; `distance_shared` of the latter is how far the sparse solution ends from the masked dense
     one (Frankle et al. 2019, arXiv 1903.01611).
     """
+
+    variants: ClassVar = (*under_each("barrier to the level before"), *under_each("barrier to the dense network"))
+    metrics: ClassVar = BARRIER
 
     levels: PrunedLevels
     rewind: Steps = Steps()
@@ -132,6 +145,8 @@ class Onset(_Lines):
     """
 
     shown: ClassVar[tuple[str, ...]] = ("onset_above", "onset", "onset_found", "noise_scale")
+    variants: ClassVar = (*under_each("barrier"), *under_each("onset"))
+    metrics: ClassVar = (*BARRIER, "distance_relative", *FOUND)
 
     grid: Annotated[tuple[Steps, ...], Field(min_length=2)]
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.02

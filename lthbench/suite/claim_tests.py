@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lthbench.names import unknown
+
 Levels = str | Annotated[tuple[str, ...], Field(min_length=1)]
 Expected = Literal["greater", "less", "equivalent"]
 
@@ -215,6 +217,17 @@ class Mixed(_Test):
     def _tested_is_fixed(self) -> Mixed:
         if self.tested not in self.fixed:
             raise ValueError(f"tested: '{self.tested}' is none of fixed ({', '.join(self.fixed)})")
+        return self
+
+    @model_validator(mode="after")
+    def _terms_are_columns(self) -> Mixed:
+        columns = {"arm", "level", "density"}
+        for name, rows in self.rows.items():
+            columns |= {name, *rows.covariates, *re.findall(r"\{(\w+)\}", rows.of.variant)}
+        for term in (*self.fixed, *self.compared):
+            for part in term.split(" x "):
+                if (column := part.rpartition(" ")[2]) not in columns:
+                    raise ValueError(unknown("column of the rows", column, sorted(columns)))
         return self
 
 

@@ -12,11 +12,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
+from lthbench.experiments import EXPERIMENTS
 from lthbench.suite.claim_tests import Frozen, OtherClaim, Selection, Test
-from lthbench.suite.faults import explain
-from lthbench.suite.located import SuiteError, read_yaml
+from lthbench.suite.faults import explain, nearest
+from lthbench.suite.located import Located, SuiteError, read_yaml
 
 
 class Choice(Frozen):
@@ -55,6 +56,14 @@ class Claim(Frozen):
     over_pairs: Literal["every", "several"] = "every"
     tests: Annotated[tuple[Test, ...], Field(min_length=1)]
 
+    @field_validator("experiments")
+    @classmethod
+    def _exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for kind in value:
+            if kind not in EXPERIMENTS:
+                raise ValueError(f"no experiment is called '{kind}'{nearest(kind, EXPERIMENTS)}")
+        return value
+
 
 def load_claims(files: Iterable[Path]) -> dict[str, Claim]:
     """Read and validate claims files.
@@ -62,7 +71,17 @@ def load_claims(files: Iterable[Path]) -> dict[str, Claim]:
     Raises:
         SuiteError: with one line per fault.
     """
+    return read_claims(files)[0]
+
+
+def read_claims(files: Iterable[Path]) -> tuple[dict[str, Claim], dict[str, Located]]:
+    """Read and validate claims files: the claims, and what the files say of each, with its place.
+
+    Raises:
+        SuiteError: with one line per fault.
+    """
     claims: dict[str, Claim] = {}
+    written: dict[str, Located] = {}
     faults: list[str] = []
     for file in files:
         tree = read_yaml(file)
@@ -71,6 +90,7 @@ def load_claims(files: Iterable[Path]) -> dict[str, Claim]:
         for name, node in tree.value.items():
             if name in claims:
                 raise SuiteError(f"{node.place}: {name}: another file has a claim of this name")
+            written[name] = node
             try:
                 claims[name] = Claim.model_validate(node.plain())
             except ValidationError as error:
@@ -84,7 +104,7 @@ def load_claims(files: Iterable[Path]) -> dict[str, Claim]:
         before.add(name)
     if faults:
         raise SuiteError("\n".join(faults))
-    return claims
+    return claims, written
 
 
 def _natural(name: str) -> list[tuple[str, int]]:

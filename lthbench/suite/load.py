@@ -32,7 +32,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from lthbench.experiments import EXPERIMENTS, Experiment
-from lthbench.suite.claims import load_claims
+from lthbench.suite.claim_names import claim_faults
+from lthbench.suite.claims import read_claims
 from lthbench.suite.faults import check_keys, explain, nearest
 from lthbench.suite.located import Located, SuiteError, read_yaml
 from lthbench.suite.micro import Micro, in_small
@@ -63,7 +64,8 @@ def load_suite(path: Path) -> Suite:
         resolved.value.pop(key, None)
     plain = resolved.plain()
     # Claims are about networks that are trained to the end.
-    plain["claims"] = load_claims(dict.fromkeys(plain.get("claims", ()))) if micro is None else {}
+    claims, written = read_claims(dict.fromkeys(plain.get("claims", ())) if micro is None else ())
+    plain["claims"] = claims
     faults: list[str] = []
     for name, pair in pairs.items():
         experiments = plain["pairs"][name].pop("experiments")
@@ -84,6 +86,8 @@ def load_suite(path: Path) -> Suite:
         raise SuiteError("\n".join(faults))
     for name, parsed in suite.pairs.items():
         _check_arms(parsed, pairs[name])
+    if faults := claim_faults(claims, written, suite.pairs):
+        raise SuiteError("\n".join(faults))
     return suite if micro is None else _in_small(suite, micro)
 
 

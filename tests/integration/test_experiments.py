@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from conftest import TINY, plan_of, run_here
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lthbench.analysis.points import points
 from lthbench.analysis.table import Row, results_table
 from lthbench.data.few_shot import few_shot
 from lthbench.data.load import load
@@ -87,6 +89,23 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store]:
             return grown, store
         plan = grown
     raise AssertionError("the plan never ended")
+
+
+def test_an_experiment_gives_no_variant_and_no_metric_but_those_its_kind_declares(run: tuple[Plan, Store]) -> None:
+    """What claims may name is checked against these when a suite is loaded, before anything has run."""
+    plan, store = run
+    kinds = plan.suite.pairs["tiny"].experiments
+    undeclared = set()
+    for point in points(plan, store):
+        kind = type(kinds[point.experiment])
+        if not any(fnmatchcase(point.variant, known) for known in kind.variants):
+            undeclared.add((kind.__name__, point.variant))
+        undeclared |= {
+            (kind.__name__, metric)
+            for metric in point.numbers
+            if not any(fnmatchcase(metric, known) for known in kind.metrics)
+        }
+    assert not undeclared
 
 
 @pytest.fixture(scope="module")

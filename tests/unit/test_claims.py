@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from planted import suite_text
 
 from lthbench.analysis.judge import judge
 from lthbench.analysis.points import points
 from lthbench.experiments import EXPERIMENTS
 from lthbench.runner.store import Store
+from lthbench.suite.claim_names import overlap
 from lthbench.suite.claim_tests import Contrast, Selection
 from lthbench.suite.claims import Claim, load_claims
 from lthbench.suite.load import load_suite
@@ -76,6 +81,16 @@ def test_a_term_that_is_tested_must_be_fixed(tmp_path: Path) -> None:
         load(tmp_path, CLAIM[: CLAIM.index("    -")] + f"    - {test}\n")
 
 
+def test_a_term_of_a_model_is_a_column_of_its_rows(tmp_path: Path) -> None:
+    test = (
+        "{what: x, test: mixed, rows: {a: {of: {early: 'ticket, {images} per class'}}}, fixed: [a, FACTOR], tested: a}"
+    )
+    head = CLAIM[: CLAIM.index("    -")]
+    assert load(tmp_path, f"{head}    - {test.replace('FACTOR', 'a x log images, factor arm')}\n")
+    with pytest.raises(SuiteError, match=r"claims\.yaml:6: .*'imags'; did you mean 'images'"):
+        load(tmp_path, f"{head}    - {test.replace('FACTOR', 'factor imags')}\n")
+
+
 def test_a_claim_rests_only_on_claims_before_it(tmp_path: Path) -> None:
     text = CLAIM[: CLAIM.index("    -")] + "    - {what: x, test: claim, claim: C9}\n"
     with pytest.raises(SuiteError, match="'C9' is no claim that stands before it"):
@@ -93,6 +108,62 @@ def test_a_suite_has_the_claims_of_its_files_and_of_the_suites_it_includes(tmp_p
     (tmp_path / "both.yaml").write_text(both.replace("more.yaml", "absent.yaml"))
     with pytest.raises(SuiteError, match=r"absent\.yaml: cannot be read"):
         load_suite(tmp_path / "both.yaml")
+
+
+UNKNOWN = {
+    "an arm": ("plus: {early: ticket}", "plus: {erly: ticket}", 6, "no arm is called 'erly'; did you mean 'early'?"),
+    "a variant": (
+        "minus: {early: dense}", "minus: {early: dens}", 6, "none of imp measures 'dens'; did you mean 'dense'?",
+    ),
+    "a variant of another kind": ("{early: dense}", "{early: reinit}", 6, "none of imp measures 'reinit'"),
+    "a metric": (
+        "margin: 0.5", "metric: test_acuracy", 6, "no metric of 'ticket' is called 'test_acuracy'; did you mean 'test_",
+    ),
+    "a metric of a selection": (
+        "{early: dense}", "{arm: early, variant: dense, metric: forgetting_events}", 6, "no metric of 'dense' is",
+    ),
+    "a set of levels": ("margin: 0.5", "levels: [range, extrem]", 6, "a has no claim_levels 'extrem'; did you mean"),
+    "what is counted": (
+        "test: contrast, plus: {early: ticket}, minus: {early: dense}, margin: 0.5",
+        "test: cost, experiments: [onst], than: 3", 6, "no experiment is called 'onst'; did you mean 'onset'?",
+    ),
+    "an experiment": ("[imp]", "[impp]", 4, "no experiment is called 'impp'; did you mean 'imp'?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "line", "message"), UNKNOWN.values(), ids=UNKNOWN.keys())
+def test_a_name_that_stands_for_nothing_in_the_suite_is_told_with_its_place(
+    old: str, new: str, line: int, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text(CLAIM.replace(old, new))
+    (tmp_path / "suite.yaml").write_text(suite_text("mine.yaml", 2, "a", "b"))
+    with pytest.raises(SuiteError) as error:
+        load_suite(tmp_path / "suite.yaml")
+    told = str(error.value)
+    assert f"mine.yaml:{line}: C1." in told and message in told, told
+    (tmp_path / "mine.yaml").write_text(CLAIM)
+    assert load_suite(tmp_path / "suite.yaml").claims, "what the suite has is accepted"
+
+
+def test_an_arm_that_only_some_pairs_have_and_an_experiment_that_the_suite_leaves_out_are_no_faults(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine.yaml").write_text(CLAIM.replace("{early: dense}", "{mine: dense}"))
+    text = suite_text("mine.yaml", 2, "a", "b")
+    text = text.replace("early: {}, ", "early: {}, mine: {}, ", 1).replace(
+        "      crossed-masks: {levels: [1, 2]}\n", ""
+    )
+    (tmp_path / "suite.yaml").write_text(text)
+    assert load_suite(tmp_path / "suite.yaml").claims
+    crossed = CLAIM.replace("[imp]", "[crossed-masks]").replace("{early: ticket}", "{early: mask of late}")
+    (tmp_path / "mine.yaml").write_text(crossed.replace("{early: dense}", "{late: 'mask of early*'}"))
+    assert load_suite(tmp_path / "suite.yaml").claims
+
+
+@given(st.text("ab*", max_size=6), st.text("ab*", max_size=6))
+def test_two_patterns_overlap_where_some_text_fits_both(a: str, b: str) -> None:
+    texts = ("".join(letters) for n in range(7) for letters in product("ab", repeat=n))
+    assert overlap(a, b) == any(fnmatchcase(text, a) and fnmatchcase(text, b) for text in texts)
 
 
 def test_the_papers_claims_are_found_from_any_folder_unless_it_has_claims_of_its_own(tmp_path: Path) -> None:
