@@ -12,7 +12,7 @@ namespace lth {
 class OnDeviceOf {
  public:
   explicit OnDeviceOf(const torch::stable::Tensor& t) : guard_(t.get_device_index()) {
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream_));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream_));
   }
   void* stream() const { return stream_; }
 
