@@ -12,7 +12,9 @@ import numpy as np
 from lthbench.analysis import ranks
 from lthbench.analysis.decide import UNDONE, outcome_of, shortfall, unfinished
 from lthbench.analysis.evidence import EXACTLY, Evidence, NotPlanned
-from lthbench.analysis.verdict import Effect, Part
+from lthbench.analysis.quantity import quantity
+from lthbench.analysis.verdict import Effect, Part, PValues
+from lthbench.analysis.wording import named, spread
 from lthbench.suite.claim_tests import Agreement, Rank, Selection
 
 
@@ -43,20 +45,35 @@ def rank(test: Rank, evidence: Evidence, alpha: float) -> Part:
     if math.isnan(found):
         return Part(outcome="inconclusive", reason=f"{len(x)} configurations do not differ in one of the two", **shown)
     drawn = ranks.bootstrap(first, second, test.method)
-    low, high = (float(np.quantile(sign * drawn, q)) for q in (alpha / 2, 1 - alpha / 2))
-    shown["effect"] = Effect(sign * found, low, high, unit)
+    low, high = (float(np.quantile(sign * drawn, q)) for q in (alpha, 1 - alpha))
+    effect = shown["effect"] = Effect(sign * found, low, high, unit, 1 - 2 * alpha)
+    shown["finding"] = _of_ranks(test, effect, len(x))
     if evidence.lacking.missing:
         return Part(outcome="inconclusive", reason=f"not all replicates are done; {UNDONE}", **shown)
     if len(x) < test.minimum:
         reason = f"{len(x)} configurations; a verdict needs {test.minimum}"
         return Part(outcome="inconclusive", reason=reason, **shown)
     bound = sign * test.than
+    # The interval that is shown must say so; and a permutation test too, where it is of no correlation at all.
+    p, against = (float((1 + np.sum(c)) / (1 + len(drawn))) for c in (drawn <= bound, drawn >= bound))
     if test.than:
         shown["test"] = f"{test.method.capitalize()} over configurations, bootstrap"
-        p, against = (float((1 + np.sum(c)) / (1 + len(drawn))) for c in (drawn <= bound, drawn >= bound))
     else:
-        p, against = (ranks.permutation_p(first, s * second, test.method) for s in (1, -1))
-    return Part(outcome=outcome_of(p, against, alpha), p=p, p_against=against, **shown)
+        p, against = (
+            max(own, ranks.permutation_p(first, s * second, test.method)) for own, s in ((p, 1), (against, -1))
+        )
+    p_values = PValues(p, against)
+    return Part(outcome=outcome_of(p_values, alpha), p_values=p_values, **shown)
+
+
+def _of_ranks(test: Rank, effect: Effect, n: int) -> str:
+    """What a rank correlation says, in the words of its first axes."""
+    axes = test.of[0]
+    x = f"{quantity(axes.x.metric or test.metric).label} of {named(axes.x)}"
+    x += f" against {named(axes.minus)}" if axes.minus else ""
+    y = quantity(axes.y.metric or test.metric).label
+    name = "rho" if test.method == "spearman" else "tau"
+    return f"{x} and {y} are ranked with a {name} of {effect.value:+.2f} {spread(effect, f'{n} configurations')}"
 
 
 def _configurations(
@@ -130,6 +147,8 @@ def agreement(test: Agreement, evidence: Evidence, alpha: float) -> Part:
         "what": test.what, "counts": test.counts, "n": len(replicates), "keys": tuple(evidence.keys),
         "test": "Cohen's kappa, arms exchanged within replicates",
         "effect": None if math.isnan(found) else Effect(found, unit="kappa"),
+        "finding": "" if math.isnan(found) else
+        f"low barriers and matching agree with a kappa of {found:+.2f} (n = {len(replicates)})",
     }  # fmt: skip
     if (reason := shortfall(evidence, len(replicates))) is not None:
         return Part(outcome="inconclusive", reason=reason, **shown)
@@ -139,12 +158,8 @@ def agreement(test: Agreement, evidence: Evidence, alpha: float) -> Part:
             f"{share:.0%} match, {sum(c.is_stable for c in everything)} of {len(everything)} are stable: no contrast"
         )
         return Part(outcome="inconclusive", reason=reason, **shown)
-    p, against = _exchange_p(replicates)
-    outcome = outcome_of(p, against, alpha)
-    # What perfect agreement of that many arms would need.
-    least = math.ceil(math.log(1 / alpha) / math.log(math.factorial(len(arms)))) if len(arms) > 1 else None
-    seeds = max(least, len(replicates) + 1) if outcome == "inconclusive" and least is not None else None
-    return Part(outcome=outcome, reason="; ".join(notes), p=p, p_against=against, seeds=seeds, **shown)
+    p_values = PValues(*_exchange_p(replicates))
+    return Part(outcome=outcome_of(p_values, alpha), reason="; ".join(notes), p_values=p_values, **shown)
 
 
 def _agreement_cells(test: Agreement, evidence: Evidence) -> dict[int, list[_Cell]]:

@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from lthbench.analysis.configurations import agreement, rank
-from lthbench.analysis.decide import UNDONE, outcome_of
+from lthbench.analysis.decide import UNDONE, of_all, outcome_of
 from lthbench.analysis.evidence import Evidence, NoArm, NoSelection, NotPlanned, Unfinished, named_classes
 from lthbench.analysis.over_pairs import adjusted, over_all
 from lthbench.analysis.parts import contrast, mixed, onset, trend, waiting
 from lthbench.analysis.points import Point, costs, points
-from lthbench.analysis.verdict import Effect, Part, Verdict
+from lthbench.analysis.verdict import SILENT, Effect, Outcome, Part, PValues, Verdict
 from lthbench.runner.store import Store
 from lthbench.suite.claim_tests import Cost, OtherClaim
 from lthbench.suite.claims import Claim
@@ -23,8 +23,6 @@ from lthbench.suite.plan import Plan, kinds_of
 from lthbench.suite.schema import Suite
 
 ALPHA = 0.05
-# Of the suite that has the experiments of every claim.
-WHOLE_SUITE = "suites/paper.yaml"
 
 _TESTS: dict[str, Callable[[Any, Evidence, float], Part]] = {
     "contrast": contrast,
@@ -105,24 +103,22 @@ def _on_pair(
         gaps.add(gap)
     counting = [part for part in parts if part.counts]
     absent = [kind for kind in claim.experiments if kind not in there]
-    p, against = None, None
-    if counting and all(part.p is not None for part in counting):
-        p = max(part.p for part in counting if part.p is not None)
-    # A part that holds is not held against the claim, even if it is smaller than its margin.
-    known = [part.p_against for part in counting if part.p_against is not None and part.outcome != "supported"]
-    if known:
-        against = min(1.0, len(counting) * min(known))
     done = [part.n if part.of == "replicates" else evidence.planned for part in counting or parts if part.n]
     base = Verdict(
         claim=name, sentence=claim.sentence, origin=claim.origin, pair=evidence.name, outcome="inconclusive",
-        reason="", p=p, p_against=against, n=min(done, default=0), planned=evidence.planned,
-        arms=arms, parts=tuple(parts), decisive=_decisive(parts),
+        reason="", p_alone=of_all(counting), n=min(done, default=0), planned=evidence.planned,
+        arms=arms, parts=tuple(parts),
     )  # fmt: skip
     if gaps - {""}:
-        base = replace(base, command=_command(path, evidence, claim, is_whole="absent" not in gaps))
-    if all(part.outcome == "not run" for part in counting or parts):
-        reason = f"the suite has no {', '.join(absent)}" if absent else parts[0].reason
-        return replace(base, outcome="not run", reason=reason), "absent" in gaps
+        lacks = _lacks(path, evidence, absent, parts) if "absent" in gaps else ""
+        base = replace(base, command=_command(path, evidence, claim), lacks=lacks)
+    silent = [part for part in counting or parts if part.outcome in SILENT]
+    if len(silent) == len(counting or parts):
+        outcome: Outcome = "not applicable" if any(part.outcome == "not applicable" for part in silent) else "not run"
+        reason = next(part.reason for part in silent if part.outcome == outcome)
+        if outcome == "not run" and absent:
+            reason = f"the suite has no {', '.join(absent)}"
+        return replace(base, outcome=outcome, reason=reason), outcome == "not applicable" or "absent" in gaps
     return base, False
 
 
@@ -147,7 +143,7 @@ def _part(
     except NoArm as error:
         if not all_there:
             return Part(test.what, "not run", str(error), test.counts), "absent"
-        return Part(test.what, "inconclusive", str(error), test.counts, n=evidence.planned), ""
+        return Part(test.what, "not applicable", str(error), test.counts), ""
     except NoSelection as error:
         return Part(test.what, "not run", str(error), test.counts), ""
     except Unfinished as error:
@@ -163,8 +159,7 @@ def _of_claim(test: OtherClaim, others: Mapping[str, Verdict]) -> Part:
         return Part(test.what, "not run", f"{test.claim} is not about this pair", test.counts)
     return Part(
         what=test.what, outcome=verdict.outcome, reason=verdict.reason, counts=test.counts, test=f"as {test.claim}",
-        effect=verdict.effect, p=verdict.p, p_against=verdict.p_against, n=verdict.n, seeds=verdict.seeds,
-        keys=verdict.keys,
+        effect=verdict.effect, p_values=verdict.p_alone, n=verdict.n, keys=verdict.keys, finding=verdict.finding,
     )  # fmt: skip
 
 
@@ -173,41 +168,30 @@ def _cost(test: Cost, evidence: Evidence, prices: Costs) -> Part:
     if not measured:
         raise NotPlanned(f"none of {', '.join(test.experiments)}")
     ratio = max(measured)
-    if evidence.is_unfinished():
-        return Part(
-            test.what,
-            "inconclusive",
-            f"counted so far; {UNDONE}",
-            test.counts,
-            "count",
-            Effect(ratio, unit="trainings"),
-        )
-    # A count has no error: it is above the bound or not.
-    p = float(ratio < test.than)
     effect = Effect(ratio, unit="trainings")
-    outcome = outcome_of(p, 1 - p, ALPHA)
-    return Part(test.what, outcome, "", test.counts, "count", effect, p=p, p_against=1 - p, n=evidence.planned)
+    finding = f"one arm and replicate of {' and '.join(test.experiments)} costs {ratio:.1f} trainings"
+    if evidence.is_unfinished():
+        reason = f"counted so far; {UNDONE}"
+        return Part(test.what, "inconclusive", reason, test.counts, "count", effect, finding=finding)
+    # A count has no error: it is above the bound or not.
+    p_values = PValues(float(ratio < test.than), float(ratio >= test.than))
+    return Part(
+        test.what, outcome_of(p_values, ALPHA), "", test.counts, "count", effect, p_values=p_values,
+        n=evidence.planned, finding=finding,
+    )  # fmt: skip
 
 
-def _decisive(parts: list[Part]) -> int | None:
-    """The part whose effect speaks for the claim: what contradicts it most, else what supports it least."""
-    known = [i for i, part in enumerate(parts) if part.counts and part.effect is not None]
-    known = known or [i for i, part in enumerate(parts) if part.effect is not None]
-    if not known:
-        return None
-    contradicting = [i for i in known if parts[i].outcome == "contradicted"]
-    if contradicting:
-        return min(contradicting, key=lambda i: parts[i].p_against or 0.0)
-    open_ones = [i for i in known if parts[i].outcome == "inconclusive"] or known
-    return max(open_ones, key=lambda i: parts[i].p or 0.0)
+def _lacks(path: str, evidence: Evidence, absent: list[str], parts: list[Part]) -> str:
+    """What the user's suite would need for a claim on a pair."""
+    if absent:
+        return f"add {', '.join(absent)} to the experiments of {evidence.name} in {path}"
+    missing = dict.fromkeys(part.reason for part in parts if part.outcome == "not run")
+    return f"let {evidence.name} in {path} measure what is missing: {'; '.join(missing)}"
 
 
-def _command(path: str, evidence: Evidence, claim: Claim, is_whole: bool) -> str:
-    """What runs what a claim lacks on a pair: this suite where it has all, or the one that has all experiments."""
-    if not is_whole:
-        options = [word for kind in claim.experiments for word in ("--only", kind)]
-        return shlex.join(["lthbench", "run", WHOLE_SUITE, *options])
+def _command(path: str, evidence: Evidence, claim: Claim) -> str:
+    """What runs what a claim lacks on a pair, of the user's own suite."""
     there = kinds_of(evidence.pair)
-    labels = dict.fromkeys(label for kind in claim.experiments for label in there.get(kind, ()))
+    labels = dict.fromkeys(label for kind in claim.experiments for label in there.get(kind, (kind,)))
     options = [word for label in labels for word in ("--only", label)]
     return shlex.join(["lthbench", "run", path, "--pair", evidence.name, *options])

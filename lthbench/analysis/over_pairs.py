@@ -6,63 +6,79 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from lthbench.analysis.decide import UNDONE, outcome_of
+from lthbench.analysis.decide import UNDONE, decisive, outcome_of
 from lthbench.analysis.paired import exact_fraction, holm
-from lthbench.analysis.verdict import Outcome, Part, Verdict
+from lthbench.analysis.verdict import DECIDED, SILENT, Outcome, Part, PValues, Verdict
 from lthbench.suite.claims import Claim
 
 
 def adjusted(verdicts: dict[str, Verdict], absent: Collection[str], alpha: float) -> dict[str, Verdict]:
     """The verdicts of one claim with Holm's adjustment over its pairs, and so their outcomes.
 
-    A pair that is planned counts, run or not; one where the suite does not measure the claim (`absent`) does not.
+    A pair that is planned counts, run or not; one where the suite does not measure the claim, or has nothing that it
+    is about (`absent`), does not.
     """
-    names = list(verdicts)
+    alone = [verdict.p_alone for verdict in verdicts.values()]
     family = max(1, len(verdicts) - len(absent))
-    p_values = holm([verdicts[name].p for name in names], family)
-    against = holm([verdicts[name].p_against for name in names], family)
+    columns = [holm([p.of(outcome) for p in alone], family) for outcome in DECIDED]
     result = {}
-    for name, p, q in zip(names, p_values, against, strict=True):
-        verdict = replace(verdicts[name], adjusted_p=p, adjusted_against=q)
-        if verdict.outcome != "not run":
-            outcome = outcome_of(1.0 if p is None else p, 1.0 if q is None else q, alpha)
-            verdict = replace(verdict, outcome=outcome, **_why(verdict, outcome, alpha, family))
+    for name, *p_values in zip(verdicts, *columns, strict=True):
+        verdict = replace(verdicts[name], p_values=PValues(*p_values))
+        if verdict.outcome not in SILENT:
+            outcome = outcome_of(verdict.p_values, alpha)
+            at = decisive(verdict.parts, outcome)
+            finding = "" if at is None else verdict.parts[at].finding
+            reason = _why(verdict, outcome, alpha, family)
+            verdict = replace(verdict, outcome=outcome, decisive=at, finding=finding, **reason)
         result[name] = verdict
     return result
 
 
-def _why(verdict: Verdict, outcome: str, alpha: float, num_pairs: int) -> dict[str, Any]:
+def _why(verdict: Verdict, outcome: Outcome, alpha: float, num_pairs: int) -> dict[str, Any]:
+    """What else there is to know of an outcome, and of an open one what more replicates would give."""
     counting = [part for part in verdict.parts if part.counts]
     if not counting:
         return {"reason": "reported only: no direction is stated"}
-    if outcome == "supported":
+    if outcome in ("contradicted", "negligible"):
+        counting = [part for part in counting if part.outcome == outcome] or counting
+    if outcome != "inconclusive":
         return {"reason": "; ".join(dict.fromkeys(part.reason for part in counting if part.reason))}
-    if outcome == "contradicted":
-        at_fault = [part for part in counting if part.outcome == "contradicted"]
-        return {"reason": "; ".join(part.what + (f" ({part.reason})" if part.reason else "") for part in at_fault)}
+    if (alone := outcome_of(verdict.p_alone, alpha)) != "inconclusive":
+        holds = "holds" if alone == "supported" else alone
+        return {"reason": f"{holds} alone, but not after Holm's adjustment over {num_pairs} pairs"}
     open_ones = [part for part in counting if part.outcome != "supported"]
-    if not open_ones:
-        return {"reason": f"holds alone, but not after Holm's adjustment over {num_pairs} pairs"}
     undone = [part.reason for part in open_ones if part.reason.endswith(UNDONE)]
     if undone:
         return {"reason": undone[0]}
-    seeds = [part.seeds for part in open_ones]
-    needed = max((s for s in seeds if s is not None), default=None) if None not in seeds else None
-    shown = [part.what + (f": {part.reason}" if part.reason else "") for part in open_ones]
-    return {"reason": "; ".join(shown), "seeds": needed}
+    shown = [f"{part.what}: {_state(part, len(counting))}" for part in open_ones]
+    outlooks = [part.outlook for part in open_ones if part.outlook is not None]
+    # The part that needs most speaks for all: one that no n decides before one that some does.
+    outlook = max(outlooks, key=lambda o: (o.n is None, o.n or 0, o.half_width_then), default=None)
+    return {"reason": "; ".join(shown), "outlook": outlook}
+
+
+def _state(part: Part, num_parts: int) -> str:
+    if part.outcome in ("contradicted", "negligible"):
+        part_alone = f"{part.outcome} alone, but not among {num_parts} parts"
+        return f"{part_alone}; {part.reason}" if part.reason else part_alone
+    return part.reason or part.outcome
 
 
 def over_all(name: str, claim: Claim, verdicts: list[Verdict], absent: Collection[str], alpha: float) -> Verdict:
-    """One verdict over all pairs: how many support the claim, with the exact interval of that fraction."""
+    """One verdict over all pairs, alike for every outcome: that of so many pairs as the claim asks for.
+
+    A claim about every pair has an outcome where all planned pairs have it; one about several, where two have it and
+    not as many have the opposite one.
+    """
     parts = tuple(
         Part(
             what=v.pair or "", outcome=v.outcome, reason=v.reason, test="Holm over pairs", effect=v.effect,
-            p=v.adjusted_p, p_against=v.adjusted_against, n=v.n, seeds=v.seeds, keys=v.keys,
+            p_values=v.p_values, n=v.n, keys=v.keys, finding=v.finding,
         )
         for v in verdicts
     )  # fmt: skip
-    ran = [v for v in verdicts if v.outcome != "not run"]
-    count = {kind: sum(v.outcome == kind for v in ran) for kind in ("supported", "contradicted", "inconclusive")}
+    ran = [v for v in verdicts if v.outcome not in SILENT]
+    outcome: Outcome
     base = Verdict(
         claim=name, sentence=claim.sentence, origin=claim.origin, pair=None, outcome="not run", reason="on no pair",
         n=len(ran), planned=len(verdicts), parts=parts,
@@ -71,19 +87,16 @@ def over_all(name: str, claim: Claim, verdicts: list[Verdict], absent: Collectio
         reasons = dict.fromkeys(v.reason for v in verdicts)
         reason = "on no pair: " + "; ".join(reasons) if len(reasons) == 1 else "on no pair"
         command = next((v.command.replace(f" --pair {v.pair}", "") for v in verdicts if v.command), None)
-        return replace(base, reason=reason, command=command)
-    low, high = exact_fraction(count["supported"], len(ran), alpha)
-    reason = f"supported on {count['supported']} of {len(ran)} pairs run ({low:.0%} to {high:.0%})"
-    if count["contradicted"]:
-        reason += f", contradicted on {count['contradicted']}"
+        lacks = "; ".join(dict.fromkeys(v.lacks for v in verdicts if v.lacks))
+        outcome = "not run" if any(v.outcome == "not run" for v in verdicts) else "not applicable"
+        return replace(base, outcome=outcome, reason=reason, command=command, lacks=lacks)
+    counts = {kind: sum(v.outcome == kind for v in ran) for kind in DECIDED}
+    low, high = exact_fraction(counts["supported"], len(ran), alpha)
+    finding = f"supported on {counts['supported']} of {len(ran)} pairs ({low:.0%} to {high:.0%})"
+    finding += "".join(f", {kind} on {counts[kind]}" for kind in ("contradicted", "negligible") if counts[kind])
     planned = len(verdicts) - len(absent)
+    rests = f"rests on {len(ran)} of the {planned} pairs that the suite can tell it on"
     enough = planned if claim.over_pairs == "every" else min(2, planned)
-    too_many = 1 if claim.over_pairs == "every" else planned - enough + 1
-    outcome: Outcome = (
-        "supported"
-        if count["supported"] >= enough
-        else "contradicted"
-        if count["contradicted"] >= too_many
-        else "inconclusive"
-    )
-    return replace(base, outcome=outcome, reason=reason)
+    reached = [kind for kind, count in counts.items() if count >= enough]
+    outcome = "inconclusive" if not reached or {"supported", "contradicted"} <= set(reached) else reached[0]
+    return replace(base, outcome=outcome, finding=finding, reason=rests)

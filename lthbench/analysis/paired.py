@@ -11,7 +11,8 @@ import numpy as np
 from scipy import special, stats
 
 POWER = 0.8
-MAX_N = 10_000
+# No suite is advised to have more: a spread of a few replicates does not say what many would give.
+MAX_REPLICATES = 50
 Direction = Literal["greater", "less"]
 
 
@@ -41,9 +42,14 @@ class Paired:
         return float(special.stdtr(self.n - 1, (self.mean - bound) / self.error))
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        """The two-sided interval at 1 - alpha."""
-        half = float(special.stdtrit(self.n - 1, 1 - alpha / 2)) * self.error
+        """The interval at 1 - 2 alpha: the true mean lies below it, or above it, once in 1/alpha each."""
+        half = half_width(self.spread, self.n, alpha)
         return self.mean - half, self.mean + half
+
+
+def half_width(spread: float, n: int, alpha: float) -> float:
+    """Of the interval at 1 - 2 alpha of n values with this spread."""
+    return float(special.stdtrit(n - 1, 1 - alpha)) * spread / math.sqrt(n)
 
 
 def paired(differences: Sequence[float]) -> Paired | None:
@@ -79,19 +85,6 @@ def power_equivalence(margin: float, spread: float, n: int, alpha: float) -> flo
         return 0.0
     critical, shift = special.stdtrit(n - 1, 1 - alpha), margin / spread * math.sqrt(n)
     return float(max(0.0, stats.nct.cdf(-critical, n - 1, -shift) - stats.nct.cdf(critical, n - 1, shift)))
-
-
-def smallest_n(power: Callable[[int], float], at_least: int = 2) -> int | None:
-    """The smallest n whose power is 80 %; None beyond 10,000."""
-    low, high = at_least, at_least
-    while power(high) < POWER:
-        if high >= MAX_N:
-            return None
-        low, high = high + 1, min(2 * high, MAX_N)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(middle) >= POWER else (middle + 1, high)
-    return high
 
 
 def detectable(power: Callable[[float], float], start: float) -> float | None:

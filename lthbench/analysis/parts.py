@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from lthbench.analysis import intervals, ranks
-from lthbench.analysis.decide import decide, outcome_of, paired_interval, shortfall, unfinished
+from lthbench.analysis.decide import Telling, decide, decisive, of_all, outcome_of, shortfall, unfinished
 from lthbench.analysis.evidence import Evidence, unit_of
 from lthbench.analysis.mixed import ModelError, fit, predicted_share
+from lthbench.analysis.quantity import digits_of, effect_text, quantity
 from lthbench.analysis.rows import Row, model_rows
-from lthbench.analysis.verdict import Effect, Part
+from lthbench.analysis.verdict import Effect, Part, PValues
+from lthbench.analysis.wording import compared, level_of, named, sooner, spread, together
 from lthbench.suite.claim_tests import Contrast, Mixed, Onset, Trend, Waiting
 
 
@@ -38,34 +40,60 @@ def contrast(test: Contrast, evidence: Evidence, alpha: float) -> Part:
             means[replicate] = test.times * (plus[replicate] - minus.get(replicate, 0.0))
         return list(means.values())
 
+    metric = test.plus[0].metric or test.metric
+    subject = test.subject or together(test.plus, evidence.chosen)
+    reference = test.reference or together(test.minus, evidence.chosen)
+
+    def tell(effect: Effect, n: str) -> str:
+        if not test.minus:
+            return level_of(effect, n, subject, metric)
+        return compared(effect, n, subject, reference, metric)
+
     def part(at: Sequence[int | None]) -> Part:
         return decide(
-            differences(at), test.expected, evidence, alpha,
+            differences(at), test.expected, evidence, alpha, tell=tell,
             what=test.what, counts=test.counts, unit=unit, than=test.than, margin=test.margin,
         )  # fmt: skip
 
-    if test.over_levels == "mean":
+    if test.over_levels == "mean" or len(levels) == 1:
         return part(levels)
-    # It must hold at every level: the level that speaks least for it decides (an intersection-union test).
-    each = [part([level]) for level in levels]
-    weakest = max(range(len(each)), key=lambda i: -1 if each[i].p is None else each[i].p or 0)
-    found = each[weakest]
-    against = [p.p_against for p in each if p.p_against is not None and p.outcome != "supported"]
-    p_against = min(1.0, len(each) * min(against)) if against else None
-    outcome = found.outcome
-    if outcome == "inconclusive" and p_against is not None and p_against <= alpha:
-        outcome = "contradicted"
-    if len(levels) == 1:
-        return found
-    where = f"weakest at level {levels[weakest]} of {', '.join(map(str, levels))}"
-    reason = f"{found.reason}; {where}" if found.reason else where
-    return replace(found, p_against=p_against, outcome=outcome, reason=reason)
+    return _at_every_level({level: part([level]) for level in levels}, alpha)
+
+
+def _at_every_level(parts: Mapping[int | None, Part], alpha: float) -> Part:
+    """One part of those of each level, at which it must hold; the level that decides is shown."""
+    each = list(parts.values())
+    p_values = of_all(each)
+    outcome = outcome_of(p_values, alpha)
+    where = list(parts)[decisive(each, outcome) or 0]
+    shown = parts[where]
+    if shown.effect is None:
+        return shown
+    note = f"level {where} of {', '.join(map(str, parts))}, which speaks {_SPEAKS.get(outcome, 'least for it')}"
+    if outcome == "inconclusive" and shown.outcome in _SPEAKS:
+        note += f": {shown.outcome} alone, but not among {len(parts)} levels"
+    return replace(
+        shown,
+        outcome=outcome,
+        p_values=p_values,
+        finding=f"at level {where} {shown.finding}",
+        reason="; ".join(filter(None, (shown.reason, note))),
+        outlook=shown.outlook if outcome == "inconclusive" else None,
+    )
+
+
+_SPEAKS: Mapping[str, str] = {"contradicted": "most against it", "negligible": "most for no effect"}
 
 
 def onset(test: Onset, evidence: Evidence, alpha: float) -> Part:
     """One class of arms is stable earlier than another."""
     groups = [evidence.onsets(side, test.threshold) for side in (test.earlier, test.later)]
-    return earlier(test.what, test.counts, groups[0], groups[1], "iterations", evidence, alpha)
+
+    def tell(effect: Effect, n: str) -> str:
+        whose = [f"{side.arm} networks" for side in (test.earlier, test.later)]
+        return sooner(effect, n, f"onsets of {whose[0]}", f"those of {whose[1]}", "come")
+
+    return earlier(test.what, test.counts, groups[0], groups[1], "iterations", tell, evidence, alpha)
 
 
 def waiting(test: Waiting, evidence: Evidence, alpha: float) -> Part:
@@ -82,7 +110,12 @@ def waiting(test: Waiting, evidence: Evidence, alpha: float) -> Part:
                 when = (math.nextafter(reached[r], -math.inf), reached[r]) if r in reached else (end, math.inf)
                 times.setdefault(r, []).append(when)
         groups.append({r: (sum(t[0] for t in v) / len(v), sum(t[1] for t in v) / len(v)) for r, v in times.items()})
-    return earlier(test.what, test.counts, groups[0], groups[1], "iterations", evidence, alpha)
+
+    def tell(effect: Effect, n: str) -> str:
+        of = quantity(test.metric).label
+        return sooner(effect, n, named(test.shorter), named(test.longer), f"have their {of}")
+
+    return earlier(test.what, test.counts, groups[0], groups[1], "iterations", tell, evidence, alpha)
 
 
 def earlier(
@@ -91,6 +124,7 @@ def earlier(
     first: Mapping[int, tuple[float, float]],
     second: Mapping[int, tuple[float, float]],
     unit: str,
+    tell: Telling,
     evidence: Evidence,
     alpha: float,
 ) -> Part:
@@ -103,21 +137,16 @@ def earlier(
     middle = [low if math.isinf(high) else (low + high) / 2 for low, high in medians]
     low, high = medians[0][0] - medians[1][1], medians[0][1] - medians[1][0]
     note = "" if high - low < 1e-6 else f"the grid leaves {low:+.0f} to {high:+.0f}".replace("inf", "∞")
+    effect = Effect(middle[0] - middle[1], unit=unit)
     shown: dict[str, Any] = {
-        "what": what, "counts": counts, "effect": Effect(middle[0] - middle[1], unit=unit), "n": n,
+        "what": what, "counts": counts, "effect": effect, "n": n, "finding": tell(effect, f"n = {n}"),
         "keys": tuple(evidence.keys), "test": "generalised log-rank, permutation",
     }  # fmt: skip
     if (reason := shortfall(evidence, n)) is not None:
         return Part(outcome="inconclusive", reason=reason, **shown)
-    p, against, z = intervals.earlier_p(list(first.values()), list(second.values()))
-    outcome = outcome_of(p, against, alpha)
-    seeds = None
-    if outcome == "inconclusive":
-        # The standardised statistic grows with the root of n; and some n is needed for any p to be as small as alpha.
-        exact = next(k for k in range(2, 50) if 1 / math.comb(2 * k, k) <= alpha)
-        grown = math.ceil(n * (2.49 / abs(z)) ** 2) if abs(z) > 0.1 else None
-        seeds = None if grown is None else max(exact, n + 1, grown)
-    return Part(outcome=outcome, reason=note, p=p, p_against=against, seeds=seeds, **shown)
+    p, against, _ = intervals.earlier_p(list(first.values()), list(second.values()))
+    p_values = PValues(p, against)
+    return Part(outcome=outcome_of(p_values, alpha), reason=note, p_values=p_values, **shown)
 
 
 def trend(test: Trend, evidence: Evidence, alpha: float) -> Part:
@@ -135,16 +164,23 @@ def trend(test: Trend, evidence: Evidence, alpha: float) -> Part:
     if not common:
         return unfinished(test.what, test.counts, evidence)
     rows = [[sign * math.fsum(v[r] for v in column) / len(column) for column in columns] for r in common]
-    change = [sign * (row[-1] - row[0]) for row in rows]
-    effect = Effect(sum(change) / len(change), *paired_interval(change, alpha), unit_of(test.metric))
+    change = Effect(sign * math.fsum(row[-1] - row[0] for row in rows) / len(rows), unit=unit_of(test.metric))
+    # Page's statistic is this mean but for a scale.
+    effect = Effect(sign * ranks.mean_rank_correlation(rows), unit="rho")
+    found = (
+        f"{quantity(test.metric).label} of {named(test.doses)} follows the dose with a mean rank correlation of "
+        f"{effect.value:+.2f}, and changes by {effect_text(change)} up to the last {spread(effect, f'n = {len(rows)}')}"
+    )
     shown: dict[str, Any] = {"what": test.what, "counts": test.counts, "effect": effect, "n": len(rows),
-                             "keys": tuple(evidence.keys), "test": "Page's trend"}  # fmt: skip
+                             "keys": tuple(evidence.keys), "test": "Page's trend", "finding": found}  # fmt: skip
     if (reason := shortfall(evidence, len(rows))) is not None:
         return Part(outcome="inconclusive", reason=reason, **shown)
+    if math.isnan(effect.value):
+        return Part(outcome="inconclusive", reason="no dose makes a difference", **shown | {"effect": None})
     if len(steps) < 3 or len(rows) < 2:
         return Part(outcome="inconclusive", reason="a trend needs two doses and two replicates", **shown)
-    p, against = ranks.page(rows), ranks.page([row[::-1] for row in rows])
-    return Part(outcome=outcome_of(p, against, alpha), p=p, p_against=against, **shown)
+    p_values = PValues(ranks.page(rows), ranks.page([row[::-1] for row in rows]))
+    return Part(outcome=outcome_of(p_values, alpha), p_values=p_values, **shown)
 
 
 def mixed(test: Mixed, evidence: Evidence, alpha: float) -> Part:
@@ -166,14 +202,32 @@ def mixed(test: Mixed, evidence: Evidence, alpha: float) -> Part:
         return Part(test.what, "inconclusive", reason, test.counts, "mixed model", n=done, keys=tuple(evidence.keys))
     part = decide(
         found.pseudo_values, test.expected, evidence, alpha, what=test.what, counts=test.counts, unit=unit,
-        test=f"mixed model, error by leaving out {test.over}", also=("Wald, two-sided", found.wald_p), done=done,
+        tell=lambda effect, n: _of_coefficient(test, effect, n),
+        test=f"mixed model, error by leaving out {test.over}", also=("Wald, two-sided", found.wald_p),
+        done=None if test.over == "replicates" else done,
     )  # fmt: skip
     if test.compared:
         shares = [f"{term} {_share(rows, units, columns, term)}" for term in test.compared]
         told = f"each alone, of the variance of {test.over} left out: {', '.join(shares)}"
         part = replace(part, reason="; ".join(filter(None, (part.reason, told))))
-    # More replicates do not make more configurations.
-    return part if test.over == "replicates" else replace(part, seeds=None, of="configurations")
+    return part if test.over == "replicates" else replace(part, of="configurations")
+
+
+def _of_coefficient(test: Mixed, effect: Effect, n: str) -> str:
+    """What a coefficient says: of the name of some rows, how these differ from the others; else the slope."""
+    if len(test.rows) == 2 and test.tested in test.rows:
+        (other,) = (rows for name, rows in test.rows.items() if name != test.tested)
+        subject, reference = named(test.rows[test.tested].of), named(other.of)
+        text = compared(effect, n, subject, reference, test.metric)
+        return text.replace(" logit ", " ") + " in logits" if test.logit else text
+    size = f"{effect.value:+.{digits_of(effect)}f} {effect.unit}".rstrip()
+    return f"a unit of {test.tested} goes with {size} of {_outcome_of_model(test)} {spread(effect, n)}"
+
+
+def _outcome_of_model(test: Mixed) -> str:
+    first = next(iter(test.rows.values()))
+    of = named(first.of)
+    return f"{quantity(test.metric).label} of {of}" + (f" against {named(first.minus)}" if first.minus else "")
 
 
 def _share(

@@ -54,14 +54,22 @@ def interval_text(metric: str, interval: Interval) -> str:
     return f"{q.number(interval.mean)}{width}" + (f" {q.unit}" if q.unit else "")
 
 
-def effect_text(effect: Effect) -> str:
-    """An effect with its interval (where there is one) and its unit; a narrow interval has more digits."""
+def digits_of(effect: Effect) -> int:
+    """How many digits an effect is told with; a narrow interval has more."""
     digits = 0 if effect.unit == "iterations" else 2
     if effect.low is None or effect.high is None:
-        return f"{effect.value:+.{digits}f} {effect.unit}".rstrip()
+        return digits
     width = effect.high - effect.low
     if digits and 0 < width < math.inf:
-        digits = min(6, max(2, 1 - math.floor(math.log10(width))))
+        return min(6, max(2, 1 - math.floor(math.log10(width))))
+    return digits
+
+
+def effect_text(effect: Effect) -> str:
+    """An effect with its interval (where there is one) and its unit."""
+    digits = digits_of(effect)
+    if effect.low is None or effect.high is None:
+        return f"{effect.value:+.{digits}f} {effect.unit}".rstrip()
     low, high = (f"{end:+.{digits}f}".replace("inf", "∞") for end in (effect.low, effect.high))
     return f"{effect.value:+.{digits}f} ({low} to {high}) {effect.unit}".rstrip()
 

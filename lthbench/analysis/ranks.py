@@ -58,6 +58,14 @@ def page(rows: Sequence[Sequence[float]]) -> float:
     return float(stats.page_trend_test(np.asarray(rows, dtype=float)).pvalue)
 
 
+def mean_rank_correlation(rows: Sequence[Sequence[float]]) -> float:
+    """The mean over rows of Spearman's rho with the order of the columns; NaN where no row varies."""
+    values = np.asarray(rows, dtype=float)
+    order = np.broadcast_to(np.arange(values.shape[1], dtype=float), values.shape)
+    each = correlations(values, order, "spearman")
+    return float(np.mean(each[~np.isnan(each)])) if not np.isnan(each).all() else math.nan
+
+
 def kappa(a: Sequence[bool], b: Sequence[bool]) -> float:
     """Cohen's kappa of two yes-or-no answers; NaN where both always give the same one answer."""
     x, y = np.asarray(a), np.asarray(b)

@@ -73,10 +73,12 @@ class _Test(Frozen):
 class Contrast(_Test):
     """The mean of some selections minus that of others, averaged over levels within a replicate, against a number.
 
-    Supported by a one-sided paired t test of `than` (by two of them, for `equivalent` within `margin`). Contradicted
-    where the effect is shown to be less than `than` by one, or to miss it by less than `margin`.
+    Student's paired interval decides: supported beyond `than`, contradicted on its other side, negligible within
+    `margin` of it on both sides; for `equivalent`, supported within `margin` of 0 and contradicted outside.
 
     Attributes:
+        subject, reference: the two sides as plurals, for the sentence of what was found: `gains of the pull`. Where
+            they are not given, it names what is selected.
         times: what the difference is multiplied by: 2 makes a difference of differences of four selections.
         than: in the effect's unit, percentage points for accuracies.
         margin: the smallest effect beyond `than` that would matter.
@@ -84,6 +86,8 @@ class Contrast(_Test):
     """
 
     test: Literal["contrast"]
+    subject: str | None = None
+    reference: str | None = None
     plus: tuple[Selection, ...]
     minus: tuple[Selection, ...] = ()
     times: float = 1

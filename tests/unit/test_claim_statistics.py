@@ -19,7 +19,6 @@ from lthbench.analysis.paired import (
     paired,
     power_equivalence,
     power_one_sided,
-    smallest_n,
     wilcoxon,
 )
 from lthbench.analysis.quantity import effect_text
@@ -49,7 +48,8 @@ def test_one_sided_p_and_interval_are_those_of_the_t_test(differences: list[floa
         return
     for p, side in ((found.p_above(bound), "greater"), (found.p_below(bound), "less")):
         assert p == pytest.approx(stats.ttest_1samp(differences, bound, alternative=side).pvalue, abs=1e-12)
-    interval = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    # Each end errs once in twenty.
+    interval = stats.ttest_1samp(differences, 0).confidence_interval(0.90)
     assert found.interval(0.05) == pytest.approx((interval.low, interval.high))
 
 
@@ -84,12 +84,10 @@ def test_power_of_equivalence_is_what_simulation_gives() -> None:
     assert power_equivalence(0.35, 0.3, 8, 0.05) == pytest.approx(passed.mean(), abs=0.012)
 
 
-def test_seeds_and_detectable_effect_are_where_power_reaches_80_percent() -> None:
-    n = smallest_n(lambda n: power_one_sided(0.3, 0.3, n, 0.05))
-    assert n == 8  # as TTestPower().solve_power(1, power=.8, alpha=.05, alternative="larger") = 7.7 has it
+def test_the_detectable_effect_is_where_power_reaches_80_percent() -> None:
     effect = detectable(lambda e: power_one_sided(e, 0.3, 5, 0.05), 0.1)
     assert effect is not None and power_one_sided(effect, 0.3, 5, 0.05) == pytest.approx(0.8, abs=1e-3)
-    assert smallest_n(lambda n: 0.0) is None and detectable(lambda e: 0.0, 1.0) is None
+    assert detectable(lambda e: 0.0, 1.0) is None
 
 
 @pytest.mark.parametrize("p_values", [[], [0.01, 0.04, 0.03, 0.005], [0.5], [0.02, 0.02, 0.9, 0.6, 0.01, 0.2]])

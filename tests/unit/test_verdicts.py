@@ -14,7 +14,7 @@ from scipy import stats
 from lthbench.analysis.judge import judge
 from lthbench.analysis.paired import power_equivalence, power_one_sided
 from lthbench.analysis.points import Point
-from lthbench.analysis.verdict import Verdict
+from lthbench.analysis.verdict import DECIDED, OUTCOMES, Verdict
 from lthbench.suite.load import load_suite
 from lthbench.suite.schema import Suite
 
@@ -72,20 +72,22 @@ def test_a_planted_effect_is_found_with_the_stated_power(tmp_path: Path) -> None
     found = [v for (v,) in rates(suite(tmp_path, GREATER, 8, "a"), 0.2)]
     assert_rate(sum(v.outcome == "supported" for v in found), power_one_sided(0.2, 0.2, 8, 0.05))
     inconclusive = [v for v in found if v.outcome == "inconclusive"]
-    assert inconclusive and all(v.seeds is not None and v.seeds > 8 for v in inconclusive)
+    assert inconclusive and all(v.outlook is not None for v in inconclusive)
 
 
-def test_without_an_effect_a_claim_is_supported_once_in_twenty(tmp_path: Path) -> None:
+def test_without_an_effect_a_claim_is_supported_and_contradicted_once_in_twenty(tmp_path: Path) -> None:
     found = [v for (v,) in rates(suite(tmp_path, GREATER, 5, "a"), 0)]
-    assert_rate(sum(v.outcome == "supported" for v in found), 0.05)
-    # That the effect is below the margin is shown with the power for the margin.
-    below = sum((v.parts[0].p_against or 0) <= 0.05 for v in found)
-    assert_rate(below, power_one_sided(0.4, 0.2, 5, 0.05))
+    for outcome in ("supported", "contradicted"):
+        assert_rate(sum(v.outcome == outcome for v in found), 0.05)
+    # What lies within the margin on both sides but holds no zero has a sign, and is not negligible.
+    within = power_equivalence(0.4, 0.2, 5, 0.05)
+    assert_rate(sum(v.outcome == "negligible" for v in found), within, at_most=True)
+    assert sum(v.outcome == "negligible" for v in found) > 0.8 * within * len(found)
 
 
-def test_an_effect_as_large_as_the_margin_is_contradicted_at_most_once_in_twenty(tmp_path: Path) -> None:
+def test_an_effect_as_large_as_the_margin_is_negligible_at_most_once_in_twenty(tmp_path: Path) -> None:
     found = [v for (v,) in rates(suite(tmp_path, GREATER, 4, "a"), 0.4)]
-    assert_rate(sum(v.outcome == "contradicted" for v in found), 0.05, at_most=True)
+    assert_rate(sum(v.outcome in ("negligible", "contradicted") for v in found), 0.05, at_most=True)
 
 
 @pytest.mark.parametrize(("effect", "rate"), [(0.4, 0.05), (0.0, power_equivalence(0.4, 0.2, 6, 0.05))])
@@ -224,12 +226,12 @@ def test_whatever_is_missing_or_diverged_no_verdict_fails_or_comes_too_early(see
         if fate != "gone":
             harmed.append(point if fate == "ok" else replace(point, status=fate, numbers={}))
     for verdict in judge(loaded, harmed, {}, "suite.yaml"):
-        decided = [p for p in verdict.parts if p.outcome in ("supported", "contradicted") and p.of == "replicates"]
+        decided = [p for p in verdict.parts if p.outcome in DECIDED and p.of == "replicates"]
         assert all(part.n == 4 for part in decided if not part.test.startswith("as C"))
         assert verdict.outcome != "supported" or verdict.n == 4
         assert verdict.n <= verdict.planned
-        assert verdict.outcome in ("supported", "contradicted", "inconclusive", "not run")
-        assert verdict.reason or verdict.outcome == "supported"
+        assert verdict.outcome in OUTCOMES
+        assert verdict.reason or verdict.finding
 
 
 def test_a_diverged_replicate_leaves_a_claim_undecided_and_is_named(tmp_path: Path) -> None:
@@ -254,7 +256,8 @@ def test_what_the_suite_does_not_measure_is_not_run_with_the_command_that_would(
     points = [p for p in tickets("a", 5, np.random.default_rng(0), 2.0) if p.variant != "reinit"]
     verdict = one(loaded, points)
     assert (verdict.outcome, verdict.reason) == ("not run", "no 'reinit' of early")
-    assert verdict.command == "lthbench run suites/paper.yaml --only imp --only controls"
+    assert verdict.command == "lthbench run suites/mine.yaml --pair a --only imp --only rewound --only controls"
+    assert verdict.lacks == "let a in suites/mine.yaml measure what is missing: no 'reinit' of early"
 
 
 @pytest.mark.parametrize("replicates", [1, 2, 3])
@@ -283,40 +286,51 @@ def test_measured_onsets_and_not_names_say_which_arms_are_early_stable(tmp_path:
     assert one(loaded, points).arms == "early: early; late: late (by name; onsets are not measured)"
     assert one(loaded, with_onsets(40)).arms == "early: early; late: late (by measured onset)"
     verdict = one(loaded, with_onsets(10))
-    assert (verdict.outcome, "no arm is early-stable" in verdict.reason) == ("inconclusive", True)
+    assert (verdict.outcome, "no arm is early-stable" in verdict.reason) == ("not applicable", True)
 
 
 @pytest.mark.parametrize(
     ("over_pairs", "effects", "outcome"),
     [
         ("every", (2, 2, 2), "supported"),
-        ("every", (2, 2, 0), "contradicted"),
+        ("every", (-2, -2, -2), "contradicted"),
+        ("every", (0, 0, 0), "negligible"),
+        ("every", (2, 2, -2), "inconclusive"),
         ("several", (2, 2, 0), "supported"),
-        ("several", (2, 0, 0), "contradicted"),
+        ("several", (-2, -2, 0), "contradicted"),
+        ("several", (2, 0, 0), "negligible"),
+        ("several", (2, 2, -2, -2), "inconclusive"),
     ],
 )
-def test_over_all_pairs_a_claim_holds_on_every_one_or_on_several(
+def test_over_all_pairs_every_outcome_is_that_of_every_one_or_of_several(
     over_pairs: str, effects: tuple[float, ...], outcome: str, tmp_path: Path
 ) -> None:
     claims = GREATER.replace("  tests:", f"  over_pairs: {over_pairs}\n  tests:")
-    loaded, random = suite(tmp_path, claims, 6, "a", "b", "c"), np.random.default_rng(2)
+    names = "abcd"[: len(effects)]
+    loaded, random = suite(tmp_path, claims, 6, *names), np.random.default_rng(2)
     points = [p for pair, effect in zip(loaded.pairs, effects, strict=True) for p in tickets(pair, 6, random, effect)]
     found = judge(loaded, points, {}, "s.yaml")
-    assert [v.pair for v in found] == ["a", "b", "c", None]
+    assert [v.pair for v in found] == [*names, None]
     assert found[-1].outcome == outcome
-    # Clopper & Pearson: 3 of 3 is 29 to 100 %, 2 of 3 is 9 to 99 %, 1 of 3 is 1 to 91 %.
-    interval = {3: "29% to 100%", 2: "9% to 99%", 1: "1% to 91%"}[sum(e > 0 for e in effects)]
-    assert interval in found[-1].reason, found[-1].reason
+    for kind, on in (("contradicted", [e < 0 for e in effects]), ("negligible", [e == 0 for e in effects])):
+        assert (f"{kind} on {sum(on)}" in found[-1].finding) == any(on)
+    # Clopper & Pearson.
+    interval = {(3, 3): "29% to 100%", (2, 3): "9% to 99%", (1, 3): "1% to 91%", (0, 3): "0% to 71%"}
+    told = interval.get((sum(e > 0 for e in effects), len(effects)), "")
+    assert told in found[-1].finding, found[-1].finding
+    assert f"rests on {len(effects)} of the {len(effects)} pairs" in found[-1].reason
 
 
 def test_a_pair_where_the_suite_does_not_measure_a_claim_costs_the_others_nothing(tmp_path: Path) -> None:
     loaded, random = suite(tmp_path, GREATER, 5, "a", "b"), np.random.default_rng(3)
     verdicts = judge(loaded, tickets("a", 5, random, 1.0), {}, "s.yaml")
     assert [v.outcome for v in verdicts] == ["supported", "not run", "supported"]
-    assert verdicts[0].adjusted_p == verdicts[0].p
+    assert verdicts[0].p_alone == verdicts[0].p_values
+    assert "rests on 1 of the 1 pairs" in verdicts[-1].reason
     not_yet = [replace(p, status="missing", numbers={}) for p in tickets("b", 5, random, 1.0)]
     verdicts = judge(loaded, tickets("a", 5, random, 1.0) + not_yet, {}, "s.yaml")
-    assert verdicts[0].p is not None and verdicts[0].adjusted_p == 2 * verdicts[0].p, "one that is planned does"
+    alone = verdicts[0].p_alone.supported
+    assert alone is not None and verdicts[0].p == 2 * alone, "one that is planned does"
     assert verdicts[-1].outcome == "inconclusive"
 
 
@@ -325,8 +339,10 @@ def test_what_holds_alone_may_not_hold_among_several_pairs(tmp_path: Path) -> No
     random = np.random.default_rng(3)
     points = [p for pair, e in zip("abcd", (0.4, 0, 0, 0), strict=True) for p in tickets(pair, 3, random, e)]
     verdict = one(loaded, points)
-    assert verdict.p is not None and verdict.adjusted_p == pytest.approx(4 * verdict.p)
-    assert verdict.p <= 0.05 < verdict.adjusted_p
+    alone = verdict.p_alone.supported
+    assert alone is not None and verdict.p == pytest.approx(4 * alone)
+    assert alone <= 0.05 < verdict.p
+    assert verdict.effect is not None and verdict.effect.low is not None and verdict.effect.low > 0
     assert (verdict.outcome, verdict.reason) == (
         "inconclusive",
         "holds alone, but not after Holm's adjustment over 4 pairs",
@@ -346,6 +362,8 @@ def test_numbers_and_keys_of_a_verdict_are_those_of_its_tasks(tmp_path: Path) ->
     verdict = one(loaded, points)
     expected = stats.ttest_1samp(difference, 0, alternative="greater")
     assert verdict.effect is not None and verdict.effect.value == pytest.approx(np.mean(difference))
-    assert verdict.p == verdict.adjusted_p == pytest.approx(expected.pvalue)
+    interval = stats.ttest_1samp(difference, 0).confidence_interval(0.90)
+    assert (verdict.effect.low, verdict.effect.high) == pytest.approx((interval.low, interval.high))
+    assert verdict.p == verdict.p_alone.supported == pytest.approx(expected.pvalue)
     assert set(verdict.keys) == {p.key for p in points}
     assert verdict.parts[0].also is not None and verdict.parts[0].also[0] == "Wilcoxon"

@@ -6,16 +6,22 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lthbench.analysis.figures.drawing import Grid
+from lthbench.analysis.judge import ALPHA
 from lthbench.analysis.quantity import effect_text, p_text
-from lthbench.analysis.verdict import Part, Verdict
-
-OUTCOMES = ("supported", "contradicted", "inconclusive", "not run")
+from lthbench.analysis.verdict import DECIDED, OUTCOMES, SILENT, Part, Verdict
 
 
 def tally(verdicts: Sequence[Verdict]) -> list[tuple[str, int]]:
     """How many verdicts on pairs have each outcome."""
     counts: Counter[str] = Counter(verdict.outcome for verdict in verdicts if verdict.pair is not None)
-    return [(outcome, counts[outcome]) for outcome in OUTCOMES]
+    return [(outcome, counts[outcome]) for outcome in OUTCOMES if counts[outcome] or outcome not in SILENT]
+
+
+def interval_title(verdicts: Sequence[Verdict]) -> str:
+    """The title of a column of effects, with the level of their intervals: it is the suite's, by its `looks`."""
+    effects = (part.effect for verdict in verdicts for part in verdict.parts)
+    level = next((effect.confidence for effect in effects if effect and effect.confidence), None)
+    return "effect" if level is None else f"effect, {100 * level:g} % interval"
 
 
 def by_pair(verdicts: Sequence[Verdict]) -> Grid:
@@ -27,24 +33,31 @@ def by_pair(verdicts: Sequence[Verdict]) -> Grid:
     return Grid(("claim", *pairs), [(claim, *(of.get(pair, "-") for pair in pairs)) for claim, of in found.items()])
 
 
+def odds(looks: int) -> int:
+    """Once in how many suites an end of an interval errs."""
+    return round(1 / (ALPHA / looks))
+
+
 def lines(verdicts: Sequence[Verdict]) -> Grid:
     """One line a verdict: for LaTeX and CSV."""
-    columns = ("claim", "pair", "verdict", "effect, 95 % interval", "p (Holm)", "n", "sentence", "origin", "finding")
+    columns = ("claim", "pair", "verdict", "sentence", "finding", interval_title(verdicts), "p (Holm)", "n", "origin",
+               "notes")  # fmt: skip
     rows = []
     for verdict in verdicts:
         effect = effect_text(verdict.effect) if verdict.effect else ""
         pair = verdict.pair or "all pairs"
         rows.append(
-            (verdict.claim, pair, verdict.outcome, effect, p_text(deciding_p(verdict)), counted(verdict),
-             verdict.sentence, verdict.origin, finding(verdict))
+            (verdict.claim, pair, verdict.outcome, verdict.sentence, verdict.finding, effect, p_text(verdict.p),
+             counted(verdict), verdict.origin, notes(verdict))
         )  # fmt: skip
     return Grid(columns, rows)
 
 
 def tests(verdicts: Sequence[Verdict]) -> Grid:
     """One line a test, with all that it rests on."""
-    columns = ("claim", "pair", "what is tested", "outcome", "effect, 95 % interval", "p", "p against", "also", "n",
-               "margin", "power", "detectable", "replicates to settle", "test", "tasks")  # fmt: skip
+    columns = ("claim", "pair", "what is tested", "outcome", "what was found", interval_title(verdicts), "p",
+               "p supported", "p contradicted", "p negligible", "also", "n", "margin", "power", "detectable", "outlook",
+               "test", "tasks")  # fmt: skip
     rows = []
     for verdict in verdicts:
         if verdict.pair is not None:
@@ -56,33 +69,29 @@ def _test(part: Part) -> tuple[str, ...]:
     unit = part.effect.unit if part.effect else ""
     also = f"{part.also[0]} {p_text(part.also[1])}" if part.also else ""
     return (
-        part.what + (f" ({part.reason})" if part.reason else ""),
+        part.what,
         part.outcome if part.counts else f"{part.outcome} (only reported)",
+        "; ".join(filter(None, (part.finding, part.reason))),
         effect_text(part.effect) if part.effect else "",
         p_text(part.p),
-        p_text(part.p_against),
+        *(p_text(part.p_values.of(outcome)) for outcome in DECIDED),
         also,
         str(part.n),
         "" if part.margin is None else f"{part.margin:g} {unit}".strip(),
         "" if part.power is None else f"{part.power:.2f}",
         "" if part.detectable is None else f"{part.detectable:.2g} {unit}".strip(),
-        "" if part.seeds is None else f"{part.seeds:,}",
+        part.outlook.text if part.outlook else "",
         part.test,
         " ".join(part.keys),
     )
 
 
-def deciding_p(verdict: Verdict) -> float | None:
-    """The p that the outcome rests on, adjusted over pairs."""
-    return verdict.adjusted_against if verdict.outcome == "contradicted" else verdict.adjusted_p
-
-
 def counted(verdict: Verdict) -> str:
     """How many of the planned replicates the verdict comes from."""
-    return "" if verdict.outcome == "not run" else f"{verdict.n}/{verdict.planned}"
+    return "" if verdict.outcome in SILENT else f"{verdict.n}/{verdict.planned}"
 
 
-def finding(verdict: Verdict) -> str:
-    """Why the outcome is what it is, and what would settle it."""
-    settle = f"about {verdict.seeds:,} replicates would settle it" if verdict.seeds is not None else ""
-    return "; ".join(filter(None, (verdict.reason, settle)))
+def notes(verdict: Verdict) -> str:
+    """What else there is to know of an outcome, and what more replicates would give."""
+    outlook = verdict.outlook.text if verdict.outlook else ""
+    return "; ".join(filter(None, (verdict.reason, outlook)))

@@ -77,7 +77,7 @@ def latex_grids(contents: Contents) -> Iterator[tuple[str, Grid, str]]:
     yield "overview", contents.overview, f"{contents.suite.title}. {note}"
     if contents.verdicts:
         found = claims.lines(contents.verdicts)
-        yield "verdicts", Grid(found.columns[:7], [row[:7] for row in found.rows]), "Verdicts on the claims."
+        yield "verdicts", Grid(found.columns[:8], [row[:8] for row in found.rows]), "Verdicts on the claims."
     for section in contents.sections:
         yield slug(f"recipes-{section.name}"), section.recipes, f"Recipes of {section.name}."
         for drawing in section.drawings:
