@@ -28,6 +28,9 @@ _IMAGES_CUDA = 1024
 _IMAGES_PLANES = 64
 _IMAGES_BLOCKED = 16
 _IMAGES_VECTORS = 336
+# What the activations of a line may take of a GPU. Far below what most have free, so that how images are divided, and
+# with it the order of sums, is the same on all of them.
+_BYTES_CUDA = 4 << 30
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -56,17 +59,21 @@ def make_forward(model: nn.Module, networks: Networks, method: str) -> tuple[For
     if method == "auto":
         small = networks.fits and networks.bytes_each <= _FILLS_A_GPU
         method = "stacked" if not on_cpu and small else "fused" if fused else "each"
+    if method == "fused" and fused is None:
+        raise ValueError("method is 'fused', but the model cannot be traced and fused; use 'auto'")
+    if method == "stacked" and not networks.fits:
+        raise ValueError("method is 'stacked', but the networks need more than stacked_bytes; use 'auto'")
+    forward: Forward
+    if method == "fused" and fused is not None:
+        forward = _FusedForward(networks, fused)
+    elif method == "stacked":
+        forward = lambda x: _stacked(model, networks, x)  # noqa: E731
+    else:
+        forward = lambda x: torch.stack([_one(model, networks, k, x) for k in range(networks.num_points)])  # noqa: E731
+    if not on_cpu:
+        return _WithinMemory(forward, networks.device), _IMAGES_CUDA
     planes = fused is None or fused.has_convolution
-    count = (_IMAGES_PLANES if planes else _IMAGES_VECTORS) * threads if on_cpu else _IMAGES_CUDA
-    if method == "fused":
-        if fused is None:
-            raise ValueError("method is 'fused', but the model cannot be traced and fused; use 'auto'")
-        return _FusedForward(networks, fused), count
-    if method == "stacked":
-        if not networks.fits:
-            raise ValueError("method is 'stacked', but the networks need more than stacked_bytes; use 'auto'")
-        return lambda x: _stacked(model, networks, x), count
-    return lambda x: torch.stack([_one(model, networks, k, x) for k in range(networks.num_points)]), count
+    return forward, (_IMAGES_PLANES if planes else _IMAGES_VECTORS) * threads
 
 
 def _one(model: nn.Module, networks: Networks, k: int, images: Tensor) -> Tensor:
@@ -74,10 +81,38 @@ def _one(model: nn.Module, networks: Networks, k: int, images: Tensor) -> Tensor
 
 
 def _stacked(model: nn.Module, networks: Networks, images: Tensor) -> Tensor:
+    # Under vmap torch asks for the layout of what goes to cuDNN, and knows of one alone.
+    images = images.contiguous()
+
     def one(state: dict[str, Tensor]) -> Tensor:
         return functional_call(model, {**networks.constant, **state}, (images,))
 
     return torch.vmap(one)(networks.stacks(networks.names))
+
+
+class _WithinMemory:
+    """An evaluation on a GPU that takes as many images at a time as `_BYTES_CUDA`, or half of what is free, holds."""
+
+    def __init__(self, forward: Forward, device: torch.device) -> None:
+        self.forward, self.device = forward, device
+        self.num_images: int | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if self.num_images is None:
+            self.num_images = self._that_fit(images[:8])
+        return torch.cat([self.forward(part) for part in images.split(self.num_images)], 1)
+
+    def _that_fit(self, few: Tensor) -> int:
+        """A power of two, by what the evaluation of a few images takes."""
+        self.forward(few)  # makes what stays
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        self.forward(few)
+        taken = max(1, torch.cuda.max_memory_allocated(self.device) - before)
+        cached = torch.cuda.memory_reserved(self.device) - before
+        free = torch.cuda.mem_get_info(self.device)[0] + cached
+        num_images: int = min(_BYTES_CUDA, free // 2) * len(few) // taken
+        return 1 << max(0, num_images.bit_length() - 1)
 
 
 def _worth_blocks(model: nn.Module, networks: Networks) -> Fused | None:
