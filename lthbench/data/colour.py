@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lthbench.data.streams import Places
+from lthbench.data.transfer import to_device
 
 # ITU-R 601, as Pillow and torchvision turn colour into grey.
 _LUMA = (0.2989, 0.587, 0.114)
@@ -37,8 +38,8 @@ def jitter(
         low, high = max(0.0, 1 - strength[kind]), 1 + strength[kind]
         if kind == 3:
             low, high = -strength[kind], strength[kind]
-        amount = torch.from_numpy((low + uniform[kind] * (high - low)).astype(np.float32))
-        images = (_brighten, _contrast, _saturate, _turn)[kind](images, amount.to(images.device)[:, None, None, None])
+        amount = to_device((low + uniform[kind] * (high - low)).astype(np.float32), images.device)
+        images = (_brighten, _contrast, _saturate, _turn)[kind](images, amount[:, None, None, None])
     return images
 
 
@@ -66,12 +67,12 @@ def _turn(images: Tensor, share: Tensor) -> Tensor:
     )
     hue = hue + 6 * share
     # f(n) = value - spread * max(0, min(k, 4 - k, 1)) with k = (n + hue) mod 6, for n = 5, 3, 1.
-    offset = torch.tensor([5.0, 3.0, 1.0], device=images.device)[None, :, None, None]
+    offset = to_device((5.0, 3.0, 1.0), images.device)[None, :, None, None]
     k = (offset + hue) % 6
     return value - spread * torch.minimum(k, 4 - k).clamp(0, 1)
 
 
 def _grey(images: Tensor) -> Tensor:
     """Luma of colour images, [B, 1, H, W]."""
-    weights = torch.tensor(_LUMA, device=images.device)[None, :, None, None]
+    weights = to_device(_LUMA, images.device)[None, :, None, None]
     return (images * weights).sum(1, keepdim=True)

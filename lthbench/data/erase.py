@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lthbench.data.streams import Places
+from lthbench.data.transfer import to_device
 
 ATTEMPTS = 10
 SHARES, RATIOS = (0.02, 0.33), (0.3, 3.3)
@@ -42,7 +42,7 @@ def erase(images: Tensor, probability: float, rng: np.random.Generator, places: 
     in_rows = _between(top, box_height, height)
     in_columns = _between(left, box_width, width)
     erased = in_rows[:, :, None] & in_columns[:, None, :] & chosen[:, None, None]
-    return images.masked_fill_(torch.from_numpy(erased).to(images.device)[:, None], 0.0)
+    return images.masked_fill_(to_device(erased, images.device)[:, None], 0.0)
 
 
 def _between(start: np.ndarray, length: np.ndarray, side: int) -> np.ndarray:

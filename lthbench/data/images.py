@@ -18,6 +18,7 @@ from lthbench.data.shift import Shifts, draw_shifts, gather, slice_each
 from lthbench.data.spec import Augment
 from lthbench.data.strata import SAMPLE, random_words, stratified_order
 from lthbench.data.streams import Places, Streams
+from lthbench.data.transfer import to_device
 
 NO_AUGMENT = Augment()
 
@@ -136,12 +137,12 @@ class ImageSet:
         streams, labels = _streams(augment, rng), self.labels[index.to(self.device)]
         if streams is None or not augment.mixes:
             images = self._batch(index, augment, streams, places)
-            return images, labels if places is None else labels[torch.from_numpy(places).to(self.device)]
+            return images, labels if places is None else labels[to_device(places, self.device)]
         # Any other image may be mixed into one: all are made.
         images, targets = mix(self._batch(index, augment, streams), labels, num_classes, augment, streams["mix"])
         if places is None:
             return images, targets
-        own = torch.from_numpy(places).to(self.device)
+        own = to_device(places, self.device)
         return images[own], targets[own]
 
     def _batch(
@@ -150,7 +151,7 @@ class ImageSet:
         part = Places(len(index)) if places is None else Places(len(index), places)
         shifts = draw_shifts(len(index), augment, streams)
         if places is not None:
-            index = index[torch.from_numpy(places).to(index.device)]
+            index = index[to_device(places, index.device)]
             shifts = Shifts(*(drawn[places] for drawn in shifts))
             if not len(places):
                 return torch.empty(0, *self.image_shape, device=self.device)
@@ -223,7 +224,7 @@ class ImageSet:
         out = torch.empty(batch, height, width, channels, device=images.device)
         out.copy_(images.permute(0, 2, 3, 1))
         constants = _row_constants(self.mean, self.std, width)
-        shift, scale = (torch.from_numpy(c).to(images.device, non_blocking=True) for c in constants)
+        shift, scale = (to_device(c, images.device) for c in constants)
         # Two roundings, not one fused multiply-add, so that devices agree in every bit.
         out.view(batch * height, width * channels).sub_(shift).mul_(scale)
         return out.permute(0, 3, 1, 2)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lthbench.data.spec import Augment
+from lthbench.data.transfer import to_device
 
 
 def mix(
@@ -28,7 +29,7 @@ def mix(
     """
     targets = F.one_hot(labels, num_classes).float()
     is_mixed, is_cut, row, column = rng.random(4)
-    partner = torch.from_numpy(rng.permutation(len(images))).to(images.device)
+    partner = to_device(rng.permutation(len(images)), images.device)
     if is_mixed >= augment.mix_probability:
         return images, targets
     cut = augment.cutmix > 0 and (augment.mixup == 0 or is_cut < 0.5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 
 import numpy as np
@@ -13,6 +14,7 @@ from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 from torchvision.transforms.v2 import functional as F
 
 from lthbench.data.streams import Places
+from lthbench.data.transfer import WithoutWaiting, to_device
 
 RAND_BINS, AUTO_BINS = 31, 10
 
@@ -119,10 +121,13 @@ def _apply_each(images: Tensor, choices: list[Choice]) -> Tensor:
     for i, choice in enumerate(choices):
         groups.setdefault(choice, []).append(i)
     out = images.clone()
-    for (name, magnitude), members in groups.items():
-        if name != "Identity":
-            rows = torch.tensor(members, device=images.device)
-            out[rows] = _OPERATIONS[name](images[rows], magnitude)
+    order = to_device(np.concatenate(list(groups.values())), images.device)
+    each = order.split([len(members) for members in groups.values()])
+    # Some of torchvision's operations send a few numbers to the device at each call.
+    with WithoutWaiting() if images.is_cuda else nullcontext():
+        for (name, magnitude), rows in zip(groups, each, strict=True):
+            if name != "Identity":
+                out[rows] = _OPERATIONS[name](images[rows], magnitude)
     return out
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lthbench.data.transfer import to_device
+
 ATTEMPTS = 10
 RATIOS = (3 / 4, 4 / 3)
 
@@ -84,6 +86,6 @@ def _matrix(
     weight *= (pixel >= start) & (pixel < start + length)
     weight /= weight.sum(2, keepdims=True)
     # Taps beyond the image weigh nothing; they are wrapped around so that no two taps share a place.
-    taps = torch.from_numpy(pixel % stored).to(device, non_blocking=True)
+    taps = to_device(pixel % stored, device)
     matrix = torch.zeros(len(start), side, stored, device=device)
-    return matrix.scatter_(2, taps, torch.from_numpy(weight.astype(np.float32)).to(device, non_blocking=True))
+    return matrix.scatter_(2, taps, to_device(weight.astype(np.float32), device))

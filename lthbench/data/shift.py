@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lthbench.data.spec import Augment
 from lthbench.data.streams import Streams
+from lthbench.data.transfer import to_device
 
 
 class Shifts(NamedTuple):
@@ -43,8 +44,8 @@ def gather(pixels: Tensor, index: Tensor, shifts: Shifts, side: tuple[int, int])
     """Cut images `index`, int64 [B], out of pixels [N, H, W] to [B, *side]: one gather on their device."""
     height, width = pixels.shape[1:]
     device = pixels.device
-    packed = torch.from_numpy(np.stack([*_corners(shifts, (height, width), side), shifts.mirror])[:, :, None])
-    top, left, mirror = packed.to(device, non_blocking=True)
+    packed = np.stack([*_corners(shifts, (height, width), side), shifts.mirror])[:, :, None]
+    top, left, mirror = to_device(packed, device)
     rows = torch.arange(side[0], device=device) + top
     columns = torch.arange(side[1], device=device)
     columns = torch.where(mirror.bool(), side[1] - 1 - columns, columns) + left

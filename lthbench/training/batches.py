@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet
+from lthbench.data.transfer import to_device
 from lthbench.models.depth import StochasticDepth, draw_kept, stochastic_layers
 from lthbench.training.ranks import Ranks
 from lthbench.training.recipe import Recipe
@@ -56,7 +56,7 @@ class Batches:
         """The images of an epoch in the order in which they are presented, int64 [N]."""
         if self._order is None or self._order[0] != epoch:
             order = stream(self.seed, "order", self.noise, epoch).permutation(len(self.images))
-            self._order = (epoch, torch.from_numpy(order).to(self.images.device))
+            self._order = (epoch, to_device(order, self.images.device))
         return self._order[1]
 
     def at(self, step: int) -> tuple[Tensor, list[Part]]:
