@@ -16,6 +16,7 @@ from lthbench.data.commands import list_data
 from lthbench.ops._library import build_info
 from lthbench.ops.selfcheck import run_families
 from lthbench.runner.environment import environment
+from lthbench.runner.narrow import train_narrow
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def examine(store: Path, data: Path | None) -> list[Finding]:
                     "problem", f"{family}, {device}", f"the {form} gives a wrong result; LTHBENCH_REFERENCE=1 avoids it"
                 )
             )
+    findings.append(_narrow_networks())
     there = [status.name for status in list_data(data) if status.present]
     missing = [status.name for status in list_data(data) if not status.present]
     findings.append(Finding("ok", "data sets", "there: " + ", ".join(there)))
@@ -70,6 +72,18 @@ def _gpus() -> Finding:
         return Finding("note", "GPU", "none that torch can use; everything runs on the processor")
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return Finding("ok", "GPU", ", ".join(names))
+
+
+def _narrow_networks() -> Finding:
+    code = train_narrow()
+    if code == 0:
+        return Finding("ok", "narrow networks", "a ResNet of few channels trains, and the heap is whole after it")
+    end = f"ended by signal {-code}" if code < 0 else f"ended with {code}"
+    return Finding(
+        "problem",
+        "narrow networks",
+        f"the training of a ResNet of few channels {end}: torch {torch.__version__} may damage memory; use another",
+    )
 
 
 def _disk(store: Path) -> Finding:

@@ -141,7 +141,9 @@ def test_doctor_and_data_list_tell_of_the_embedded_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code, out, _ = call(capsys, monkeypatch, "doctor", "--store", tmp_path, "--json")
-    assert code == 0 and any("fashion-mnist-10k" in finding["text"] for finding in json.loads(out))
+    told = json.loads(out)
+    assert code == 0 and any("fashion-mnist-10k" in finding["text"] for finding in told)
+    assert {"ok"} == {finding["level"] for finding in told if finding["what"] == "narrow networks"}
     code, out, _ = call(capsys, monkeypatch, "data", "check", "fashion-mnist-10k", "--json")
     assert code == 0 and json.loads(out)[0]["present"]
 

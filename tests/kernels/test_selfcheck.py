@@ -10,6 +10,7 @@ from devices import DEVICES, needs_kernels, reference
 
 from lthbench.ops import selfcheck
 from lthbench.ops.selfcheck import run_families
+from lthbench.runner import doctor
 from lthbench.runner.doctor import examine
 
 FAMILIES = {"masked update", "threshold and masks", "interpolation"}
@@ -31,5 +32,7 @@ def test_a_wrong_result_is_a_problem_that_doctor_names(monkeypatch: pytest.Monke
     right = selfcheck.prune_lowest
     monkeypatch.setattr(selfcheck, "prune_lowest", lambda scores, masks, k: right(scores, masks, k + 1))
     monkeypatch.setattr(selfcheck, "count_errors", lambda logits, labels: torch.mm(logits, labels))  # raises
-    problems = {f.what for f in examine(tmp_path, None) if f.level == "problem"}
-    assert problems >= {"threshold and masks, cpu", "interpolation, cpu"} and "masked update, cpu" not in problems
+    monkeypatch.setattr(doctor, "train_narrow", lambda: -11)
+    problems = {f.what: f.text for f in examine(tmp_path, None) if f.level == "problem"}
+    assert problems.keys() >= {"threshold and masks, cpu", "interpolation, cpu"}
+    assert "masked update, cpu" not in problems and "signal 11" in problems["narrow networks"]

@@ -16,6 +16,7 @@ from torch import nn
 
 from lthbench.models.build import build, head, initialise, prunable, stem
 from lthbench.models.depth import draw_kept, stochastic_layers
+from lthbench.models.resnet import Block
 from lthbench.models.spec import INITS, MODELS, ModelSpec
 
 SMALL, CIFAR = (1, 28, 28), (3, 32, 32)
@@ -205,6 +206,27 @@ def test_drop_path_without_draws_is_an_error_and_no_model_draws_random_numbers_i
     for name in MODELS:
         model = build(ModelSpec(name=name), TINY, 10)
         assert not [m for m in model.modules() if getattr(m, "p", 0) and "Drop" in type(m).__name__], name
+
+
+@pytest.mark.parametrize("width", range(1, 18))
+def test_no_resnet_has_a_strided_projection_of_few_channels(width: int) -> None:
+    """The gradient of one damages memory; the paper's networks, of 16 channels and more, are as they were."""
+    with torch.device("meta"):
+        network = build(ModelSpec(name="resnet8", width=width), TINY, 10)
+    strided = [
+        m
+        for m in network.modules()
+        if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (1, 1) and m.stride != (1, 1)
+    ]
+    assert all(m.in_channels >= 16 for m in strided) and len(strided) == sum(n >= 16 for n in (width, 2 * width))
+
+
+def test_a_block_of_few_channels_is_one_with_a_strided_projection() -> None:
+    block, x = Block(4, 8, stride=2).eval(), torch.randn(2, 4, 7, 8)
+    main = block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(x)))))
+    convolution, norm = block.shortcut
+    projected = torch.conv2d(x, convolution.weight, stride=2)
+    assert torch.allclose(block(x), torch.relu(main + norm(projected)), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["vgg11", "resnet18", "swin-small64"])
