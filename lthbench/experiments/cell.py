@@ -15,6 +15,7 @@ from lthbench.training.recipe import Recipe
 from lthbench.training.steps import Steps
 
 Result = Mapping[str, Any]
+Anchor = int | Literal["zero"]
 
 # The first of the replicates that only choose. Far above any number of tested ones, so that raising `replicates` never
 # turns one into the other.
@@ -68,7 +69,7 @@ class Cell:
     arms: Mapping[str, Arm] = field(default_factory=dict, repr=False)
     result_of: Callable[[Task], Result | None] = field(default=lambda task: None, repr=False)
     selection_replicates: int = 0
-    search_anchor: int = 0
+    search_anchor: Anchor = 0
     search_stop: int | None = None
     _masks: dict[tuple[int, int], Task] = field(default_factory=dict, repr=False, compare=False)
 
@@ -76,6 +77,11 @@ class Cell:
     def is_selection(self) -> bool:
         """Whether this is of a replicate that only chooses, and is in no test."""
         return is_selection(self.replicate)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether choices are made by this cell."""
+        return self.is_selection or not self.selection_replicates
 
     @property
     def replicate_name(self) -> str:
@@ -94,7 +100,7 @@ class Cell:
         arm = self.arms[name]
         return replace(self, arm=name, recipe=arm.recipe, search=arm.search, _masks={})
 
-    def with_search(self, search: Recipe, *, anchor: int = 0, stop: int | None = None) -> Cell:
+    def with_search(self, search: Recipe, *, anchor: Anchor = 0, stop: int | None = None) -> Cell:
         """This cell with another mask search."""
         return replace(self, search=search, search_anchor=anchor, search_stop=stop, _masks={})
 

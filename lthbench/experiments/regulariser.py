@@ -9,21 +9,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from lthbench.experiments.cell import Cell, Result
+from lthbench.experiments.cell import Anchor, Cell, Result
 from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading
 from lthbench.tasks.spec import Task
 from lthbench.training.recipe import Recipe
 
 OTHER_INITIALISATION = 2
 MATCHED_WITHIN = 0.02
-MAX_HALVINGS = 7
+MAX_CANDIDATES = 7
+HALF_A_DECADE = math.log(10) / 2
 
 Place = Literal["search", "training", "both"]
+Matched = Literal["weight-decay", "early-stopping", "low-lr"]
 Control = Literal["weight-decay", "other-init", "early-stopping", "low-lr"]
+# From a cell to the one whose mask search is changed.
+Setting = Callable[[Cell], Cell]
+# Numbers by which a setting is described, and the relative distances that were reached with them.
+Reached = Sequence[tuple[float, float]]
 
 
 class Regulariser(Experiment):
@@ -32,23 +39,29 @@ class Regulariser(Experiment):
     Readings: `pull LAMBDA in PLACE` (`..., no weight decay` where replaced) and `CONTROL for pull LAMBDA`. At level
     0 stands the dense network of that mask search; at the others, its tickets. With accuracies, distances,
     `search_distance` (relative, of that dense network) and, for the controls, `target_distance`, that of the dense
-    network under the pull, which the matched ones are to reach. `matching of CONTROL` are the trainings of matching.
+    network under the pull, which the matched ones are to reach. `CONTROL for pull LAMBDA, matching` are the dense
+    trainings of matching.
+
+    What a control is matched by is the mean over the suite's selection replicates, and holds for all that are tested.
+    Without any, each replicate is matched for itself: the distance of its dense network is no outcome that is tested.
 
     Attributes:
         strengths: the lambdas; 0 is no pull.
         places: where the pull acts: in mask search, in the ticket's training, in both.
         weight_decay: `kept` beside the pull or `replaced` by it, where it acts.
             Without weight decay in the recipe both are one.
-        controls: made for each strength in the mask search: `weight-decay` of the same strength; `other-init`, the
-            pull to another initialisation; `early-stopping` and `low-lr`, which reach the pulled dense network's
-            distance without it (the recipe is stopped early, or its rate lowered, each by bisection).
+        controls: made for each strength in the mask search: `other-init`, the pull to another initialisation; and
+            what reaches the pulled dense network's distance without it, or comes nearest: `early-stopping` of the
+            recipe; `low-lr`, its rate lowered; `weight-decay`, the same penalty of the same weights with its centre
+            in 0, beside the recipe's own weight decay. (Such a penalty shortens the way up to some strength; a
+            stronger one draws the weights away from where they started, so that not every distance is reached.)
         levels: the levels whose tickets are trained.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "distance_relative", "search_distance")
     variants: ClassVar = (
         *(f"pull * in {place}{decay}" for place in get_args(Place) for decay in ("", ", no weight decay")),
-        *(name for control in get_args(Control) for name in (f"{control} for pull *", f"matching of {control}")),
+        *(f"{control} for pull *" for control in get_args(Control)),
     )
     metrics: ClassVar = (*ACCURACY, *DISTANCE, "search_distance", "target_distance")
 
@@ -67,13 +80,21 @@ class Regulariser(Experiment):
                     name = f"pull {strength:g} in {place}" + (", no weight decay" if decay == "replaced" else "")
                     yield from self._tickets(cell.with_search(search), name, recipe)
             for control in self.controls:
-                searching = self._control(cell, control, strength)
-                if searching is not None:
-                    name = f"{control} for pull {strength:g}"
-                    target = cell.with_search(pulled(cell.search, strength, "kept")).searched(0)
-                    yield from self._tickets(searching, name, cell.recipe, target)
-                else:
-                    yield from self._matching(cell, control, strength)
+                yield from self._control(cell, control, strength)
+
+    def _control(self, cell: Cell, control: Control, strength: float) -> Iterator[Reading]:
+        """The tickets of a control, once it is known what matches; and what its matching has needed so far."""
+        name = f"{control} for pull {strength:g}"
+        if control == "other-init":
+            setting: Setting | None = partial(_with_pull, strength=strength, anchor=OTHER_INITIALISATION)
+        else:
+            setting, tried = match(cell, control, strength)
+            tasks = [one(cell).searched(0) for one in tried] if cell.chooses else []
+            for task in {task.key: task for task in tasks}.values():
+                yield Reading(task, f"{name}, matching", ("distance_relative",), level=0, selects=True)
+        if setting is not None:
+            target = _with_pull(cell, strength).searched(0)
+            yield from self._tickets(setting(cell), name, cell.recipe, target)
 
     def _tickets(self, searching: Cell, name: str, recipe: Recipe, target: Task | None = None) -> Iterator[Reading]:
         dense = searching.searched(0)
@@ -87,26 +108,6 @@ class Regulariser(Experiment):
                 others=(dense,) if target is None else (dense, target),
                 compute=search_distances,
             )
-
-    def _control(self, cell: Cell, control: Control, strength: float) -> Cell | None:
-        """The cell whose mask search is the control's; None while what it must match is not known."""
-        if control == "weight-decay":
-            optimizer = cell.search.optimizer
-            decay = optimizer.model_copy(update={"weight_decay": optimizer.weight_decay + strength})
-            return cell.with_search(cell.search.model_copy(update={"optimizer": decay}))
-        if control == "other-init":
-            return cell.with_search(pulled(cell.search, strength, "kept"), anchor=OTHER_INITIALISATION)
-        last = None
-        for task, matched in matching(cell, control, strength):
-            last = matched
-            if cell.result_of(task) is None:
-                return None
-        return last
-
-    def _matching(self, cell: Cell, control: Control, strength: float) -> Iterator[Reading]:
-        """The trainings that the matching of a control has needed so far."""
-        for task, _ in matching(cell, control, strength):
-            yield Reading(task, f"matching of {control}", ("distance_relative",), level=0)
 
 
 def search_distances(results: Sequence[Result]) -> dict[str, float]:
@@ -125,71 +126,122 @@ def pulled(recipe: Recipe, strength: float, decay: Literal["kept", "replaced"]) 
     return recipe.model_copy(update=changes)
 
 
-def matching(cell: Cell, control: Control, strength: float) -> Iterator[tuple[Task, Cell | None]]:
-    """The dense trainings by which a control's distance is matched, and after each the cell that matches best by then.
+def match(cell: Cell, control: Matched, strength: float) -> tuple[Setting | None, list[Setting]]:
+    """The mask search of a control whose dense network goes as far as that under the pull, or comes nearest to it.
 
-    The target is the relative distance of the dense network trained under the pull. The iteration at which training
-    stops is found by bisection within the epoch that passes the target, the lower learning rate by bisection of its
-    logarithm.
+    Distances are relative, and means over the cells that this one's choices are made by. The learning rate is found
+    by bisection of its logarithm; the iteration at which training stops by bisection within the epoch that passes the
+    distance; the penalty towards 0, whose distance falls and rises again, step by step from the pull's own strength.
+
+    Returns:
+        The setting, None while something of the matching is not done or where the pull itself diverges; and the
+        settings whose dense networks the matching has needed so far, the pull's first.
     """
-    target_task = cell.with_search(pulled(cell.search, strength, "kept")).searched(0)
-    yield target_task, None
-    target = _distance(cell, target_task)
-    if target is None or math.isinf(target):
-        return
-    if control == "low-lr":
-        rate = cell.search.optimizer.lr
-        yield from _halving(cell, target, _with_rate, math.log(rate / 1000), math.log(rate))
-        return
-    free_task = cell.searched(0)
-    yield free_task, None
-    free = cell.result_of(free_task)
-    if free is None:
-        return
-    per_epoch, metrics = cell.steps_per_epoch(cell.search), free["metrics"]
-    low, high = 0, cell.iterations(cell.search.steps, cell.search)
-    if free["status"] == "ok":
-        scale = metrics["distance_relative"] / metrics["distance"]
-        passing = [epoch for epoch, distance in enumerate(free["epoch_distances"]) if distance * scale >= target]
-        if not passing:  # the pull did not shorten the way: there is nothing to stop
-            yield free_task, cell
-            return
-        low, high = passing[0] * per_epoch, min(high, (passing[0] + 1) * per_epoch)
-    yield from _halving(cell, target, _stopped_at, low, high)
+    cells = cell.choosing()
+    tried: list[Setting] = [partial(_with_pull, strength=strength)]
+    target = _mean_distance(cells, tried[0])
+    if control == "weight-decay":
+        at: Callable[[float], Setting] = _with_penalty
+        propose = partial(_around, start=math.log(strength) if strength else -math.inf)
+    elif control == "low-lr":
+        rate = math.log(cell.search.optimizer.lr)
+        at, propose = _with_rate, partial(_between, low=rate - math.log(1000), high=rate)
+    else:
+        tried.append(_unchanged)
+        free = [cell.result_of(one.searched(0)) for one in cells]
+        known = [result for result in free if result is not None]
+        if target is None or len(known) < len(free):
+            return None, tried
+        end = cell.iterations(cell.search.steps, cell.search)
+        epoch = _epoch_that_passes(known, target)
+        if epoch is None:  # the pull did not shorten the way: there is nothing to stop
+            return _unchanged, tried
+        per_epoch = cell.steps_per_epoch(cell.search)
+        at, propose = _stopped_at, partial(_between, low=epoch[0] * per_epoch, high=min(end, epoch[1] * per_epoch))
+    if target is None:  # the first candidate does not depend on it
+        return None, [*tried, at(propose([], math.nan))]
+    if math.isinf(target):
+        return None, tried
+    reached: list[tuple[float, float]] = []
+    while len(reached) < MAX_CANDIDATES:
+        number = propose(reached, target)
+        tried.append(at(number))
+        distance = _mean_distance(cells, tried[-1])
+        if distance is None:
+            return None, tried
+        reached.append((number, distance))
+        if abs(distance - target) <= MATCHED_WITHIN * target:
+            break
+    nearest, distance = min(reached, key=lambda pair: abs(pair[1] - target))
+    return at(nearest) if math.isfinite(distance) else None, tried
 
 
-def _halving(
-    cell: Cell, target: float, candidate_at: Callable[[Cell, float], Cell], low: float, high: float
-) -> Iterator[tuple[Task, Cell | None]]:
-    """The dense trainings of a bisection between a value whose distance is under the target and one whose is over."""
-    best, error = None, math.inf
-    for _ in range(MAX_HALVINGS):
-        middle = (low + high) / 2
-        candidate = candidate_at(cell, middle)
-        task = candidate.searched(0)
-        reached = _distance(cell, task)
-        if reached is not None and abs(reached - target) < error:
-            best, error = candidate, abs(reached - target)
-        yield task, best
-        if reached is None or error <= MATCHED_WITHIN * target:
-            return
-        low, high = (middle, high) if reached < target else (low, middle)
+def _between(reached: Reached, target: float, low: float, high: float) -> float:
+    """The next number of a bisection, where the distance grows with the number."""
+    for number, distance in reached:
+        low, high = (number, high) if distance < target else (low, number)
+    return (low + high) / 2
 
 
-def _with_rate(cell: Cell, logarithm: float) -> Cell:
-    """The cell whose mask search has another learning rate, of four digits, so that it can be written down."""
-    optimizer = cell.search.optimizer.model_copy(update={"lr": float(f"{math.exp(logarithm):.4g}")})
-    return cell.with_search(cell.search.model_copy(update={"optimizer": optimizer}))
+def _around(reached: Reached, target: float, start: float) -> float:
+    """The next number of a compass search: around the best so far, the weaker side first, in steps that halve."""
+    if not reached:
+        return start
+    best = min(reached, key=lambda pair: abs(pair[1] - target))[0]
+    step = HALF_A_DECADE
+    while True:
+        for number in (best - step, best + step):
+            if not any(math.isclose(number, known) for known, _ in reached):
+                return number
+        step /= 2
 
 
-def _stopped_at(cell: Cell, iteration: float) -> Cell:
-    """The cell whose mask search stops its trainings early."""
-    return cell.with_search(cell.search, stop=max(1, round(iteration)))
+def _epoch_that_passes(free: Sequence[Result], target: float) -> tuple[float, float] | None:
+    """Between which epochs free trainings come, in the mean, to a distance: any, where one diverges; None for never."""
+    if any(result["status"] != "ok" for result in free):
+        return 0, math.inf
+    scales = [r["metrics"]["distance_relative"] / r["metrics"]["distance"] for r in free]
+    distances = [[scale * d for d in r["epoch_distances"]] for scale, r in zip(scales, free, strict=True)]
+    for epoch, there in enumerate(zip(*distances, strict=True)):
+        if math.fsum(there) / len(there) >= target:
+            return epoch, epoch + 1
+    return None
 
 
-def _distance(cell: Cell, task: Task) -> float | None:
-    """The relative distance of a training: infinite where it diverged, None while it is not done."""
-    result = cell.result_of(task)
-    if result is None:
-        return None
-    return float(result["metrics"]["distance_relative"]) if result["status"] == "ok" else math.inf
+def _unchanged(cell: Cell) -> Cell:
+    return cell
+
+
+def _with_pull(cell: Cell, strength: float, anchor: Anchor = 0) -> Cell:
+    """The cell whose mask search is under the pull, be it to its initialisation or elsewhere."""
+    return cell.with_search(pulled(cell.search, strength, "kept"), anchor=anchor)
+
+
+def _with_penalty(logarithm: float) -> Setting:
+    """A penalty towards 0, whose strength has four digits, so that it can be written down."""
+    return partial(_with_pull, strength=float(f"{math.exp(logarithm):.4g}"), anchor="zero")
+
+
+def _with_rate(logarithm: float) -> Setting:
+    """Another learning rate, of four digits, so that it can be written down."""
+    rate = float(f"{math.exp(logarithm):.4g}")
+
+    def change(cell: Cell) -> Cell:
+        optimizer = cell.search.optimizer.model_copy(update={"lr": rate})
+        return cell.with_search(cell.search.model_copy(update={"optimizer": optimizer}))
+
+    return change
+
+
+def _stopped_at(iteration: float) -> Setting:
+    """Trainings that stop early."""
+    return lambda cell: cell.with_search(cell.search, stop=max(1, round(iteration)))
+
+
+def _mean_distance(cells: Sequence[Cell], setting: Setting) -> float | None:
+    """The relative distance of a mask search's dense networks: infinite where one diverged, None until all are done."""
+    results = [cell.result_of(setting(cell).searched(0)) for cell in cells]
+    known = [
+        float(r["metrics"]["distance_relative"]) if r["status"] == "ok" else math.inf for r in results if r is not None
+    ]
+    return math.fsum(known) / len(known) if len(known) == len(results) else None

@@ -58,7 +58,8 @@ class TrainSpec(_Spec):
         mask: the mask task whose mask holds during training; None is the dense network.
         new_head: the start or mask comes from another data set: the output layer is initialised anew, and dense.
         shuffle: the weights to start from are permuted within each layer (a control).
-        anchor: which draw of the initialisation `recipe.pull` pulls to; 0 is the replicate's own.
+        anchor: which draw of the initialisation `recipe.pull` pulls to, 0 being the replicate's own; or `zero`, which
+            makes it a penalty of the prunable weights' size (a control).
         per_class: train on so many images of each class (few-shot); None is all.
         draw: which draw of the few-shot images; a smaller number's images are among a larger one's of that draw.
         probe: leave all but the output layer as it is, and fit that one by logistic regression on the features,
@@ -81,7 +82,7 @@ class TrainSpec(_Spec):
     mask: Key | None = None
     new_head: bool = False
     shuffle: bool = False
-    anchor: Annotated[int, Field(ge=0)] = 0
+    anchor: Annotated[int, Field(ge=0)] | Literal["zero"] = 0
     per_class: Annotated[int, Field(ge=1)] | None = None
     draw: Annotated[int, Field(ge=0)] = 0
     probe: Literal["batch", "estimated", "none", "affine"] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from lthbench.tasks.context import Context
@@ -61,6 +62,8 @@ def start_of(spec: TrainSpec, context: Context) -> Start:
 def anchors_of(spec: TrainSpec, start: Start, context: Context) -> dict[str, Tensor]:
     """The weights that `recipe.pull` pulls the prunable weights to."""
     source = start.initial
+    if spec.anchor == "zero":
+        return {name: torch.zeros_like(source[name]) for name in start.layout.prunable}
     if spec.anchor != spec.init:
         other = make_network(spec.model, spec.data, context.device)
         set_initial_weights(other, spec.model, spec.seed, spec.anchor)

@@ -124,11 +124,35 @@ def test_matching_finds_the_search_whose_distance_is_the_pulled_ones(target: flo
     assert abs(distance(dense) / target - 1) <= MATCHED_WITHIN + step
 
 
-@pytest.mark.parametrize("control", ["early-stopping", "low-lr"])
+@settings(deadline=None)
+@given(st.floats(-2, 1), st.floats(0.1, 0.9))
+def test_a_penalty_towards_0_is_matched_as_near_as_one_comes(turn: float, target: float) -> None:
+    """Distances planted as falling up to a strength, and rising beyond it."""
+    cell = quick_cell()
+
+    def reached(strength: float) -> float:
+        return 0.5 + 0.2 * abs(math.log10(strength / 0.01) - turn)
+
+    def planted(task: Task) -> Mapping[str, Any] | None:
+        if not isinstance(task.spec, TrainSpec) or task.spec.mask:
+            return None
+        value = reached(task.spec.recipe.pull) if task.spec.anchor == "zero" else target
+        return {"status": "ok", "metrics": {"distance_relative": value}}
+
+    experiment = Regulariser(strengths=(0.01,), controls=("weight-decay",), places=(), levels=(1,))
+    readings = list(experiment.readings(knowing(cell, planted)))
+    (spec,) = {r.others[0].spec for r in readings if r.variant == "weight-decay for pull 0.01"}
+    assert isinstance(spec, TrainSpec) and spec.anchor == "zero" and spec.recipe.pull
+    assert spec.recipe.optimizer == cell.search.optimizer
+    nearest = max(target, 0.5)
+    assert abs(reached(spec.recipe.pull) - nearest) < max(MATCHED_WITHIN * target, 0.1), spec.recipe.pull
+
+
+@pytest.mark.parametrize("control", ["weight-decay", "early-stopping", "low-lr"])
 def test_nothing_is_matched_to_a_pulled_training_that_diverged(tiny: Cell, control: str) -> None:
     diverged = knowing(tiny, lambda task: {"status": "diverged", "metrics": {}})
     experiment = Regulariser(strengths=(0.01,), controls=(control,), places=(), levels=(1,))
-    assert {r.variant for r in experiment.readings(diverged)} == {f"matching of {control}"}
+    assert {r.variant for r in experiment.readings(diverged)} == {f"{control} for pull 0.01, matching"}
 
 
 def test_the_distance_along_training_ends_at_that_of_the_whole_training(tiny: Cell) -> None:

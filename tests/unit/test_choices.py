@@ -1,0 +1,209 @@
+"""What is chosen (a strength, what a control is matched to) is chosen by replicates that no test uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lthbench.analysis.evidence import Evidence
+from lthbench.analysis.judge import judge
+from lthbench.analysis.points import Point
+from lthbench.analysis.table import Row, summarise
+from lthbench.experiments import Cell
+from lthbench.experiments.cell import FIRST_SELECTION_REPLICATE
+from lthbench.experiments.regulariser import Regulariser
+from lthbench.runner.lane_job import _adopts
+from lthbench.runner.lanes import Home
+from lthbench.suite.claim_tests import Contrast
+from lthbench.suite.load import load_suite
+from lthbench.suite.part import Part
+from lthbench.suite.plan import Plan, make_plan
+from lthbench.suite.schema import Suite
+from lthbench.tasks.spec import Task, TrainSpec
+
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)
+SELECTION = (FIRST_SELECTION_REPLICATE, FIRST_SELECTION_REPLICATE + 1)
+CLAIMS = """\
+C11:
+  sentence: The pull improves late tickets.
+  origin: inferred
+  experiments: [imp, regulariser]
+  choose: {among: {arm: late, variant: "pull {chosen} in search"}}
+  tests:
+    - {what: more accurate, test: contrast, plus: {late: "pull {chosen} in search"}, minus: {late: ticket}, margin: 1}
+"""
+SUITE = """\
+title: t
+replicates: REPLICATES
+selection_replicates: 2
+claims: [claims.yaml]
+pairs:
+  p:
+    model: {name: lenet-300-100, width: 10}
+    data: {name: fashion-mnist-10k, validation: 100, num_train: 300}
+    recipe: {steps: 10ep, batch_size: 64, optimizer: {name: sgd, lr: 0.05}}
+    arms: {early: {class: early}, late: {class: late, recipe: {optimizer: {lr: 0.2}}}}
+    claim_levels: {range: [2]}
+    experiments:
+      imp: {levels: 2}
+      regulariser: {arms: [late], strengths: [1e-5, 1e-4, 1e-3, 1e-2], controls: [low-lr, early-stopping], levels: [2]}
+"""
+
+
+def suite(folder: Path, replicates: int = 2, *, selection: int = 2, text: str = SUITE) -> Suite:
+    (folder / "claims.yaml").write_text(CLAIMS)
+    text = text.replace("REPLICATES", str(replicates)).replace(
+        "replicates: 2\nclaims", f"replicates: {selection}\nclaims"
+    )
+    (folder / "suite.yaml").write_text(text)
+    return load_suite(folder / "suite.yaml")
+
+
+def measured(random: np.random.Generator, replicates: range, gains: Mapping[float, float]) -> Iterator[Point]:
+    """Tickets without a pull and under each; both splits see a replicate's and a network's own quality."""
+    for r in (*SELECTION, *replicates):
+        shared = random.normal(0.9, 0.003)
+        for strength in (0, *STRENGTHS):
+            quality = shared + random.normal(0, 0.003) + gains.get(strength, 0.0)
+            numbers = {f"{split}_accuracy": quality + random.normal(0, 0.0005) for split in ("test", "validation")}
+            experiment, variant = ("regulariser", f"pull {strength:g} in search") if strength else ("imp", "ticket")
+            if strength or r not in SELECTION:
+                yield Point("p", experiment, "late", r, variant, 2, 0.64, 0, "ok", numbers, f"{variant}/{r}")
+
+
+def p_of_the_chosen(loaded: Suite, random: np.random.Generator, gains: Mapping[float, float]) -> float:
+    """The one-sided p of what a claim chooses in a simulated suite, against the tickets without a pull."""
+    (claim,) = loaded.claims.values()
+    points = measured(random, range(loaded.replicates), gains)
+    evidence = Evidence("p", loaded.pairs["p"], loaded.replicates, points)
+    evidence.choose(claim.choose)
+    (test,) = claim.tests
+    assert isinstance(test, Contrast)
+    pulled, plain = (evidence.values(side[0], "test_accuracy", 2) for side in (test.plus, test.minus))
+    assert list(pulled) == list(plain) == list(range(loaded.replicates)), "replicates that choose are in no test"
+    return float(stats.ttest_rel(list(pulled.values()), list(plain.values()), alternative="greater").pvalue)
+
+
+@pytest.mark.parametrize("n", [3, 10])
+def test_a_chosen_strength_is_supported_in_one_null_suite_of_twenty_and_a_planted_one_is_found(
+    n: int, tmp_path: Path
+) -> None:
+    """Chosen by the tested networks, 12 to 13 % of null suites would be: a network's luck is seen by both splits."""
+    loaded, random, suites = suite(tmp_path, n), np.random.default_rng(n), 500
+    null = sum(p_of_the_chosen(loaded, random, {}) <= 0.05 for _ in range(suites))
+    assert null <= stats.binom.ppf(0.999, suites, 0.05)
+    planted = dict(zip(STRENGTHS, (0, 0.004, 0.007, 0.010), strict=True))
+    found = sum(p_of_the_chosen(loaded, random, planted) <= 0.05 for _ in range(suites // 5))
+    assert found >= stats.binom.ppf(0.001, suites // 5, 0.76 if n == 3 else 0.99)
+
+
+def only(points: Iterable[Point], *, selection: bool) -> list[Point]:
+    return [point for point in points if point.is_selection == selection]
+
+
+def test_nothing_is_chosen_by_the_replicates_that_are_tested(tmp_path: Path) -> None:
+    loaded = suite(tmp_path, 5, selection=0)
+    points = only(measured(np.random.default_rng(0), range(5), {1e-2: 0.1}), selection=False)
+    (verdict,) = judge(loaded, points, {}, "suite.yaml")
+    assert verdict.outcome == "not run"
+    assert "among 1e-05, 0.0001, 0.001, 0.01" in verdict.reason and "selection_replicates: 2" in verdict.reason
+
+
+def test_a_single_candidate_needs_no_choice(tmp_path: Path) -> None:
+    loaded = suite(tmp_path, 5, selection=0)
+    points = only(measured(np.random.default_rng(0), range(5), {1e-2: 0.1}), selection=False)
+    points = [point for point in points if point.variant in ("ticket", "pull 0.01 in search")]
+    (verdict,) = judge(loaded, points, {}, "suite.yaml")
+    assert verdict.outcome == "supported" and verdict.n == 5
+
+
+def test_a_choice_waits_for_all_its_candidates(tmp_path: Path) -> None:
+    points = list(measured(np.random.default_rng(0), range(5), {1e-2: 0.1}))
+    last = max(index for index, point in enumerate(points) if point.is_selection)
+    points[last] = replace(points[last], status="missing", numbers={})
+    (verdict,) = judge(suite(tmp_path, 5), points, {}, "suite.yaml")
+    assert verdict.outcome == "not run" and "'pull 0.01 in search'" in verdict.reason
+
+
+def test_selection_replicates_are_in_no_summary() -> None:
+    rows = [Row("p", "imp", "late", r, "ticket", 2, 0.64, 0, "test_accuracy", 0.5, "k") for r in (*SELECTION, 0, 1)]
+    assert [summary.interval.n for summary in summarise(rows)] == [2]
+
+
+def test_selection_replicates_are_planned_for_what_choices_rest_on(tmp_path: Path) -> None:
+    loaded = suite(tmp_path)
+    plan = make_plan(loaded)
+    assert {p.cell.replicate for p in plan.readings} == {0, 1, *SELECTION}
+    chooses = {p.reading.variant for p in plan.readings if p.cell.is_selection}
+    assert chooses == {f"pull {s:g} in search" for s in STRENGTHS} | {
+        f"{control} for pull {s:g}, matching" for s in STRENGTHS for control in ("low-lr", "early-stopping")
+    }
+    assert not any("matching" in p.reading.variant for p in plan.readings if not p.cell.is_selection)
+    fewer = make_plan(loaded, Part(replicates=1))
+    assert {p.cell.replicate for p in fewer.readings} == {0, *SELECTION}
+    one = make_plan(
+        suite(tmp_path, text=SUITE.replace("1e-5, 1e-4, 1e-3, 1e-2", "1e-2").replace("[low-lr, early-stopping]", "[]"))
+    )
+    assert not any(p.cell.is_selection for p in one.readings)
+    more = suite(tmp_path, 3)
+    assert plan.tasks.keys() <= make_plan(more).tasks.keys(), "a replicate more leaves all others as they are"
+
+
+def knowing(loaded: Suite, result_of: Callable[[Task], Mapping[str, Any] | None]) -> dict[int, Cell]:
+    """Replicate -> the cell of the late arm."""
+    return {cell.replicate: cell for cell in loaded.cells(result_of) if cell.arm == "late"}
+
+
+@pytest.mark.parametrize("control", ["weight-decay", "early-stopping", "low-lr"])
+def test_a_control_is_matched_by_the_mean_of_the_selection_replicates_and_held_for_all(
+    control: Any, tmp_path: Path
+) -> None:
+    """Every tested replicate has another distance; one that was matched for itself would have another setting."""
+
+    def planted(task: Task) -> Mapping[str, Any] | None:
+        spec = task.spec
+        if not isinstance(spec, TrainSpec) or spec.mask:
+            return None
+        own = {0: 3.0, 1: 0.3, SELECTION[0]: 1.2, SELECTION[1]: 0.8}[spec.seed]
+        share = (spec.stop or 50) / 50
+        value = 0.5 * own if spec.recipe.pull and spec.anchor == 0 else (spec.recipe.optimizer.lr / 0.2 * share) ** 0.5
+        if spec.anchor == "zero":
+            value *= 1 - 0.5 * min(1, spec.recipe.pull / 0.001) ** 0.5
+        curve = [(n / 10) ** 0.5 for n in range(1, 11)]
+        return {"status": "ok", "metrics": {"distance_relative": value, "distance": value}, "epoch_distances": curve}
+
+    cells = knowing(suite(tmp_path), planted)
+    experiment = Regulariser(strengths=(0.001,), controls=(control,), places=(), levels=(1,))
+    found = {r: list(experiment.readings(cell)) for r, cell in cells.items()}
+    settings = set()
+    for r in (0, 1):
+        (spec,) = {x.others[0].spec for x in found[r] if x.variant == f"{control} for pull 0.001"}
+        assert isinstance(spec, TrainSpec) and spec.seed == r
+        settings.add((spec.recipe, spec.stop, spec.anchor))
+    ((recipe, stop, anchor),) = settings
+    assert not any(reading.selects for r in (0, 1) for reading in found[r])
+    assert all(x.task.spec.seed == r for r in SELECTION for x in found[r] if x.selects)
+    match control:
+        case "low-lr":
+            assert recipe.optimizer.lr == pytest.approx(0.2 * 0.5**2, rel=0.05)
+        case "early-stopping":
+            assert stop == pytest.approx(50 * 0.5**2, abs=1)
+        case "weight-decay":
+            assert (anchor, recipe.pull) == ("zero", 0.001)
+
+
+def test_what_selection_replicates_choose_is_run_by_their_lanes(tmp_path: Path) -> None:
+    plan: Plan = make_plan(suite(tmp_path))
+    tested, chosen = (next(k for k, c in plan.cells.items() if c.is_selection is of) for of in (False, True))
+    plan.users[tested].add("regulariser")
+    replicate = plan.cells[tested].replicate
+    assert _adopts(Home("p", "late", SELECTION[0], "regulariser"), plan, tested)
+    assert _adopts(Home("p", "late", replicate, "regulariser"), plan, tested)
+    assert not _adopts(Home("p", "late", replicate, "regulariser"), plan, chosen)
+    assert not _adopts(Home("p", "late", SELECTION[0], "onset"), plan, chosen)
