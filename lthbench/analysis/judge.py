@@ -5,17 +5,18 @@ from __future__ import annotations
 import fnmatch
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from lthbench.analysis.configurations import agreement, rank
 from lthbench.analysis.decide import UNDONE, of_all, outcome_of
 from lthbench.analysis.evidence import Evidence, NoArm, NoSelection, NotPlanned, Unfinished, named_classes
+from lthbench.analysis.looks import Look, looked_before, read_looks
 from lthbench.analysis.over_pairs import adjusted, over_all
 from lthbench.analysis.parts import contrast, mixed, onset, trend, waiting
-from lthbench.analysis.points import Point, costs, points
-from lthbench.analysis.verdict import SILENT, Effect, Outcome, Part, PValues, Verdict
+from lthbench.analysis.points import Point, costs, points, replicate_cost
+from lthbench.analysis.verdict import SILENT, Effect, More, Outcome, Part, PValues, Verdict
 from lthbench.runner.store import Store
 from lthbench.suite.claim_tests import Cost, OtherClaim
 from lthbench.suite.claims import Claim
@@ -41,19 +42,31 @@ Costs = Mapping[tuple[str, str], float]
 
 def verdicts(plan: Plan, store: Store, path: str) -> list[Verdict]:
     """The verdicts on the claims of a whole suite's plan, from what the store has of it."""
-    return judge(plan.suite, points(plan, store), costs(plan), path)
+    looks = read_looks(store)
+    return judge(
+        plan.suite, points(plan, store), costs(plan), path, looks, lambda *of: replicate_cost(plan, store, *of)
+    )
 
 
-def judge(suite: Suite, measured: Iterable[Point], prices: Costs, path: str) -> list[Verdict]:
+def judge(
+    suite: Suite,
+    measured: Iterable[Point],
+    prices: Costs,
+    path: str,
+    looks: Sequence[Look] = (),
+    price: Callable[[str, Collection[str]], tuple[int, float | None]] | None = None,
+) -> list[Verdict]:
     """The verdicts on a suite's claims: for each claim, its pairs, then all of them where there are several.
 
-    The error rate of a claim over its pairs is 5 %, divided by the suite's `looks`; nothing is decided before all
+    Each outcome of a claim errs over its pairs in 5 %, divided by the suite's `looks`; nothing is decided before all
     planned replicates are done, so looking in between costs nothing.
 
     Args:
         path: of the suite, for commands.
+        looks: that were taken before, at any number of replicates.
+        price: of a pair and experiments, the trainings and hours of a replicate.
     """
-    alpha = ALPHA / suite.looks
+    alpha = level_of(suite)
     by_pair: dict[str, list[Point]] = defaultdict(list)
     for point in measured:
         by_pair[point.pair].append(point)
@@ -70,7 +83,11 @@ def judge(suite: Suite, measured: Iterable[Point], prices: Costs, path: str) -> 
             verdict, is_absent = _on_pair(name, claim, own, rules[pair_name], others, prices, alpha, path)
             verdicts[pair_name] = verdict
             absent |= {pair_name} if is_absent else set()
-        by_claim[name] = adjusted(verdicts, absent, alpha)
+        decided = adjusted(verdicts, absent, alpha)
+        by_claim[name] = {
+            pair: _with_more(_with_looks(verdict, looks, alpha), evidence[pair], claim, path, price)
+            for pair, verdict in decided.items()
+        }
         lacking[name] = absent
     found: list[Verdict] = []
     for name, claim in suite.claims.items():
@@ -78,6 +95,49 @@ def judge(suite: Suite, measured: Iterable[Point], prices: Costs, path: str) -> 
         if len(by_claim[name]) > 1:
             found.append(over_all(name, claim, list(by_claim[name].values()), lacking[name], alpha))
     return found
+
+
+def level_of(suite: Suite) -> float:
+    """At which a suite's verdicts are decided: each end of an interval errs so often."""
+    return ALPHA / suite.looks
+
+
+def _with_looks(verdict: Verdict, looks: Sequence[Look], alpha: float) -> Verdict:
+    """A verdict that says where its numbers were seen before, and that no level was kept for that."""
+    before = looked_before(verdict, looks)
+    spent = alpha + sum(before.values())
+    if not before or verdict.outcome in SILENT:
+        return verdict
+    verdict = replace(verdict, looks=tuple(before))
+    if spent <= ALPHA + 1e-9:
+        return verdict
+    said = (
+        f"uncorrected look: seen before with {', '.join(map(str, before))} replicates, and no `looks` kept a share of "
+        f"the error rate for that; an outcome may err in {100 * spent:.2g} %"
+    )
+    return replace(verdict, reason="; ".join(filter(None, (verdict.reason, said))))
+
+
+def _with_more(
+    verdict: Verdict,
+    evidence: Evidence,
+    claim: Claim,
+    path: str,
+    price: Callable[[str, Collection[str]], tuple[int, float | None]] | None,
+) -> Verdict:
+    """A verdict with what more replicates cost, where some number of them is sure to decide it."""
+    if price is None or verdict.outlook is None or verdict.outlook.n is None:
+        return verdict
+    further = verdict.outlook.n - verdict.planned
+    trainings, hours = price(evidence.name, _labels(evidence, claim))
+    more = More(
+        verdict.outlook.n,
+        further,
+        _command(path, evidence, claim),
+        trainings * further,
+        None if hours is None else hours * further,
+    )
+    return replace(verdict, more=more)
 
 
 def _on_pair(
@@ -191,7 +251,11 @@ def _lacks(path: str, evidence: Evidence, absent: list[str], parts: list[Part]) 
 
 def _command(path: str, evidence: Evidence, claim: Claim) -> str:
     """What runs what a claim lacks on a pair, of the user's own suite."""
-    there = kinds_of(evidence.pair)
-    labels = dict.fromkeys(label for kind in claim.experiments for label in there.get(kind, (kind,)))
-    options = [word for label in labels for word in ("--only", label)]
+    options = [word for label in _labels(evidence, claim) for word in ("--only", label)]
     return shlex.join(["lthbench", "run", path, "--pair", evidence.name, *options])
+
+
+def _labels(evidence: Evidence, claim: Claim) -> list[str]:
+    """The names in the pair of the experiments that a claim reads; of those it has not, the kinds."""
+    there = kinds_of(evidence.pair)
+    return list(dict.fromkeys(label for kind in claim.experiments for label in there.get(kind, (kind,))))

@@ -50,18 +50,27 @@ def _why(verdict: Verdict, outcome: Outcome, alpha: float, num_pairs: int) -> di
     undone = [part.reason for part in open_ones if part.reason.endswith(UNDONE)]
     if undone:
         return {"reason": undone[0]}
-    shown = [f"{part.what}: {_state(part, len(counting))}" for part in open_ones]
+    notes = [_state(part, len(counting)) for part in open_ones]
+    shown = (
+        notes
+        if len(counting) == 1
+        else [
+            f"not decided whether {part.what}" + (f" ({note})" if note else "")
+            for part, note in zip(open_ones, notes, strict=True)
+        ]
+    )
     outlooks = [part.outlook for part in open_ones if part.outlook is not None]
     # The part that needs most speaks for all: one that no n decides before one that some does.
     outlook = max(outlooks, key=lambda o: (o.n is None, o.n or 0, o.half_width_then), default=None)
-    return {"reason": "; ".join(shown), "outlook": outlook}
+    return {"reason": "; ".join(filter(None, shown)), "outlook": outlook}
 
 
 def _state(part: Part, num_parts: int) -> str:
+    """What there is to know of a part that is not supported, in a claim that is open."""
     if part.outcome in ("contradicted", "negligible"):
         part_alone = f"{part.outcome} alone, but not among {num_parts} parts"
         return f"{part_alone}; {part.reason}" if part.reason else part_alone
-    return part.reason or part.outcome
+    return part.reason
 
 
 def over_all(name: str, claim: Claim, verdicts: list[Verdict], absent: Collection[str], alpha: float) -> Verdict:

@@ -47,7 +47,7 @@ def contrast(test: Contrast, evidence: Evidence, alpha: float) -> Part:
     def tell(effect: Effect, n: str) -> str:
         if not test.minus:
             return level_of(effect, n, subject, metric)
-        return compared(effect, n, subject, reference, metric)
+        return compared(effect, n, subject, reference, "" if test.subject else metric)
 
     def part(at: Sequence[int | None]) -> Part:
         return decide(
@@ -91,7 +91,7 @@ def onset(test: Onset, evidence: Evidence, alpha: float) -> Part:
 
     def tell(effect: Effect, n: str) -> str:
         whose = [f"{side.arm} networks" for side in (test.earlier, test.later)]
-        return sooner(effect, n, f"onsets of {whose[0]}", f"those of {whose[1]}", "come")
+        return sooner(effect, n, whose[0], whose[1], "onset")
 
     return earlier(test.what, test.counts, groups[0], groups[1], "iterations", tell, evidence, alpha)
 
@@ -112,8 +112,7 @@ def waiting(test: Waiting, evidence: Evidence, alpha: float) -> Part:
         groups.append({r: (sum(t[0] for t in v) / len(v), sum(t[1] for t in v) / len(v)) for r, v in times.items()})
 
     def tell(effect: Effect, n: str) -> str:
-        of = quantity(test.metric).label
-        return sooner(effect, n, named(test.shorter), named(test.longer), f"have their {of}")
+        return sooner(effect, n, named(test.shorter), named(test.longer), test.metric)
 
     return earlier(test.what, test.counts, groups[0], groups[1], "iterations", tell, evidence, alpha)
 
@@ -218,8 +217,9 @@ def _of_coefficient(test: Mixed, effect: Effect, n: str) -> str:
     if len(test.rows) == 2 and test.tested in test.rows:
         (other,) = (rows for name, rows in test.rows.items() if name != test.tested)
         subject, reference = named(test.rows[test.tested].of), named(other.of)
-        text = compared(effect, n, subject, reference, test.metric)
-        return text.replace(" logit ", " ") + " in logits" if test.logit else text
+        if test.logit:
+            return compared(replace(effect, unit=""), n, subject, f"{reference} in the logit of accuracy", "")
+        return compared(effect, n, subject, reference, test.metric)
     size = f"{effect.value:+.{digits_of(effect)}f} {effect.unit}".rstrip()
     return f"a unit of {test.tested} goes with {size} of {_outcome_of_model(test)} {spread(effect, n)}"
 

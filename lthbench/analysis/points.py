@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from lthbench.experiments.cell import is_selection
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan, kinds_of
-from lthbench.tasks.spec import Task
+from lthbench.tasks.spec import Task, TrainSpec
 
 Status = Literal["ok", "diverged", "refused", "missing"]
 
@@ -99,3 +99,30 @@ def costs(plan: Plan) -> dict[tuple[str, str], float]:
             ratio = sum(plan.cost[key] for key in tasks) / price
             found[pair, kind] = max(found.get((pair, kind), 0.0), ratio)
     return found
+
+
+def replicate_cost(plan: Plan, store: Store, pair: str, experiments: Collection[str]) -> tuple[int, float | None]:
+    """Trainings of one tested replicate of some experiments of a pair, and the hours that all its tasks took.
+
+    The hours are those of the dearest replicate that is done, in the environments that it was run in; None where
+    none is.
+    """
+    needed: dict[int, dict[str, Task]] = {}
+    for placed in plan.readings:
+        cell = placed.cell
+        if cell.pair == pair and placed.experiment in experiments and not cell.is_selection:
+            tasks = needed.setdefault(cell.replicate, {})
+            pending = [placed.reading.task, *placed.reading.others]
+            while pending:
+                task = pending.pop()
+                if task.key not in tasks:
+                    tasks[task.key] = task
+                    pending += task.inputs
+    trainings, hours = 0, None
+    for tasks in needed.values():
+        trainings = max(trainings, sum(isinstance(task.spec, TrainSpec) for task in tasks.values()))
+        results = [store.result(key) for key in tasks]
+        seconds = [float(result.get("seconds", 0)) for result in results if result is not None]
+        if len(seconds) == len(tasks):
+            hours = max(hours or 0.0, sum(seconds) / 3600)
+    return trainings, hours

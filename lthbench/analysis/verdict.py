@@ -114,16 +114,24 @@ class More:
     """How to get more replicates of a verdict that is open, and what they cost.
 
     Attributes:
-        replicates: how many in all.
-        command: what runs them, once the suite says so.
-        trainings: how many more.
-        hours: that they take, by what those of this store took; None where nothing is known.
+        replicates: how many in all, which the suite's `replicates` is to say.
+        further: how many of them are new.
+        command: what runs them then.
+        trainings: of the further ones.
+        hours: that all their tasks take, by what those of this store took; None where that is not known.
     """
 
     replicates: int
+    further: int
     command: str
     trainings: int
     hours: float | None
+
+    @property
+    def text(self) -> str:
+        """The cost in words."""
+        hours = "" if self.hours is None else f", about {self.hours:.2g} h as the others took"
+        return f"{self.further} further replicates, {self.trainings:,} trainings{hours}"
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,7 @@ class Verdict:
         p: that of its outcome.
         n, planned: replicates done and planned (over all pairs, pairs). No verdict is given before all are done.
         outlook, more: what more replicates would give, and how to get them, where it is open.
+        looks: with how many planned replicates its numbers were seen before.
         command: what runs a claim that was not run, or None.
         lacks: what is to be added to the suite before that, or nothing.
         arms: which arms were taken as early- and late-stable, and by which rule.
@@ -163,6 +172,7 @@ class Verdict:
     planned: int = 0
     outlook: Outlook | None = None
     more: More | None = None
+    looks: tuple[int, ...] = ()
     command: str | None = None
     lacks: str = ""
     arms: str = ""

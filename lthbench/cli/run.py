@@ -33,7 +33,7 @@ from lthbench.cli.export import tensorboard_exporter
 from lthbench.cli.report import default_folder
 from lthbench.cli.results import print_results, print_summary
 from lthbench.cli.submit import ProfileOption, SbatchOption, slurm_options
-from lthbench.cli.verdicts import find_verdicts, print_verdicts
+from lthbench.cli.verdicts import find_verdicts, note_look, print_verdicts
 from lthbench.runner.settings import Settings, num_ranks
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
@@ -160,6 +160,7 @@ def run(
         print_summary(plan, target)
         if verdicts := find_verdicts(loaded, target, suite):
             print_verdicts(verdicts, with_parts=False)
+            note_look(loaded, target, verdicts)
         # What diverged takes tasks out of the plan, of which some may have run by then.
         before = len(plan.tasks.keys() - ran) - len(outcome.failed) - len(outcome.blocked)
         out.print(

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from lthbench.cli.app import DEFAULT_STORE, JsonOption, StoreOption, SuiteArgument, app, out, print_json
-from lthbench.runner.store import Store
+from lthbench.cli.app import DEFAULT_STORE, JsonOption, StoreOption, SuiteArgument, app, err, out, print_json
+from lthbench.runner.store import Store, StoreError
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 from lthbench.suite.schema import Suite
 
 if TYPE_CHECKING:
-    from lthbench.analysis.verdict import Part, Verdict
+    from lthbench.analysis.verdict import More, Part, Verdict
 
 _STYLE = {
     "supported": "green", "contradicted": "red", "negligible": "cyan", "inconclusive": "yellow",
@@ -29,13 +29,26 @@ _STYLE = {
 @app.command()
 def verdicts(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
     """Show each claim of a suite with its verdict, what was found, interval, test and n; with --json all there is."""
-    found = find_verdicts(load_suite(suite), Store(store), suite)
+    loaded, target = load_suite(suite), Store(store)
+    found = find_verdicts(loaded, target, suite)
     if as_json:
         print_json([asdict(verdict) for verdict in found])
     elif not found:
         out.print(f"{suite} names no claims; write `claims: [claims]` in it", markup=False)
     else:
         print_verdicts(found)
+    note_look(loaded, target, found)
+
+
+def note_look(suite: Suite, store: Store, found: Sequence[Verdict]) -> None:
+    """Write down that verdicts were seen; where that fails it is told, since they are shown all the same."""
+    from lthbench.analysis.judge import level_of
+    from lthbench.analysis.looks import record_looks
+
+    try:
+        record_looks(store, found, level_of(suite))
+    except StoreError as error:
+        err.print(f"that these verdicts were seen is not recorded: {error}", markup=False)
 
 
 def find_verdicts(suite: Suite, store: Store, path: Path) -> list[Verdict]:
@@ -74,6 +87,18 @@ def print_verdicts(found: Sequence[Verdict], with_parts: bool = True) -> None:
         out.print("What is not run, or not all of it:")
     for (lacks, command), claims in commands.items():
         out.print(f"  {', '.join(claims)}: {lacks + ', then: ' if lacks else ''}{command}", markup=False)
+    further: dict[More, dict[str, None]] = {}
+    for verdict in found:
+        if verdict.more is not None:
+            further.setdefault(verdict.more, {})[verdict.claim] = None
+    if further:
+        out.print(
+            "More replicates would decide, at the spread of these. Each is a further look at the same numbers: unless "
+            "`looks` kept its share of the error rate from the first on, the verdict will say `uncorrected look`."
+        )
+    for more, claims in further.items():
+        line = f"  {', '.join(claims)}: `replicates: {more.replicates}`, then: {more.command}  ({more.text})"
+        out.print(line, markup=False)
     out.print(
         "The interval decides: supported, it lies where the claim says; contradicted, on the other side; negligible, "
         "within the margin on both. A claim holds where all its parts do, over several pairs by Holm's adjustment; p "

@@ -77,8 +77,8 @@ class Contrast(_Test):
     `margin` of it on both sides; for `equivalent`, supported within `margin` of 0 and contradicted outside.
 
     Attributes:
-        subject, reference: the two sides as plurals, for the sentence of what was found: `gains of the pull`. Where
-            they are not given, it names what is selected.
+        subject, reference: the two sides as plurals, for the sentence of what was found, as `gains of tickets by the
+            pull`; where several selections make a side, the names of these would not say what it is.
         times: what the difference is multiplied by: 2 makes a difference of differences of four selections.
         than: in the effect's unit, percentage points for accuracies.
         margin: the smallest effect beyond `than` that would matter.
@@ -100,6 +100,12 @@ class Contrast(_Test):
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
         return [value] if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _both_sides_are_named(self) -> Contrast:
+        if (self.subject is None) != (self.reference is None):
+            raise ValueError("subject and reference are given together, or neither")
+        return self
 
     @model_validator(mode="after")
     def _margin_for_equivalence(self) -> Contrast:

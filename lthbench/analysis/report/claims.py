@@ -94,4 +94,5 @@ def counted(verdict: Verdict) -> str:
 def notes(verdict: Verdict) -> str:
     """What else there is to know of an outcome, and what more replicates would give."""
     outlook = verdict.outlook.text if verdict.outlook else ""
-    return "; ".join(filter(None, (verdict.reason, outlook)))
+    more = f"{verdict.more.text}: {verdict.more.command}" if verdict.more else ""
+    return "; ".join(filter(None, (verdict.reason, outlook, more)))

@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 
 from lthbench.analysis.figures.drawing import Grid
+from lthbench.analysis.judge import level_of
+from lthbench.analysis.looks import record_looks
 from lthbench.analysis.report import claims
 from lthbench.analysis.report.contents import Contents, gather
 from lthbench.analysis.report.latex import latex_table
 from lthbench.analysis.report.page import render, slug
 from lthbench.analysis.report.svg import save
 from lthbench.analysis.table import Row
-from lthbench.runner.store import Store
+from lthbench.runner.store import Store, StoreError
 from lthbench.suite.plan import Plan
 from lthbench.tasks.files import write_atomically
 
@@ -44,6 +47,8 @@ def write_report(plan: Plan, store: Store, folder: Path, suite: Path, formats: t
                 save(drawing, folder / "figures" / slug(f"{section.name}-{drawing.name}"), formats)
     page = folder / PAGE
     write_atomically(page, render(contents, str(suite), str(store.root), formats).encode())
+    with suppress(StoreError):  # a store that is read-only here keeps no record of who reads its reports
+        record_looks(store, contents.verdicts, level_of(plan.suite))
     return page
 
 
