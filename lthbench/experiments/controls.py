@@ -29,8 +29,9 @@ class Controls(Experiment):
     Attributes:
         kinds: `reinit`, the mask with another initialisation; `random`, a random mask with the same layer
             densities on the ticket's initial weights; `shuffled`, the mask with the units of each layer permuted;
-            `shuffled-weights`, the mask on its initial weights permuted within each layer; `one-shot`, the mask
-            found from the dense network at once; `movement`, one found from it by how much magnitudes grew.
+            `shuffled-weights`, the ticket's initial weights permuted among the places of each layer that survive;
+            `one-shot`, the mask found from the dense network at once; `movement`, one found from it by how much
+            magnitudes grew.
         levels: the levels at which they are trained.
         rewind: that of the tickets they are compared with; a reinitialisation always starts at step 0.
     """

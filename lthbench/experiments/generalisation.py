@@ -41,7 +41,8 @@ class _OfNetworks(Experiment):
 
     Attributes:
         networks: the `ticket`, and what it is compared with: the `dense` network, a `random` mask of the same layer
-            densities, a reinitialisation on the ticket's mask (`reinit`), its weights permuted (`shuffled-weights`).
+            densities, a reinitialisation on the ticket's mask (`reinit`), and its surviving weights permuted within
+            each layer (`shuffled-weights`).
         levels: the levels of the masks.
         budgets: fractions of the mask-search budget; the networks of b < 1 are named `ticket (budget 0.25)`.
     """

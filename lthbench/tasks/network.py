@@ -44,14 +44,24 @@ class Layout:
         return name.startswith(self.head + ".")
 
 
-@torch.no_grad()
-def shuffle_weights(model: nn.Module, seed: int) -> None:
-    """Permute the prunable weights within each layer, by their own streams."""
-    parameters = dict(model.named_parameters())
-    for name in prunable(model):
-        flat = parameters[name].detach().reshape(-1)
-        order = torch.from_numpy(stream(seed, "init", "shuffle", name).permutation(flat.numel()))
-        parameters[name].copy_(flat[order.to(flat.device)].reshape(parameters[name].shape))
+def with_shuffled_survivors(
+    weights: Mapping[str, Tensor], names: list[str], mask: Mapping[str, Tensor], seed: int
+) -> dict[str, Tensor]:
+    """The weights, the surviving ones of each layer of `names` permuted among their own places by the layer's stream.
+
+    A ticket's layer keeps its values, and so its norm, and its mask; only which value stands where is lost. All weights
+    of a layer without a mask survive.
+
+    Source: the shuffling of Zhou et al. 2019 (arXiv 1905.01067) and Frankle et al. 2020 (arXiv 2009.08576).
+    """
+    shuffled = dict(weights)
+    for name in names:
+        flat = weights[name].detach().reshape(-1).clone()
+        places = mask[name].reshape(-1).nonzero()[:, 0] if name in mask else torch.arange(len(flat), device=flat.device)
+        order = torch.from_numpy(stream(seed, "init", "shuffle", name).permutation(len(places)))
+        flat[places] = flat[places[order.to(places.device)]]
+        shuffled[name] = flat.reshape(weights[name].shape)
+    return shuffled
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:

@@ -57,9 +57,9 @@ class TrainSpec(_Spec):
         stop: the iteration at which training ends early, its schedule still that of the whole recipe.
         mask: the mask task whose mask holds during training; None is the dense network.
         new_head: the start or mask comes from another data set: the output layer is initialised anew, and dense.
-        shuffle: the weights to start from are permuted within each layer (a control).
-        anchor: which draw of the initialisation `recipe.pull` pulls to, 0 being the replicate's own; or `zero`, which
-            makes it a penalty of the prunable weights' size (a control).
+        shuffle: the weights to start from are permuted among the places of each layer that survive (a control).
+        anchor: which draw of the initialisation `recipe.pull` pulls to, 0 being the training's own (`init`); or `zero`,
+            which makes it a penalty of the prunable weights' size (a control).
         per_class: train on so many images of each class (few-shot); None is all.
         draw: which draw of the few-shot images; a smaller number's images are among a larger one's of that draw.
         probe: leave all but the output layer as it is, and fit that one by logistic regression on the features,

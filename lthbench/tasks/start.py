@@ -13,8 +13,8 @@ from lthbench.tasks.network import (
     apply_mask,
     make_network,
     set_initial_weights,
-    shuffle_weights,
     weights_of,
+    with_shuffled_survivors,
 )
 from lthbench.tasks.spec import TrainSpec
 
@@ -25,7 +25,7 @@ class Start(NamedTuple):
     Attributes:
         model: with the weights that training starts from, pruned ones 0.
         layout: its prunable weights, head and stem.
-        initial: name -> weights of the replicate's initialisation.
+        initial: name -> weights of the training's own initialisation, shuffled where the start is.
         mask: name -> bool, True where a weight survives; empty for a dense network.
     """
 
@@ -50,11 +50,13 @@ def start_of(spec: TrainSpec, context: Context) -> Start:
         if spec.new_head:
             weights = {name: initial[name] if layout.is_head(name) else t for name, t in weights.items()}
         model.load_state_dict(weights)
-    if spec.shuffle:
-        shuffle_weights(model, spec.seed)
     mask = context.mask(spec.mask) if spec.mask else {}
     if spec.new_head:
         mask = {name: m for name, m in mask.items() if not layout.is_head(name)}
+    if spec.shuffle:
+        # The initialisation likewise, so that distances and the pull are from this control's own.
+        initial = with_shuffled_survivors(initial, layout.prunable, mask, spec.seed)
+        model.load_state_dict(with_shuffled_survivors(weights_of(model), layout.prunable, mask, spec.seed))
     apply_mask(model, mask)
     return Start(model, layout, initial, mask)
 
@@ -64,7 +66,7 @@ def anchors_of(spec: TrainSpec, start: Start, context: Context) -> dict[str, Ten
     source = start.initial
     if spec.anchor == "zero":
         return {name: torch.zeros_like(source[name]) for name in start.layout.prunable}
-    if spec.anchor != spec.init:
+    if spec.anchor:
         other = make_network(spec.model, spec.data, context.device)
         set_initial_weights(other, spec.model, spec.seed, spec.anchor)
         source = weights_of(other)
