@@ -35,6 +35,9 @@ _TESTS: dict[str, Callable[[Any, Evidence, float], Part]] = {
     "agreement": agreement,
 }
 
+# How the reason ends where something is first planned when others are done.
+YET = " yet"
+
 Gap = Literal["", "absent", "unfinished"]
 # Pair, kind of experiment -> what it costs for one arm and replicate, in trainings of the dense network.
 Costs = Mapping[tuple[str, str], float]
@@ -158,7 +161,7 @@ def _on_pair(
     evidence.experiments = frozenset(label for kind in claim.experiments for label in there.get(kind, ()))
     parts, gaps = [], set[Gap]()
     for test in claim.tests:
-        part, gap = _part(test, claim, evidence, others, prices, alpha)
+        part, gap = part_of(test, claim, evidence, others, prices, alpha)
         parts.append(part)
         gaps.add(gap)
     counting = [part for part in parts if part.counts]
@@ -182,7 +185,7 @@ def _on_pair(
     return base, False
 
 
-def _part(
+def part_of(
     test: Any, claim: Claim, evidence: Evidence, others: Mapping[str, Verdict], prices: Costs, alpha: float
 ) -> tuple[Part, Gap]:
     """The part of a test, and whether something it needs is absent from the suite, or planned but not done."""
@@ -198,7 +201,7 @@ def _part(
     except NotPlanned as error:
         # Some readings are planned only when others are done: the steps of a bisection, what matches a distance.
         if all_there and evidence.is_unfinished():
-            return Part(test.what, "not run", f"{error} yet", test.counts), "unfinished"
+            return Part(test.what, "not run", f"{error}{YET}", test.counts), "unfinished"
         return Part(test.what, "not run", str(error), test.counts), "absent"
     except NoArm as error:
         if not all_there:

@@ -15,6 +15,8 @@ from lthbench.suite.plan import Plan, describe, make_plan
 METRICS = (
     "first_epoch_loss", "last_epoch_loss", "test_loss", "test_accuracy", "untrained_test_accuracy", "distance",
     "density", "distance_kept", "test_barrier", "train_barrier",
+    # These tell how much what claims compare varies over replicates (spreads.py).
+    "train_accuracy", "validation_accuracy", "distance_relative", "distance_angle", "validation_barrier",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -35,8 +36,17 @@ from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
 
 if TYPE_CHECKING:
+    from lthbench.analysis.power import ClaimPower
     from lthbench.suite.cost import Cost
     from lthbench.suite.devices import Device
+
+_STYLE = {
+    "yes": "green",
+    "spread unknown": "yellow",
+    "large effects": "yellow",
+    "not measured": "dim",
+    "reported only": "dim",
+}
 
 
 @app.command()
@@ -59,7 +69,7 @@ def plan(
     on: Annotated[str | None, typer.Option(help="The device of the budget, by a part of its name.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a suite would do, what of it is done, and how many hours the rest takes."""
+    """Show what a suite would do, what of it is done, how many hours the rest takes, and what its claims can decide."""
     import torch
 
     from lthbench.suite.budget import parse_budget
@@ -83,11 +93,22 @@ def plan(
         return
     seconds = {d.label: {k: d.seconds(t.spec, planned.work[k]) for k, t in planned.tasks.items()} for d in devices}
     cost = plan_cost(planned, target, seconds)
+    # Verdicts are on whole suites.
+    decided = _decided(planned, suite) if loaded.claims and part == Part() else []
     if as_json:
-        print_json([asdict(row) for row in cost])
+        print_json({"cost": [asdict(row) for row in cost], "claims": [asdict(claim) for claim in decided]})
         return
     _print_cost(cost, str(suite))
     _print_hours([row for row in cost if row.name in loaded.pairs or row.name == "all"], devices)
+    if decided:
+        _print_decided(decided)
+
+
+def _decided(planned: Plan, suite: Path) -> list[ClaimPower]:
+    from lthbench.analysis.power import power
+    from lthbench.analysis.spreads import Spreads
+
+    return power(planned, Spreads.known(suite))
 
 
 def _calibrate(suite: Suite, part: Part, device: str, threads: int) -> None:
@@ -203,6 +224,39 @@ def _print_hours(cost: list[Cost], devices: list[Device]) -> None:
     out.print(
         "Reading, writing and starting tasks are left out; experiments that choose tasks by results (onset) count "
         "as far as they are known."
+    )
+
+
+def _print_decided(decided: list[ClaimPower]) -> None:
+    """A line for each claim and what of it the pairs have in common; the sources of spreads below, each once."""
+    table = Table("claim", "pairs", "n", "decides", "finds", "why", title="what its claims can decide")
+    lines: dict[tuple[str, ...], list[str]] = {}
+    sources: dict[str, int] = {}
+    for one in decided:
+        part = one.parts[one.weakest] if one.weakest is not None else None
+        decides: str = one.decides
+        finds = why = ""
+        if one.decides == "no":
+            decides = "only against" if one.can_contradict else "nothing"
+        if part is not None and part.smallest is not None:
+            finds = f"{part.smallest:.2g} {part.unit}" + (f" of {part.matters:g}" if part.matters else "")
+            if part.spread.value is not None:
+                finds += f" [{sources.setdefault(part.spread.source, len(sources) + 1)}]"
+        if part is not None and one.decides != "yes":
+            why = part.reason if one.decides in ("no", "not measured") else part.what
+        lines.setdefault((one.claim, str(one.n), decides, finds, why), []).append(one.pair)
+    for (claim, n, decides, finds, why), pairs in lines.items():
+        about = len([one for one in decided if one.claim == claim])
+        named = f"all {about}" if len(pairs) == about > 1 else ", ".join(pairs)
+        table.add_row(claim, named, n, f"[{_STYLE.get(decides, 'red')}]{decides}[/]", escape(finds), escape(why))
+    out.print(table)
+    for source, number in sources.items():
+        out.print(f"[{number}] spread {source}", markup=False)
+    out.print(
+        "finds: the smallest effect of the claim's weakest test that is found with a chance of 80 %, beyond the test's "
+        "bound, of what would matter; at the level that Holm's adjustment over pairs leaves the first of them. "
+        "large effects: only larger ones than would matter. only against: it can be contradicted, not supported. "
+        "nothing: no outcome decides it."
     )
 
 

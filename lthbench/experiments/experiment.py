@@ -82,3 +82,7 @@ class Experiment(BaseModel):
     def readings(self, cell: Cell) -> Iterator[Reading]:
         """The readings of one cell; the tasks they name are what must run."""
         raise NotImplementedError
+
+    def later(self) -> Iterator[tuple[str, int]]:
+        """Variant and level of the readings that are first planned when results of others are there."""
+        return iter(())

@@ -96,6 +96,11 @@ class Regulariser(Experiment):
             target = _with_pull(cell, strength).searched(0)
             yield from self._tickets(setting(cell), name, cell.recipe, target)
 
+    def later(self) -> Iterator[tuple[str, int]]:
+        for strength in self.strengths:
+            for control in self.controls:
+                yield from ((f"{control} for pull {strength:g}", level) for level in (0, *self.levels))
+
     def _tickets(self, searching: Cell, name: str, recipe: Recipe, target: Task | None = None) -> Iterator[Reading]:
         dense = searching.searched(0)
         for level in (0, *self.levels):

@@ -66,6 +66,11 @@ class Sensitivity(Onset):
                 for variant, task in tickets.items():
                     yield Reading(task, f"{name}: {variant}", ACCURACY + DISTANCE, level=level)
 
+    def later(self) -> Iterator[tuple[str, int]]:
+        for name in (AS_IT_IS, *(f"{path} = {as_text(value)}" for path, vs in self.vary.items() for value in vs)):
+            for variant, level in super().later():
+                yield f"{name}: {variant}", level
+
     def _compared(self, variant: str, cell: Cell, own: Cell) -> Iterator[Reading]:
         """Whether a recipe is stable earlier than the arm's own, as soon as both are known."""
         for statistics in self.statistics:

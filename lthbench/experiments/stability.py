@@ -166,6 +166,10 @@ class Onset(_Lines):
                     compute=self.with_proxies(cell, found),
                 )
 
+    def later(self) -> Iterator[tuple[str, int]]:
+        for statistics in self.statistics:
+            yield under("onset", statistics), 0
+
     def bisect(self, cell: Cell, statistics: Statistics) -> tuple[dict[int, list[Task]], dict[str, float] | None]:
         """The lines of each step that the bisection needs, so far as is known, and the onset if it is known.
 

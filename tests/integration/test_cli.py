@@ -35,7 +35,7 @@ def test_a_suite_from_plan_to_results(
         assert code == 0, err
         return out
 
-    planned = {line["name"]: line for line in json.loads(run("plan", "--json"))}
+    planned = {line["name"]: line for line in json.loads(run("plan", "--json"))["cost"]}
     assert planned["all"]["done"] == 0 and not store.exists(), "planning writes nothing"
     assert planned["all"]["tasks"] == sum(planned[kind]["tasks"] for kind in ("train", "mask", "interpolate"))
     assert 0 < planned["all"]["shared"] < planned["all"]["tasks"]
@@ -46,7 +46,7 @@ def test_a_suite_from_plan_to_results(
     table = list(csv.DictReader(io.StringIO(run("results", "--csv"))))
     assert [float(line["value"]) for line in table] == [row["value"] for row in rows]
 
-    planned = {line["name"]: line for line in json.loads(run("plan", "--json"))}
+    planned = {line["name"]: line for line in json.loads(run("plan", "--json"))["cost"]}
     assert planned["all"]["done"] == planned["all"]["tasks"]
     ran = list(store.glob("tasks/*/*/result.json"))
     assert len(ran) == planned["all"]["tasks"], "what runs is what was planned"

@@ -48,7 +48,7 @@ def test_the_command_of_a_proposal_plans_what_was_proposed(
     store = ("--store", tmp_path / "store")
 
     def hours(*options: str) -> float:
-        rows = json.loads(call(capsys, monkeypatch, "plan", tiny_suite, *store, *options, "--json")[1])
+        rows = json.loads(call(capsys, monkeypatch, "plan", tiny_suite, *store, *options, "--json")[1])["cost"]
         return float(rows[-1]["hours"]["A100 SXM"])
 
     for share in (0.8, 0.4):
