@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from lthbench.data.spec import num_train_images
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
+from lthbench.tasks.atomic import write_json
+from lthbench.tasks.layout import RESULT, SPEC, weights_file
+from lthbench.tasks.result import Artefact, seal
 from lthbench.tasks.spec import InterpolateSpec, MaskSpec, Task, TrainSpec
 
 
@@ -33,6 +37,30 @@ class SyntheticStore(Store):
         return None if task is None else made_up(task)
 
 
+ENVIRONMENT = {"lthbench": "0.1.0", "torch": "2.14.1", "device": "<cpu>", "threads": 1}
+
+
+def put_result(store: Store, task: Task, kept: Iterable[int] = (), **fields: Any) -> None:
+    """Write a result into a store as a worker does, with empty files as the weights of kept steps."""
+    folder = store.folder(task.key)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SPEC).write_text(task.canonical)
+    names = [weights_file(step) for step in kept]
+    for name in names:
+        (folder / name).touch()
+    result = {
+        "key": task.key,
+        "status": "ok",
+        "metrics": {},
+        "artefacts": {name: Artefact.of(b"").model_dump() for name in names},
+        "inputs": {},
+        "seconds": 2.0,
+        "finished": "2026-01-02T03:04:05+00:00",
+        "environment": ENVIRONMENT,
+    }
+    write_json(folder / RESULT, seal(result | fields))
+
+
 def made_up(task: Task) -> dict[str, Any]:
     rng = random.Random(task.key)
     spec = task.spec
@@ -43,7 +71,7 @@ def made_up(task: Task) -> dict[str, Any]:
         "metrics": {"density": 0.8**level},
         "seconds": 1.5,
         "finished": "2026-01-02T03:04:05+00:00",
-        "environment": {"lthbench": "0.1.0", "torch": "2.14.1", "device": "<cpu>", "threads": 1},
+        "environment": ENVIRONMENT,
     }
     if isinstance(spec, TrainSpec):
         reached = 0.9 - 0.01 * level + rng.gauss(0, 0.005)

@@ -57,7 +57,7 @@ def recorded(key: str, name: str, result: dict[str, Any], *, chosen: bool = Fals
 
 def results_of(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
     """Key -> result of all tasks of a plan that are done, in its order."""
-    found = {key: store.result(key) for key in plan.tasks if store.is_done(key, plan.kept(key))}
+    found = {key: store.result(key) for key in store.done({key: plan.kept(key) for key in plan.tasks})}
     return {key: result for key, result in found.items() if result is not None}
 
 

@@ -159,7 +159,8 @@ def _propose(suite: Path, planned: Plan, store: Store, device: Device, hours: fl
     seconds = {key: device.seconds(task.spec, planned.work[key]) for key, task in planned.tasks.items()}
     if unknown := sorted({planned.cells[key].pair for key, value in seconds.items() if value is None}):
         fail(f"{device.label} was not measured on {', '.join(unknown)}; run `lthbench plan {suite} --calibrate`")
-    left = {k: 0.0 if store.is_done(k, planned.kept(k)) else float(s or 0) for k, s in seconds.items()}
+    missing = set(store.missing({key: planned.kept(key) for key in planned.tasks}))
+    left = {key: float(s or 0) if key in missing else 0.0 for key, s in seconds.items()}
     proposal = budget.propose(planned, left, hours * 3600 / device.units)
     if proposal.part is None:
         fail(

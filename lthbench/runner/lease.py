@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import platform
+import re
 import threading
 import time
 import uuid
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 BEAT = 15.0
+_LARGEST = 4096  # bytes of a lease's file that are read
 PATIENCE = 90.0  # a beat may be late by the attribute cache of a network file system, which is 60 s at most
 
 
@@ -30,9 +32,47 @@ class LeaseLostError(Exception):
     """Another process took the lease, because this one did not touch it for too long (it was suspended, say)."""
 
 
-class _Holder(NamedTuple):
-    who: dict[str, Any]
-    touched: int  # ns
+class Who(BaseModel):
+    """Who holds a lease; nobody knows of a holder that died before it had written that.
+
+    Attributes:
+        owner: a number of its own.
+        machine: with its boot and, of containers, their process numbers' space.
+        started: when the process did, in a form that no setting of the clock changes.
+        job: of Slurm, or empty.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    owner: str = ""
+    machine: str = ""
+    pid: int = 0
+    started: str = ""
+    job: str = ""
+
+
+class Holder(NamedTuple):
+    """Who holds a lease, and when it was touched (nanoseconds by the file system's clock)."""
+
+    who: Who
+    touched: int
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Who holds the lease of a file; None where nobody does.
+
+    The file is opened, and not just looked at, since that is when NFS asks its server.
+    """
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            touched = os.fstat(file.fileno()).st_mtime_ns
+            content = file.read(_LARGEST)
+    except FileNotFoundError:
+        return None
+    try:
+        return Holder(Who.model_validate_json(content), touched)
+    except ValidationError:
+        return Holder(Who(), touched)
 
 
 class Lease:
@@ -62,23 +102,23 @@ class Lease:
         if self._create(self.path):
             self._hold()
             return True
-        holder = self._read(self.path)
+        holder = holder_of(self.path)
         if holder is None or not (_died_here(holder.who) or self._untouched(self.path, holder)):
             return False
         return self._take_over(holder)
 
     def check(self) -> None:
         """Raise LeaseLostError where the lease is another's by now."""
-        holder = self._read(self.path)
-        if holder is None or holder.who.get("owner") != self.owner:
+        holder = holder_of(self.path)
+        if holder is None or holder.who.owner != self.owner:
             self.lost = True
         if self.lost:
             raise LeaseLostError(f"{self.path}: another process took over; was this one suspended?")
 
     def release(self) -> None:
         self._released.set()
-        holder = self._read(self.path)
-        if holder is not None and holder.who.get("owner") == self.owner:
+        holder = holder_of(self.path)
+        if holder is not None and holder.who.owner == self.owner:
             self.path.unlink(missing_ok=True)
 
     def _create(self, path: Path) -> bool:
@@ -87,7 +127,7 @@ class Lease:
         except FileExistsError:
             return False
         try:
-            os.write(descriptor, json.dumps({"owner": self.owner, **_this_process()}).encode())
+            os.write(descriptor, _this_process(self.owner).model_dump_json().encode())
         except OSError:
             path.unlink(missing_ok=True)  # a full disk has room for the name, but not for what is in it
             raise
@@ -95,16 +135,16 @@ class Lease:
             os.close(descriptor)
         return True
 
-    def _take_over(self, dead: _Holder) -> bool:
+    def _take_over(self, dead: Holder) -> bool:
         """Put this lease in the place of a dead holder's; of several that try, one does it."""
-        gate = self.path.with_name(f"{self.path.name}.{dead.who.get('owner', 'unknown')}")
+        gate = self.path.with_name(f"{self.path.name}.{re.sub(r'[^0-9a-f]', '', dead.who.owner)[:32] or 'unknown'}")
         if not self._create(gate):
-            holder = self._read(gate)
+            holder = holder_of(gate)
             if holder is not None and (_died_here(holder.who) or self._untouched(gate, holder)):
                 gate.unlink(missing_ok=True)  # who had the gate died in it
             return False
-        now = self._read(self.path)
-        if now is None or now.who.get("owner") != dead.who.get("owner"):
+        now = holder_of(self.path)
+        if now is None or now.who != dead.who:
             gate.unlink(missing_ok=True)
             return False
         try:
@@ -126,30 +166,14 @@ class Lease:
                 self.check()
                 os.utime(self.path)
 
-    def _untouched(self, path: Path, holder: _Holder) -> bool:
+    def _untouched(self, path: Path, holder: Holder) -> bool:
         """Whether the file has been as it is for as long as this process' patience lasts."""
-        state = (holder.who.get("owner"), holder.touched)
+        state = (holder.who.owner, holder.touched)
         before, since = self._watched.get(path, (None, 0.0))
         if before != state:
             self._watched[path] = (state, time.monotonic())
             return False
         return time.monotonic() - since > self.patience
-
-    @staticmethod
-    def _read(path: Path) -> _Holder | None:
-        """Who holds the lease, and when it was touched; None where nobody does.
-
-        The file is opened, and not just looked at, since that is when NFS asks its server.
-        """
-        try:
-            with path.open() as file:
-                touched = os.fstat(file.fileno()).st_mtime_ns
-                who = json.loads(file.read() or "{}")
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            return _Holder({}, touched)
-        return _Holder(who if isinstance(who, dict) else {}, touched)
 
 
 @functools.cache
@@ -162,23 +186,31 @@ def _machine() -> str:
     return f"{platform.node()} {boot} {space}"
 
 
-def _this_process() -> dict[str, Any]:
-    process = psutil.Process()
-    return {
-        "machine": _machine(),
-        "pid": process.pid,
-        "started": process.create_time(),
-        "job": os.environ.get("SLURM_JOB_ID", ""),
-    }
+def _this_process(owner: str) -> Who:
+    pid = os.getpid()
+    return Who(
+        owner=owner,
+        machine=_machine(),
+        pid=pid,
+        started=_start_of(psutil.Process(pid)),
+        job=os.environ.get("SLURM_JOB_ID", ""),
+    )
 
 
-def _died_here(who: dict[str, Any]) -> bool:
+def _start_of(process: psutil.Process) -> str:
+    """When a process of this machine started: on Linux in ticks since the machine's own start, which no clock moves."""
+    with contextlib.suppress(OSError):
+        # The name, in brackets, may hold anything; the 22nd field is the 20th after it.
+        return Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
+    return str(process.create_time())
+
+
+def _died_here(who: Who) -> bool:
     """Whether the holder was a process of this machine and is none any more."""
-    if who.get("machine") != _machine():
+    if who.machine != _machine():
         return False
     try:
-        process = psutil.Process(int(who["pid"]))
-        # A process' start is told relative to the clock, which may be set: a minute's difference is another process.
-        return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - float(who["started"])) > 60
-    except psutil.NoSuchProcess:
+        process = psutil.Process(who.pid)
+        return process.status() == psutil.STATUS_ZOMBIE or _start_of(process) != who.started
+    except (psutil.NoSuchProcess, ValueError):
         return True

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Container
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from safetensors import safe_open
-
 from lthbench.data.spec import num_train_images
-from lthbench.runner.lease import PATIENCE
+from lthbench.runner.lease import PATIENCE, holder_of
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
+from lthbench.tasks.header import read_note
 from lthbench.tasks.layout import CHECKPOINT, FAILURE, LEASE, SPEC
 from lthbench.tasks.spec import TrainSpec
 
@@ -77,11 +76,15 @@ class Live:
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan, self.store = plan, store
         self._finished: dict[str, float] = {}  # key -> seconds since 1970
+        self._watched: dict[str, tuple[int, float]] = {}  # key -> when its lease was touched, and since when it is so
 
     def look(self) -> Snapshot:
         """How it stands now."""
         now = time.time()
-        files = self.store.files([key for key in self.plan.tasks if key not in self._finished])
+        wanted = {key: self.plan.kept(key) for key in self.plan.tasks if key not in self._finished}
+        files = self.store.files(wanted)
+        for key, result in self.store.done(wanted, files).items():
+            self._finished[key] = datetime.fromisoformat(result["finished"]).timestamp()
         arms: dict[tuple[str, str], ArmProgress] = {}
         found = Snapshot([])
         failed: list[tuple[float, str]] = []
@@ -90,8 +93,8 @@ class Live:
             cell = self.plan.cells[key]
             arm = arms.setdefault((cell.pair, cell.arm), ArmProgress(cell.pair, cell.arm))
             arm.tasks += 1
-            names = files.get(key, frozenset())
-            if key in self._finished or self._is_finished(key, names):
+            names = files.get(key, {})
+            if key in self._finished:
                 arm.done += 1
                 reached += self.plan.cost[key]
             elif LEASE in names and (running := self._running(key, names, now)) is not None:
@@ -109,27 +112,26 @@ class Live:
         found.seconds_left = (total - reached) / rate if rate else None
         return found
 
-    def _is_finished(self, key: str, names: frozenset[str]) -> bool:
-        if not names or not self.store.is_done(key, self.plan.kept(key), names):
-            return False
-        result = self.store.result(key) or {}
-        at = result.get("finished")
-        self._finished[key] = datetime.fromisoformat(at).timestamp() if at else 0.0
-        return True
-
-    def _running(self, key: str, names: frozenset[str], now: float) -> Running | None:
+    def _running(self, key: str, names: Container[str], now: float) -> Running | None:
         folder = self.store.folder(key)
         try:
-            holder = json.loads((folder / LEASE).read_text() or "{}")
-        except FileNotFoundError:  # it has ended since the folder was listed
+            holder = holder_of(folder / LEASE)
+        except OSError:
+            holder = None
+        if holder is None:  # it has ended since the folder was listed
             return None
-        except ValueError:
-            holder = {}
-        job = str(holder.get("job", "")) if isinstance(holder, dict) else ""
-        is_silent = now - _touched(folder / LEASE) > PATIENCE
+        is_silent = self._is_silent(key, holder.touched)
         begun = _touched(folder / SPEC) or now
         part = self._checkpointed(key, folder) if CHECKPOINT in names else None
-        return Running(key, max(0.0, now - begun), part, job, is_silent)
+        return Running(key, max(0.0, now - begun), part, holder.who.job, is_silent)
+
+    def _is_silent(self, key: str, touched: int) -> bool:
+        """Whether a lease has stayed as it is for as long as holders are waited for, by this process' own clock."""
+        before, since = self._watched.get(key, (None, 0.0))
+        if before != touched:
+            self._watched[key] = (touched, time.monotonic())
+            return False
+        return time.monotonic() - since > PATIENCE
 
     def _checkpointed(self, key: str, folder: Path) -> float | None:
         """The part of a training's steps that its checkpoint has, by the note in the file's head."""
@@ -137,9 +139,8 @@ class Live:
         if not isinstance(spec, TrainSpec):
             return None
         try:
-            with safe_open(folder / CHECKPOINT, framework="np") as file:
-                step = int(json.loads((file.metadata() or {}).get("note", "{}"))["step"])
-        except (OSError, ValueError, KeyError):  # gone meanwhile, or no checkpoint of this program
+            step = int(read_note(folder / CHECKPOINT)["progress"]["step"])
+        except (OSError, ValueError, KeyError, TypeError):  # gone meanwhile, or no checkpoint of this program
             return None
         per_epoch = spec.recipe.steps_per_epoch(num_train_images(spec.data))
         end = min(spec.recipe.steps.count(per_epoch), spec.stop or spec.recipe.steps.count(per_epoch))

@@ -37,6 +37,10 @@ class Watcher:
 
     def failed(self, key: str, worker: int, error: str) -> None: ...
 
+    def put_back(self, key: str, worker: int, lost: str) -> None: ...
+
+    def told(self, text: str) -> None: ...
+
 
 def run_plan(
     plan: Plan,
@@ -63,7 +67,7 @@ def run_plan(
         StoreError: the store's disk is full or read-only.
     """
     watcher = watcher or Watcher()
-    store = Store(settings.store)
+    store = Store(settings.store, watcher.told)
     if missing is None:
         missing = store.missing({key: plan.kept(key) for key in plan.tasks})
     failed_before = store.failures(missing)
@@ -90,11 +94,13 @@ def run_here(
     """Run what a queue gives in this process, until it gives no more."""
     from lthbench.runner.work import Worker
 
-    with contextlib.closing(Worker(settings, *([asked] if asked else []))) as worker:
+    with contextlib.closing(Worker(settings, asked or (lambda: None), watcher.told)) as worker:
         _run_in(worker, plan, queue, watcher, outcome)
 
 
 def _run_in(worker: Worker, plan: Plan, queue: Queue, watcher: Watcher, outcome: Outcome) -> None:
+    from lthbench.tasks.context import UnusableInputError
+
     while (key := queue.pop()) is not None:
         watcher.started(key, 0)
         report = functools.partial(watcher.progressed, key, 0)
@@ -102,9 +108,10 @@ def _run_in(worker: Worker, plan: Plan, queue: Queue, watcher: Watcher, outcome:
             result = worker.run(key, plan.tasks[key].canonical, plan.kept(key), report)
         except StoreError:
             raise
+        except UnusableInputError as error:
+            _put_back(worker.store, queue, key, error.key, str(error), 0, watcher, outcome)
         except Exception:
-            _note_failure(worker.store, key, traceback.format_exc(), outcome)
-            watcher.failed(key, 0, outcome.failed[key])
+            _fail(worker.store, key, traceback.format_exc(), 0, watcher, outcome)
         else:
             outcome.ran.append(key)
             watcher.finished(key, 0, result["status"])
@@ -133,13 +140,17 @@ def _run_in_workers(
                     case "progress":
                         watcher.progressed(key, worker.index, message["done"], message["total"])
                         continue
+                    case "told":
+                        watcher.told(message["text"])
+                        continue
+                    case "input":
+                        _put_back(store, queue, key, message["lost"], message["error"], worker.index, watcher, outcome)
                     case "result":
                         outcome.ran.append(key)
                         watcher.finished(key, worker.index, message["status"])
                         queue.done(key)
                     case "failure":
-                        _note_failure(store, key, message["error"], outcome)
-                        watcher.failed(key, worker.index, message["error"])
+                        _fail(store, key, message["error"], worker.index, watcher, outcome)
                     case "store":
                         raise StoreError(message["error"])
                 worker.key = None
@@ -150,12 +161,25 @@ def _run_in_workers(
             worker.stop()
 
 
-def _note_failure(store: Store, key: str, error: str, outcome: Outcome) -> None:
+def _put_back(
+    store: Store, queue: Queue, key: str, lost: str, error: str, worker: int, watcher: Watcher, outcome: Outcome
+) -> None:
+    """Let a task wait until one that it reads has been computed again."""
+    if queue.put_back(key, lost):
+        watcher.put_back(key, worker, lost)
+    else:
+        _fail(
+            store, key, f"{error}, which had been computed again before: is the disk sound?", worker, watcher, outcome
+        )
+
+
+def _fail(store: Store, key: str, error: str, worker: int, watcher: Watcher, outcome: Outcome) -> None:
     outcome.failed[key] = error
     try:
         store.note_failure(key, error)
     except OSError as why:
         raise unusable(store.folder(key), why) from why
+    watcher.failed(key, worker, error)
 
 
 class _WorkerProcess:
@@ -204,8 +228,9 @@ def _serve(connection: Connection, options: str) -> None:
             os._exit(1)
 
     from lthbench.runner.work import Worker
+    from lthbench.tasks.context import UnusableInputError
 
-    worker = Worker(Settings.loads(options))
+    worker = Worker(Settings.loads(options), tell=lambda text: send(kind="told", text=text))
     report: Callable[[int, int], None] = lambda done, total: send(kind="progress", done=done, total=total)  # noqa: E731
     while True:
         try:
@@ -216,6 +241,8 @@ def _serve(connection: Connection, options: str) -> None:
             result = worker.run(message["key"], message["spec"], frozenset(message["keep"]), report)
         except StoreError as error:
             send(kind="store", error=str(error))
+        except UnusableInputError as error:
+            send(kind="input", lost=error.key, error=str(error))
         except Exception:
             send(kind="failure", error=traceback.format_exc())
         else:

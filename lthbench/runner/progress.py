@@ -56,6 +56,17 @@ class RunProgress(Watcher):
         last = escape(error.strip().splitlines()[-1])
         self.console.print(f"[red]failed[/]: {escape(self.plan.label(key))} ({key}): {last}")
 
+    def put_back(self, key: str, worker: int, lost: str) -> None:
+        self.parts.pop(key, None)
+        if lost not in self.cost:
+            self.num_tasks += 1
+            self.cost[lost] = self.plan.cost[lost]
+            self.total += self.cost[lost]
+        self.show(key)
+
+    def told(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
     @property
     def reached(self) -> float:
         return self.done + sum(self.parts.values())

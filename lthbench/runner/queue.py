@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -40,6 +41,7 @@ class Queue:
         self._ready = [(-plan.depth[key], order, key) for order, key in enumerate(ready)]
         heapq.heapify(self._ready)
         self._order = len(ready)
+        self._computed_again: Counter[str] = Counter()
 
     def pop(self) -> str | None:
         """The next task, or None where all that are left wait."""
@@ -48,8 +50,32 @@ class Queue:
     def done(self, key: str) -> None:
         """Note that a task is done, so that those that wait on it may run."""
         self.left.pop(key, None)
-        for user in self._users.get(key, ()):
+        for user in self._users.pop(key, ()):
             self._waiting[user] -= 1
             if not self._waiting[user]:
-                self._order += 1
-                heapq.heappush(self._ready, (-self.plan.depth[user], self._order, user))
+                self._push(user)
+
+    def put_back(self, key: str, lost: str) -> bool:
+        """Let a task wait for an input that has to be computed again, as its files were found to be gone or damaged.
+
+        Returns:
+            False where that is in vain: it has been computed again before.
+        """
+        self._computed_again[lost] += lost not in self.left
+        if self._computed_again[lost] > 1:
+            return False
+        self._waiting[key] = 1
+        self._users.setdefault(lost, []).append(key)
+        if lost not in self.left:
+            self.left[lost] = None
+            inputs = [task.key for task in self.plan.tasks[lost].inputs if task.key in self.left]
+            for other in inputs:
+                self._users.setdefault(other, []).append(lost)
+            self._waiting[lost] = len(inputs)
+            if not inputs:
+                self._push(lost)
+        return True
+
+    def _push(self, key: str) -> None:
+        self._order += 1
+        heapq.heappush(self._ready, (-self.plan.depth[key], self._order, key))

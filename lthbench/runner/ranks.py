@@ -29,7 +29,7 @@ from lthbench.runner.allocator import kept_memory
 from lthbench.runner.environment import make_deterministic
 from lthbench.runner.settings import Settings, num_ranks
 from lthbench.runner.store import Store
-from lthbench.tasks.context import Context, Refused
+from lthbench.tasks.context import Context, Refused, UnusableInputError
 from lthbench.tasks.spec import TrainSpec, parse_spec
 from lthbench.tasks.train import join_training
 from lthbench.training.ranks import Ranks
@@ -123,6 +123,8 @@ class Leader:
                 self._start()
             _announce({"key": key, "spec": spec})
             yield Ranks(0, self.size)
+        except UnusableInputError:  # before the first step, and the others found the same
+            raise
         except Exception as error:
             reason = self._end()
             if reason is None or not isinstance(error, RuntimeError):  # what torch raises where a process is gone
@@ -197,8 +199,8 @@ def _follow(settings: Settings, device: torch.device, ranks: Ranks) -> None:
         context = Context(folder, store.folder, device=device, data=settings.data, ranks=ranks)
         spec = parse_spec(message["spec"])
         assert isinstance(spec, TrainSpec)
-        # Rank 0 is refused too, and says so.
-        with contextlib.suppress(Refused):
+        # Rank 0 finds the same, and says so.
+        with contextlib.suppress(Refused, UnusableInputError):
             join_training(spec, context)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lthbench.runner.scheduler import QueuedJob
-from lthbench.runner.store import Store
+from lthbench.runner.store import Store, has_kept
 from lthbench.runner.submission import Record, log_of, read_records
 from lthbench.suite.plan import Plan
 from lthbench.tasks.layout import FAILURE
@@ -78,7 +78,7 @@ def suite_status(
     """
     rows: dict[tuple[str, str], ArmStatus] = {}
     files = store.files(plan.tasks)
-    done: set[str] = set()
+    done = store.done({key: plan.kept(key) for key in plan.tasks}, files)
     failed: dict[str, str] = {}
     seconds: dict[str, float] = defaultdict(float)
     costs: dict[str, float] = defaultdict(float)
@@ -86,15 +86,13 @@ def suite_status(
         cell = plan.cells[key]
         row = rows.setdefault((cell.pair, cell.arm), ArmStatus(cell.pair, cell.arm))
         row.tasks += 1
-        names = files.get(key, frozenset())
-        if names and store.is_done(key, plan.kept(key), names) and (result := store.result(key)) is not None:
-            done.add(key)
+        if result := done.get(key):
             row.done += 1
             row.diverged += result["status"] == "diverged"
             row.refused += result["status"] == "refused"
-            seconds[cell.pair] += result.get("seconds", 0.0)
+            seconds[cell.pair] += result["seconds"]
             costs[cell.pair] += plan.cost[key]
-        elif FAILURE in names:
+        elif FAILURE in files.get(key, ()):
             failed[key] = row.failures[key] = store.failure(key) or "for an unknown reason"
     status = Status(list(rows.values()))
     if queue is not None:
@@ -113,7 +111,7 @@ def _jobs(
     jobs: list[JobStatus] = []
     told: set[str] = set()
     records = [record for record in read_records(store) if record.suite == str(suite.resolve())]
-    files = store.files({key for record in records for lane in record.lanes for key in lane.keys})
+    done = store.done({key: () for record in records for lane in record.lanes for key in lane.keys})
     # Newest first: what a job left undone is a later one's, where there is one.
     for record in reversed(records):
         for index, lane in enumerate(record.lanes):
@@ -122,7 +120,7 @@ def _jobs(
             undone = [
                 key
                 for key, steps in lane.keys.items()
-                if key not in told and not (key in files and store.is_done(key, steps, files[key]))
+                if key not in told and not (key in done and has_kept(done[key], steps))
             ]
             if undone or job is not None:
                 jobs.append(_job(store, record, index, job, len(lane.keys) - len(undone), undone, failed))
@@ -160,7 +158,7 @@ def _last_lines(path: Path, count: int = 3) -> str:
 
 
 def _time_left(
-    plan: Plan, done: set[str], seconds: Mapping[str, float], costs: Mapping[str, float], at_once: int
+    plan: Plan, done: Container[str], seconds: Mapping[str, float], costs: Mapping[str, float], at_once: int
 ) -> float | None:
     rate = {pair: seconds[pair] / cost for pair, cost in costs.items() if cost}
     if not rate:

@@ -1,18 +1,29 @@
-"""`Store`: one folder a task, named by its key; a task is done when its result is there, and stays done."""
+"""`Store`: one folder a task, named by its key; a task is done when its result is there, and stays done.
+
+What a task wrote is trusted as long as it is what was written: a result by the digest in it, files of weights and
+masks by the digests in the result. Whether they are there, in their size, is seen whenever it is asked what is done;
+their digests are taken when a task reads them and by `inspect`. What is not as it was written is set aside, and its
+task is not done any more, nor are the tasks that read what another computation gave with other bits.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from lthbench.documents import DocumentError, read_bounded, read_document
+from lthbench.runner.lease import Lease
 from lthbench.tasks.atomic import write_atomically, write_json
-from lthbench.tasks.layout import FAILURE, RESULT, weights_file
+from lthbench.tasks.layout import DAMAGED, FAILURE, LEASE, RESULT, SPEC, WITHDRAWN, weights_file
+from lthbench.tasks.result import Artefact, fault_of, read_result, read_spec
 
-LAYOUT = "1"
+LAYOUT = "2"
 MARKER = "lthbench-store"
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space, or move the store and give its new place by --store",
@@ -22,42 +33,98 @@ _REASONS = {
     errno.EPERM: "may not be written by you; change its permissions, or give another --store",
 }
 
+# What of a result tells whether and when its task was done.
+_HEAD = ("status", "artefacts", "inputs", "seconds", "finished")
+
+Sizes = Mapping[str, int]
+"""Name of a file in a task's folder -> its bytes."""
+
 
 class StoreError(Exception):
     """A store that cannot be used; the message names the folder and the cure."""
 
 
-class Store:
-    """Where results live: ROOT/tasks/KK/KEY/{task.json, result.json, weights*.safetensors, mask.safetensors}."""
+class Fault(NamedTuple):
+    """A file of a task that is not what was written: its path, and what is wrong with it."""
 
-    def __init__(self, root: Path) -> None:
+    path: Path
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.what}"
+
+
+class Failure(BaseModel):
+    """What failure.json holds: why the last attempt at a task failed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    error: Annotated[str, Field(min_length=1)]
+
+
+class Store:
+    """Where results live: ROOT/tasks/KK/KEY/{task.json, result.json, weights*.safetensors, mask.safetensors}.
+
+    Args:
+        tell: makes the store heal itself: a damaged result is set aside instead of raising StoreError, and this is
+            called with what was found. Commands that only read do without.
+    """
+
+    def __init__(self, root: Path, tell: Callable[[str], None] | None = None) -> None:
         self.root = root
+        self.tell = tell
 
     def folder(self, key: str) -> Path:
         return self.root / "tasks" / key[:2] / key
 
-    def is_done(self, key: str, keep: Iterable[int] = (), files: frozenset[str] | None = None) -> bool:
-        """Whether the result is there, with the weights of all steps that are to be kept.
+    def is_done(self, key: str, keep: Iterable[int] = ()) -> bool:
+        """Whether a task is done (`done`)."""
+        return key in self.done({key: keep})
 
-        A training that diverged, or was refused, is done without them.
+    def missing(self, wanted: Mapping[str, Iterable[int]]) -> list[str]:
+        """Of key -> the steps to be kept, the keys that are not done, in order."""
+        done = self.done(wanted)
+        return [key for key in wanted if key not in done]
+
+    def done(
+        self, wanted: Mapping[str, Iterable[int]], files: Mapping[str, Sizes] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Of key -> the steps to be kept, those that are done, with what their results say but for numbers.
+
+        A task is done where its result is there, every file that it wrote is there in its size, the weights of all
+        steps that are to be kept are among them, and it has read of other tasks what is there of them by now. A
+        training that diverged, or was refused, is done without kept steps.
 
         Args:
-            files: the names of the files in the task's folder, where they are known.
-        """
-        folder = self.folder(key)
-        if files is None:
-            there = lambda name: (folder / name).exists()  # noqa: E731
-        else:
-            there = files.__contains__
-        if not there(RESULT):
-            return False
-        if all(there(weights_file(step)) for step in keep):
-            return True
-        result = self.result(key)
-        return result is not None and result["status"] != "ok"
+            files: the files in the tasks' folders, where they are known.
 
-    def files(self, keys: Iterable[str]) -> dict[str, frozenset[str]]:
-        """Key -> the names in its folder, for those keys that have one; each folder is listed once."""
+        Raises:
+            StoreError: as `result`.
+        """
+        files = self.files(wanted) if files is None else files
+        found: dict[str, dict[str, Any] | None] = {}
+
+        def result_of(key: str) -> dict[str, Any] | None:
+            if key not in found:
+                result = self.result(key) if key not in wanted or RESULT in files.get(key, ()) else None
+                found[key] = None if result is None else {name: result[name] for name in _HEAD}
+            return found[key]
+
+        def is_done(key: str, keep: Iterable[int]) -> bool:
+            result, sizes = result_of(key), files.get(key, {})
+            if result is None:
+                return False
+            artefacts = result["artefacts"]
+            if any(sizes.get(name) != artefact["size"] for name, artefact in artefacts.items()):
+                return False
+            return has_kept(result, keep) and all(
+                _is_as_read(bits, result_of(other)) for other, bits in result["inputs"].items()
+            )
+
+        return {key: result for key, keep in wanted.items() if is_done(key, keep) and (result := found[key])}
+
+    def files(self, keys: Iterable[str]) -> dict[str, Sizes]:
+        """Key -> what is in its folder, for those keys that have one; each folder is listed once."""
         by_prefix: dict[str, list[str]] = {}
         for key in keys:
             by_prefix.setdefault(key[:2], []).append(key)
@@ -66,36 +133,85 @@ class Store:
         except OSError as error:
             raise unusable(self.root, error) from error
 
-    def missing(self, wanted: Mapping[str, Iterable[int]]) -> list[str]:
-        """Of key -> the steps to be kept, the keys that are not done, in order."""
-        files = self.files(wanted)
-        return [key for key, keep in wanted.items() if key not in files or not self.is_done(key, keep, files[key])]
-
     def result(self, key: str) -> dict[str, Any] | None:
-        """The result of a task, or None where it is not done.
+        """The result of a task, or None where there is none.
 
         Raises:
-            StoreError: the file is no result, or cannot be read.
+            StoreError: the file is not what was written, or cannot be read.
         """
-        path = self.folder(key) / RESULT
         try:
-            result: dict[str, Any] = json.loads(path.read_text())
-            if not isinstance(result.get("metrics"), dict) or "status" not in result:
-                raise ValueError("status or metrics missing")
+            return read_result(self.folder(key), key)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise unusable(self.root, error) from error
-        except ValueError as error:
-            raise StoreError(f"{path}: is no result ({error}); delete the folder to run the task again") from error
-        return result
+        except DocumentError as error:
+            if self.tell is None:
+                raise StoreError(
+                    f"{error}; `lthbench run` sets it aside and runs the task again, "
+                    f"`lthbench doctor --store {self.root}` looks for more"
+                ) from error
+            self.set_aside(key, self.tell)
+            return None
+
+    def inspect(self, key: str) -> list[Fault]:
+        """What is wrong with a task that has a result: its result, its specification, and its files, read in full."""
+        folder = self.folder(key)
+        try:
+            result = read_result(folder, key)
+        except FileNotFoundError:
+            return []
+        except DocumentError as error:
+            return [_fault(folder / RESULT, error)]
+        except OSError as error:
+            return [Fault(folder / RESULT, f"cannot be read ({error.strerror})")]
+        faults = [
+            Fault(folder / name, what)
+            for name, artefact in result["artefacts"].items()
+            if (what := fault_of(folder / name, Artefact(**artefact)))
+        ]
+        try:
+            read_spec(folder, key)
+        except DocumentError as error:
+            faults.append(_fault(folder / SPEC, error))
+        except OSError as error:
+            faults.append(Fault(folder / SPEC, f"cannot be read ({error.strerror})"))
+        return faults
+
+    def set_aside(self, key: str, tell: Callable[[str], None], *, wait: bool = False) -> list[Fault]:
+        """Inspect a task and rename what is not as it was written, so that the task is not done any more.
+
+        Args:
+            tell: called with what was found.
+            wait: for another process that holds the task; else it is left to that.
+        """
+        lease = Lease(self.folder(key) / LEASE)
+        if not wait and not lease.try_acquire():
+            return []
+        with lease if wait else _released(lease):
+            faults = self.inspect(key)
+            for fault in faults:
+                tell(f"{fault}; it is set aside, and its task is to be run again")
+                if fault.path.exists():
+                    fault.path.replace(fault.path.with_name(fault.path.name + DAMAGED))
+            if faults:
+                self.withdraw(key)
+        return faults
+
+    def withdraw(self, key: str) -> None:
+        """Take a result back, by who holds the task: what it says of files will not hold any more."""
+        folder = self.folder(key)
+        if (folder / RESULT).exists():
+            (folder / RESULT).replace(folder / WITHDRAWN)
 
     def failure(self, key: str) -> str | None:
         """Why the last attempt at a task failed, or None."""
         try:
-            return str(json.loads((self.folder(key) / FAILURE).read_text())["error"])
-        except (FileNotFoundError, ValueError, KeyError):
+            return read_document(self.folder(key) / FAILURE, Failure).error
+        except FileNotFoundError:
             return None
+        except (DocumentError, OSError):
+            return "for a reason that cannot be read"
 
     def failures(self, keys: Iterable[str]) -> dict[str, str]:
         """Of some keys, those whose last attempt failed, and why."""
@@ -106,7 +222,7 @@ class Store:
         """Write down why a task failed."""
         folder = self.folder(key)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / FAILURE, {"error": error})
+        write_json(folder / FAILURE, Failure(error=error).model_dump())
 
     def forget_failure(self, key: str) -> None:
         """Let a failed task be tried again."""
@@ -127,10 +243,32 @@ class Store:
                 if foreign and not marker.exists():  # another process may have made it meanwhile
                     raise StoreError(f"{self.root}: is not empty and no store; give an empty or new folder by --store")
                 write_atomically(marker, f"{LAYOUT}\n".encode())
-            if marker.read_text().strip() != LAYOUT:
-                raise StoreError(f"{self.root}: has another layout than this program's; give another --store")
         except OSError as error:
             raise unusable(self.root, error) from error
+        self.check_layout()
+
+    def check_layout(self) -> None:
+        """Make sure that the store is one that this program can read.
+
+        Raises:
+            StoreError: there is no store, or another layout is in it.
+        """
+        try:
+            layout = read_bounded(self.root / MARKER, 100).decode(errors="replace").strip()
+        except FileNotFoundError:
+            there = "is no store" if self.root.exists() else "is not there"
+            raise StoreError(
+                f"{self.root}: {there}; give the --store that `lthbench run` or `submit` was given"
+            ) from None
+        except DocumentError as error:
+            raise StoreError(f"{error}; give another --store") from error
+        except OSError as error:
+            raise unusable(self.root, error) from error
+        if layout != LAYOUT:
+            raise StoreError(
+                f"{self.root}: has layout {layout[:20]!r} of another version of lthbench, this one has {LAYOUT!r}; "
+                "use that version, or give another --store"
+            )
 
 
 def unusable(path: Path, error: OSError) -> StoreError:
@@ -146,7 +284,33 @@ def is_about_the_disk(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-def _listed(tasks: Path, by_prefix: Mapping[str, list[str]]) -> Iterator[tuple[str, frozenset[str]]]:
+def has_kept(result: Mapping[str, Any], steps: Iterable[int]) -> bool:
+    """Whether a result has the weights of some steps, or can have none, as its training diverged or was refused."""
+    return result["status"] != "ok" or all(weights_file(step) in result["artefacts"] for step in steps)
+
+
+def _is_as_read(bits: Mapping[str, Any], result: Mapping[str, Any] | None) -> bool:
+    """Whether what a task read of another is what that has by now; True while that has no result."""
+    if result is None:
+        return True
+    now = {name: artefact["sha256"] for name, artefact in result["artefacts"].items()}
+    return bits["status"] == result["status"] and all(now.get(name, sha) == sha for name, sha in bits["read"].items())
+
+
+def _fault(path: Path, error: DocumentError) -> Fault:
+    return Fault(path, str(error).removeprefix(f"{path}: "))
+
+
+@contextlib.contextmanager
+def _released(lease: Lease) -> Iterator[None]:
+    """Release a lease that is held, at the end."""
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def _listed(tasks: Path, by_prefix: Mapping[str, list[str]]) -> Iterator[tuple[str, Sizes]]:
     for prefix, keys in by_prefix.items():
         try:
             there = _names(tasks / prefix)
@@ -154,9 +318,18 @@ def _listed(tasks: Path, by_prefix: Mapping[str, list[str]]) -> Iterator[tuple[s
             continue
         for key in keys:
             if key in there:
-                yield key, _names(tasks / prefix / key)
+                yield key, _sizes(tasks / prefix / key)
 
 
 def _names(folder: Path) -> frozenset[str]:
     with os.scandir(folder) as entries:
         return frozenset(entry.name for entry in entries)
+
+
+def _sizes(folder: Path) -> Sizes:
+    found = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # it was renamed or removed since the folder was listed
+                found[entry.name] = entry.stat().st_size
+    return found

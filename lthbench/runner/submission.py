@@ -6,52 +6,58 @@ job is ever unknown), submitit's files, and the logs.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import BaseModel, ConfigDict
+
+from lthbench.documents import DocumentError, read_document
 from lthbench.runner.lanes import Lane, make_lanes, waves
 from lthbench.runner.lease import Lease
 from lthbench.runner.local import Watcher
 from lthbench.runner.queue import Outcome
 from lthbench.runner.scheduler import QueuedJob, SchedulerError, queued
 from lthbench.runner.settings import Settings
-from lthbench.runner.store import Store, unusable
+from lthbench.runner.store import Store, StoreError, unusable
 from lthbench.suite.part import Part
 from lthbench.suite.plan import Plan
 from lthbench.suite.slurm import SlurmOptions
 from lthbench.tasks.atomic import write_json
+from lthbench.tasks.spec import Key
 
 if TYPE_CHECKING:
     from submitit import Job
 
 Cluster = Literal["slurm", "local", "debug"]
+RECORD = "array.json"
 LARGEST_ARRAY = 1000  # Slurm's own default allows indices up to 1000
 
 
-@dataclass(frozen=True)
-class LaneRecord:
+class LaneRecord(BaseModel):
     """A job of an array: the lane it runs, and that lane's keys, with the steps that trainings must keep."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     lane: str
-    keys: dict[str, list[int]]
+    keys: dict[Key, list[int]]
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(BaseModel):
     """An array of jobs.
 
     Attributes:
         name: of the array, for Slurm too, and no other's.
         job: Slurm's number of it; None where submitting it was cut short.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     suite: str
@@ -82,12 +88,22 @@ def jobs_folder(store: Store) -> Path:
 
 
 def read_records(store: Store) -> Iterator[Record]:
-    """All records of a store, oldest first."""
+    """All records of a store, oldest first.
+
+    Raises:
+        StoreError: one is not what was written, or cannot be read.
+    """
     found = []
-    for path in jobs_folder(store).glob("*/array.json"):
-        content = json.loads(path.read_text())
-        content["lanes"] = [LaneRecord(**lane) for lane in content["lanes"]]
-        found.append(Record(**content))
+    for path in sorted(jobs_folder(store).glob(f"*/{RECORD}")):
+        try:
+            record = read_document(path, Record)
+        except DocumentError as error:
+            raise StoreError(f"{error}; delete {path.parent}, and its jobs are unknown") from error
+        except OSError as error:
+            raise unusable(path, error) from error
+        if record.name != path.parent.name:
+            raise StoreError(f"{path}: is the record of array {record.name}; delete {path.parent}")
+        found.append(record)
     yield from sorted(found, key=lambda record: (record.submitted, record.name))
 
 
@@ -197,9 +213,9 @@ def _send(
     folder.mkdir()
     now = datetime.now(timezone.utc).isoformat()
     keys = [{key: sorted(plan.kept(key)) for key in lane.keys} for lane in lanes]
-    places = [LaneRecord(str(lane), its) for lane, its in zip(lanes, keys, strict=True)]
-    record = Record(name, str(suite.resolve()), cluster, now, places)
-    write_json(folder / "array.json", asdict(record))
+    places = [LaneRecord(lane=str(lane), keys=its) for lane, its in zip(lanes, keys, strict=True)]
+    record = Record(name=name, suite=str(suite.resolve()), cluster=cluster, submitted=now, lanes=places)
+    write_json(folder / RECORD, record.model_dump())
     try:
         limits = {f"{name}_max_num_timeout": options.max_requeues for name in ("slurm", "local")}
         executor = submitit.AutoExecutor(folder, cluster=cluster, **limits)
@@ -219,7 +235,7 @@ def _send(
             "again: what was sent before stays"
         ) from error
     number = str(jobs[0].job_id).partition("_")[0]
-    write_json(folder / "array.json", asdict(record) | {"job": number})
+    write_json(folder / RECORD, record.model_dump() | {"job": number})
     return jobs
 
 

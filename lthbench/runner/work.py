@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import shutil
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Literal
 
+from lthbench.documents import DocumentError
 from lthbench.runner.environment import environment, make_deterministic
 from lthbench.runner.lease import Lease, LeaseLostError
 from lthbench.runner.ranks import Leader, device_of_rank
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store, is_about_the_disk, unusable
 from lthbench.tasks.atomic import write_atomically, write_json
-from lthbench.tasks.context import Context
-from lthbench.tasks.layout import FAILURE, LEASE, RESULT, SPEC
+from lthbench.tasks.checkpoint import UnfitError, check_checkpoint
+from lthbench.tasks.context import Context, UnusableInputError
+from lthbench.tasks.layout import CHECKPOINT, DAMAGED, FAILURE, LEASE, RESULT, SCRATCH, SPEC, WITHDRAWN
+from lthbench.tasks.result import read_result, seal
 from lthbench.tasks.run import run_task
-from lthbench.tasks.spec import parse_spec
+from lthbench.tasks.spec import TrainSpec, parse_spec
 
 Asked = Callable[[], Literal["save", "stop"] | None]
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
 
 
 class Worker:
@@ -26,14 +38,15 @@ class Worker:
 
     Args:
         asked: what a running training is asked to do (Context.asked).
+        tell: called with what people should know of a task beside its result: damaged files, a lost lease.
     """
 
-    def __init__(self, settings: Settings, asked: Asked = lambda: None) -> None:
+    def __init__(self, settings: Settings, asked: Asked = lambda: None, tell: Callable[[str], None] = _print) -> None:
         self.settings = settings
-        self.store = Store(settings.store)
+        self.store = Store(settings.store, tell)
         self.device = device_of_rank(settings.device)
         self.leader = Leader(settings)
-        self.asked = asked
+        self.asked, self.tell = asked, tell
         make_deterministic(settings.threads)
 
     def close(self) -> None:
@@ -47,33 +60,53 @@ class Worker:
 
         Raises:
             StoreError: the disk is full or read-only: no other task would fare better.
+            UnusableInputError: another task has to be computed again first; what is damaged of it is set aside.
         """
         folder = self.store.folder(key)
         while True:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                with Lease(folder / LEASE) as lease:
+                with Lease(folder / LEASE) as lease, _scratch(folder, lease.owner) as scratch:
                     if self.store.is_done(key, keep) and (result := self.store.result(key)) is not None:
                         return result
-                    return self._run(key, spec, keep, report, lease)
-            except LeaseLostError:
-                continue
+                    try:
+                        return self._run(key, spec, keep, report, lease, scratch)
+                    except Exception:
+                        lease.check()  # without it nothing could be written, which is no fault of the task
+                        raise
+            except LeaseLostError as error:
+                self.tell(f"{error} Nothing of this process was written since; the other's result is waited for")
+            except UnusableInputError as error:
+                self.tell(f"{error}; task {key} waits until it is computed again")
+                if self.store.folder(error.key).exists():
+                    self.store.set_aside(error.key, self.tell, wait=True)
+                raise
             except OSError as error:
                 if is_about_the_disk(error):
                     raise unusable(folder, error) from error
                 raise
 
     def _run(
-        self, key: str, spec: str, keep: frozenset[int], report: Callable[[int, int], None], lease: Lease
+        self,
+        key: str,
+        spec: str,
+        keep: frozenset[int],
+        report: Callable[[int, int], None],
+        lease: Lease,
+        scratch: Path,
     ) -> dict[str, Any]:
-        folder = self.store.folder(key)
+        folder, parsed = self.store.folder(key), parse_spec(spec)
 
         def tell(done: int, total: int) -> None:
             if lease.lost:
                 lease.check()
             report(done, total)
 
-        write_atomically(folder / SPEC, spec.encode())
+        self.store.withdraw(key)
+        keep |= _kept_before(folder, key)
+        write_atomically(folder / SPEC, spec.encode(), scratch)
+        if isinstance(parsed, TrainSpec) and (folder / CHECKPOINT).exists():
+            self._take_up(folder, parsed, keep)
         begun = time.perf_counter()
         with self.leader.training(key, spec) as ranks:
             context = Context(
@@ -87,8 +120,13 @@ class Worker:
                 compile=self.settings.compile,
                 asked=self.asked,
                 ranks=ranks,
+                scratch=scratch,
             )
-            result = run_task(parse_spec(spec), context)
+            result = run_task(parsed, context)
+        result["key"] = key
+        result.setdefault("artefacts", {})
+        result["artefacts"] = {name: artefact.model_dump() for name, artefact in result["artefacts"].items()}
+        result["inputs"] = {other: bits.model_dump() for other, bits in context.inputs.items()}
         result["seconds"] = round(time.perf_counter() - begun, 3)
         result["finished"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
         result["environment"] = environment(self.device) | {
@@ -96,6 +134,52 @@ class Worker:
             "processes": self.leader.size,
         }
         lease.check()
-        write_json(folder / RESULT, result)
-        (folder / FAILURE).unlink(missing_ok=True)
+        result = seal(result)
+        write_json(folder / RESULT, result, scratch)
+        for name in (CHECKPOINT, FAILURE, WITHDRAWN):
+            with contextlib.suppress(FileNotFoundError):
+                (folder / name).replace(scratch / name)
         return result
+
+    def _take_up(self, folder: Path, spec: TrainSpec, keep: frozenset[int]) -> None:
+        """Leave a checkpoint that the training can go on from; else it starts over."""
+        path = folder / CHECKPOINT
+        try:
+            check_checkpoint(folder, spec, keep)
+        except DocumentError as error:
+            self.tell(f"{error}; it is set aside, and the training starts over")
+            path.replace(path.with_name(path.name + DAMAGED))
+        except UnfitError as error:
+            self.tell(f"{error}; the training starts over")
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path, owner: str) -> Iterator[Path]:
+    """The folder that who holds a task writes in, from which files are renamed into their place.
+
+    The folders of all former holders are taken away first. A process that was suspended until another took its task
+    over, and wakes, can then write nothing any more; and what a killed one had half written is gone.
+    """
+    own = folder / f"{SCRATCH}{owner}"
+    own.mkdir()
+    for other in folder.glob(f"{SCRATCH}*"):
+        if other != own:
+            # Renamed first, which takes it from its owner at once, whatever that one writes meanwhile.
+            gone = folder / f"{SCRATCH}gone-{uuid.uuid4().hex}"
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(other.rename(gone), ignore_errors=True)
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def _kept_before(folder: Path, key: str) -> frozenset[int]:
+    """The steps whose weights a withdrawn result of a task has: other suites may need them."""
+    try:
+        names = read_result(folder, key, WITHDRAWN)["artefacts"]
+    except (DocumentError, FileNotFoundError):
+        return frozenset()
+    steps = (re.fullmatch(r"weights-(\d+)\.safetensors", name) for name in names)
+    return frozenset(int(step[1]) for step in steps if step)

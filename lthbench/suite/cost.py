@@ -21,7 +21,7 @@ from lthbench.tasks.spec import MaskSpec, Pruning, Task, TrainSpec, num_survivor
 
 
 class _Store(Protocol):
-    def is_done(self, key: str, keep: frozenset[int] = frozenset()) -> bool: ...
+    def missing(self, wanted: Mapping[str, frozenset[int]]) -> list[str]: ...
 
 
 @dataclass
@@ -117,6 +117,7 @@ def plan_cost(plan: Plan, store: _Store, seconds: Mapping[str, Mapping[str, floa
     experiments: dict[str, Cost] = {}
     kinds: dict[str, Cost] = {}
     pruned: dict[tuple[str, int], int] = {}
+    missing = set(store.missing({key: plan.kept(key) for key in plan.tasks}))
     for key, task in plan.tasks.items():
         spec, cell = task.spec, plan.cells[key]
         model = model_cost(cell.model, cell.data)
@@ -129,7 +130,7 @@ def plan_cost(plan: Plan, store: _Store, seconds: Mapping[str, Mapping[str, floa
             bits = sum(model.prunable.values()) if level else 0
             weights = model.parameter_bytes - 4 * pruned[cell.pair, level] + bits / 8
             disk = weights * (1 + len(plan.kept(key)))
-        done = store.is_done(key, plan.kept(key))
+        done = key not in missing
         lines = [
             total,
             pairs.setdefault(cell.pair, Cost(cell.pair)),

@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it, so that no reader ever sees a part of it."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+def write_atomically(path: Path, content: bytes, scratch: Path | None = None) -> None:
+    """Write a file beside its place and rename it, so that no reader ever sees a part of it.
+
+    Args:
+        scratch: the folder, on the same disk, that it is written in instead. Where that folder is taken away
+            (another process holds the lease by now) nothing can be renamed into place any more.
+
+    Raises:
+        FileNotFoundError: the scratch folder is gone.
+    """
+    temporary = (scratch or path.parent) / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -22,5 +30,6 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+def write_json(path: Path, value: Any, scratch: Path | None = None) -> None:
+    """Write a value as indented JSON, as `write_atomically` does."""
+    write_atomically(path, (json.dumps(value, indent=1) + "\n").encode(), scratch)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lthbench.tasks.files import read_mask, read_tensors
-from lthbench.tasks.layout import MASK, RESULT, weights_file
+from lthbench.documents import DocumentError
+from lthbench.tasks.files import read_mask, read_tensors, write_checkpoint, write_mask, write_tensors
+from lthbench.tasks.layout import CHECKPOINT, MASK, weights_file
 from lthbench.tasks.network import Layout
+from lthbench.tasks.result import Artefact, InputBits, read_result, read_spec
 from lthbench.tasks.spec import Weights
 from lthbench.training.ranks import Ranks
 
@@ -28,6 +29,18 @@ class Refused(Exception):
     """The task can never have a result, as when the network it would prune diverged; the message says why."""
 
 
+class UnusableInputError(Exception):
+    """A task that this one needs has to be computed again: its result or a file of it is gone or damaged.
+
+    Attributes:
+        key: of that task.
+    """
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(reason)
+        self.key = key
+
+
 @dataclass(frozen=True)
 class Context:
     """Where and how one task runs.
@@ -40,6 +53,9 @@ class Context:
         report: called with (done, total) steps from time to time.
         checkpoint_every: seconds between checkpoints within a training.
         compile: whether trainings run on compiled models.
+        scratch: where files are written before they are renamed into the folder (`write_atomically`); None is the
+            folder itself.
+        inputs: what was read of other tasks so far, by key.
         asked: called after every step; "save" asks for a checkpoint now, "stop" for one and then `Interrupted`.
         ranks: this process among those that make a training together.
     """
@@ -54,25 +70,66 @@ class Context:
     compile: bool = False
     asked: Callable[[], Literal["save", "stop"] | None] = lambda: None
     ranks: Ranks = Ranks()  # noqa: RUF009 (immutable)
+    scratch: Path | None = None
+    inputs: dict[str, InputBits] = field(default_factory=dict)
+
+    def write(self, name: str, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> dict[str, Artefact]:
+        """Write tensors as a file of the task; returns its name and what was written, for the result."""
+        return {name: write_tensors(self.folder / name, tensors, note, self.scratch)}
+
+    def write_mask(self, mask: Mapping[str, Tensor]) -> dict[str, Artefact]:
+        """Write the task's mask; returns as `write`."""
+        return {MASK: write_mask(self.folder / MASK, mask, self.scratch)}
+
+    def write_checkpoint(self, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
+        """Write the task's checkpoint in the place of the one before."""
+        write_checkpoint(self.folder / CHECKPOINT, tensors, note, self.scratch)
 
     def network(self, ref: Weights) -> tuple[dict[str, Tensor], Layout]:
         """The weights and normalisation statistics of another task, on this task's device, and their layout.
 
         Raises:
             Refused: that training diverged or was refused.
+            UnusableInputError: they are not there, or not what was written.
         """
-        folder = self.folder_of(ref.task)
-        self._check(folder, f"training {ref.task}")
-        weights, note = read_tensors(folder / weights_file(ref.step), self.device)
+        name = weights_file(ref.step)
+        artefact = self._artefact(ref.task, name, f"training {ref.task}")
+        try:
+            weights, note = read_tensors(self.folder_of(ref.task) / name, self.device, artefact)
+        except DocumentError as error:
+            raise UnusableInputError(ref.task, str(error)) from error
         return weights, Layout(**note)
 
     def mask(self, key: str) -> dict[str, Tensor]:
-        """The mask of another task, on this task's device; Refused where that mask was refused."""
-        folder = self.folder_of(key)
-        self._check(folder, f"mask {key}")
-        return read_mask(folder / MASK, self.device)
+        """The mask of another task, on this task's device; raises as `network`."""
+        artefact = self._artefact(key, MASK, f"mask {key}")
+        try:
+            return read_mask(self.folder_of(key) / MASK, self.device, artefact)
+        except DocumentError as error:
+            raise UnusableInputError(key, str(error)) from error
 
-    def _check(self, folder: Path, what: str) -> None:
-        result = json.loads((folder / RESULT).read_text())
+    def specification(self, key: str) -> str:
+        """The canonical specification of another task.
+
+        Raises:
+            UnusableInputError: it is not there, or not what was written.
+        """
+        try:
+            return read_spec(self.folder_of(key), key)
+        except (DocumentError, FileNotFoundError) as error:
+            raise UnusableInputError(key, str(error)) from error
+
+    def _artefact(self, key: str, name: str, what: str) -> Artefact:
+        """What another task wrote under a name, noted as read."""
+        try:
+            result = read_result(self.folder_of(key), key)
+        except (DocumentError, FileNotFoundError) as error:
+            raise UnusableInputError(key, str(error)) from error
+        bits = self.inputs.setdefault(key, InputBits(status=result["status"]))
         if result["status"] != "ok":
             raise Refused(f"{what} {result['status']}: {result['reason']}")
+        if name not in result["artefacts"]:
+            raise UnusableInputError(key, f"{self.folder_of(key) / name}: was not written")
+        artefact = Artefact(**result["artefacts"][name])
+        bits.read[name] = artefact.sha256
+        return artefact

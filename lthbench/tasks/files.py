@@ -1,4 +1,7 @@
-"""The files of a task's folder: weights and masks as safetensors, each written atomically."""
+"""The files of a task's folder: weights, masks and checkpoints as safetensors, each written atomically.
+
+Equal tensors and notes give equal files, so that a file's digest tells whether the bits of two computations agree.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
+from lthbench.documents import DocumentError
 from lthbench.tasks.atomic import write_atomically
+from lthbench.tasks.header import metadata, parse_header
+from lthbench.tasks.result import Artefact, read_artefact
 
 # Below so many bytes saved the zeros of a tensor are written out.
 _WORTH_PACKING = 256
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any] | None = None) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any] | None = None, scratch: Path | None = None
+) -> Artefact:
     """Write named tensors, with a JSON note in the header; of float32 ones zeros take one bit, as pruned weights are.
 
     Whatever is read back has the same bits: -0.0 is no zero here.
+
+    Args:
+        scratch: as of `write_atomically`.
+
+    Returns:
+        The file's size and digest.
     """
     stored: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
@@ -37,39 +51,76 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, 
             shapes[name] = list(whole.shape)
             stored[name] = flat[present]
             stored[f"present:{name}"] = torch.from_numpy(np.packbits(present.numpy()))
-    metadata = {"note": json.dumps(note or {}), "packed": json.dumps(shapes)}
-    write_atomically(path, save(stored, metadata=metadata))
+    content = save(stored, metadata=metadata(dict(note or {}), shapes))
+    write_atomically(path, content, scratch)
+    return Artefact.of(content)
 
 
-def read_tensors(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_tensors` wrote: the tensors and the note."""
-    with safe_open(path, framework="pt") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        metadata = file.metadata() or {}
-    for name, shape in json.loads(metadata.get("packed", "{}")).items():
-        whole = torch.zeros(shape)
-        flat = whole.view(-1)
-        bits = np.unpackbits(stored.pop(f"present:{name}").numpy(), count=flat.numel())
-        flat[torch.from_numpy(bits).bool()] = stored[name]
-        stored[name] = whole
-    tensors = {name: tensor.to(device) for name, tensor in stored.items()}
-    return tensors, json.loads(metadata.get("note", "{}"))
+def read_tensors(
+    path: Path, device: torch.device | str = "cpu", artefact: Artefact | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote: the tensors, in the order of their names, and the note.
+
+    Args:
+        artefact: what was written; None reads whatever is there.
+
+    Raises:
+        DocumentError: the file is not what was written, or no file of tensors.
+    """
+    content = path.read_bytes() if artefact is None else read_artefact(path, artefact)
+    try:
+        stored = load(content)
+        note, packed = parse_header(content)
+        for name, shape in packed.items():
+            whole = torch.zeros(shape)
+            flat = whole.view(-1)
+            bits = np.unpackbits(stored.pop(f"present:{name}").numpy(), count=flat.numel())
+            flat[torch.from_numpy(bits).bool()] = stored[name]
+            stored[name] = whole
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+        raise DocumentError(f"{path}: holds no tensors that can be read ({error})") from error
+    return {name: stored[name].to(device) for name in sorted(stored)}, note
 
 
-def write_mask(path: Path, mask: Mapping[str, Tensor]) -> None:
+def write_mask(path: Path, mask: Mapping[str, Tensor], scratch: Path | None = None) -> Artefact:
     """Write a mask, 1 bit a weight."""
     packed = {name: torch.from_numpy(np.packbits(m.cpu().numpy().reshape(-1))) for name, m in mask.items()}
-    write_tensors(path, packed, {"shapes": {name: list(m.shape) for name, m in mask.items()}})
+    return write_tensors(path, packed, {"shapes": {name: list(m.shape) for name, m in mask.items()}}, scratch)
 
 
-def read_mask(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Read a mask as bool tensors, True where a weight survives."""
-    packed, note = read_tensors(path)
+def read_mask(path: Path, device: torch.device | str = "cpu", artefact: Artefact | None = None) -> dict[str, Tensor]:
+    """Read a mask as bool tensors, True where a weight survives; `artefact` as of `read_tensors`."""
+    packed, note = read_tensors(path, artefact=artefact)
     mask = {}
     for name, shape in note["shapes"].items():
         bits = np.unpackbits(packed[name].numpy(), count=int(np.prod(shape)))
         mask[name] = torch.from_numpy(bits).bool().reshape(shape).to(device)
     return mask
+
+
+def write_checkpoint(
+    path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any], scratch: Path | None = None
+) -> None:
+    """Write a training's state with a digest of its own in the note, as no result says what a checkpoint should be."""
+    write_tensors(path, tensors, {**note, "digest": _seal(tensors, note)}, scratch)
+
+
+def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_checkpoint` wrote.
+
+    Raises:
+        DocumentError: it is not what was written.
+        OSError: it is not there, or cannot be read.
+    """
+    tensors, note = read_tensors(path)
+    if note.pop("digest", None) != _seal(tensors, note):
+        raise DocumentError(f"{path}: is not what was written: its digest is another")
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, note
+
+
+def _seal(tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> str:
+    text = json.dumps(note, sort_keys=True)
+    return hashlib.sha256(f"{digest(tensors)} {text}".encode()).hexdigest()
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:

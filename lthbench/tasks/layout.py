@@ -8,6 +8,12 @@ FAILURE = "failure.json"
 LEASE = "lease"
 MASK = "mask.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
+# A result whose artefacts are not all there any more, until the task is done again.
+WITHDRAWN = "result.json.withdrawn"
+# What the name of a file ends in that was set aside since it is not what was written.
+DAMAGED = ".damaged"
+# What the name of the folder begins with that a task's holder writes in.
+SCRATCH = ".scratch-"
 
 
 def weights_file(step: int | None) -> str:

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from lthbench.ops import prune_lowest
 from lthbench.tasks.context import Context
-from lthbench.tasks.files import digest, write_mask
-from lthbench.tasks.layout import MASK, SPEC
+from lthbench.tasks.files import digest
 from lthbench.tasks.network import Layout, weights_of
 from lthbench.tasks.spec import MaskSpec, Pruning, TrainSpec, Weights, num_survivors, parse_spec
 from lthbench.tasks.start import start_of
@@ -49,9 +48,9 @@ def make_mask(spec: MaskSpec, context: Context) -> dict[str, Any]:
             distances = learning_distance(started, weights, part, layout.prunable)
             metrics |= {f"{name}_{kind}": value for name, value in distances.items()}
     metrics["density"] = sum(int(m.sum()) for m in mask.values()) / sum(m.numel() for m in mask.values())
-    write_mask(context.folder / MASK, mask)
     return {
         **result,
+        "artefacts": context.write_mask(mask),
         "metrics": metrics,
         "layer_density": {name: int(m.sum()) / m.numel() for name, m in mask.items()},
         "digests": {"mask": digest(mask)},
@@ -83,7 +82,7 @@ def prune(
 
 def _start_weights(network: Weights, context: Context) -> dict[str, Tensor]:
     """The weights that the training of a network started from, built again from its specification."""
-    spec = parse_spec((context.folder_of(network.task) / SPEC).read_text())
+    spec = parse_spec(context.specification(network.task))
     assert isinstance(spec, TrainSpec)
     return weights_of(start_of(spec, context).model)
 

@@ -8,10 +8,12 @@ from typing import Any
 from lthbench.data.few_shot import few_shot
 from lthbench.data.images import ImageSet
 from lthbench.data.load import Splits, load
+from lthbench.tasks.checkpoint import CheckpointNote
 from lthbench.tasks.context import Context, Interrupted
-from lthbench.tasks.files import digest, read_tensors, write_tensors
+from lthbench.tasks.files import digest, read_checkpoint
 from lthbench.tasks.layout import CHECKPOINT, weights_file
 from lthbench.tasks.network import weights_of
+from lthbench.tasks.result import Artefact
 from lthbench.tasks.spec import TrainSpec
 from lthbench.tasks.start import Start, anchors_of, start_of
 from lthbench.training.distance import learning_distance, top_overlap
@@ -39,6 +41,7 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
     model, names, mask = start.model, start.layout.prunable, start.mask
     begun = weights_of(model)
     metrics: dict[str, float] = {}
+    artefacts: dict[str, Artefact] = {}
     progress, tracker = Progress(step=spec.begin), tracker_of(spec, splits, images)
     if spec.probe is not None:
         if spec.probe != "affine":
@@ -47,12 +50,12 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
     if spec.probe is None or spec.probe == "affine":
         if spec.probe == "affine":
             train_only_head_and_normalisation(model, start.layout.head)
-        progress = _fit(spec, context, start, images, tracker)
+        progress, artefacts = _fit(spec, context, start, images, tracker)
     else:
         metrics |= fit_probe(model, start.layout.head, images, splits.validation)
 
     end = weights_of(model)
-    write_tensors(context.folder / weights_file(None), end, vars(start.layout))
+    artefacts |= context.write(weights_file(None), end, vars(start.layout))
     layer_distance: dict[str, float] = {}
     layer_overlap: dict[str, float] = {}
     if progress.diverged_at is None:
@@ -72,12 +75,12 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
     survivors = {n: int(mask[n].sum()) if n in mask else begun[n].numel() for n in names}
     metrics["density"] = sum(survivors.values()) / sum(begun[n].numel() for n in names)
     diverged = progress.diverged_at is not None
-    (context.folder / CHECKPOINT).unlink(missing_ok=True)
     tracked = {"validation_curve": tracker.curve} if tracker else {}
     return {
         "status": "diverged" if diverged else "ok",
         "reason": f"the loss or a weight was not finite after iteration {progress.diverged_at}" if diverged else None,
         "metrics": metrics,
+        "artefacts": artefacts,
         "epoch_losses": progress.epoch_losses,
         "epoch_distances": progress.epoch_distances,
         "layer_density": {n: survivors[n] / begun[n].numel() for n in names},
@@ -126,8 +129,14 @@ def tracker_of(spec: TrainSpec, splits: Splits, images: ImageSet) -> Tracker | N
     return Tracker(spec.track, len(images), lambda model: evaluate(model, splits.validation)[1], images.device)
 
 
-def _fit(spec: TrainSpec, context: Context, start: Start, images: ImageSet, tracker: Tracker | None) -> Progress:
-    """Train from the start, or from the checkpoint that is there, and keep what is to be kept."""
+def _fit(
+    spec: TrainSpec, context: Context, start: Start, images: ImageSet, tracker: Tracker | None
+) -> tuple[Progress, dict[str, Artefact]]:
+    """Train from the start, or from the checkpoint that is there, and keep what is to be kept.
+
+    Returns:
+        Where it ended, and the kept steps' files.
+    """
     trainer = Trainer(
         start.model,
         images,
@@ -146,15 +155,17 @@ def _fit(spec: TrainSpec, context: Context, start: Start, images: ImageSet, trac
     )
     if unknown := [step for step in context.keep if not spec.begin <= step < trainer.end]:
         raise ValueError(f"steps {unknown} cannot be kept by a training from {spec.begin} to {trainer.end}")
-    checkpoint = context.folder / CHECKPOINT
-    if checkpoint.exists():
-        trainer.restore(*read_tensors(checkpoint, context.device))
+    kept: dict[str, Artefact] = {}
+    if (context.folder / CHECKPOINT).exists():
+        tensors, content = read_checkpoint(context.folder / CHECKPOINT, context.device)
+        taken_up = CheckpointNote.of(content)
+        kept = taken_up.kept
+        trainer.restore(tensors, vars(taken_up.progress))
     context.ranks.agree("the iteration to go on from", str(trainer.progress.step), context.device)
     last_checkpoint = last_report = time.monotonic()
 
     def keep_weights(trainer: Trainer) -> None:
-        path = context.folder / weights_file(trainer.progress.step)
-        write_tensors(path, weights_of(trainer.model), vars(start.layout))
+        kept.update(context.write(weights_file(trainer.progress.step), weights_of(trainer.model), vars(start.layout)))
 
     def after_step(trainer: Trainer) -> None:
         nonlocal last_checkpoint, last_report
@@ -165,7 +176,9 @@ def _fit(spec: TrainSpec, context: Context, start: Start, images: ImageSet, trac
         asked = context.asked()
         if asked or now - last_checkpoint > context.checkpoint_every:
             last_checkpoint = now
-            write_tensors(checkpoint, *trainer.state())
+            tensors, standing = trainer.state()
+            note = CheckpointNote(task=context.folder.name, progress=Progress(**standing), kept=kept)
+            context.write_checkpoint(tensors, note.model_dump(mode="json"))
         if asked == "stop":
             raise Interrupted(f"at step {trainer.progress.step}")
 
@@ -177,4 +190,4 @@ def _fit(spec: TrainSpec, context: Context, start: Start, images: ImageSet, trac
         trainer.average.copy_to_model()
     if context.ranks.size > 1:
         context.ranks.agree("the trained network", digest(weights_of(start.model)), context.device)
-    return progress
+    return progress, kept

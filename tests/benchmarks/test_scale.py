@@ -5,7 +5,6 @@ sbatch is a stand-in that does nothing, so that what is measured is this program
 
 from __future__ import annotations
 
-import json
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from synthetic_store import put_result
 
 from lthbench.runner.settings import Settings
 from lthbench.runner.status import suite_status
@@ -52,13 +52,8 @@ def measure(folder: Path, include: str, replicates: int) -> dict[str, float]:
     row["submit"], sent = seconds_of(send)
     assert sent.tasks == len(plan.tasks)
     row["arrays"], row["lanes"] = sent.arrays, sent.lanes
-    for key in plan.tasks:
-        task = store.folder(key)
-        task.mkdir(parents=True)
-        result = {"status": "ok", "metrics": {"test_accuracy": 0.5}, "seconds": 1.0, "epoch_losses": [0.123456] * 100}
-        (task / "result.json").write_text(json.dumps(result))
-        for step in plan.kept(key):
-            (task / f"weights-{step}.safetensors").touch()
+    for key, task in plan.tasks.items():
+        put_result(store, task, plan.kept(key), metrics={"test_accuracy": 0.5}, epoch_losses=[0.123456] * 100)
     row["status"], status = seconds_of(lambda: suite_status(plan, store, suite, {}))
     assert sum(arm.done for arm in status.arms) == len(plan.tasks)
     row["submit again"], sent = seconds_of(send)

@@ -12,7 +12,7 @@ import lthbench.runner.work as work
 import lthbench.tasks.run as tasks
 from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Settings
-from lthbench.runner.store import MARKER, Store, StoreError
+from lthbench.runner.store import LAYOUT, MARKER, Store, StoreError
 from lthbench.suite.load import load_suite
 from lthbench.suite.part import Part
 from lthbench.suite.plan import make_plan
@@ -30,10 +30,10 @@ def test_a_run_ends_where_the_disk_does_and_goes_on_when_there_is_room(
     store.check()
     real, written = work.write_json, []
 
-    def full(path: Path, value: object) -> None:
+    def full(path: Path, value: object, scratch: Path) -> None:
         if len(written) == 2:
             raise OSError(number, os.strerror(number), str(path))
-        real(path, value)
+        real(path, value, scratch)
         written.append(path)
 
     with monkeypatch.context() as patch:
@@ -51,7 +51,7 @@ def test_a_store_is_whole_whenever_its_maker_was_killed(tmp_path: Path) -> None:
     root.mkdir()
     (root / f".{MARKER}.0123.tmp").touch()  # killed before the marker had its name
     Store(root).check()
-    assert (root / MARKER).read_text() == "1\n"
+    assert (root / MARKER).read_text() == f"{LAYOUT}\n"
     Store(root).check()
 
 

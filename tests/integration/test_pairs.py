@@ -20,8 +20,9 @@ from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan
-from lthbench.tasks import interpolate, train
-from lthbench.tasks.files import read_mask, read_tensors, write_tensors
+from lthbench.tasks import context, interpolate, train
+from lthbench.tasks.files import read_mask, read_tensors, write_checkpoint
+from lthbench.tasks.header import read_note
 from lthbench.tasks.layout import CHECKPOINT, MASK, weights_file
 from lthbench.training.steps import Steps
 
@@ -85,13 +86,13 @@ def test_a_pair_trains_prunes_and_interpolates_and_resumes_a_killed_training_to_
     settings = Settings(tmp_path / "killed", data=few_images)
 
     def die_after_two_steps(path: Path, *content: Any) -> None:
-        write_tensors(path, *content)
-        if path.name == CHECKPOINT and read_tensors(path)[1]["step"] == 2:
+        write_checkpoint(path, *content)
+        if read_note(path)["progress"]["step"] == 2:
             raise Killed
 
     plan = plan_of(Plan(SUITE), cell, *tasks)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "write_tensors", die_after_two_steps)
+        patch.setattr(context, "write_checkpoint", die_after_two_steps)
         with pytest.raises(Killed):
             run_plan(plan, dataclasses.replace(settings, checkpoint_every=0), num_workers=0)
     assert (Store(settings.store).folder(cell.dense().key) / CHECKPOINT).exists()

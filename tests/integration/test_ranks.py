@@ -132,7 +132,8 @@ def results(suite: Path, store: Path) -> dict[str, dict[str, Any]]:
     """Everything that a run measured, but for times."""
     found = {key: Store(store).result(key) for key in make_plan(load_suite(suite)).tasks}
     return {
-        key: {k: v for k, v in result.items() if k not in ("seconds", "finished")} for key, result in found.items()
+        key: {k: v for k, v in result.items() if k not in ("seconds", "finished", "digest")}
+        for key, result in found.items()
         if result is not None
     }  # fmt: skip
 

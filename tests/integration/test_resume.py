@@ -81,7 +81,7 @@ def digests(suite: Path, store: Path) -> dict[str, object]:
     for key in plan.tasks:
         result = Store(store).result(key)
         assert result is not None, f"{key} is not done"
-        found[key] = {k: v for k, v in result.items() if k not in ("seconds", "finished", "environment")}
+        found[key] = {k: v for k, v in result.items() if k not in ("seconds", "finished", "environment", "digest")}
     return found
 
 

@@ -74,7 +74,7 @@ def results(store: Path) -> dict[str, Any]:
     found = {}
     for path in store.glob("tasks/*/*/result.json"):
         result = json.loads(path.read_text())
-        found[path.parent.name] = {k: v for k, v in result.items() if k not in ("seconds", "finished")}
+        found[path.parent.name] = {k: v for k, v in result.items() if k not in ("seconds", "finished", "digest")}
     return found
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from synthetic_store import put_result
 
+import lthbench.runner.live as live_module
 from lthbench.cli import main
-from lthbench.runner.lease import PATIENCE, Lease
+from lthbench.runner.lease import Lease
 from lthbench.runner.live import Live
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
@@ -27,7 +28,9 @@ def test_a_finished_suite_is_done(tiny_run: tuple[Plan, Store]) -> None:
     assert sum(arm.tasks for arm in found.arms) == len(tiny_run[0].tasks)
 
 
-def test_running_and_failed_tasks_are_told_with_their_progress(tiny_suite: Path, tmp_path: Path) -> None:
+def test_running_and_failed_tasks_are_told_with_their_progress(
+    tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan, store = make_plan(load_suite(tiny_suite)), Store(tmp_path / "store")
     live = Live(plan, store)
     assert not live.look().running
@@ -38,11 +41,14 @@ def test_running_and_failed_tasks_are_told_with_their_progress(tiny_suite: Path,
     with Lease(folder / LEASE):
         (running,) = live.look().running
         assert (running.key, running.part, running.is_silent) == (trained, None, False)
-        write_tensors(folder / CHECKPOINT, {}, {"step": 5})  # of 15
+        write_tensors(folder / CHECKPOINT, {}, {"progress": {"step": 5}})  # of 15
         (running,) = live.look().running
         assert running.part == pytest.approx(1 / 3)
-        os.utime(folder / LEASE, (0, (folder / LEASE).stat().st_mtime - 2 * PATIENCE))
+        assert not live.look().running[0].is_silent
+        monkeypatch.setattr(live_module, "PATIENCE", 0.0)
         assert live.look().running[0].is_silent
+        os.utime(folder / LEASE, (0, 1e9))  # whatever the clocks say: it has been touched
+        assert not live.look().running[0].is_silent
     failed = next(key for key in plan.tasks if key != trained)
     store.note_failure(failed, "Traceback\nOSError: no space")
     found = live.look()
@@ -53,19 +59,14 @@ def test_running_and_failed_tasks_are_told_with_their_progress(tiny_suite: Path,
 def test_what_is_done_and_the_time_left_follow_the_results(
     tiny_run: tuple[Plan, Store], tiny_suite: Path, tmp_path: Path
 ) -> None:
-    plan, source = tiny_run
+    plan, _ = tiny_run
     store = Store(tmp_path / "store")
     live = Live(plan, store)
     before = live.look()
     assert before.part == 0 and before.seconds_left is None
     key = next(iter(plan.tasks))
-    result = source.result(key)
-    assert result is not None
-    result["finished"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    store.folder(key).mkdir(parents=True)
-    for step in plan.kept(key):
-        (store.folder(key) / f"weights-{step}.safetensors").touch()
-    (store.folder(key) / "result.json").write_text(json.dumps(result))
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    put_result(store, plan.tasks[key], plan.kept(key), finished=now)
     after = live.look()
     assert sum(arm.done for arm in after.arms) == 1
     assert after.part == pytest.approx(plan.cost[key] / sum(plan.cost.values()))

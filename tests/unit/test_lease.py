@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lthbench.runner.lease import Lease, LeaseLostError
@@ -137,3 +138,26 @@ def _lost(lease: Lease) -> bool:
     except LeaseLostError:
         return True
     return False
+
+
+def test_a_clock_that_jumps_makes_no_live_holder_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lease"
+    with Lease(path) as lease:
+        real = psutil.Process.create_time
+        # What a process' start is told to be where the clock was set by an hour since.
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self: real(self) + 3600)
+        monkeypatch.setattr(time, "time", lambda: 0.0)
+        assert not Lease(path).try_acquire()
+        lease.check()
+
+
+@pytest.mark.parametrize(
+    "content", ['{"owner": 5}', '{"pid": "x"}', '{"owner": "../../x", "machine": "far"}', '{"pid": -1}', "[1]", "\\xff"]
+)
+def test_whatever_stands_in_a_lease_it_is_waited_for_and_then_taken(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "lease"
+    path.write_bytes(content.encode().decode("unicode_escape").encode("latin1"))
+    assert not Lease(path).try_acquire()
+    with Lease(path, patience=0.05) as lease:
+        lease.check()
+    assert list(tmp_path.iterdir()) == []

@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 from scipy import stats
+from synthetic_store import put_result
 
 from lthbench.analysis.reference import References, calibrate, read_references
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.located import SuiteError
 from lthbench.suite.plan import Plan, make_plan
-from lthbench.tasks.atomic import write_json
-from lthbench.tasks.layout import RESULT
 
 SHIPPED = Path(__file__).parents[2] / "suites" / "golden" / "references.yaml"
 
@@ -67,9 +66,7 @@ def planted(folder: Path, accuracies: list[float], barrier: float) -> tuple[Plan
         for key in missing:
             accuracy = accuracies[plan.cells[key].replicate]
             metrics = {"test_accuracy": accuracy, "density": 1.0, "test_barrier": barrier, "distance_relative": 1.0}
-            result = {"status": "ok", "metrics": metrics, "epoch_losses": [1.0, 1.0, 1.0]}
-            store.folder(key).mkdir(parents=True)
-            write_json(store.folder(key) / RESULT, result)
+            put_result(store, plan.tasks[key], metrics=metrics, epoch_losses=[1.0, 1.0, 1.0])
         plan = make_plan(suite, result_of=store.result)
     return plan, store
 

@@ -1,0 +1,59 @@
+"""Files that are read whole, of bounded size, and JSON files with a schema: valid, or refused with place and cure."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+# The largest JSON file that is written, the record of an array of 1,000 jobs, has some MiB.
+LARGEST_DOCUMENT = 64 << 20
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class DocumentError(ValueError):
+    """A file that does not hold what it should; the message names the file and the place in it."""
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Read a regular file of at most `limit` bytes; a pipe or a device is not waited for.
+
+    Raises:
+        DocumentError: it is no regular file, or larger.
+        OSError: it cannot be read.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DocumentError(f"{path}: is no regular file")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise DocumentError(f"{path}: is larger than {limit:,} bytes")
+    return content
+
+
+def parse_document(content: bytes, model: type[Model], path: Path) -> Model:
+    """Read JSON as a model, types as they are: no word is taken for a number.
+
+    Raises:
+        DocumentError: it is no JSON, or not of the model's form.
+    """
+    try:
+        return model.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DocumentError(f"{path}: {place + ': ' if place else ''}{first['msg']}") from error
+
+
+def read_document(path: Path, model: type[Model], limit: int = LARGEST_DOCUMENT) -> Model:
+    """Read a JSON file as a model.
+
+    Raises:
+        DocumentError: it is no regular file, too large, no JSON, or not of the model's form.
+        OSError: it cannot be read.
+    """
+    return parse_document(read_bounded(path, limit), model, path)

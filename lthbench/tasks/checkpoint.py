@@ -1,0 +1,68 @@
+"""What a training's checkpoint says of itself, and whether all that is asked can still be had by going on from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lthbench.documents import DocumentError
+from lthbench.tasks.files import read_checkpoint
+from lthbench.tasks.layout import CHECKPOINT, weights_file
+from lthbench.tasks.result import Artefact, ArtefactName, fault_of
+from lthbench.tasks.spec import TrainSpec
+from lthbench.training.loop import Progress
+
+
+class UnfitError(Exception):
+    """A checkpoint that is sound, but from which a training cannot give all that is asked."""
+
+
+class CheckpointNote(BaseModel):
+    """The note of a checkpoint.
+
+    Attributes:
+        task: key of the training.
+        progress: where it stands.
+        kept: the files of the kept steps before that.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    progress: Progress
+    kept: dict[ArtefactName, Artefact]
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> CheckpointNote:
+        """A note as it is read; ValueError where it has another form."""
+        return cls.model_validate_json(json.dumps(content), strict=True)
+
+
+def check_checkpoint(folder: Path, spec: TrainSpec, keep: Iterable[int]) -> None:
+    """Make sure that a training can go on from the checkpoint in its folder.
+
+    Args:
+        keep: the steps whose weights are to be there at the end.
+
+    Raises:
+        DocumentError: the checkpoint is not what was written, or not of this training.
+        UnfitError: it lies behind a step that is to be kept, whose weights are not there.
+    """
+    path = folder / CHECKPOINT
+    _, content = read_checkpoint(path)
+    try:
+        note = CheckpointNote.of(content)
+    except ValidationError as error:
+        raise DocumentError(f"{path}: {error.errors()[0]['msg']}") from error
+    if note.task != folder.name or note.progress.step < spec.begin:
+        raise DocumentError(f"{path}: is of another training")
+    passed = {weights_file(step) for step in keep if step < note.progress.step}
+    if missing := sorted(passed - note.kept.keys()):
+        raise UnfitError(f"{path}: is past what is to be kept by now: {', '.join(missing)}")
+    for name, artefact in note.kept.items():
+        if fault := fault_of(folder / name, artefact):
+            raise UnfitError(f"{folder / name}: {fault}")
