@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,10 @@ from scipy import stats
 from lthbench.analysis.judge import judge
 from lthbench.analysis.paired import power_equivalence, power_one_sided
 from lthbench.analysis.points import Point
+from lthbench.analysis.quantity import p_text
+from lthbench.analysis.report import claims
 from lthbench.analysis.verdict import DECIDED, OUTCOMES, Verdict
+from lthbench.cli import verdicts as printing
 from lthbench.suite.load import load_suite
 from lthbench.suite.schema import Suite
 
@@ -179,6 +182,9 @@ def test_the_claims_of_the_paper_hold_where_they_are_planted_and_nowhere_else(is
         points = world("swin-tinyimagenet", 6, random, is_true=is_true)
         for verdict in judge(loaded, points, {("swin-tinyimagenet", "onset"): 40.0}, "suite.yaml"):
             outcomes.setdefault(verdict.claim, []).append(verdict.outcome)
+            for part in verdict.parts:
+                assert bool(part.finding) == (part.effect is not None)
+                assert not re.search(r"[{}*']|ANY", part.finding), part.finding
             if verdict.claim == "C10":
                 told = re.search(
                     r"each alone, .*: moved (\S+), log noise (\S+), unstable (\S+)", verdict.parts[0].reason
@@ -198,6 +204,69 @@ def test_the_claims_of_the_paper_hold_where_they_are_planted_and_nowhere_else(is
 
 def one(loaded: Suite, points: list[Point]) -> Verdict:
     return judge(loaded, points, {}, "suites/mine.yaml")[0]
+
+
+@pytest.mark.parametrize(
+    ("effect", "expected", "outcome", "found"),
+    [
+        (0.5, "expected: less, than: -0.5", "contradicted", r"early tickets are 0\.[45]\d pp above reinit"),
+        (0.5, "margin: 0.4", "supported", r"early tickets are 0\.[45]\d pp above reinit"),
+        (-0.5, "margin: 0.4", "contradicted", r"early tickets are 0\.[45]\d pp below reinit"),
+        (0.0, "margin: 0.6", "negligible", r"early tickets are 0\.\d+ pp (above|below) reinit"),
+    ],
+)
+def test_a_verdict_says_what_was_found_and_not_what_was_tested(
+    effect: float, expected: str, outcome: str, found: str, tmp_path: Path
+) -> None:
+    loaded = suite(tmp_path, GREATER.replace("margin: 0.4", expected), 5, "a")
+    verdict = one(loaded, tickets("a", 5, np.random.default_rng(4), effect))
+    assert verdict.outcome == outcome
+    assert re.match(found, verdict.finding) and "n = 5)" in verdict.finding, verdict.finding
+    assert "higher" not in verdict.finding + verdict.reason, "that is what was tested"
+    effect_there = verdict.effect
+    assert effect_there is not None and effect_there.low is not None and effect_there.high is not None
+    assert f"({effect_there.low:+.2f} to {effect_there.high:+.2f}" in verdict.finding
+    # The same sentence, and the same p, stand in every table and in JSON.
+    grid = claims.lines([verdict])
+    line = dict(zip(grid.columns, grid.rows[0], strict=True))
+    assert line["finding"] == verdict.finding == asdict(verdict)["finding"]
+    assert line["p (Holm)"] == p_text(asdict(verdict)["p"])
+    assert verdict.p == getattr(verdict.p_values, outcome)
+    with printing.out.capture() as captured:
+        printing.print_verdicts([verdict])
+    assert re.sub(r"\s+", "", verdict.finding) in re.sub(r"[\s│]+", "", captured.get())
+
+
+def test_an_open_verdict_tells_a_half_width_and_no_n_that_would_settle_it(tmp_path: Path) -> None:
+    # Without an effect, an n that is promised to decide would find something in one of ten suites.
+    loaded = suite(tmp_path, GREATER, 3, "a")
+    verdict = next(v for v in (one(loaded, tickets("a", 3, np.random.default_rng(seed), 0.2)) for seed in range(99))
+                   if v.outcome == "inconclusive")  # fmt: skip
+    outlook, effect = verdict.outlook, verdict.effect
+    assert outlook is not None and effect is not None and effect.low is not None and effect.high is not None
+    assert outlook.half_width == pytest.approx((effect.high - effect.low) / 2)
+    assert outlook.n is not None and 3 < outlook.n <= 50
+    spread = outlook.half_width * 3**0.5 / stats.t.ppf(0.95, 2)
+    widths = [stats.t.ppf(0.95, n - 1) * spread / n**0.5 for n in (outlook.n - 1, outlook.n)]
+    # Half the margin: wherever an interval of that width lies, it is decided.
+    assert widths[1] <= 0.4 / 2 < widths[0] and outlook.half_width_then == pytest.approx(widths[1])
+    no_margin = one(suite(tmp_path, GREATER.replace("margin: 0.4", "margin: 0"), 3, "a"),
+                    tickets("a", 3, np.random.default_rng(0), 0.0))  # fmt: skip
+    assert no_margin.outlook is not None and no_margin.outlook.n is None
+    assert "without a margin no n can be named" in no_margin.outlook.text
+
+
+def test_arms_of_a_class_that_the_suite_has_not_make_a_claim_not_applicable(tmp_path: Path) -> None:
+    loaded = suite(tmp_path, GREATER, 3, "a", "b")
+    without = loaded.pairs["a"].arms["early"].model_copy(update={"stability_class": None})
+    pairs = {"a": loaded.pairs["a"].model_copy(update={"arms": {"other": without}}), "b": loaded.pairs["b"]}
+    loaded, random = loaded.model_copy(update={"pairs": pairs}), np.random.default_rng(0)
+    points = [point for pair in "ab" for point in tickets(pair, 3, random, 2.0)]
+    on_a, on_b, on_all = judge(loaded, points, {}, "s.yaml")
+    assert (on_a.outcome, on_a.effect, on_a.n) == ("not applicable", None, 0)
+    assert "no arm is early-stable" in on_a.reason
+    assert on_b.p == on_b.p_alone.supported, "it is not in the family of Holm's adjustment"
+    assert on_all.outcome == on_b.outcome and "rests on 1 of the 1 pairs" in on_all.reason
 
 
 def test_nothing_is_decided_before_all_replicates_are_done(tmp_path: Path) -> None:
