@@ -115,8 +115,8 @@ def _with_looks(verdict: Verdict, looks: Sequence[Look], alpha: float) -> Verdic
     if spent <= ALPHA + 1e-9:
         return verdict
     said = (
-        f"uncorrected look: seen before with {', '.join(map(str, before))} replicates, and no `looks` kept a share of "
-        f"the error rate for that; an outcome may err in {100 * spent:.2g} %"
+        f"uncorrected look: seen before with {', '.join(map(str, before))} replicates planned, and no `looks` kept a "
+        f"share of the error rate for that; an outcome may err in {100 * spent:.2g} %"
     )
     return replace(verdict, reason="; ".join(filter(None, (verdict.reason, said))))
 

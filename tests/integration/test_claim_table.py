@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from conftest import TINY
 from test_cli import call
 
+from lthbench.analysis.looks import FOLDER, read_looks
+from lthbench.analysis.points import replicate_cost
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
+from lthbench.tasks.spec import Task
 
 CLAIMS = Path(__file__).parents[2] / "suites" / "claims"
 
@@ -45,6 +49,42 @@ def test_verdicts_tell_all_there_is_as_json(
     assert part["effect"]["unit"] == "pp" and part["n"] == 1
     assert set(part["keys"]) <= set(tiny_run[0].tasks)
     assert found["C16"]["outcome"] == "not run" and found["C16"]["reason"] == "the suite has no few-shot"
+
+
+def test_verdicts_that_are_shown_are_kept_in_a_store_that_is_there(
+    suite: Path,
+    tiny_run: tuple[Plan, Store],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert call(capsys, monkeypatch, "verdicts", suite, "--store", tmp_path / "none")[0] == 0
+    assert not (tmp_path / "none").exists(), "reading makes no store, which `run` would then refuse"
+    store = Store(tmp_path / "store")
+    shutil.copytree(tiny_run[1].root, store.root)
+    shutil.rmtree(store.root / FOLDER, ignore_errors=True)
+    for _ in range(2):
+        assert call(capsys, monkeypatch, "verdicts", suite, "--store", store.root, "--json")[0] == 0
+    assert len(list((store.root / FOLDER).iterdir())) == 1
+    looks = read_looks(store)
+    assert {look.pair for look in looks} == {"tiny"} and {look.planned for look in looks} == {1}
+    assert {look.key for look in looks} <= set(tiny_run[0].tasks)
+    store.check()
+
+
+def test_further_replicates_cost_the_trainings_and_hours_that_one_took(tiny_run: tuple[Plan, Store]) -> None:
+    plan, store = tiny_run
+    trainings, hours = replicate_cost(plan, store, "tiny", ["imp"])
+    needed: dict[str, Task] = {}
+    pending = [p.reading.task for p in plan.readings if p.experiment == "imp"]
+    while pending:
+        task = pending.pop()
+        needed[task.key] = task
+        pending += task.inputs
+    seconds = [(store.result(key) or {})["seconds"] for key in needed]
+    assert trainings == sum(task.spec.kind == "train" for task in needed.values())
+    assert hours == pytest.approx(sum(seconds) / 3600)
+    assert replicate_cost(plan, Store(store.root / "none"), "tiny", ["imp"]) == (trainings, None)
 
 
 def test_a_suite_without_claims_says_how_to_name_them(

@@ -39,7 +39,10 @@ def test_more_replicates_after_a_look_are_an_uncorrected_look(store: Store, tmp_
     assert "look" not in look(tmp_path, store, 3).reason, "the same numbers seen again are one look"
     second = look(tmp_path, store, 6)
     assert second.looks == (3,)
-    assert "uncorrected look: seen before with 3 replicates" in second.reason and "may err in 10 %" in second.reason
+    assert (
+        "uncorrected look: seen before with 3 replicates planned" in second.reason
+        and "may err in 10 %" in second.reason
+    )
     third = look(tmp_path, store, 8)
     assert "with 3, 6 replicates" in third.reason and "15 %" in third.reason
 
