@@ -5,10 +5,24 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LISTED = 20
+
+
+def close(name: str, valid: Iterable[str]) -> list[str]:
+    """The valid name that is nearest, if one is near."""
+    by_lower = {word.lower(): word for word in valid}
+    return [by_lower[word] for word in difflib.get_close_matches(name.lower(), by_lower, n=1)]
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """`; did you mean 'X'?` where a valid name is near, else the list of valid names."""
+    valid = list(valid)
+    if near := close(name, valid):
+        return f"; did you mean '{near[0]}'?"
+    more = f" and {len(valid) - _LISTED} more" if len(valid) > _LISTED else ""
+    return f"; known: {', '.join(valid[:_LISTED]) or 'none'}{more}"
+
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
-    """Return the message for `name`, which is none of `valid`: the nearest valid name, and all of them."""
-    valid = list(valid)
-    near = difflib.get_close_matches(name.lower(), valid, n=1, cutoff=0.5)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {name!r}{guess} (there are {', '.join(valid)})"
+    """Return the message for `name`, which is none of `valid`: the nearest valid name, or all of them."""
+    return f"no {kind} is called '{name}'{nearest(name, valid)}"

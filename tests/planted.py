@@ -33,7 +33,7 @@ PAIR = """\
       aimp: {{levels: [1, 2]}}
       regulariser: {{arms: [late], strengths: [0.001, 0.01, 0.1], levels: [1, 2]}}
       frozen-features: {{levels: [1, 2]}}
-      few-shot: {{steps: 10it, levels: [1, 2]}}
+      few-shot: {{steps: 10it, per_class: [1, 5, 10, 25], levels: [1, 2]}}
       transfer: {{targets: [{{data: {{name: mnist}}}}], levels: [1, 2]}}
       convergence: {{levels: [1, 2]}}
       sensitivity: {{grid: [0it, 5it], vary: {{optimizer.lr: [0.1]}}}}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import count, groupby
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lthbench.fault import Fault
 from lthbench.names import unknown
 
 
@@ -125,7 +127,7 @@ class DataSpec(BaseModel):
     name: str
     validation: int = Field(default=0, ge=0)
     num_train: int | None = Field(default=None, ge=1)
-    class_list: str | None = Field(default=None, pattern="^[0-9a-f]{8}$")
+    class_list: str | None = None
     classes: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=2)
     num_test: int | None = Field(default=None, ge=1)
     like: str | None = None
@@ -137,6 +139,13 @@ class DataSpec(BaseModel):
             raise ValueError(unknown("data set", name, DATASETS))
         return name
 
+    @field_validator("class_list")
+    @classmethod
+    def _digits(cls, digits: str | None) -> str | None:
+        if digits is not None and not re.fullmatch("[0-9a-f]{8}", digits):
+            raise ValueError("expected the eight hex digits that `lthbench data prepare` prints")
+        return digits
+
     @field_validator("classes", mode="before")
     @classmethod
     def _spelt_out(cls, classes: Any) -> Any:
@@ -145,9 +154,17 @@ class DataSpec(BaseModel):
             return classes
         spelt_out: list[Any] = []
         for item in classes:
-            ends = re.fullmatch(r"(\d+)-(\d+)", item) if isinstance(item, str) else None
-            spelt_out += range(int(ends[1]), int(ends[2]) + 1) if ends else [item]
-        return spelt_out
+            if not isinstance(item, str):
+                spelt_out.append(item)
+                continue
+            ends = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", item)
+            if ends is None:
+                raise ValueError(f"expected numbers of classes and ranges as 0-49, found '{item}'")
+            first, last = int(ends[1]), int(ends[2])
+            if first > last:
+                raise ValueError(f"the range {item} holds no class; write {last}-{first}")
+            spelt_out += range(first, last + 1)
+        return tuple(spelt_out)
 
     @field_validator("classes")
     @classmethod
@@ -234,7 +251,7 @@ class Augment(BaseModel):
         mix_probability: how often a batch is mixed at all.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     crop: int = Field(default=0, ge=0)
     resized_crop: tuple[Share, Share] | None = None
@@ -256,6 +273,19 @@ class Augment(BaseModel):
         if self.autoaugment and self.randaugment:
             raise ValueError("autoaugment and randaugment are both given; choose one")
         return self
+
+    def faults(self, data: DataSpec) -> Iterator[Fault]:
+        """What of it cannot be done with the images of a data set."""
+        channels, height, width = data.info.image_shape
+        if self.crop >= min(height, width):
+            yield Fault(
+                ("crop",),
+                f"with {self.crop} pixels around images of {height} x {width} a crop may hold nothing of them; "
+                f"give less than {min(height, width)}",
+            )
+        for name in ("autoaugment", "randaugment", "colour_jitter") if channels == 1 else ():
+            if getattr(self, name) is not None:
+                yield Fault((name,), f"changes colours, and the images of {data.title} are grey; leave it out")
 
     @property
     def active(self) -> bool:

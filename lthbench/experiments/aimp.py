@@ -14,6 +14,7 @@ from pydantic import Field
 from lthbench.experiments.cell import Cell, Result
 from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading
 from lthbench.experiments.imp import searched_mask
+from lthbench.fault import Fault
 
 Budgets = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)]
 
@@ -54,6 +55,17 @@ class Aimp(Experiment):
                     compute=search_cost(level * spent / cell.steps_per_epoch(cell.search)),
                 )
 
+    def faults(self, cell: Cell) -> Iterator[Fault]:
+        yield from budget_faults(self.budgets, cell)
+
+
+def budget_faults(budgets: Sequence[float], cell: Cell) -> Iterator[Fault]:
+    """Budgets that leave no iteration of a search."""
+    total = cell.iterations(cell.search.steps, cell.search)
+    for position, budget in enumerate(budgets):
+        if round(budget * total) < 1:
+            yield Fault(("budgets", position), f"{budget:g} of a search of {total:,} iterations is none")
+
 
 def search_cost(epochs: float) -> Callable[[Sequence[Result]], Mapping[str, float]]:
     """A `compute` of what a mask search took and how far its last training went."""
@@ -70,4 +82,4 @@ def with_budget(cell: Cell, budget: float, schedule: Literal["compressed", "trun
     per_epoch = cell.steps_per_epoch(cell.search)
     if schedule == "compressed":
         return cell.with_search(cell.search.scaled(budget, per_epoch))
-    return cell.with_search(cell.search, stop=max(1, round(budget * cell.search.steps.count(per_epoch))))
+    return cell.with_search(cell.search, stop=round(budget * cell.search.steps.count(per_epoch)))

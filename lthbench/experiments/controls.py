@@ -13,7 +13,9 @@ from pydantic import Field
 
 from lthbench.experiments.cell import Cell
 from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading
-from lthbench.experiments.imp import searched_mask
+from lthbench.experiments.imp import rewind_faults, searched_mask
+from lthbench.fault import Fault
+from lthbench.names import unknown
 from lthbench.tasks.spec import Task
 from lthbench.training.steps import Steps
 
@@ -56,6 +58,9 @@ class Controls(Experiment):
                 task = control(cell, kind, level, rewind)
                 yield Reading(task, kind, ACCURACY + DISTANCE, level=level, step=rewind)
 
+    def faults(self, cell: Cell) -> Iterator[Fault]:
+        yield from rewind_faults(self.rewind, cell)
+
 
 def control(cell: Cell, kind: Kind, level: int, rewind: int) -> Task:
     """The training of one control."""
@@ -95,9 +100,12 @@ class CrossedMasks(Experiment):
         for name in self.masks if self.masks is not None else cell.arms:
             if name == cell.arm:
                 continue
-            if name not in cell.arms:
-                raise ValueError(f"masks names the arm '{name}'; there are {', '.join(cell.arms)}")
             other = cell.with_arm(name)
             for level in self.levels:
                 task = cell.train(mask=searched_mask(other, level, 0), noise=level)
                 yield Reading(task, f"mask of {name}", ACCURACY + DISTANCE, level=level)
+
+    def faults(self, cell: Cell) -> Iterator[Fault]:
+        for position, name in enumerate(self.masks or ()):
+            if name not in cell.arms:
+                yield Fault(("masks", position), unknown("arm", name, cell.arms))

@@ -13,6 +13,7 @@ from pydantic import Field
 from lthbench.experiments.cell import Cell, Result
 from lthbench.experiments.controls import control
 from lthbench.experiments.experiment import Experiment, PrunedLevels, Reading
+from lthbench.fault import Fault
 from lthbench.tasks.spec import Task
 from lthbench.training.steps import Steps
 
@@ -46,8 +47,6 @@ class Convergence(Experiment):
     share: Annotated[float, Field(gt=0, le=1)] = 0.95
 
     def readings(self, cell: Cell) -> Iterator[Reading]:
-        if not cell.data.validation:
-            raise ValueError(f"convergence is told by validation accuracy; give data {cell.data.title} validation")
         every = max(1, cell.iterations(self.every))
         dense = cell.dense().with_fields(track=every)
         networks: list[tuple[str, int, Task]] = [("dense", 0, dense)]
@@ -58,6 +57,12 @@ class Convergence(Experiment):
         metrics = ("test_accuracy", *FORGETTING)
         for variant, level, task in networks:
             yield Reading(task, variant, metrics, level=level, others=(dense,), compute=self.convergence)
+
+    def faults(self, cell: Cell) -> Iterator[Fault]:
+        if not cell.data.validation:
+            yield Fault((), "convergence is told by validation accuracy; give the pair's data a `validation`")
+        if (every := cell.iterations(self.every)) > (total := cell.iterations(cell.recipe.steps)):
+            yield Fault(("every",), f"{self.every}, {every:,} iterations, is longer than the training of {total:,}")
 
     def convergence(self, results: Sequence[Result]) -> dict[str, float]:
         """The convergence of the first of two tracked trainings, the second that of the dense network."""

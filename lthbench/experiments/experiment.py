@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from lthbench.experiments.cell import Cell, Result
+from lthbench.fault import Fault
 from lthbench.tasks.spec import Task
+from lthbench.training.recipe import Recipe
+from lthbench.training.steps import Steps
 
 ACCURACY = tuple(f"{split}_{m}" for split in ("test", "train", "validation") for m in ("accuracy", "loss"))
 DISTANCE = ("distance", "distance_rms", "distance_relative", "distance_angle", "overlap", "path_length")
@@ -86,3 +89,22 @@ class Experiment(BaseModel):
     def later(self) -> Iterator[tuple[str, int]]:
         """Variant and level of the readings that are first planned when results of others are there."""
         return iter(())
+
+    def faults(self, cell: Cell) -> Iterator[Fault]:
+        """What of its settings cannot be with the data, recipes and arms of a cell, before anything is run."""
+        yield from ()
+
+
+def points_beyond(key: str, points: Sequence[Steps], cell: Cell, recipes: Iterable[Recipe]) -> Iterator[Fault]:
+    """The first of some points of training, given under a key, from which there is nothing left to train.
+
+    Args:
+        recipes: what is trained from the points, which are points of the cell's own recipe.
+    """
+    for position, point in enumerate(points):
+        at = cell.iterations(point)
+        for recipe in recipes:
+            if at and at >= (total := cell.iterations(recipe.steps, recipe)):
+                message = f"{point}, iteration {at:,}, leaves nothing to train of the {total:,} of arm '{cell.arm}'"
+                yield Fault((key, position), message)
+                return

@@ -12,12 +12,13 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lthbench.data.spec import DataSpec
-from lthbench.experiments.aimp import Budgets, with_budget
+from lthbench.data.spec import DataSpec, num_train_images
+from lthbench.experiments.aimp import Budgets, budget_faults, with_budget
 from lthbench.experiments.cell import Cell
 from lthbench.experiments.controls import REINITIALISATION
 from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading
 from lthbench.experiments.imp import searched_mask
+from lthbench.fault import Fault
 from lthbench.tasks.spec import Task
 from lthbench.training.steps import Length, Steps
 
@@ -59,6 +60,9 @@ class _OfNetworks(Experiment):
                     name = network if budget == 1 or network == "dense" else f"{network} (budget {budget:g})"
                     searching = with_budget(cell, budget, "compressed")
                     yield Untrained(name, level, *untrained(searching, network, level))
+
+    def faults(self, cell: Cell) -> Iterator[Fault]:
+        yield from budget_faults(self.budgets, cell)
 
 
 def untrained(cell: Cell, network: Network, level: int) -> tuple[Task | None, dict[str, Any]]:
@@ -142,6 +146,18 @@ class FewShot(_OfNetworks):
                     name = f"{network.name}, {count} per class" + (f" of {data.title}" if self.target else "")
                     yield Reading(task, name, ACCURACY + DISTANCE, level=network.level)
 
+    def faults(self, cell: Cell) -> Iterator[Fault]:
+        yield from super().faults(cell)
+        data = self.target or cell.data
+        if self.target is not None:
+            yield from shape_faults(data, cell, "target")
+        # Classes are as nearly equal as a set allows, so that the smallest has no more than the mean.
+        smallest = num_train_images(data) // data.num_labels
+        for position, count in enumerate(self.per_class):
+            if count > smallest:
+                message = f"{count} images of each class are more than {data.title} has to train on ({smallest:,})"
+                yield Fault(("per_class", position), message)
+
 
 class Target(BaseModel):
     """A data set that masks are moved to."""
@@ -173,16 +189,20 @@ class Transfer(_OfNetworks):
     ways: tuple[Literal["train", "probe"], ...] = ("train", "probe")
     native: bool = False
 
+    def there(self, target: Target, cell: Cell) -> Cell:
+        """The cell on the target itself."""
+        changes: dict[str, Any] = {"steps": target.steps} if target.steps is not None else {}
+        return replace(
+            cell,
+            data=target.data,
+            recipe=cell.recipe.model_copy(update=changes),
+            search=cell.search.model_copy(update=changes),
+            _masks={},
+        )
+
     def readings(self, cell: Cell) -> Iterator[Reading]:
         for target in self.targets:
-            changes: dict[str, Any] = {"steps": target.steps} if target.steps is not None else {}
-            there = replace(
-                cell,
-                data=target.data,
-                recipe=cell.recipe.model_copy(update=changes),
-                search=cell.search.model_copy(update=changes),
-                _masks={},
-            )
+            there = self.there(target, cell)
             moved = moved_to(target.data, cell)
             networks = [(network, network.fields | moved) for network in self.untrained(cell)]
             if self.native:
@@ -196,14 +216,26 @@ class Transfer(_OfNetworks):
                     name = f"{way} {network.name} on {target.data.title}"
                     yield Reading(task, name, ACCURACY + DISTANCE, level=network.level)
 
+    def faults(self, cell: Cell) -> Iterator[Fault]:
+        yield from super().faults(cell)
+        for position, target in enumerate(self.targets):
+            shapes = list(shape_faults(target.data, cell, "targets", position, "data"))
+            yield from shapes
+            if not shapes:
+                key = ("targets", position, *(("steps",) if target.steps is not None else ()))
+                for path, message in self.there(target, cell).recipe.faults(target.data):
+                    name = ".".join(map(str, path))
+                    yield Fault(key, f"the recipe of arm '{cell.arm}' does not fit: {name}: {message}")
 
-def moved_to(data: DataSpec, cell: Cell) -> dict[str, Any]:
-    """The fields of a training of the cell's networks on other data.
 
-    Raises:
-        ValueError: its images have another shape.
-    """
+def shape_faults(data: DataSpec, cell: Cell, *path: str | int) -> Iterator[Fault]:
+    """Whether images of other data, given at a path, have the shape that the cell's networks take."""
     shape, own = data.info.image_shape, cell.data.info.image_shape
     if shape != own:
-        raise ValueError(f"the images of {data.name} are {shape}, those of {cell.data.name} {own}")
+        message = f"the images of {data.name} are {shape}, those of {cell.data.name} {own}"
+        yield Fault((*path, "name"), message)
+
+
+def moved_to(data: DataSpec, cell: Cell) -> dict[str, Any]:
+    """The fields of a training of the cell's networks on other data."""
     return {"data": data, "new_head": not data.has_classes_of(cell.data)}

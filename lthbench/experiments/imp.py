@@ -11,7 +11,16 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from lthbench.experiments.cell import Cell
-from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, Level, Reading
+from lthbench.experiments.experiment import (
+    ACCURACY,
+    DISTANCE,
+    Experiment,
+    Level,
+    PrunedLevel,
+    Reading,
+    points_beyond,
+)
+from lthbench.fault import Fault
 from lthbench.tasks.spec import Task
 from lthbench.training.steps import Steps
 
@@ -45,6 +54,15 @@ class Imp(Experiment):
             if (mask := cell.mask(level, rewind)) is not None:
                 yield Reading(mask, "mask", PRUNED, level=level, step=rewind)
 
+    def faults(self, cell: Cell) -> Iterator[Fault]:
+        yield from rewind_faults(self.rewind, cell)
+
+
+def rewind_faults(rewind: Steps, cell: Cell) -> Iterator[Fault]:
+    """Whether a `rewind` leaves something to train in the search and of its tickets."""
+    for fault in points_beyond("rewind", (rewind,), cell, (cell.recipe, cell.search)):
+        yield Fault(("rewind",), fault.message)
+
 
 class LearningRateRewinding(Experiment):
     """Networks that are pruned and trained on with the whole schedule again, level by level.
@@ -55,7 +73,7 @@ class LearningRateRewinding(Experiment):
     variants: ClassVar = ("learning-rate rewinding",)
     metrics: ClassVar = ACCURACY + DISTANCE
 
-    levels: Level
+    levels: PrunedLevel
 
     def readings(self, cell: Cell) -> Iterator[Reading]:
         network, mask = cell.dense(), None

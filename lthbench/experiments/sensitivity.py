@@ -14,6 +14,7 @@ from lthbench.experiments.cell import Cell, Result
 from lthbench.experiments.controls import control
 from lthbench.experiments.experiment import ACCURACY, DISTANCE, PrunedLevel, Reading
 from lthbench.experiments.stability import Onset, under
+from lthbench.fault import Fault, validation_faults
 from lthbench.training.recipe import Recipe
 
 AS_IT_IS = "as it is"
@@ -48,7 +49,7 @@ class Sensitivity(Onset):
     )
     metrics: ClassVar = (*dict.fromkeys((*ACCURACY, *DISTANCE, *Onset.metrics)), "stable_earlier")
 
-    vary: Annotated[dict[str, tuple[Any, ...]], Field(min_length=1)]
+    vary: Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], Field(min_length=1)]
     levels: tuple[PrunedLevel, ...] = ()
 
     def readings(self, cell: Cell) -> Iterator[Reading]:
@@ -79,6 +80,18 @@ class Sensitivity(Onset):
                 compute = earlier(found, reference)
                 yield Reading(cell.dense(), under(variant, statistics), level=0, compute=compute)
 
+    def grid_faults(self, cell: Cell) -> Iterator[Fault]:
+        faults = list(super().grid_faults(cell))
+        for path, values in self.vary.items():
+            for position, value in enumerate(values):
+                found = list(value_faults(cell, path, value))
+                yield from (fault.under("vary", path, position) for fault in found)
+                if not found and not faults:
+                    varied = with_value(cell.recipe, path, value)
+                    name = f"{cell.arm} with {path} = {as_text(value)}"
+                    faults = list(super().grid_faults(replace(cell, arm=name, recipe=varied)))
+        yield from faults
+
 
 def earlier(found: Mapping[str, float], own: Mapping[str, float]) -> Callable[[Sequence[Result]], dict[str, float]]:
     """A `compute` of whether an onset is before another (1), at the same point (0) or after it (-1)."""
@@ -88,6 +101,8 @@ def earlier(found: Mapping[str, float], own: Mapping[str, float]) -> Callable[[S
 
 def as_text(value: Any) -> str:
     """A value of a recipe for people: `0.1`, `adamw, lr 0.001`, `none` for an empty mapping."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_text, value))}]"
     if not isinstance(value, dict):
         return str(value)
     return ", ".join(str(v) if key == "name" else f"{key} {as_text(v)}" for key, v in value.items()) or "none"
@@ -97,17 +112,38 @@ def with_value(recipe: Recipe, path: str, value: Any) -> Recipe:
     """A recipe with one key changed.
 
     Raises:
-        ValueError: the path leads to no key of a recipe, or the value is none for it.
+        ValidationError: the path leads to no key of a recipe, or the value is none for it.
     """
-    content: dict[str, Any] = recipe.model_dump(mode="json")
+    return Recipe.model_validate(_with_value(recipe, path, value), strict=True)
+
+
+def value_faults(cell: Cell, path: str, value: Any) -> Iterator[Fault]:
+    """Why a value cannot be that of a key of the cell's recipe, told at the value."""
+    content = _with_value(cell.recipe, path, value)
+
+    def written(key: tuple[str | int, ...]) -> str:
+        node: Any = content
+        for part in key:
+            node = node[part]
+        return as_text(node)
+
+    try:
+        faults = list(Recipe.model_validate(content, strict=True).faults(cell.data))
+    except ValidationError as error:
+        faults = validation_faults(error, Recipe, content, written)
+    for fault in faults:
+        key = ".".join(map(str, fault.path))
+        yield Fault((), fault.message if key == path else f"{key}: {fault.message}")
+
+
+def _with_value(recipe: Recipe, path: str, value: Any) -> dict[str, Any]:
+    """What a recipe consists of, with another value under a path; where nothing is, an unknown key."""
+    content: dict[str, Any] = recipe.model_dump()
     node = content
     *parents, last = path.split(".")
     for parent in parents:
         if not isinstance(node.get(parent), dict):
-            raise ValueError(f"vary names {path}, which is no key of a recipe; write optimizer.lr, for example")
+            node[parent] = {}
         node = node[parent]
     node[last] = value
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        raise ValueError(f"vary: {path} = {value}: {error.errors()[0]['msg']}") from error
+    return content

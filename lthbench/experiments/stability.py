@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
+from lthbench.data.spec import num_train_images
 from lthbench.experiments.cell import Cell, Result
-from lthbench.experiments.experiment import ACCURACY, BARRIER, Experiment, Level, PrunedLevels, Reading
+from lthbench.experiments.experiment import (
+    ACCURACY,
+    BARRIER,
+    Experiment,
+    Level,
+    PrunedLevels,
+    Reading,
+    points_beyond,
+)
+from lthbench.experiments.imp import rewind_faults
+from lthbench.fault import Fault
 from lthbench.tasks.spec import Task
 from lthbench.training.steps import Steps
 
@@ -55,6 +66,10 @@ class _Lines(Experiment):
     points: Annotated[int, Field(ge=3)] = 30
     statistics: Annotated[tuple[Statistics, ...], Field(min_length=1)] = ("interpolate",)
     num_train: Annotated[int, Field(ge=1)] | None = None
+
+    def faults(self, cell: Cell) -> Iterator[Fault]:
+        if (self.num_train or 0) > (images := num_train_images(cell.data)):
+            yield Fault(("num_train",), f"{self.num_train:,} images are more than the {images:,} that are trained on")
 
     def family(self, cell: Cell, step: int, level: int = 0) -> list[Task]:
         """The children of a spawn: the network's own training where it starts there, then others."""
@@ -104,6 +119,11 @@ class Stability(_Lines):
                     yield Reading(child, "child", ACCURACY, level=level, step=step)
                 yield from self.line_readings(cell, children, "barrier", level, step)
 
+    def faults(self, cell: Cell) -> Iterator[Fault]:
+        yield from super().faults(cell)
+        recipes = (cell.recipe, cell.search) if any(self.levels) else (cell.recipe,)
+        yield from points_beyond("spawns", self.spawns, cell, recipes)
+
 
 class LevelBarriers(_Lines):
     """Barriers from the trained ticket of a level to that of the level before, and to the dense network.
@@ -125,6 +145,10 @@ class LevelBarriers(_Lines):
             ticket = cell.ticket(level, rewind)
             for other, variant in ((cell.ticket(level - 1, rewind), "level before"), (cell.dense(), "dense network")):
                 yield from self.line_readings(cell, [other, ticket], f"barrier to the {variant}", level, rewind)
+
+    def faults(self, cell: Cell) -> Iterator[Fault]:
+        yield from super().faults(cell)
+        yield from rewind_faults(self.rewind, cell)
 
 
 class Onset(_Lines):
@@ -170,15 +194,21 @@ class Onset(_Lines):
         for statistics in self.statistics:
             yield under("onset", statistics), 0
 
-    def bisect(self, cell: Cell, statistics: Statistics) -> tuple[dict[int, list[Task]], dict[str, float] | None]:
-        """The lines of each step that the bisection needs, so far as is known, and the onset if it is known.
+    def faults(self, cell: Cell) -> Iterator[Fault]:
+        yield from super().faults(cell)
+        yield from self.grid_faults(cell)
 
-        Raises:
-            ValueError: the grid's steps do not ascend.
-        """
+    def grid_faults(self, cell: Cell) -> Iterator[Fault]:
+        """Points of the grid that do not ascend, or lie at or beyond the end of the cell's training."""
+        for position, (point, following) in enumerate(pairwise(self.grid)):
+            if cell.iterations(following) <= cell.iterations(point):
+                yield Fault(("grid", position + 1), f"{following} does not come after {point}; the grid ascends")
+                return
+        yield from points_beyond("grid", self.grid, cell, (cell.recipe,))
+
+    def bisect(self, cell: Cell, statistics: Statistics) -> tuple[dict[int, list[Task]], dict[str, float] | None]:
+        """The lines of each step that the bisection needs, so far as is known, and the onset if it is known."""
         steps = [cell.iterations(step) for step in self.grid]
-        if steps != sorted(set(steps)):
-            raise ValueError(f"grid is {', '.join(map(str, self.grid))}; its steps must ascend")
         lowest, highest = -1, len(steps)  # positions known (or taken) to be unstable, stable
         asked: dict[int, list[Task]] = {}
         while highest - lowest > 1:

@@ -113,7 +113,7 @@ def head(model: nn.Module) -> str:
 
 def _check_shape(spec: ModelSpec, image_shape: Shape) -> None:
     """Refuse images that the pooling of a model cannot halve often enough."""
-    halvings = {"conv": spec.info.depth // 2, "vgg": 4}.get(spec.info.family, 0)
+    halvings = spec.info.halvings
     if min(image_shape[1:]) < 2**halvings:
         raise ValueError(
             f"{spec.name} halves its input {halvings} times and needs images of at least {2**halvings} pixels, "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lthbench.data.spec import DataInfo
+from lthbench.fault import Fault
 from lthbench.names import unknown
 
 Init = Literal["kaiming_normal", "kaiming_uniform", "glorot_normal", "glorot_uniform", "trunc_normal"]
@@ -34,6 +37,11 @@ class ModelInfo:
     source: str
     any_width: bool = True
     has_drop_path: bool = False
+
+    @property
+    def halvings(self) -> int:
+        """How often pooling halves the sides of its images."""
+        return {"conv": self.depth // 2, "vgg": 4}.get(self.family, 0)
 
     @property
     def has_batchnorm(self) -> bool:
@@ -80,7 +88,7 @@ class ModelSpec(BaseModel):
             from which the others' fall linearly to 0 (Huang et al. 2016).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     width: int | None = Field(default=None, ge=1)
@@ -99,6 +107,8 @@ class ModelSpec(BaseModel):
     def _offered(self) -> ModelSpec:
         if self.width not in (None, self.info.width) and not self.info.any_width:
             raise ValueError(f"the width of {self.name} is {self.info.width} and cannot be {self.width}; leave it out")
+        if self.info.family == "swin" and (self.width or 0) % 3:
+            raise ValueError(f"the 3 heads of the first stage of {self.name} must divide its width of {self.width}")
         if self.drop_path and not self.info.has_drop_path:
             offered = ", ".join(name for name, info in MODELS.items() if info.has_drop_path)
             raise ValueError(f"{self.name} has no drop_path (only {offered}); leave it out")
@@ -108,3 +118,14 @@ class ModelSpec(BaseModel):
     def info(self) -> ModelInfo:
         """The static facts of this model."""
         return MODELS[self.name]
+
+    def faults(self, images: DataInfo) -> Iterator[Fault]:
+        """What of it cannot be built for the images of a data set."""
+        least = 2**self.info.halvings
+        if min(images.image_shape[1:]) < least:
+            height, width = images.image_shape[1:]
+            yield Fault(
+                ("name",),
+                f"{self.name} halves its input {self.info.halvings} times and needs images of at least {least} "
+                f"pixels, but they are {height} x {width}",
+            )

@@ -47,14 +47,8 @@ class _Block(SwinTransformerBlock):
 def swin(
     name: str, image_shape: tuple[int, int, int], num_classes: int, width: int, drop_path: float
 ) -> SwinTransformer:
-    """Make a Swin transformer; `width` is the dimension of the patch embedding.
-
-    Raises:
-        ValueError: the width cannot be divided among the heads.
-    """
+    """Make a Swin transformer; `width` is the dimension of the patch embedding."""
     form = _FORMS[name]
-    if width % form.heads[0]:
-        raise ValueError(f"{name} has {form.heads[0]} heads in its first stage, which must divide its width of {width}")
     model = SwinTransformer(
         patch_size=[form.patch, form.patch],
         embed_dim=width,

@@ -99,7 +99,7 @@ class Contrast(_Test):
     @field_validator("plus", "minus", mode="before")
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
-        return [value] if isinstance(value, dict) else value
+        return (value,) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _both_sides_are_named(self) -> Contrast:

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from lthbench.experiments import EXPERIMENTS
 from lthbench.suite.claim_tests import Frozen, OtherClaim, Selection, Test
-from lthbench.suite.faults import explain, nearest
+from lthbench.suite.faults import nearest, read_as
 from lthbench.suite.located import Located, SuiteError, read_yaml
 
 
@@ -92,9 +92,9 @@ def read_claims(files: Iterable[Path]) -> tuple[dict[str, Claim], dict[str, Loca
                 raise SuiteError(f"{node.place}: {name}: another file has a claim of this name")
             written[name] = node
             try:
-                claims[name] = Claim.model_validate(node.plain())
-            except ValidationError as error:
-                faults += explain(error, node, (name,), Claim)
+                claims[name] = read_as(Claim, node, (name,))
+            except SuiteError as error:
+                faults += str(error).splitlines()
     before: set[str] = set()
     claims = dict(sorted(claims.items(), key=lambda item: _natural(item[0])))
     for name, claim in claims.items():

@@ -66,8 +66,15 @@ class ModelCost:
 
     def pruned_weights(self, pruning: Pruning, level: int) -> int:
         """How many weights a level has pruned."""
-        groups = [(sum(self.prunable[n] for n in names), rate) for names, rate in pruning_groups(pruning, self.layout)]
-        return sum(total - num_survivors(total, rate, level) for total, rate in groups)
+        total = sum(self.prunable[name] for names, _ in pruning_groups(pruning, self.layout) for name in names)
+        return total - sum(survivors for _, survivors in self.survivors(pruning, level))
+
+    def survivors(self, pruning: Pruning, level: int) -> list[tuple[list[str], int]]:
+        """How many weights survive to a level, of all layers together that share a threshold."""
+        return [
+            (names, num_survivors(sum(self.prunable[name] for name in names), rate, level))
+            for names, rate in pruning_groups(pruning, self.layout)
+        ]
 
 
 class _OperatorCounter(TorchDispatchMode):

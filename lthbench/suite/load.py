@@ -27,17 +27,18 @@ A suite file has
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from lthbench.experiments import EXPERIMENTS, Experiment
+from lthbench.names import unknown
 from lthbench.suite.claim_names import claim_faults
 from lthbench.suite.claims import read_claims
-from lthbench.suite.faults import check_keys, explain, nearest
+from lthbench.suite.faults import check_keys, explain, nearest, read_as, told
 from lthbench.suite.located import Located, SuiteError, read_yaml
 from lthbench.suite.micro import Micro, in_small
-from lthbench.suite.schema import Pair, Suite
+from lthbench.suite.relations import experiment_faults, suite_faults
+from lthbench.suite.schema import Suite
 from lthbench.suite.shipped import shipped_suites
 
 _SUITE_KEYS = (
@@ -69,26 +70,25 @@ def load_suite(path: Path) -> Suite:
     faults: list[str] = []
     for name, pair in pairs.items():
         experiments = plain["pairs"][name].pop("experiments")
-        for label, options in experiments.items():
-            node = pair.at(("experiments", label))
+        for label in experiments:
             try:
-                experiments[label] = _experiment(label, options, node)
-            except ValidationError as error:
                 where = ("pairs", name, "experiments", label)
-                faults += explain(error, node, where, EXPERIMENTS[options.get("kind", label)])
+                experiments[label] = _experiment(label, pair.at(("experiments", label)), where)
+            except SuiteError as error:
+                faults += str(error).splitlines()
+                experiments[label] = Experiment()  # so that the rest is validated too
         plain["pairs"][name]["experiments"] = experiments
     try:
-        suite = Suite.model_validate(plain) if not faults else None
+        suite = Suite.model_validate(plain, strict=True)
     except ValidationError as error:
-        faults += explain(error, resolved, (), Suite)
-        suite = None
-    if suite is None:
+        raise SuiteError("\n".join([*faults, *explain(error, resolved, (), Suite)])) from error
+    faults = faults or told(suite_faults(suite), resolved)
+    if not faults:
+        suite = suite if micro is None else _in_small(suite, micro)
+        faults = told(experiment_faults(suite), resolved)
+    if faults := faults or claim_faults(claims, written, suite.pairs):
         raise SuiteError("\n".join(faults))
-    for name, parsed in suite.pairs.items():
-        _check_arms(parsed, pairs[name])
-    if faults := claim_faults(claims, written, suite.pairs):
-        raise SuiteError("\n".join(faults))
-    return suite if micro is None else _in_small(suite, micro)
+    return suite
 
 
 def _in_small(suite: Suite, node: Located) -> Suite:
@@ -102,32 +102,27 @@ def _in_small(suite: Suite, node: Located) -> Suite:
     shared = Located({key: child for key, child in node.value.items() if key != "pairs"}, node.file, node.line)
     pairs, faults = {}, []
     for name, pair in suite.pairs.items():
-        size = shared.merged(own.child(name, {}))
         try:
-            pairs[name] = in_small(pair, Micro.model_validate(size.plain()))
-        except ValidationError as error:
-            faults += explain(error, size, ("micro",), Micro)
+            pairs[name] = in_small(pair, read_as(Micro, shared.merged(own.child(name, {})), ("micro",)))
+        except SuiteError as error:
+            faults += str(error).splitlines()
     if faults:
         raise SuiteError("\n".join(dict.fromkeys(faults)))
     return suite.model_copy(update={"pairs": pairs})
 
 
-def _experiment(label: str, options: Any, node: Located) -> Experiment:
-    if not isinstance(options, dict):
-        raise SuiteError(f"{node.place}: {label}: expected a mapping of the experiment's settings, found {options!r}")
-    options = dict(options)
-    kind = options.pop("kind", label)
-    if kind not in EXPERIMENTS:
-        raise SuiteError(f"{node.place}: {label}: no experiment is called '{kind}'{nearest(str(kind), EXPERIMENTS)}")
-    return EXPERIMENTS[kind].model_validate(options)
-
-
-def _check_arms(pair: Pair, node: Located) -> None:
-    for label, experiment in pair.experiments.items():
-        for arm in experiment.arms or ():
-            if arm not in pair.arms:
-                place = node.at(("experiments", label, "arms")).place
-                raise SuiteError(f"{place}: arms: no arm is called '{arm}'{nearest(arm, pair.arms)}")
+def _experiment(label: str, node: Located, where: tuple[str, ...]) -> Experiment:
+    if not isinstance(node.value, dict):
+        raise SuiteError(
+            f"{node.place}: {label}: expected a mapping of the experiment's settings, found {node.written}"
+        )
+    options = dict(node.value)
+    kind = options.pop("kind", None)
+    name = kind.value if kind is not None else label
+    if not isinstance(name, str) or name not in EXPERIMENTS:
+        place = node.place if kind is None else kind.place
+        raise SuiteError(f"{place}: {label}: {unknown('experiment', str(name), EXPERIMENTS)}")
+    return read_as(EXPERIMENTS[name], Located(options, node.file, node.line), where)
 
 
 def _with_includes(path: Path, parents: tuple[Path, ...]) -> Located:
@@ -145,7 +140,7 @@ def _with_includes(path: Path, parents: tuple[Path, ...]) -> Located:
     claims = _claim_files(tree)
     for entry in reversed(tree.child("include", []).value):
         if not isinstance(entry.value, str):
-            raise SuiteError(f"{entry.place}: include: expected a path, found {entry.plain()!r}")
+            raise SuiteError(f"{entry.place}: include: expected a path, found {entry.written}")
         included = _with_includes(path.parent / entry.value, (*parents, resolved))
         # An included suite's own experiments belong to its pairs; the including suite's are for all.
         shared = included.child("experiments", {})
@@ -173,7 +168,7 @@ def _claim_files(tree: Located) -> list[Located]:
     files = []
     for entry in tree.child("claims", []).value:
         if not isinstance(entry.value, str):
-            raise SuiteError(f"{entry.place}: claims: expected the path of a claims file, found {entry.plain()!r}")
+            raise SuiteError(f"{entry.place}: claims: expected the path of a claims file, found {entry.written}")
         path = (tree.file.parent / entry.value).resolve()
         if not path.exists() and (shipped := shipped_suites() / entry.value).exists():
             path = shipped
@@ -206,9 +201,9 @@ def _resolve_pair(name: str, pair: Located, shared: Located, *, only_shared: boo
         check_keys(arm, _ARM_KEYS)
         recipe, search = base, Located({}, arm.file, arm.line)
         if (parent := arm.get("extends")) is not None:
-            if parent.value not in arms:
+            if not isinstance(parent.value, str) or parent.value not in arms:
                 raise SuiteError(
-                    f"{parent.place}: extends: no arm is called '{parent.value}'{nearest(str(parent.value), arms)}"
+                    f"{parent.place}: extends: no arm is called {parent.written}{nearest(str(parent.value), arms)}"
                 )
             above = resolve(parent.value, (*children, arm_name))
             recipe, search = above.value["recipe"], above.value["overrides"]

@@ -1,10 +1,14 @@
 """YAML as a tree that remembers file and line of every value, read so that nothing in it can do harm.
 
 Only plain mappings, sequences and scalars are accepted: no tags, no anchors, no duplicate keys, at most 1 MiB.
+Scalars mean what the core schema of YAML 1.2.2 (chapter 10.3) says: 010 is ten, 1:30, yes and on are text. (PyYAML's
+own, YAML 1.1, reads them as 8, 90 and truth values.)
 """
 
 from __future__ import annotations
 
+import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,15 @@ import yaml
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
-_PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null")}
+_SHOWN = 60
+_TAG = "tag:yaml.org,2002:"
+# What a plain scalar is, in the order of the core schema; what is none of these is text.
+_CORE = {
+    "null": re.compile(r"null|Null|NULL|~|"),
+    "bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
+    "int": re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"),
+    "float": re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.nan|\.NaN|\.NAN"),
+}
 
 
 class SuiteError(Exception):
@@ -22,19 +34,35 @@ class SuiteError(Exception):
 
 @dataclass(frozen=True)
 class Located:
-    """A value (a scalar, a list of Located, or a dict of them) and where it was written."""
+    """A value (a scalar, a list of Located, or a dict of them) and where it was written.
+
+    Attributes:
+        text: a scalar as it was written; what is text, in quotes.
+    """
 
     value: Any
     file: Path
     line: int
+    text: str = ""
 
     def plain(self) -> Any:
-        """The value without places."""
+        """The value without places, its lists as tuples."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, child in self.value.items()}
         if isinstance(self.value, list):
-            return [child.plain() for child in self.value]
+            return tuple(child.plain() for child in self.value)
         return self.value
+
+    @property
+    def written(self) -> str:
+        """The value as it was written, shortened, on one line."""
+        if isinstance(self.value, dict):
+            text = "{" + ", ".join(f"{key}: {child.written}" for key, child in self.value.items()) + "}"
+        elif isinstance(self.value, list):
+            text = "[" + ", ".join(child.written for child in self.value) + "]"
+        else:
+            text = self.text or "nothing"
+        return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
     def get(self, key: str) -> Located | None:
         """The child under a key, or None where there is none or this is no mapping."""
@@ -47,7 +75,7 @@ class Located:
             return Located(default, self.file, self.line)
         if not isinstance(found.value, type(default)):
             kind = "a mapping" if isinstance(default, dict) else "a list"
-            raise SuiteError(f"{found.place}: {key}: expected {kind}, found {found.plain()!r}")
+            raise SuiteError(f"{found.place}: {key}: expected {kind}, found {found.written}")
         return found
 
     def at(self, path: tuple[str | int, ...]) -> Located:
@@ -84,30 +112,24 @@ def read_yaml(path: Path) -> Located:
     """Read one YAML file.
 
     Raises:
-        SuiteError: the file is missing, too large, empty, not YAML, or uses what is not allowed.
+        SuiteError: the file is missing, no regular file, too large, empty, not YAML, or uses what is not allowed.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise SuiteError(f"{path}: the file has {size:,} bytes; a suite has at most {MAX_BYTES:,}")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SuiteError(f"{path}: cannot be read ({error.strerror}); give the path of a suite") from error
-    except UnicodeDecodeError as error:
-        raise SuiteError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise SuiteError(f"{path}: is no regular file; give the path of a suite")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise SuiteError(f"{path}: the file is too large; a suite has at most {MAX_BYTES:,} bytes")
+        text = content.decode("utf-8")
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise SuiteError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start})") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SuiteError(f"{path}: cannot be read ({why}); give the path of a suite") from error
     try:
-        depth = 0
-        for event in yaml.parse(text, yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise SuiteError(f"{path}:{_line(event.start_mark)}: nested too deeply; a suite has few levels")
-            anchor = getattr(event, "anchor", None)
-            if anchor is not None:
-                line = _line(event.start_mark)
-                raise SuiteError(
-                    f"{path}:{line}: anchor or alias '{anchor}': not allowed in suites; use extends or include"
-                )
-        node = yaml.compose(text, yaml.SafeLoader)
+        loader = _Loader(text, path)
+        node = loader.get_single_node()
         if node is None:
             raise SuiteError(f"{path}: the file is empty; a suite has title, replicates and pairs")
         return _locate(node, path)
@@ -115,7 +137,37 @@ def read_yaml(path: Path) -> Located:
         line = _line(error.problem_mark)
         raise SuiteError(f"{path}:{line}: not valid YAML: {error.problem}") from error
     except yaml.YAMLError as error:
-        raise SuiteError(f"{path}: not valid YAML: {error}") from error
+        raise SuiteError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes whose plain scalars are of the core schema; anchors and deep nesting end it before they grow."""
+
+    def __init__(self, text: str, path: Path) -> None:
+        super().__init__(text)
+        self.path, self.depth = path, 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        line = _line(event.start_mark)
+        if (anchor := getattr(event, "anchor", None)) is not None:
+            raise SuiteError(
+                f"{self.path}:{line}: anchor or alias '{anchor}': not allowed in suites; use extends or include"
+            )
+        if (tag := getattr(event, "tag", None)) is not None:
+            raise SuiteError(f"{self.path}:{line}: tag {tag}: not allowed; suites hold plain values only")
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise SuiteError(f"{self.path}:{line}: nested too deeply; a suite has few levels")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        if kind is not yaml.ScalarNode:
+            return str(super().resolve(kind, value, implicit))
+        plain = implicit[0]
+        return _TAG + next((name for name, form in _CORE.items() if plain and form.fullmatch(value)), "str")
 
 
 def _line(mark: Any) -> int:
@@ -124,8 +176,6 @@ def _line(mark: Any) -> int:
 
 def _locate(node: yaml.Node, path: Path) -> Located:
     line = _line(node.start_mark)
-    if node.tag not in _PLAIN:
-        raise SuiteError(f"{path}:{line}: tag {node.tag}: not allowed; suites hold plain values only")
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Located] = {}
         for key_node, value_node in node.value:
@@ -139,6 +189,23 @@ def _locate(node: yaml.Node, path: Path) -> Located:
     if isinstance(node, yaml.SequenceNode):
         return Located([_locate(child, path) for child in node.value], path, line)
     try:
-        return Located(yaml.SafeLoader("").construct_object(node), path, line)
+        value = _scalar(node.tag.removeprefix(_TAG), node.value)
     except ValueError as error:
-        raise SuiteError(f"{path}:{line}: {node.value}: {error}") from error
+        raise SuiteError(f"{path}:{line}: {node.value[:_SHOWN]}: {error}") from error
+    return Located(value, path, line, repr(value) if isinstance(value, str) else node.value)
+
+
+def _scalar(kind: str, text: str) -> Any:
+    """The value of a scalar of the core schema."""
+    match kind:
+        case "null":
+            return None
+        case "bool":
+            return text.lower() == "true"
+        case "int":
+            if len(text) > _SHOWN:
+                raise ValueError("the number is too long")
+            return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+        case "float":
+            return float(re.sub(r"\.(inf|nan)", r"\1", text.lower()))
+    return text

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from lthbench.suite.faults import explain, nearest
+from lthbench.suite.faults import nearest, read_as
 from lthbench.suite.located import SuiteError, read_yaml
 
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
@@ -21,10 +21,10 @@ def minutes(text: Any) -> int:
     """A time limit in minutes, from Slurm's forms (90, 12:00:00, 1-12, ...) or 90min, 12h, 2d.
 
     Raises:
-        ValueError: it has another form, or is a number of YAML's, which reads 12:00:00 as 43200.
+        ValueError: it has another form, or is a number, whose unit nobody knows.
     """
     if not isinstance(text, str):
-        raise ValueError("write a time with its unit, as 12h or 90min, or in quotes, as '12:00:00'")
+        raise ValueError("write a time with its unit, as 12h, 90min or 12:00:00")
     if (match := re.fullmatch(r"(\d+)\s*(min|h|d)", text)) is not None:
         count = int(match[1]) * _UNITS[match[2]]
     elif (match := _CLOCK.fullmatch(text)) is not None:
@@ -36,7 +36,7 @@ def minutes(text: Any) -> int:
         else:  # minutes[:seconds]
             count = (first or 0) + math.ceil((second or 0) / 60)
     else:
-        raise ValueError("is no time; write 12h, 90min, '12:00:00' or '1-12:00:00'")
+        raise ValueError("is no time; write 12h, 90min, 12:00:00 or 1-12:00:00")
     if count < 1:
         raise ValueError("is no time at all; give a minute at least")
     return count
@@ -109,7 +109,4 @@ def load_profile(name: str | None) -> SlurmOptions:
         if name is None:
             return SlurmOptions()
         raise SuiteError(f"--profile {name}: {path}: no profile is called so{nearest(name, tree.value)}")
-    try:
-        return SlurmOptions.model_validate(node.plain())
-    except ValidationError as error:
-        raise SuiteError("\n".join(explain(error, node, (name or "default",), SlurmOptions))) from error
+    return read_as(SlurmOptions, node, (name or "default",))

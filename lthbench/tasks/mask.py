@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from lthbench.ops import prune_lowest
 from lthbench.tasks.context import Context
 from lthbench.tasks.files import digest
 from lthbench.tasks.network import Layout, weights_of
-from lthbench.tasks.spec import MaskSpec, Pruning, TrainSpec, Weights, num_survivors, parse_spec
+from lthbench.tasks.spec import MaskSpec, Pruning, TrainSpec, Weights, layers_of, num_survivors, parse_spec
 from lthbench.tasks.start import start_of
 from lthbench.training.distance import learning_distance
 from lthbench.training.streams import stream
@@ -93,16 +92,13 @@ def pruning_groups(pruning: Pruning, layout: Layout) -> list[tuple[list[str], fl
     Raises:
         ValueError: an entry of `exclude` or `rates` matches no layer.
     """
-
-    def matches(entry: str) -> list[str]:
-        pattern = {"head": f"{layout.head}.*", "stem": layout.stem}.get(entry, entry)
-        names = [n for n in layout.prunable if fnmatchcase(n, pattern)]
-        if not names:
-            raise ValueError(f"pruning names '{entry}', which matches none of the layers {', '.join(layout.prunable)}")
-        return names
-
-    excluded = {name for entry in pruning.exclude for name in matches(entry)}
-    group_of = {name: (entry, rate) for entry, rate in pruning.rates.items() for name in matches(entry)}
+    for entry in (*pruning.exclude, *pruning.rates):
+        if not layers_of(entry, layout.prunable):
+            raise ValueError(f"pruning names '{entry}', which matches none of the layers")
+    excluded = {name for entry in pruning.exclude for name in layers_of(entry, layout.prunable)}
+    group_of = {
+        name: (entry, rate) for entry, rate in pruning.rates.items() for name in layers_of(entry, layout.prunable)
+    }
     groups: dict[tuple[str, float], list[str]] = {}
     for name in layout.prunable:
         if name not in excluded:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from functools import cached_property
 from typing import Annotated, Literal
@@ -110,6 +112,12 @@ class Pruning(BaseModel):
     @classmethod
     def _sorted(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(sorted(set(value)))
+
+
+def layers_of(entry: str, prunable: Sequence[str]) -> list[str]:
+    """The layers that an entry of `Pruning.exclude` or `rates` names, of the prunable ones in parameter order."""
+    pattern = {"head": prunable[-1], "stem": prunable[0]}.get(entry, entry)
+    return [name for name in prunable if fnmatchcase(name, pattern)]
 
 
 def num_survivors(total: int, rate: float, level: int) -> int:

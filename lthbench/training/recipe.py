@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lthbench.data.spec import Augment
+from lthbench.data.spec import Augment, DataSpec, num_train_images
+from lthbench.fault import Fault, under
 from lthbench.training.steps import Length, Steps
 
-PositiveFinite = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFinite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SGD(_Frozen):
     """Stochastic gradient descent with coupled weight decay, as torch.optim.SGD."""
 
     name: Literal["sgd"]
-    lr: PositiveFinite
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    lr: Positive
+    momentum: BelowOne = 0.0
     dampening: Annotated[float, Field(ge=0, le=1)] = 0.0
     nesterov: bool = False
-    weight_decay: NonNegativeFinite = 0.0
+    weight_decay: NonNegative = 0.0
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> SGD:
@@ -39,10 +42,10 @@ class AdamW(_Frozen):
     """Adam with decoupled weight decay, as torch.optim.AdamW; with weight_decay 0 it is Adam."""
 
     name: Literal["adamw"]
-    lr: PositiveFinite
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: PositiveFinite = 1e-8
-    weight_decay: NonNegativeFinite = 0.0
+    lr: Positive
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.0
 
 
 Optimizer = Annotated[SGD | AdamW, Field(discriminator="name")]
@@ -61,7 +64,7 @@ class Schedule(_Frozen):
 
     name: Literal["constant", "step", "cosine"] = "constant"
     milestones: tuple[Steps, ...] = ()
-    gamma: PositiveFinite = 0.1
+    gamma: Positive = 0.1
     warmup: Steps = Steps()
 
     @model_validator(mode="after")
@@ -104,11 +107,11 @@ class Recipe(_Frozen):
     optimizer: Optimizer
     schedule: Schedule = Schedule()
     augment: Augment = Augment()
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: BelowOne = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
     micro_batch: Annotated[int, Field(ge=1)] | None = None
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    pull: NonNegativeFinite = 0.0
+    ema: BelowOne = 0.0
+    pull: NonNegative = 0.0
 
     @model_validator(mode="after")
     def _micro_batch_is_smaller(self) -> Recipe:
@@ -117,6 +120,28 @@ class Recipe(_Frozen):
                 f"micro_batch is {self.micro_batch}, no smaller than the batch_size of {self.batch_size}; leave it out"
             )
         return self
+
+    def faults(self, data: DataSpec) -> Iterator[Fault]:
+        """What of this recipe cannot be on a data set: points beyond its length, augmentation of other images."""
+        num_images, schedule = num_train_images(data), self.schedule
+        total = self.iterations(self.steps, num_images)
+        end = f"the training of {self.steps} has {total:,} iterations"
+        before, last = 0, None
+        for position, milestone in enumerate(schedule.milestones):
+            at = self.iterations(milestone, num_images)
+            if at >= total:
+                message = f"{milestone}, iteration {at:,}, never comes: {end}"
+            elif last is not None and at <= before:
+                message = f"{milestone} does not come after {last}; milestones ascend"
+            else:
+                before, last = at, milestone
+                continue
+            yield Fault(("schedule", "milestones", position), message)
+            break
+        if (warmup := self.iterations(schedule.warmup, num_images)) > total:
+            message = f"{schedule.warmup}, {warmup:,} iterations, never ends: {end}"
+            yield Fault(("schedule", "warmup"), message)
+        yield from under(self.augment.faults(data), "augment")
 
     def scaled(self, factor: float, steps_per_epoch: int) -> Recipe:
         """This recipe with its length, milestones and warm-up times `factor`: the same schedule, compressed."""

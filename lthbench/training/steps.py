@@ -75,7 +75,7 @@ class Steps:
                 return value
             if isinstance(value, str):
                 return cls.parse(value)
-            raise ValueError(f"{value!r} is no number of steps; {_CURE}")
+            raise ValueError(f"is no number of steps; {_CURE}")
 
         return core_schema.no_info_plain_validator_function(
             validate, serialization=core_schema.plain_serializer_function_ser_schema(str)
@@ -86,11 +86,13 @@ def _no_length(steps: Steps) -> str:
     return f"{steps} is a share of a training, not a length; write 500it, 160ep or 3ep50it"
 
 
-def _is_no_share(steps: Steps) -> Steps:
+def _is_length(steps: Steps) -> Steps:
     if steps.percent is not None:
         raise ValueError(_no_length(steps))
+    if steps == Steps():
+        raise ValueError(f"{steps} is no training; give an iteration at least")
     return steps
 
 
 # The length of a training, which has no other to be a share of.
-Length = Annotated[Steps, AfterValidator(_is_no_share)]
+Length = Annotated[Steps, AfterValidator(_is_length)]

@@ -56,7 +56,7 @@ BAD = {
     "equivalence without a margin": (
         CLAIM.replace("margin: 0.5", "expected: equivalent"), 6, "tests", "needs a margin above 0",
     ),
-    "a negative margin": (CLAIM.replace("0.5", "-1"), 6, "margin", "greater than or equal to 0"),
+    "a negative margin": (CLAIM.replace("0.5", "-1"), 6, "margin", "at least 0"),
     "no tests": (CLAIM[: CLAIM.index("    -")].replace("tests:", "tests: []"), 5, "tests", "at least 1"),
     "a list of claims": ("- C1\n", 1, "", "expected a mapping of claims"),
     "code": (CLAIM.replace("Tickets win.", "!!python/name:os.system"), 2, "tag", "not allowed"),

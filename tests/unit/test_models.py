@@ -16,6 +16,7 @@ from torch import nn
 
 from lthbench.models.build import build, head, initialise, prunable, stem
 from lthbench.models.depth import draw_kept, stochastic_layers
+from lthbench.models.layers import layer_names
 from lthbench.models.resnet import Block
 from lthbench.models.spec import INITS, MODELS, ModelSpec
 
@@ -315,7 +316,7 @@ def test_a_wrong_model_is_refused_by_name(fields: dict[str, object], message: st
 
 def test_a_width_that_the_heads_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match=r"3 heads .* must divide its width of 64"):
-        build(ModelSpec(name="swin-t", width=64), TINY, 10)
+        ModelSpec(name="swin-t", width=64)
 
 
 def test_images_too_small_for_the_pooling_are_refused() -> None:
@@ -327,3 +328,10 @@ def test_images_too_small_for_the_pooling_are_refused() -> None:
 def test_specifications_are_read_without_importing_torch(room: str) -> None:
     code = f"import sys, lthbench.{room}.spec; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_names_of_layers_are_known_without_building_the_model(name: str) -> None:
+    side = 224 if name == "swin-t" else 64
+    with torch.device("meta"):
+        assert layer_names(ModelSpec(name=name)) == prunable(build(ModelSpec(name=name), (3, side, side), 10))

@@ -42,7 +42,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 def test_a_suite_a_profile_and_the_command_line_are_laid_over_each_other(tiny_suite: Path, profiles: Path) -> None:
     tiny_suite.write_text(tiny_suite.read_text() + "slurm: {partition: cpu, time: 1h, max_running: 7, mem: 4G}\n")
     suite = load_suite(tiny_suite)
-    profiles.write_text("default: {partition: mine, account: me}\nlarge: {partition: big, time: '2-00:00:00'}\n")
+    profiles.write_text("default: {partition: mine, account: me}\nlarge: {partition: big, time: 2-00:00:00}\n")
     options = slurm_options(suite, None, {"mem": "8G", "qos": None}, ["licenses=a:1", "--reservation=r"])
     assert options == SlurmOptions(
         partition="mine", time="1h", max_running=7, mem="8G", account="me",
@@ -56,7 +56,7 @@ def test_a_suite_a_profile_and_the_command_line_are_laid_over_each_other(tiny_su
     ("section", "message"),
     [
         ("{partiton: gpu}", r"tiny.yaml:\d+: slurm.partiton: unknown key; did you mean 'partition'"),
-        ("{time: 12:00:00}", r"tiny.yaml:\d+: slurm.time: write a time with its unit, as 12h"),
+        ("{time: 12}", r"tiny.yaml:\d+: slurm.time: write a time with its unit, as 12h"),
         ("{time: soon}", r"tiny.yaml:\d+: slurm.time: is no time; write 12h"),
         ("{mem: lots}", r"tiny.yaml:\d+: slurm.mem: "),
         ("{max_running: 0}", r"tiny.yaml:\d+: slurm.max_running: "),

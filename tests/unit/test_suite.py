@@ -41,10 +41,10 @@ def test_an_arm_that_changes_the_optimizer_inherits_none_of_its_options(tmp_path
 
 def test_an_arm_extends_another_in_recipe_and_search(tmp_path: Path) -> None:
     text = TINY.replace(
-        "early: {}", "early: {search: {steps: 1ep}}\n      more: {extends: early, recipe: {pull: 0.01}}"
+        "early: {}", "early: {search: {steps: 2ep}}\n      more: {extends: early, recipe: {pull: 0.01}}"
     )
     arms = load(tmp_path, text).pairs["tiny"].arms
-    assert (str(arms["more"].search.steps), arms["more"].search.pull, arms["more"].recipe.pull) == ("1ep", 0.01, 0.01)
+    assert (str(arms["more"].search.steps), arms["more"].search.pull, arms["more"].recipe.pull) == ("2ep", 0.01, 0.01)
     assert str(arms["more"].recipe.steps) == "3ep"
 
 
@@ -135,7 +135,7 @@ BAD = {
     "broken YAML": ("title: [\n", 2, "YAML", "expected"),
     "a key given twice": (TINY + "title: again\n", 20, "title", "given twice"),
     "deep nesting": ("title: " + "[" * 5000 + "]" * 5000, None, "", "nested too deeply"),
-    "an experiment beyond the training": (TINY.replace("1ep2it", "9ep"), None, "stability", "cannot begin"),
+    "an experiment beyond the training": (TINY.replace("1ep2it", "9ep"), 19, "spawns.1", "leaves nothing to train"),
 }  # fmt: skip
 
 

@@ -1,0 +1,104 @@
+"""What the fields of a suite must be to each other: faults that no field has by itself.
+
+A model that knows of such a relation tells it by a method `faults` (lthbench.fault); here they are asked, with the
+pair, arm and experiment that they need to know. The loader puts file and line before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lthbench.experiments import Cell, Experiment
+from lthbench.fault import Fault, under
+from lthbench.models.layers import layer_names
+from lthbench.names import unknown
+from lthbench.suite.schema import Pair, Suite
+from lthbench.tasks.spec import layers_of, num_survivors
+
+
+def suite_faults(suite: Suite) -> Iterator[Fault]:
+    """Of what a suite says of itself, of data, models and recipes; before anything is made small."""
+    if suite.looks > suite.replicates:
+        yield Fault(
+            ("looks",),
+            f"{suite.looks} looks are more than the {suite.replicates} replicates; each look needs new ones",
+        )
+    for name, pair in suite.pairs.items():
+        yield from under(_pair_faults(pair), "pairs", name)
+
+
+def experiment_faults(suite: Suite) -> Iterator[Fault]:
+    """Of the experiments of each pair, with each arm that they are made with."""
+    cells: dict[str, list[Cell]] = {name: [] for name in suite.pairs}
+    for cell in suite.cells():
+        if cell.replicate == 0:
+            cells[cell.pair].append(cell)
+    for name, pair in suite.pairs.items():
+        for label, experiment in pair.experiments.items():
+            path = ("pairs", name, "experiments", label)
+            faults = list(_experiment_faults(pair, experiment, cells[name]))
+            yield from under(faults or _measures_nothing(experiment, cells[name]), *path)
+
+
+def _pair_faults(pair: Pair) -> Iterator[Fault]:
+    yield from under(pair.model.faults(pair.data.info), "model")
+    yield from under(_pruning_faults(pair), "pruning")
+    for name, arm in pair.arms.items():
+        yield from under(arm.recipe.faults(pair.data), "arms", name, "recipe")
+        yield from under(arm.search.faults(pair.data), "arms", name, "search")
+
+
+def _pruning_faults(pair: Pair) -> Iterator[Fault]:
+    """Entries of `exclude` and `rates` that are no layer of the model, and an `exclude` that leaves none."""
+    layers = layer_names(pair.model)
+    for key, entries in (("exclude", pair.pruning.exclude), ("rates", pair.pruning.rates)):
+        for entry in entries:
+            if not layers_of(entry, layers):
+                known = ["head", "stem", *layers]
+                yield Fault((key, entry), unknown(f"layer of {pair.model.name}", entry, known))
+    if {name for entry in pair.pruning.exclude for name in layers_of(entry, layers)} == set(layers):
+        yield Fault(("exclude",), "leaves no layer to prune")
+
+
+def _experiment_faults(pair: Pair, experiment: Experiment, cells: list[Cell]) -> Iterator[Fault]:
+    for position, arm in enumerate(experiment.arms or ()):
+        if arm not in pair.arms:
+            yield Fault(("arms", position), unknown("arm", arm, pair.arms))
+    for cell in _cells_of(experiment, cells):
+        yield from experiment.faults(cell)
+    yield from _level_faults(pair, experiment)
+
+
+def _cells_of(experiment: Experiment, cells: list[Cell]) -> list[Cell]:
+    return [cell for cell in cells if experiment.arms is None or cell.arm in experiment.arms]
+
+
+def _level_faults(pair: Pair, experiment: Experiment) -> Iterator[Fault]:
+    """The first level at which layers that share a threshold would have no weight left."""
+    levels = getattr(experiment, "levels", ())
+    listed = (
+        [(("levels",), levels)]
+        if isinstance(levels, int)
+        else [(("levels", position), level) for position, level in enumerate(levels)]
+    )
+    rates, least = (pair.pruning.rate, *pair.pruning.rates.values()), pair.model.width or pair.model.info.width
+    for path, level in listed:
+        # No layer has fewer weights than its model is wide: where so many survive, nobody need ask the model.
+        if all(num_survivors(least, rate, level) for rate in rates):
+            continue
+        from lthbench.suite.cost import model_cost
+
+        for names, survivors in model_cost(pair.model, pair.data).survivors(pair.pruning, level):
+            if not survivors:
+                layers = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+                yield Fault(path, f"no weight of {layers} is left at level {level}; prune less, or fewer times")
+                return
+
+
+def _measures_nothing(experiment: Experiment, cells: list[Cell]) -> Iterator[Fault]:
+    """Whether no arm gives a reading; what the first reading cannot be is told too."""
+    try:
+        if all(next(experiment.readings(cell), None) is None for cell in _cells_of(experiment, cells)):
+            yield Fault((), "measures nothing of any arm; leave it out")
+    except ValueError as error:
+        yield Fault((), str(error))
