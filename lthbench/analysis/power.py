@@ -43,6 +43,7 @@ from lthbench.suite.schema import Pair, Suite
 Decides = Literal["yes", "spread unknown", "large effects", "no", "not measured", "reported only"]
 # A correlation above this is an order without exceptions.
 LARGE = 0.9
+CORRELATIONS = ("rho", "tau", "partial correlation")
 ORDER: tuple[Decides, ...] = ("yes", "spread unknown", "large effects", "no", "not measured")
 
 
@@ -164,7 +165,9 @@ def _claim(name: str, pair: str, suite: Suite, alpha: float, parts: tuple[PartPo
 
     def weakness(i: int) -> tuple[int, float]:
         part = parts[i]
-        return ORDER.index(part.decides), (part.smallest or 0.0) / (part.matters or 1.0)
+        # Of what would matter; of correlations all of 1 would.
+        matters = part.matters or (1.0 if part.unit.startswith(CORRELATIONS) else math.inf)
+        return ORDER.index(part.decides), (part.smallest or 0.0) / matters
 
     weakest = max(counting, key=weakness)
     decides = parts[weakest].decides

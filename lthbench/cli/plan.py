@@ -31,7 +31,7 @@ from lthbench.cli.app import (
 )
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
-from lthbench.suite.part import Part
+from lthbench.suite.part import WHOLE, Part
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
 
@@ -67,6 +67,9 @@ def plan(
         str | None, typer.Option(help="What part of the suite these hours buy: 200gpuh, or 48cpuh of one core.")
     ] = None,
     on: Annotated[str | None, typer.Option(help="The device of the budget, by a part of its name.")] = None,
+    only_power: Annotated[
+        bool, typer.Option("--power", help="Only what its claims can decide: in seconds, whatever the replicates.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a suite would do, what of it is done, how many hours the rest takes, and what its claims can decide."""
@@ -81,6 +84,15 @@ def plan(
     loaded, target = load_suite(suite), Store(store)
     part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
     part.check(loaded)
+    if only_power:
+        if part != WHOLE or hours is not None:
+            fail("--power is told of a whole suite; leave out the options that choose a part of it")
+        decided = _decided(make_plan(loaded, Part(replicates=1)), suite)
+        if as_json:
+            print_json([asdict(claim) for claim in decided])
+        else:
+            _print_decided(decided)
+        return
     if hours is not None and part != Part():
         fail(f"--budget chooses the part of the suite itself; leave out {shlex.join(part.options())}")
     if calibrate:
@@ -94,7 +106,7 @@ def plan(
     seconds = {d.label: {k: d.seconds(t.spec, planned.work[k]) for k, t in planned.tasks.items()} for d in devices}
     cost = plan_cost(planned, target, seconds)
     # Verdicts are on whole suites.
-    decided = _decided(planned, suite) if loaded.claims and part == Part() else []
+    decided = _decided(planned, suite) if part == WHOLE else []
     if as_json:
         print_json({"cost": [asdict(row) for row in cost], "claims": [asdict(claim) for claim in decided]})
         return
@@ -105,6 +117,8 @@ def plan(
 
 
 def _decided(planned: Plan, suite: Path) -> list[ClaimPower]:
+    if not planned.suite.claims:
+        return []
     from lthbench.analysis.power import power
     from lthbench.analysis.spreads import Spreads
 
@@ -230,6 +244,9 @@ def _print_hours(cost: list[Cost], devices: list[Device]) -> None:
 
 def _print_decided(decided: list[ClaimPower]) -> None:
     """A line for each claim and what of it the pairs have in common; the sources of spreads below, each once."""
+    if not decided:
+        out.print("The suite names no claims; write `claims: [claims]` in it for the paper's.")
+        return
     table = Table("claim", "pairs", "n", "decides", "finds", "why", title="what its claims can decide")
     lines: dict[tuple[str, ...], list[str]] = {}
     sources: dict[str, int] = {}

@@ -22,14 +22,14 @@ def test_a_calibration_gives_hours_that_are_told_apart_from_calculated_ones(
 ) -> None:
     monkeypatch.setattr(throughput, "SECONDS", 0.02)
     options = ("plan", tiny_suite, "--store", tmp_path / "store")
-    rows = json.loads(call(capsys, monkeypatch, *options, "--json")[1])
+    rows = json.loads(call(capsys, monkeypatch, *options, "--json")[1])["cost"]
     assert set(rows[-1]["hours"]) == NAMED and not own_cache.exists(), "planning writes nothing"
 
     code, out, err = call(capsys, monkeypatch, *options, "--calibrate", "--device", "cpu", "--json")
     assert code == 0, err
     (path,) = (own_cache / "calibrations").glob("*.json")
     assert str(path) in err.replace("\n", "")
-    rows = {row["name"]: row for row in json.loads(out)}
+    rows = {row["name"]: row for row in json.loads(out)["cost"]}
     (here,) = set(rows["all"]["hours"]) - NAMED
     assert 0 < rows["all"]["hours"][here] < 1
     assert rows["all"]["hours"][here] == pytest.approx(sum(rows[k]["hours"][here] for k in ("train", "interpolate")))

@@ -12,6 +12,7 @@ from lthbench.experiments import Cell, Reading
 from lthbench.runner.lanes import homes, make_lanes, waves
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
+from lthbench.suite.part import Part
 from lthbench.suite.plan import PlacedReading, Plan, make_plan
 from lthbench.tasks.spec import MaskSpec, Task, Weights
 
@@ -79,7 +80,7 @@ def test_whatever_needs_what_lanes_are_a_graph_without_cycles(
 def test_lanes_of_every_shipped_suite_obey_the_laws() -> None:
     for path in (Path(__file__).parents[2] / "suites").glob("*.yaml"):
         if path.name != "paper.yaml":  # which is made of the others
-            check(make_plan(load_suite(path)))
+            check(make_plan(load_suite(path), Part(replicates=2)))
 
 
 def test_masks_that_arms_take_from_each_other_are_at_home_in_the_search_that_finds_them(tiny_suite: Path) -> None:

@@ -11,6 +11,7 @@ from lthbench.cli import main
 from lthbench.data.spec import num_train_images
 from lthbench.suite.load import load_suite
 from lthbench.suite.located import SuiteError
+from lthbench.suite.part import Part
 from lthbench.suite.plan import make_plan
 from lthbench.suite.schema import Suite
 
@@ -24,7 +25,7 @@ def load(folder: Path, text: str) -> Suite:
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "suites").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_suite_of_the_repository_is_valid_and_has_a_plan(path: Path) -> None:
-    assert make_plan(load_suite(path)).tasks
+    assert make_plan(load_suite(path), Part(replicates=1)).tasks
 
 
 def test_an_arm_changes_only_what_it_names(tmp_path: Path) -> None:
