@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lthbench.analysis.points import Point
+from lthbench.experiments.experiment import best
 from lthbench.suite.claim_tests import Levels, Selection, variant_pattern
 from lthbench.suite.claims import Choice
 from lthbench.suite.schema import Pair
@@ -205,7 +206,7 @@ class Evidence:
                 raise NotPlanned(f"no {choice.by} of '{point.variant}', to choose by")
             # One that diverges somewhere is no candidate.
             means[names["chosen"]].append(point.numbers.get(choice.by, -math.inf))
-        self.chosen = max(means, key=lambda name: sum(means[name]) / len(means[name]))
+        self.chosen = best(means)
 
     def measured_classes(self) -> tuple[Classes, str]:
         """The classes of the arms by their measured onsets, and by which rule they were taken.

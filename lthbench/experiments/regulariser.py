@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lthbench.experiments.cell import Anchor, Cell, Result
-from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading
+from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading, best
 from lthbench.tasks.spec import Task
 from lthbench.training.recipe import Recipe
 
@@ -25,6 +25,7 @@ MAX_CANDIDATES = 7
 HALF_A_DECADE = math.log(10) / 2
 
 Place = Literal["search", "training", "both"]
+Decay = Literal["kept", "replaced"]
 Matched = Literal["weight-decay", "early-stopping", "low-lr"]
 Control = Literal["weight-decay", "other-init", "early-stopping", "low-lr"]
 # From a cell to the one whose mask search is changed.
@@ -56,6 +57,9 @@ class Regulariser(Experiment):
             in 0, beside the recipe's own weight decay. (Such a penalty shortens the way up to some strength; a
             stronger one draws the weights away from where they started, so that not every distance is reached.)
         levels: the levels whose tickets are trained.
+        in_full: for which strengths there is more than tickets of the pull in the search: for `all`, or, in a suite
+            with selection replicates, for the one `chosen` by them, that with the best mean validation accuracy of
+            those tickets.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "distance_relative", "search_distance")
@@ -67,20 +71,56 @@ class Regulariser(Experiment):
 
     strengths: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
     places: tuple[Place, ...] = ("search", "training", "both")
-    weight_decay: tuple[Literal["kept", "replaced"], ...] = ("kept",)
+    weight_decay: tuple[Decay, ...] = ("kept",)
     controls: tuple[Control, ...] = ()
     levels: PrunedLevels
+    in_full: Literal["all", "chosen"] = "all"
+
+    @model_validator(mode="after")
+    def _has_candidates(self) -> Regulariser:
+        if self.in_full == "chosen" and not ("search" in self.places and "kept" in self.weight_decay):
+            raise ValueError("in_full: chosen is by tickets of the pull in the search; places needs search, "
+                             "weight_decay needs kept")  # fmt: skip
+        return self
 
     def readings(self, cell: Cell) -> Iterator[Reading]:
+        chosen = self._chosen(cell)
         for strength in self.strengths:
+            is_full = self.in_full == "all" or strength == chosen
             for decay in self.weight_decay:
                 for place in self.places:
+                    if not is_full and (place, decay) != ("search", "kept"):
+                        continue
                     search = pulled(cell.search, strength, decay) if place != "training" else cell.search
                     recipe = pulled(cell.recipe, strength, decay) if place != "search" else cell.recipe
-                    name = f"pull {strength:g} in {place}" + (", no weight decay" if decay == "replaced" else "")
-                    yield from self._tickets(cell.with_search(search), name, recipe)
-            for control in self.controls:
+                    yield from self._tickets(cell.with_search(search), _name(strength, place, decay), recipe)
+            for control in self.controls if is_full else ():
                 yield from self._control(cell, control, strength)
+
+    def _chosen(self, cell: Cell) -> float | None:
+        """The strength that is made in full where one is chosen; None while its candidates are not done.
+
+        Raises:
+            ValueError: there are no replicates to choose by.
+        """
+        if self.in_full == "all" or len(self.strengths) == 1:
+            return self.strengths[0]
+        if not cell.selection_replicates:
+            raise ValueError("in_full: chosen needs replicates to choose by; give the suite `selection_replicates: 2`")
+        accuracies: dict[str, list[float]] = {}
+        for strength in self.strengths:
+            tickets = [
+                task
+                for one in map(partial(_with_pull, strength=strength), cell.choosing())
+                for level in self.levels
+                for task in (one.train(mask=one.mask(level), noise=level),)
+            ]
+            results = [result for task in tickets if (result := cell.result_of(task)) is not None]
+            if len(results) < len(tickets):
+                return None
+            # One that diverges somewhere is no candidate.
+            accuracies[repr(strength)] = [r["metrics"].get("validation_accuracy", -math.inf) for r in results]
+        return float(best(accuracies))
 
     def _control(self, cell: Cell, control: Control, strength: float) -> Iterator[Reading]:
         """The tickets of a control, once it is known what matches; and what its matching has needed so far."""
@@ -98,8 +138,10 @@ class Regulariser(Experiment):
 
     def later(self) -> Iterator[tuple[str, int]]:
         for strength in self.strengths:
-            for control in self.controls:
-                yield from ((f"{control} for pull {strength:g}", level) for level in (0, *self.levels))
+            names = [f"{control} for pull {strength:g}" for control in self.controls]
+            if self.in_full == "chosen":
+                names += [_name(strength, place, decay) for place in self.places for decay in self.weight_decay]
+            yield from ((name, level) for name in names for level in (0, *self.levels))
 
     def _tickets(self, searching: Cell, name: str, recipe: Recipe, target: Task | None = None) -> Iterator[Reading]:
         dense = searching.searched(0)
@@ -115,13 +157,17 @@ class Regulariser(Experiment):
             )
 
 
+def _name(strength: float, place: Place, decay: Decay) -> str:
+    return f"pull {strength:g} in {place}" + (", no weight decay" if decay == "replaced" else "")
+
+
 def search_distances(results: Sequence[Result]) -> dict[str, float]:
     """The relative distance of the search's dense network and, where there is one, of the network it is to match."""
     names = ("search_distance", "target_distance")
     return {name: r["metrics"]["distance_relative"] for name, r in zip(names, results[1:], strict=False)}
 
 
-def pulled(recipe: Recipe, strength: float, decay: Literal["kept", "replaced"]) -> Recipe:
+def pulled(recipe: Recipe, strength: float, decay: Decay) -> Recipe:
     """A recipe with the pull, and with or without its weight decay; the recipe itself for strength 0."""
     if strength == 0:
         return recipe

@@ -137,8 +137,11 @@ def candidates(suite: Suite, cell: Cell, readings: Iterable[tuple[str, Reading]]
     for claim in suite.claims.values():
         if claim.choose is None or not any(fnmatch.fnmatch(cell.pair, pattern) for pattern in claim.pairs):
             continue
+        among = claim.choose.among
+        if among.arm not in ("*", cell.arm, cell.arms[cell.arm].stability_class):
+            continue
         labels = {label for kind in claim.experiments for label in kinds.get(kind, ())}
-        pattern = variant_pattern(claim.choose.among.variant)
+        pattern = variant_pattern(among.variant)
         named = {(label, r.variant) for label, r in readings if label in labels and pattern.fullmatch(r.variant)}
         found |= named if len({variant for _, variant in named}) > 1 else set()
     return found

@@ -22,10 +22,11 @@ from lthbench.runner.lane_job import _adopts
 from lthbench.runner.lanes import Home
 from lthbench.suite.claim_tests import Contrast
 from lthbench.suite.load import load_suite
+from lthbench.suite.located import SuiteError
 from lthbench.suite.part import Part
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
-from lthbench.tasks.spec import Task, TrainSpec
+from lthbench.tasks.spec import MaskSpec, Task, TrainSpec
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)
 SELECTION = (FIRST_SELECTION_REPLICATE, FIRST_SELECTION_REPLICATE + 1)
@@ -207,3 +208,58 @@ def test_what_selection_replicates_choose_is_run_by_their_lanes(tmp_path: Path) 
     assert _adopts(Home("p", "late", replicate, "regulariser"), plan, tested)
     assert not _adopts(Home("p", "late", replicate, "regulariser"), plan, chosen)
     assert not _adopts(Home("p", "late", SELECTION[0], "onset"), plan, chosen)
+
+
+def in_full(folder: Path, **changes: str) -> Suite:
+    text = SUITE.replace("controls: [low-lr, early-stopping]", "controls: [other-init], in_full: chosen")
+    for before, after in changes.items():
+        text = text.replace(before, after)
+    return suite(folder, text=text)
+
+
+def test_what_is_made_in_full_is_the_strength_that_claims_choose(tmp_path: Path) -> None:
+    """Accuracies of selection replicates are planted so that their mean is best where neither alone is."""
+    planted = dict(zip(STRENGTHS, ((0.9, 0.1), (0.6, 0.6), (0.1, 0.9), (0.5, 0.5)), strict=True))
+
+    def result_of(task: Task) -> dict[str, Any] | None:
+        spec = task.spec
+        if not isinstance(spec, TrainSpec) or spec.mask is None or spec.recipe.pull:
+            return None
+        pull = next((t.inputs[0].spec.recipe.pull for t in task.inputs if isinstance(t.spec, MaskSpec)), 0)  # type: ignore[union-attr]
+        if not pull:
+            return None
+        accuracy = planted[pull][spec.seed - SELECTION[0]] if spec.seed in SELECTION else float(pull == 1e-2)
+        return {"status": "ok", "metrics": {"validation_accuracy": accuracy, "test_accuracy": accuracy}}
+
+    loaded = in_full(tmp_path)
+    first = {p.reading.variant for p in make_plan(loaded).readings if p.experiment == "regulariser"}
+    assert first == {f"pull {s:g} in search" for s in STRENGTHS}
+    tasks: dict[str, Task] = {}
+
+    def known(key: str) -> dict[str, Any] | None:
+        return result_of(tasks[key]) if key in tasks else None
+
+    plan = make_plan(loaded)
+    while plan.tasks.keys() - tasks.keys():
+        tasks.update(plan.tasks)
+        plan = make_plan(loaded, result_of=known)
+    more = {p.reading.variant for p in plan.readings if p.experiment == "regulariser" and not p.cell.is_selection}
+    assert more - first == {"pull 0.0001 in both", "pull 0.0001 in training", "other-init for pull 0.0001"}
+    assert {p.reading.variant for p in plan.readings if p.cell.is_selection} == first
+    evidence = Evidence("p", loaded.pairs["p"], 2, (
+        Point("p", p.experiment, p.cell.arm, p.cell.replicate, p.reading.variant, p.reading.level, 0.64, 0, "ok",
+              result_of(p.reading.task)["metrics"] if result_of(p.reading.task) else {}, p.reading.task.key)
+        for p in plan.readings
+    ))  # fmt: skip
+    evidence.choose(loaded.claims["C11"].choose)
+    assert evidence.chosen == "0.0001"
+    later = set(loaded.pairs["p"].experiments["regulariser"].later())
+    assert {(variant, 2) for variant in more - first} < later, "what is planned later is known to be"
+
+
+def test_a_strength_is_chosen_by_replicates_that_there_are(tmp_path: Path) -> None:
+    loaded = in_full(tmp_path).model_copy(update={"selection_replicates": 0})
+    with pytest.raises(SuiteError, match=r"arms\.late, experiment regulariser: .* `selection_replicates: 2`"):
+        make_plan(loaded)
+    with pytest.raises(SuiteError, match="places needs search"):
+        in_full(tmp_path, **{"in_full: chosen": "in_full: chosen, places: [both]"})
