@@ -96,8 +96,7 @@ class ImageSet:
         a batch gives statistics, as of normalisation, none is of a few images or of a few classes.
         """
         for part in np.array_split(self._order, -(-len(self) // size)) if len(self) else ():
-            rows = torch.from_numpy(part)
-            yield self.batch(rows), self.labels[rows.to(self.device)]
+            yield self.batch(to_device(part, self.pixels.device)), self.labels[to_device(part, self.device)]
 
     def batch(self, index: Tensor, augment: Augment | None = None, rng: np.random.Generator | None = None) -> Tensor:
         """Make one batch: float32 [B, C, H, W], normalised; channels-last strides where C > 1.

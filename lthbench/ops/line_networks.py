@@ -68,8 +68,10 @@ class Networks:
         for name, layer in layers.items():
             for buffer, start in (("running_mean", 0), ("running_var", 1), ("num_batches_tracked", 0)):
                 tensor = getattr(layer, buffer)
+                # The host reads the number of batches in every forward pass, and would wait for a GPU there.
+                place = torch.device("cpu") if buffer == "num_batches_tracked" else self.device
                 self.recomputed[f"{name}.{buffer}"] = torch.full(
-                    (self.num_points, *tensor.shape), start, dtype=tensor.dtype, device=self.device
+                    (self.num_points, *tensor.shape), start, dtype=tensor.dtype, device=place
                 )
         momenta = {layer: layer.momentum for layer in layers.values()}
         seen = False

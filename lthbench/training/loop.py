@@ -20,7 +20,7 @@ from lthbench.training.optimizer import make_optimizer
 from lthbench.training.ranks import Ranks
 from lthbench.training.recipe import Recipe
 from lthbench.training.tracking import Tracker
-from lthbench.training.whole_batch import normalise_over
+from lthbench.training.whole_batch import count_batches_on_host, normalise_over
 
 EVAL_BATCH = 250
 
@@ -98,6 +98,8 @@ class Trainer:
         if compile and ranks.size > 1:
             raise ValueError("a training over several processes cannot be compiled; leave out one of the two")
         normalise_over(model, ranks)
+        if not compile:
+            count_batches_on_host(model)
         self.device = images.device
         if compile:
             self._forward = torch.compile(model, dynamic=False, options=options)
@@ -107,7 +109,7 @@ class Trainer:
         parameters = dict(model.named_parameters())
         self._tracked = {name: parameters[name].detach() for name in tracked}
         self._begun = {name: t.clone() for name, t in self._tracked.items()}
-        self._epoch_before = self._begun
+        self._epoch_before = {name: t.clone() for name, t in self._tracked.items()}
         self.optimizer = make_optimizer(recipe, parameters, mask or {}, anchors or {})
         self.average = Average(model, recipe.ema) if recipe.ema else None
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -181,18 +183,21 @@ class Trainer:
         return logits.detach(), loss.detach() * count
 
     def _finish_epoch(self) -> None:
-        progress = self.progress
-        progress.epoch_losses.append(float(self._loss_sum) / progress.num_seen)
-        if not math.isfinite(progress.epoch_losses[-1]) or not self._weights_are_finite():
+        progress, tracked = self.progress, list(self._tracked.values())
+        before = list(self._epoch_before.values())
+        distances = [_squared_distances(tracked, since) for since in (list(self._begun.values()), before)]
+        largest = torch.stack(torch._foreach_norm([p.detach() for p in self.model.parameters()], math.inf)).max()
+        # Read at once: a GPU is waited for once an epoch.
+        loss_sum, weight, *squares = torch.cat([self._loss_sum[None], largest[None].double(), *distances]).tolist()
+        progress.epoch_losses.append(loss_sum / progress.num_seen)
+        if not math.isfinite(progress.epoch_losses[-1]) or not math.isfinite(weight):
             progress.diverged_at = progress.step
-        progress.epoch_distances.append(_distance(self._tracked, self._begun))
-        progress.path_length += _distance(self._tracked, self._epoch_before)
-        self._epoch_before = {name: t.clone() for name, t in self._tracked.items()}
+        progress.epoch_distances.append(math.sqrt(sum(squares[: len(tracked)])))
+        progress.path_length += math.sqrt(sum(squares[len(tracked) :]))
+        if tracked:
+            torch._foreach_copy_(before, tracked)
         self._loss_sum.zero_()
         progress.num_seen = 0
-
-    def _weights_are_finite(self) -> bool:
-        return all(bool(torch.isfinite(p).all()) for p in self.model.parameters())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that is needed to go on: tensors (weights, statistics, optimizer state) and a JSON note."""
@@ -210,7 +215,8 @@ class Trainer:
         """Go back to what `state` gave."""
         model = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
         self.model.load_state_dict(model)
-        self._epoch_before = {name: tensors[f"before.{name}"] for name in self._tracked}
+        for name, before in self._epoch_before.items():
+            before.copy_(tensors[f"before.{name}"])
         if self.tracker:
             self.tracker.restore({name[8:]: t for name, t in tensors.items() if name.startswith("tracker.")})
         if self.average:
@@ -226,9 +232,14 @@ class Trainer:
         self._loss_sum.fill_(self.progress.loss_sum)
 
 
-def _distance(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
-    """L2 distance between two sets of tensors of the same names."""
-    return math.sqrt(sum(float((a[name] - b[name]).double().square().sum()) for name in a))
+def _squared_distances(a: list[Tensor], b: list[Tensor]) -> Tensor:
+    """Squared L2 distance of each tensor of a from the one of b, float64 [n]; on a GPU few launches for all of them."""
+    if not a:
+        return torch.zeros(0, dtype=torch.float64)
+    differences = torch._foreach_sub(a, b)
+    if a[0].is_cuda:
+        return torch.stack(torch._foreach_norm(differences, 2, dtype=torch.float64)).square()
+    return torch.stack([d.double().square().sum() for d in differences])
 
 
 @torch.inference_mode()

@@ -32,7 +32,8 @@ class _Normalise(torch.autograd.Function):
         own = torch.zeros(2 * channels + 1, dtype=weight.dtype, device=x.device)
         if len(x):  # a rank may have no image of a small last batch
             variance, mean = torch.var_mean(x.to(weight.dtype), _PLACES, correction=0)
-            own = torch.cat([mean, variance, mean.new_tensor([x.numel() // channels])])
+            # A number that is filled in where it is needed is not waited for, unlike one that is sent there.
+            own = torch.cat([mean, variance, mean.new_full((1,), x.numel() // channels)])
         means, variances, counts = ranks.gather(own).split([channels, channels, 1], 1)
         count = counts.sum()
         mean = (counts * means).sum(0) / count
@@ -84,3 +85,10 @@ def normalise_over(model: nn.Module, ranks: Ranks) -> None:
             # The same module with its parameters, statistics and names, but another forward pass.
             module.__class__ = WholeBatchNorm2d
             module.ranks = ranks  # type: ignore[assignment]
+
+
+def count_batches_on_host(model: nn.Module) -> None:
+    """Keep on the host how many batches each normalisation has seen: on a GPU each count is a launch of its own."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.num_batches_tracked is not None:
+            module.num_batches_tracked = module.num_batches_tracked.cpu()

@@ -58,6 +58,8 @@ def why_unavailable() -> str | None:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Take over, in the process without the stand-in, the results of the tests that need it."""
     mark = pyfuncitem.get_closest_marker("fake_cuda")
+    if INSIDE and mark and mark.args != (os.environ["FAKE_CUDA"],):
+        pytest.skip(f"for the mode {mark.args[0]}")
     if mark is None or INSIDE:
         return None
     folder = pyfuncitem._request.getfixturevalue("stand_in")

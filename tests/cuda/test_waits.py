@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from lthbench.training.loop import Trainer
 from lthbench.training.recipe import Recipe
 
 SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
-ADAMW = {"name": "adamw", "lr": 1e-3}
 
 
 def trainer(model: str, data: str, **recipe: Any) -> Trainer:
@@ -53,12 +53,22 @@ AUGMENTS: dict[str, dict[str, Any]] = {
 }
 
 
+OPTIONS: dict[str, dict[str, Any]] = {
+    "adamw": {"optimizer": {"name": "adamw", "lr": 1e-3}},
+    "bfloat16": {"precision": "bfloat16"},
+    "micro batches": {"micro_batch": 3},
+    "average": {"ema": 0.9},
+    "smoothed labels": {"label_smoothing": 0.1},
+}
+RECIPES = {**{name: {"augment": augment} for name, augment in AUGMENTS.items()}, **OPTIONS}
+
+
 @pytest.mark.fake_cuda("guard")
-@pytest.mark.parametrize("augment", AUGMENTS)
-def test_a_step_makes_the_host_wait_for_nothing(augment: str) -> None:
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_step_makes_the_host_wait_for_nothing(recipe: str) -> None:
     import fake_cuda
 
-    training = trainer("conv-2", "cifar10", augment=AUGMENTS[augment])
+    training = trainer("conv-2", "cifar10", **RECIPES[recipe])
     training.one_step()
     with fake_cuda.counted() as counts:
         for _ in range(7):  # the beginning of an epoch among them
@@ -77,3 +87,34 @@ def test_a_batch_is_the_cpus(augment: str) -> None:
         batches.append([part.cpu() for part in batch])
     for on_device, on_cpu in zip(*batches, strict=True):
         torch.testing.assert_close(on_device, on_cpu, rtol=1e-5, atol=1e-5)
+
+
+# Model -> launches of a step, with torch 2.14. The optimizer's step is one of them.
+LAUNCHES = {
+    "lenet-300-100": 51,
+    "conv-2": 70,
+    "vgg16": 144,
+    "resnet20": 203,
+    "resnet50": 441,
+    "swin-small64": 1058,
+}
+LAUNCHES_OF_AN_EPOCHS_END = 22
+DATA = {"lenet-300-100": "fashion-mnist", "resnet50": "tinyimagenet", "swin-small64": "tinyimagenet"}
+
+
+@pytest.mark.fake_cuda("guard")
+@pytest.mark.parametrize("model", LAUNCHES)
+def test_a_step_and_an_epochs_end_launch_and_wait_as_counted(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fake_cuda
+
+    training = trainer(model, DATA.get(model, "cifar10"), augment=AUGMENTS["crop and flip"])
+    for _ in range(5):
+        training.one_step()
+    with fake_cuda.counted() as step:
+        training.one_step()
+    monkeypatch.setattr(math, "sqrt", abs)  # nothing was computed: what is read may be negative
+    with fake_cuda.counted() as end:
+        training._finish_epoch()
+    assert (step.syncs, end.syncs) == (0, 1)
+    assert step.launches <= LAUNCHES[model]
+    assert end.launches <= LAUNCHES_OF_AN_EPOCHS_END
