@@ -42,7 +42,7 @@ def quantity(metric: str) -> Quantity:
         return Quantity(label, 100, 2, "%")
     if metric in ("onset", "onset_above"):
         return Quantity(label, digits=0, unit="it")
-    if metric == "search_epochs":
+    if metric in ("search_epochs", "empty_layers"):
         return Quantity(label, digits=1)
     return Quantity(label)
 

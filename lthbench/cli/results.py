@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
@@ -14,6 +14,11 @@ from lthbench.cli.app import DEFAULT_STORE, JsonOption, StoreOption, SuiteArgume
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from lthbench.analysis.table import Summary
+
+COLLAPSE = "empty_layers"
 
 
 @app.command()
@@ -43,23 +48,34 @@ def print_results(plan: Plan, store: Store, form: str) -> None:
         writer.writerows(rows)
 
 
-def print_summary(plan: Plan, store: Store) -> None:
+def _line(summaries: list[Summary]) -> dict[str, str]:
+    """The cells of one point: its metrics, each with its own n where some replicates have none."""
     from lthbench.analysis.quantity import interval_text
+
+    n = max(s.interval.n for s in summaries)
+    density = summaries[0].density
+    cells = {"density": "" if density is None else f"{density:.4f}", "n": str(n)}
+    for s in summaries:
+        cells[s.metric] = interval_text(s.metric, s.interval) + (f" (n = {s.interval.n})" if s.interval.n < n else "")
+    return cells
+
+
+def print_summary(plan: Plan, store: Store) -> None:
     from lthbench.analysis.table import results_table, summarise
 
     summaries = summarise(results_table(plan, store))
     for pair_name, pair in plan.suite.pairs.items():
         for label, experiment in pair.experiments.items():
-            shown = experiment.shown
-            lines: dict[tuple[Any, ...], dict[str, str]] = {}
-            for s in summaries:
-                if s.pair == pair_name and s.experiment == label and s.metric in shown:
-                    line = lines.setdefault((s.arm, s.variant, s.level, s.step), {})
-                    line["density"] = "" if s.density is None else f"{s.density:.4f}"
-                    line[s.metric] = interval_text(s.metric, s.interval)
-                    line["n"] = str(s.interval.n)
-            if not lines:
+            mine = [s for s in summaries if s.pair == pair_name and s.experiment == label]
+            collapsed = any(s.metric == COLLAPSE and s.interval.mean > 0 for s in mine)
+            shown = (*experiment.shown, *([COLLAPSE] if collapsed else []))
+            grouped: dict[tuple[Any, ...], list[Summary]] = {}
+            for s in mine:
+                if s.metric in shown:
+                    grouped.setdefault((s.arm, s.variant, s.level, s.step), []).append(s)
+            if not grouped:
                 continue
+            lines = {point: _line(group) for point, group in grouped.items()}
             titles = [name.replace("_", " ") for name in shown]  # words, which can be wrapped
             table = Table(
                 "arm",
@@ -86,3 +102,5 @@ def print_summary(plan: Plan, store: Store) -> None:
                 )
             out.print(table)
     out.print("Mean over n replicates, with the half width of its 95 % interval (Student's t).")
+    if any(s.metric == COLLAPSE and s.interval.mean > 0 for s in summaries):
+        out.print("An empty layer is one without a surviving weight; what is undefined of it is in no mean.")

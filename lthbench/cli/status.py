@@ -18,7 +18,7 @@ _SHOWN = 20
 
 @app.command()
 def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
-    """Show how far a suite is: tasks done, missing, failed, diverged, by pair and arm; and its jobs."""
+    """Show how far a suite is: tasks done, missing, failed, diverged, with empty layers; and its jobs."""
     from lthbench.runner.scheduler import SchedulerError, queued
     from lthbench.runner.status import suite_status
     from lthbench.runner.submission import read_records
@@ -35,11 +35,13 @@ def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
     if as_json:
         print_json(asdict(found))
         return
-    table = Table("pair", "arm", "tasks", "done", "diverged", "refused", "failed", title=str(suite))
+    table = Table("pair", "arm", "tasks", "done", "diverged", "refused", "empty layers", "failed", title=str(suite))
     for row in found.arms:
-        counts = (row.tasks, row.done, row.diverged, row.refused, len(row.failures))
+        counts = (row.tasks, row.done, row.diverged, row.refused, row.collapsed, len(row.failures))
         table.add_row(row.pair, row.arm, *(f"{c:,}" for c in counts))
     out.print(table)
+    if any(row.collapsed for row in found.arms):
+        out.print("Of networks with empty layers a layer or more has no survivor; what is measured of such is missing.")
     if problem:
         out.print(f"of jobs nothing is known: {problem}", markup=False)
     if found.jobs:

@@ -68,11 +68,13 @@ def budget_faults(budgets: Sequence[float], cell: Cell) -> Iterator[Fault]:
 
 
 def search_cost(epochs: float) -> Callable[[Sequence[Result]], Mapping[str, float]]:
-    """A `compute` of what a mask search took and how far its last training went."""
-    return lambda results: {
-        "search_epochs": epochs,
-        "search_distance": results[1]["metrics"]["distance_relative"],
-    }
+    """A `compute` of what a mask search took and how far its last training went, where any weight survived it."""
+
+    def cost(results: Sequence[Result]) -> dict[str, float]:
+        distance = results[1]["metrics"].get("distance_relative")
+        return {"search_epochs": epochs} | ({} if distance is None else {"search_distance": distance})
+
+    return cost
 
 
 def with_budget(cell: Cell, budget: float, schedule: Literal["compressed", "truncated"]) -> Cell:

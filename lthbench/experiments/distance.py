@@ -62,8 +62,8 @@ def after(epoch: int) -> Callable[[Sequence[Result]], Mapping[str, float]]:
 
     def distances(results: Sequence[Result]) -> dict[str, float]:
         then, end = results[0]["epoch_distances"][epoch - 1], results[0]["metrics"]
-        if end["distance"] == 0:
+        if not end.get("distance"):
             return {}
-        return {form: then * end[form] / end["distance"] for form in FORMS}
+        return {form: then * end[form] / end["distance"] for form in FORMS if form in end}
 
     return distances

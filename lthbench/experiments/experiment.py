@@ -16,7 +16,15 @@ from lthbench.training.recipe import Recipe
 from lthbench.training.steps import Steps
 
 ACCURACY = tuple(f"{split}_{m}" for split in ("test", "train", "validation") for m in ("accuracy", "loss"))
-DISTANCE = ("distance", "distance_rms", "distance_relative", "distance_angle", "overlap", "path_length")
+DISTANCE = (
+    "distance",
+    "distance_rms",
+    "distance_relative",
+    "distance_angle",
+    "overlap",
+    "path_length",
+    "empty_layers",
+)
 BARRIER = (
     *(f"{split}_{barrier}" for barrier in ("barrier", "loss_barrier") for split in ("test", "train", "validation")),
     "distance",
@@ -54,7 +62,7 @@ class Reading:
     compute: Callable[[Sequence[Result]], Mapping[str, float]] | None = None
 
     def numbers(self, results: Sequence[Result]) -> dict[str, float]:
-        """The numbers by name; what a result lacks (a training that diverged) is left out."""
+        """The numbers by name; what a result lacks (a training that diverged, what is undefined) is left out."""
         own: Mapping[str, Any] = results[0]["metrics"]
         found = {name: float(own[name]) for name in self.metrics if name in own}
         if self.compute is not None and all(result["status"] == "ok" for result in results):

@@ -25,15 +25,16 @@ from lthbench.tasks.spec import Task
 from lthbench.training.steps import Steps
 
 FORMS = ("distance", "distance_rms", "distance_relative", "distance_angle")
-TRAINED = ACCURACY + DISTANCE + tuple(f"{name}_from_init" for name in DISTANCE)
-PRUNED = tuple(f"{form}_{part}" for form in FORMS for part in ("kept", "pruned"))
+TRAINED = ACCURACY + DISTANCE + tuple(f"{form}_from_init" for form in FORMS)
+PRUNED = (*(f"{form}_{part}" for form in FORMS for part in ("kept", "pruned")), "empty_layers")
 
 
 class Imp(Experiment):
     """Accuracy and learning distance of the trained tickets of every level from 0 (dense) to `levels`.
 
     Readings: `dense` (level 0) and `ticket`, with accuracies, distances and, where rewound, distances `_from_init`;
-    `mask`, with the distances of what that pruning keeps and removes (`_kept`, `_pruned`).
+    `mask`, with the distances of what that pruning keeps and removes (`_kept`, `_pruned`). All have `empty_layers`, how
+    many prunable layers have no survivor; a distance over no weight is missing.
 
     Attributes:
         levels: how often the network is pruned.

@@ -12,13 +12,18 @@ from lthbench.runner.store import Store, has_kept
 from lthbench.runner.submission import Record, log_of, read_records
 from lthbench.suite.plan import Plan
 from lthbench.tasks.layout import FAILURE
+from lthbench.tasks.spec import TrainSpec
 
 _TAIL_BYTES = 4096
 
 
 @dataclass
 class ArmStatus:
-    """The tasks of one pair and arm: how many there are, are done, diverged, were refused, and failed (why)."""
+    """The tasks of one pair and arm: how many there are, are done, diverged, were refused, and failed (why).
+
+    Attributes:
+        collapsed: done trainings of a network of which some layer has no survivor.
+    """
 
     pair: str
     arm: str
@@ -26,6 +31,7 @@ class ArmStatus:
     done: int = 0
     diverged: int = 0
     refused: int = 0
+    collapsed: int = 0
     failures: dict[str, str] = field(default_factory=dict)
 
 
@@ -90,6 +96,7 @@ def suite_status(
             row.done += 1
             row.diverged += result["status"] == "diverged"
             row.refused += result["status"] == "refused"
+            row.collapsed += isinstance(plan.tasks[key].spec, TrainSpec) and result["empty_layers"] > 0
             seconds[cell.pair] += result["seconds"]
             costs[cell.pair] += plan.cost[key]
         elif FAILURE in files.get(key, ()):

@@ -40,6 +40,10 @@ Sizes = Mapping[str, int]
 """Name of a file in a task's folder -> its bytes."""
 
 
+def _head(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: result[name] for name in _HEAD} | {"empty_layers": result["metrics"].get("empty_layers", 0)}
+
+
 class StoreError(Exception):
     """A store that cannot be used; the message names the folder and the cure."""
 
@@ -89,7 +93,7 @@ class Store:
     def done(
         self, wanted: Mapping[str, Iterable[int]], files: Mapping[str, Sizes] | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Of key -> the steps to be kept, those that are done, with what their results say but for numbers.
+        """Of key -> the steps to be kept, those that are done, with their results but for most numbers (`_head`).
 
         A task is done where its result is there, every file that it wrote is there in its size, the weights of all
         steps that are to be kept are among them, and it has read of other tasks what is there of them by now. A
@@ -107,7 +111,7 @@ class Store:
         def result_of(key: str) -> dict[str, Any] | None:
             if key not in found:
                 result = self.result(key) if key not in wanted or RESULT in files.get(key, ()) else None
-                found[key] = None if result is None else {name: result[name] for name in _HEAD}
+                found[key] = None if result is None else _head(result)
             return found[key]
 
         def is_done(key: str, keep: Iterable[int]) -> bool:

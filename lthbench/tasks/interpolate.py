@@ -24,7 +24,8 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
         has such a split; choices are made by it) and test;
         metrics: for each of these splits, `barrier` (error) and `loss_barrier`: the maximum over alpha minus the mean
         of the ends, as in Frankle et al. 2020 (arXiv 1912.05671), section 2; distance, that of the ends (L2, prunable
-        weights); distance_shared, over the weights that are pruned at neither end.
+        weights); distance_shared, over the weights that are pruned at neither end. Each distance is absent where
+        there are no such weights.
 
     Raises:
         Refused: one of the ends diverged.
@@ -55,10 +56,11 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
         ):
             curves[f"{name}_{quantity}"] = values.tolist()
             metrics[f"{name}_{metric}"] = barrier(values)
-    squares = {n: (a[n] - b[n]).double().square() for n in layout.prunable}
-    shared = {n: square[(a[n] != 0) & (b[n] != 0)] for n, square in squares.items()}
-    metrics["distance"] = sum(float(square.sum()) for square in squares.values()) ** 0.5
-    metrics["distance_shared"] = sum(float(square.sum()) for square in shared.values()) ** 0.5
+    for name, kept in (("distance", torch.logical_or), ("distance_shared", torch.logical_and)):
+        there = {n: kept(a[n] != 0, b[n] != 0) for n in layout.prunable}
+        if any(bool(m.any()) for m in there.values()):
+            squares = (float((a[n] - b[n])[m].double().square().sum()) for n, m in there.items())
+            metrics[name] = sum(squares) ** 0.5
     return {"status": "ok", "metrics": metrics, "alphas": alphas.tolist(), "curves": curves}
 
 

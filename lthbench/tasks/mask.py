@@ -21,8 +21,9 @@ def make_mask(spec: MaskSpec, context: Context) -> dict[str, Any]:
     """Make one mask and return its result; the mask is written into the task's folder.
 
     Returns:
-        metrics: density over all prunable weights; the learning distances of the weights that this pruning keeps and
-        of those that it removes (`_kept`, `_pruned`); layer_density; thresholds (the largest pruned score of each
+        metrics: density over all prunable weights; empty_layers (those without a survivor); the learning distances,
+        where there are such weights, of those that this pruning keeps and that it removes (`_kept`, `_pruned`);
+        layer_density; thresholds (the largest pruned score of each
         group); num_nan (scores that were NaN); digests.
 
     Raises:
@@ -46,12 +47,14 @@ def make_mask(spec: MaskSpec, context: Context) -> dict[str, Any]:
         for kind, part in (("kept", mask), ("pruned", {n: prior[n] & ~mask[n] for n in mask})):
             distances = learning_distance(started, weights, part, layout.prunable)
             metrics |= {f"{name}_{kind}": value for name, value in distances.items()}
-    metrics["density"] = sum(int(m.sum()) for m in mask.values()) / sum(m.numel() for m in mask.values())
+    survivors = {name: int(m.sum()) for name, m in mask.items()}
+    metrics["density"] = sum(survivors.values()) / sum(m.numel() for m in mask.values())
+    metrics["empty_layers"] = sum(count == 0 for count in survivors.values())
     return {
         **result,
         "artefacts": context.write_mask(mask),
         "metrics": metrics,
-        "layer_density": {name: int(m.sum()) / m.numel() for name, m in mask.items()},
+        "layer_density": {name: survivors[name] / m.numel() for name, m in mask.items()},
         "digests": {"mask": digest(mask)},
     }
 

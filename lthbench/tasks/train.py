@@ -30,8 +30,10 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
         status: `ok`, or `diverged` with the reason;
         metrics: losses and accuracies (fractions) on train, validation and test; learning distances from the start
         (and, where that is not the initialisation, `_from_init`); path_length; overlap (mean of layers); density;
+        empty_layers (prunable ones without a survivor);
         epoch_losses, epoch_distances: after each epoch; layer_density; layer_distance (relative); layer_overlap; kept;
         steps; digests; of a tracked training, validation_curve ([iteration, accuracy]), and forgetting in metrics.
+        What is undefined, as the distance of a layer without survivors, is absent and in no mean.
 
     The test split is looked at once, at the end (before training only for a probe's untrained accuracy).
     """
@@ -63,17 +65,21 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
             if len(split):
                 metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = evaluate(model, split)
         metrics |= learning_distance(begun, end, mask, names)
-        layer_overlap = {n: top_overlap(begun[n], end[n], mask.get(n)) for n in names}
-        metrics["overlap"] = sum(layer_overlap.values()) / len(names)
-        if progress.epoch_distances:
+        overlaps = {n: top_overlap(begun[n], end[n], mask.get(n)) for n in names}
+        layer_overlap = {n: overlap for n, overlap in overlaps.items() if overlap is not None}
+        if layer_overlap:
+            metrics["overlap"] = sum(layer_overlap.values()) / len(layer_overlap)
+        if progress.epoch_distances and "distance" in metrics:
             metrics["path_length"] = progress.path_length
         if spec.start is not None:
             since_init = learning_distance(start.initial, end, mask, names)
             metrics |= {f"{name}_from_init": value for name, value in since_init.items()}
         metrics |= tracker.metrics() if tracker else {}
-        layer_distance = {n: learning_distance(begun, end, mask, [n])["distance_relative"] for n in names}
+        distances = {n: learning_distance(begun, end, mask, [n]) for n in names}
+        layer_distance = {n: d["distance_relative"] for n, d in distances.items() if "distance_relative" in d}
     survivors = {n: int(mask[n].sum()) if n in mask else begun[n].numel() for n in names}
     metrics["density"] = sum(survivors.values()) / sum(begun[n].numel() for n in names)
+    metrics["empty_layers"] = sum(count == 0 for count in survivors.values())
     diverged = progress.diverged_at is not None
     tracked = {"validation_curve": tracker.curve} if tracker else {}
     return {

@@ -15,7 +15,9 @@ def learning_distance(
     mask: Mapping[str, Tensor] | None,
     names: list[str],
 ) -> dict[str, float]:
-    """The distance between the weights `names` of two states, over survivors, in four forms.
+    """The distance between the weights `names` of two states, over survivors, in four forms, of those that are defined.
+
+    Without a survivor none is, and the last two are not where all surviving weights are 0 (the angle: in either state).
 
     Args:
         start, end: name -> weights before and after training, same shapes.
@@ -43,23 +45,24 @@ def learning_distance(
         dot += float(torch.dot(a, b))
         start_squared += float(a.square().sum())
         end_squared += float(b.square().sum())
-    norms = math.sqrt(start_squared * end_squared)
-    cosine = max(-1.0, min(1.0, dot / norms)) if norms else 1.0
-    return {
-        "distance": math.sqrt(squared),
-        "distance_rms": math.sqrt(squared / survivors) if survivors else 0.0,
-        "distance_relative": math.sqrt(squared / start_squared) if start_squared else 0.0,
-        "distance_angle": 2.0 * math.acos(cosine) / math.pi,
-    }
+    if not survivors:
+        return {}
+    forms = {"distance": math.sqrt(squared), "distance_rms": math.sqrt(squared / survivors)}
+    if start_squared:
+        forms["distance_relative"] = math.sqrt(squared / start_squared)
+    if norms := math.sqrt(start_squared * end_squared):
+        forms["distance_angle"] = 2.0 * math.acos(max(-1.0, min(1.0, dot / norms))) / math.pi
+    return forms
 
 
 TOP = 0.2
 
 
-def top_overlap(start: Tensor, end: Tensor, mask: Tensor | None) -> float:
+def top_overlap(start: Tensor, end: Tensor, mask: Tensor | None) -> float | None:
     """The share of a layer's largest surviving weights before training that are among its largest after it.
 
-    The largest are the upper 20 % by magnitude, so chance gives 0.2.
+    The largest are the upper 20 % by magnitude, so chance gives 0.2. None where these are no whole weight (fewer than
+    three survivors): the largest of one would always stay the largest.
 
     Source: R_p of Liu et al. 2021 (arXiv 2102.11068), equation 1.
     """
@@ -67,9 +70,9 @@ def top_overlap(start: Tensor, end: Tensor, mask: Tensor | None) -> float:
     if mask is not None:
         keep = mask.reshape(-1)
         before, after = before[keep], after[keep]
-    count = max(1, round(TOP * before.numel())) if before.numel() else 0
+    count = round(TOP * before.numel())
     if count == 0:
-        return 0.0
+        return None
     among = torch.zeros_like(before, dtype=torch.bool)
     among[before.topk(count).indices] = True
     return int(among[after.topk(count).indices].sum()) / count

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lthbench.training.distance import learning_distance
+from lthbench.training.distance import learning_distance, top_overlap
 
 
 def test_distances_of_a_known_move() -> None:
@@ -24,10 +24,27 @@ def test_weights_that_did_not_move_have_distance_zero() -> None:
     )
 
 
-def test_a_layer_without_survivors_has_distance_zero() -> None:
-    w = {"w": torch.ones(3)}
-    found = learning_distance(w, {"w": torch.zeros(3)}, {"w": torch.zeros(3, dtype=torch.bool)}, ["w"])
-    assert set(found.values()) == {0.0}
+def test_nothing_has_no_distance_and_from_zero_there_is_neither_a_relative_one_nor_an_angle() -> None:
+    w, nothing = {"w": torch.ones(3)}, {"w": torch.zeros(3, dtype=torch.bool)}
+    assert learning_distance(w, {"w": torch.zeros(3)}, nothing, ["w"]) == {}
+    assert learning_distance({"w": torch.zeros(4)}, {"w": torch.ones(4)}, None, ["w"]) == {
+        "distance": 2,
+        "distance_rms": 1,
+    }
+
+
+def test_an_empty_layer_changes_no_distance_of_the_others() -> None:
+    start, end = ({"a": torch.randn(9), "b": torch.randn(9)} for _ in range(2))
+    mask = {"b": torch.zeros(9, dtype=torch.bool)}
+    assert learning_distance(start, end, mask, ["a", "b"]) == learning_distance(start, end, None, ["a"])
+
+
+@pytest.mark.parametrize(("survivors", "found"), [(0, None), (1, None), (2, None), (3, 1), (10, 1)])
+def test_the_largest_fifth_of_too_few_weights_has_no_overlap(survivors: int, found: float | None) -> None:
+    w, mask = torch.arange(1.0, 21), torch.arange(20) < survivors
+    assert top_overlap(w, w, mask) == found
+    if found:
+        assert top_overlap(w, -w.flip(0), torch.ones(20, dtype=torch.bool)) == 0
 
 
 def test_distance_angle_does_not_depend_on_scale_but_the_raw_distance_does() -> None:

@@ -25,6 +25,7 @@ from lthbench.experiments.stability import Stability
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan, describe
 from lthbench.suite.schema import Pair, Suite
+from lthbench.tasks.spec import TrainSpec
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def _gaps(plan: Plan, store: Store, pair: str, command: str) -> Iterator[Gap]:
 
 
 def _troubles(plan: Plan, store: Store, pair: str) -> Grid:
-    """The tasks of a pair without numbers: those that diverged, were refused, or failed at the last attempt."""
+    """The tasks of a pair that diverged, were refused or failed at the last attempt, and networks with empty layers."""
     rows = []
     for key, task in plan.tasks.items():
         cell = plan.cells[key]
@@ -212,6 +213,9 @@ def _troubles(plan: Plan, store: Store, pair: str) -> Grid:
         what = f"{cell.arm}, replicate {cell.replicate}: {describe(task)}"
         if result is not None and result["status"] != "ok":
             rows.append((what, str(result["status"]), str(result.get("reason") or ""), short_keys([key])))
+        elif result is not None and isinstance(task.spec, TrainSpec) and result["metrics"]["empty_layers"]:
+            empty = [layer for layer, density in result["layer_density"].items() if density == 0]
+            rows.append((what, "empty layers", f"no weight survives in {', '.join(empty)}", short_keys([key])))
         elif result is None and (error := store.failure(key)) is not None:
             rows.append((what, "failed", error.strip().splitlines()[-1], short_keys([key])))
     return Grid(("task", "how it ended", "why", "key"), rows)

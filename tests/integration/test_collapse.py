@@ -1,0 +1,112 @@
+"""Layers that pruning has emptied: what is undefined of them is absent, and they are counted and told."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import run_here
+
+from lthbench.analysis.report import contents
+from lthbench.analysis.table import results_table
+from lthbench.cli.results import print_summary
+from lthbench.cli.status import status
+from lthbench.data.spec import DataSpec
+from lthbench.models.spec import ModelSpec
+from lthbench.runner.status import suite_status
+from lthbench.runner.store import Store
+from lthbench.suite.load import load_suite
+from lthbench.suite.plan import Plan, make_plan
+from lthbench.tasks.context import Context
+from lthbench.tasks.interpolate import interpolate
+from lthbench.tasks.network import Layout, make_network, set_initial_weights, weights_of
+from lthbench.tasks.spec import InterpolateSpec, Weights
+
+SUITE = """\
+title: collapse
+replicates: 1
+pairs:
+  tiny:
+    model: {name: lenet-300-100, width: 10}
+    data: {name: fashion-mnist-10k, validation: 100, num_train: 100, num_test: 100}
+    pruning: {rate: 0.97}
+    recipe: {steps: 2ep, batch_size: 64, optimizer: {name: sgd, lr: 0.05}}
+    arms: {a: {}}
+    experiments:
+      imp: {levels: 3}
+      distance: {levels: [0, 2, 3], points: 2}
+      aimp: {budgets: [0.5], levels: [3]}
+      level-barriers: {levels: [3], points: 3}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store]:
+    """A store of networks that lose all weights of their layers, one after another."""
+    folder = tmp_path_factory.mktemp("collapse")
+    (folder / "suite.yaml").write_text(SUITE)
+    return run_here(make_plan(load_suite(folder / "suite.yaml")), folder / "store")
+
+
+def results(run: tuple[Plan, Store]) -> list[dict[str, Any]]:
+    return [run[1].result(key) for key in run[0].tasks]  # type: ignore[misc]
+
+
+def test_an_empty_layer_has_no_distance_and_no_overlap_and_is_counted(run: tuple[Plan, Store]) -> None:
+    counts = set()
+    for result in results(run):
+        if "layer_density" not in result:
+            continue
+        empty = {layer for layer, density in result["layer_density"].items() if density == 0}
+        metrics = result["metrics"]
+        assert metrics["empty_layers"] == len(empty)
+        counts.add(len(empty))
+        if "layer_overlap" in result:
+            assert not empty & (result["layer_overlap"].keys() | result["layer_distance"].keys())
+            overlaps = result["layer_overlap"].values()
+            assert metrics.get("overlap") == (pytest.approx(sum(overlaps) / len(overlaps)) if overlaps else None)
+    assert {0, 2} <= counts, "some networks are whole, and some have lost two of three layers"
+
+
+def test_lines_between_networks_of_which_nothing_is_left_have_no_distance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, data = ModelSpec(name="lenet-300-100", width=1), DataSpec(name="fashion-mnist-10k", num_train=1, num_test=1)
+    model = make_network(spec, data, torch.device("cpu"))
+    set_initial_weights(model, spec, seed=0)
+    whole, layout = weights_of(model), Layout.of(model)
+    ends = {"0" * 32: {n: torch.zeros_like(t) for n, t in whole.items()}, "1" * 32: whole}
+    monkeypatch.setattr(Context, "network", lambda self, ref: (ends[ref.task], layout))
+    found = {}
+    for a, b in itertools.combinations_with_replacement(ends, 2):
+        line = InterpolateSpec(model=spec, data=data, a=Weights(task=a), b=Weights(task=b), points=3)
+        metrics = interpolate(line, Context(folder=tmp_path, folder_of=Path))["metrics"]
+        found[a[0] + b[0]] = {name for name in metrics if "distance" in name}
+    assert found == {"00": set(), "01": {"distance"}, "11": {"distance", "distance_shared"}}
+
+
+def test_tables_take_what_is_absent_and_no_number_is_made_up(run: tuple[Plan, Store]) -> None:
+    rows = results_table(*run)
+    assert all(math.isfinite(row.value) for row in rows)
+    for key in {row.key for row in rows if row.variant == "ticket, by layer"}:
+        densities = run[1].result(key)["layer_density"]  # type: ignore[index]
+        told = {row.metric.split("/")[1] for row in rows if row.key == key and "/" in row.metric}
+        assert told == {layer for layer, density in densities.items() if density > 0} != densities.keys()
+
+
+def test_collapse_is_told_by_status_the_summary_and_the_report(
+    run: tuple[Plan, Store], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    found = suite_status(*run, tmp_path / "suite.yaml")
+    assert all(0 < arm.collapsed < arm.done for arm in found.arms)
+    status(tmp_path / "suite.yaml", run[1].root)
+    print_summary(*run)
+    shown = capsys.readouterr().out
+    assert shown.count("empty") >= 3 and "no survivor" in shown and "no mean" in shown
+    empty = [row for row in contents._troubles(*run, "tiny").rows if row[1] == "empty layers"]
+    assert len(empty) == sum(arm.collapsed for arm in found.arms) and "fc1.weight" in empty[0][2]
