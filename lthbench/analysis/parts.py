@@ -213,15 +213,18 @@ def mixed(test: Mixed, evidence: Evidence, alpha: float) -> Part:
 
 
 def _of_coefficient(test: Mixed, effect: Effect, n: str) -> str:
-    """What a coefficient says: of the name of some rows, how these differ from the others; else the slope."""
-    if len(test.rows) == 2 and test.tested in test.rows:
-        (other,) = (rows for name, rows in test.rows.items() if name != test.tested)
-        subject, reference = named(test.rows[test.tested].of), named(other.of)
+    """What a coefficient says: how two kinds of rows differ, how their difference changes, or else a slope."""
+    first, _, of = test.tested.partition(" x ")
+    size = f"{effect.value:+.{digits_of(effect)}f} {effect.unit}".rstrip()
+    if len(test.rows) == 2 and first in test.rows:
+        (other,) = (rows for name, rows in test.rows.items() if name != first)
+        subject, reference = named(test.rows[first].of), named(other.of)
+        if of:
+            return f"the advantage of {subject} over {reference} changes by {size} a unit of {of} {spread(effect, n)}"
         if test.logit:
             return compared(replace(effect, unit=""), n, subject, f"{reference} in the logit of accuracy", "")
         return compared(effect, n, subject, reference, test.metric)
-    size = f"{effect.value:+.{digits_of(effect)}f} {effect.unit}".rstrip()
-    return f"a unit of {test.tested} goes with {size} of {_outcome_of_model(test)} {spread(effect, n)}"
+    return f"a unit more of {test.tested} goes with {size} of {_outcome_of_model(test)} {spread(effect, n)}"
 
 
 def _outcome_of_model(test: Mixed) -> str:

@@ -16,12 +16,12 @@ from scipy.stats import qmc
 
 from lthbench.analysis.decide import outcome_of, rule
 from lthbench.analysis.paired import Paired
+from lthbench.analysis.verdict import DECIDED
 
 REPLICATES = (3, 5, 10, 20)
 # In margins.
 EFFECTS = (-1.0, -0.5, -0.2, 0.0, 0.2, 0.5, 1.0)
 SPREAD = 0.6
-SHOWN = ("supported", "contradicted", "negligible")
 _LOG_DRAWS = 10
 _SEED = 20200105  # any; fixed, so that the table is the same each time
 
@@ -47,14 +47,23 @@ def rates(
     return {outcome: count / len(means) for outcome, count in found.items()}
 
 
-def table(replicates: Sequence[int] = REPLICATES, effects: Sequence[float] = EFFECTS) -> Iterator[str]:
-    """A table in Markdown: supported / contradicted / negligible, in percent, by true effect and n."""
-    yield f"| true effect, in margins | {' | '.join(f'{effect:+g}' if effect else '0' for effect in effects)} |"
-    yield "|---" * (len(effects) + 1) + "|"
+def row(n: int, effects: Sequence[float] = EFFECTS, alpha: float = 0.05) -> list[str]:
+    """Supported / contradicted / negligible, in percent, at each true effect."""
+    cells = [rates(n, effect, alpha=alpha) for effect in effects]
+    return [" / ".join(f"{100 * cell.get(outcome, 0):.0f}" for outcome in DECIDED) for cell in cells]
+
+
+def titles(effects: Sequence[float] = EFFECTS) -> list[str]:
+    """Of the columns of rows."""
+    return ["true effect, in margins", *(f"{effect:+g}" if effect else "0" for effect in effects)]
+
+
+def table(replicates: Sequence[int] = REPLICATES) -> Iterator[str]:
+    """The rows of some numbers of replicates, in Markdown."""
+    yield f"| {' | '.join(titles())} |"
+    yield "|---" * len(titles()) + "|"
     for n in replicates:
-        cells = [rates(n, effect) for effect in effects]
-        shown = (" / ".join(f"{100 * cell.get(outcome, 0):.0f}" for outcome in SHOWN) for cell in cells)
-        yield f"| n = {n} | {' | '.join(shown)} |"
+        yield f"| n = {n} | {' | '.join(row(n))} |"
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lthbench.analysis.figures.drawing import Grid
-from lthbench.analysis.judge import ALPHA
+from lthbench.analysis.judge import level_of
 from lthbench.analysis.quantity import effect_text, p_text
+from lthbench.analysis.rates import row, titles
 from lthbench.analysis.verdict import DECIDED, OUTCOMES, SILENT, Part, Verdict
+from lthbench.suite.schema import Suite
 
 
 def tally(verdicts: Sequence[Verdict]) -> list[tuple[str, int]]:
@@ -33,9 +35,16 @@ def by_pair(verdicts: Sequence[Verdict]) -> Grid:
     return Grid(("claim", *pairs), [(claim, *(of.get(pair, "-") for pair in pairs)) for claim, of in found.items()])
 
 
-def odds(looks: int) -> int:
+def odds(suite: Suite) -> int:
     """Once in how many suites an end of an interval errs."""
-    return round(1 / (ALPHA / looks))
+    return round(1 / level_of(suite))
+
+
+def rates(suite: Suite) -> Grid | None:
+    """How often a test gives each verdict with the suite's replicates; none of a single one, which has no spread."""
+    if suite.replicates < 2:
+        return None
+    return Grid(tuple(titles()), [(f"n = {suite.replicates}", *row(suite.replicates, alpha=level_of(suite)))])
 
 
 def lines(verdicts: Sequence[Verdict]) -> Grid:
