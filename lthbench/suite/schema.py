@@ -24,7 +24,8 @@ class Pair(BaseModel):
 
     Attributes:
         claim_levels: named sets of levels at which claims are tested, fixed in advance: `range`, where tickets are
-            told from other sparse networks, and `extreme`; what a pair does not give is as below.
+            told from other sparse networks; of it `third` and `fifth`, where at most .33 and .21 of the weights are
+            left; and `extreme`. What a pair does not give is as below; its own range stands for its parts too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,7 +41,9 @@ class Pair(BaseModel):
     @classmethod
     def _with_defaults(cls, value: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         # Densities .41, .33, .21, .134, .107 and .055, .028, .0115 where a level prunes 20 %.
-        return {"range": (4, 5, 7, 9, 10), "extreme": (13, 16, 20)} | value
+        own = value.get("range")
+        parts = {"third": own or (5, 7, 9, 10), "fifth": own or (7, 9, 10)}
+        return {"range": (4, 5, 7, 9, 10), **parts, "extreme": (13, 16, 20)} | value
 
 
 class Suite(BaseModel):
