@@ -118,7 +118,7 @@ def _with_looks(verdict: Verdict, looks: Sequence[Look], alpha: float) -> Verdic
         f"uncorrected look: seen before with {', '.join(map(str, before))} replicates planned, and no `looks` kept a "
         f"share of the error rate for that; an outcome may err in {100 * spent:.2g} %"
     )
-    return replace(verdict, reason="; ".join(filter(None, (verdict.reason, said))))
+    return replace(verdict, caution=said)
 
 
 def _with_more(

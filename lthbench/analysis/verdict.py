@@ -145,6 +145,7 @@ class Verdict:
         pair: the pair; None is over all pairs.
         finding: what was found, a sentence made from the effect of the decisive part; empty where there is none.
         reason: what else there is to know: why it is open, or what is missing.
+        caution: what is to be held against the outcome: a look that no share of the error rate was kept for.
         p_alone: of the parts together on this pair: all must hold, so for support the largest; for the others the
             smallest of those that do not hold, times the number of parts.
         p_values: the same by Holm over the pairs; the outcome rests on these.
@@ -166,6 +167,7 @@ class Verdict:
     outcome: Outcome
     reason: str
     finding: str = ""
+    caution: str = ""
     p_alone: PValues = PValues()
     p_values: PValues = PValues()
     n: int = 0

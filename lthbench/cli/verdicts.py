@@ -144,9 +144,9 @@ def _note(verdict: Verdict, parts_follow: bool) -> str:
     """What else there is to say of a verdict; its parts, where they follow, say more."""
     outlook = verdict.outlook.text if verdict.outlook is not None else ""
     if verdict.outcome == "inconclusive" and 0 < verdict.n < verdict.planned and verdict.pair is not None:
-        return f"{verdict.n} of {verdict.planned} replicates done"
+        return "; ".join(filter(None, (verdict.caution, f"{verdict.n} of {verdict.planned} replicates done")))
     of_parts = parts_follow and any(part.reason and part.reason in verdict.reason for part in verdict.parts)
-    return "; ".join(filter(None, ("" if of_parts else verdict.reason, outlook)))
+    return "; ".join(filter(None, (verdict.caution, "" if of_parts else verdict.reason, outlook)))
 
 
 def _of_part(part: Part) -> str:

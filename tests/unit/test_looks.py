@@ -11,6 +11,7 @@ from test_verdicts import GREATER, suite, tickets
 
 from lthbench.analysis.judge import judge, level_of
 from lthbench.analysis.looks import FOLDER, read_looks, record_looks
+from lthbench.analysis.report import claims
 from lthbench.analysis.verdict import Verdict
 from lthbench.runner.store import Store, StoreError
 
@@ -35,29 +36,30 @@ def look(folder: Path, store: Store, replicates: int, looks: int = 1) -> Verdict
 
 def test_more_replicates_after_a_look_are_an_uncorrected_look(store: Store, tmp_path: Path) -> None:
     first = look(tmp_path, store, 3)
-    assert "look" not in first.reason and first.looks == ()
-    assert "look" not in look(tmp_path, store, 3).reason, "the same numbers seen again are one look"
+    assert first.caution == "" and first.looks == ()
+    assert look(tmp_path, store, 3).caution == "", "the same numbers seen again are one look"
     second = look(tmp_path, store, 6)
     assert second.looks == (3,)
     assert (
-        "uncorrected look: seen before with 3 replicates planned" in second.reason
-        and "may err in 10 %" in second.reason
+        "uncorrected look: seen before with 3 replicates planned" in second.caution
+        and "may err in 10 %" in second.caution
     )
+    assert "uncorrected look" in claims.notes(second), "tables of the report say it too"
     third = look(tmp_path, store, 8)
-    assert "with 3, 6 replicates" in third.reason and "15 %" in third.reason
+    assert "with 3, 6 replicates" in third.caution and "15 %" in third.caution
 
 
 def test_looks_that_were_declared_from_the_first_on_are_corrected(store: Store, tmp_path: Path) -> None:
     look(tmp_path, store, 3, looks=2)
     second = look(tmp_path, store, 6, looks=2)
-    assert second.looks == (3,) and "uncorrected" not in second.reason
+    assert second.looks == (3,) and "uncorrected" not in second.caution
     assert second.effect is not None and second.effect.confidence == 0.95, "each look has half the error rate"
-    assert "uncorrected" in look(tmp_path, store, 8, looks=2).reason, "a third was not declared"
+    assert "uncorrected" in look(tmp_path, store, 8, looks=2).caution, "a third was not declared"
 
 
 def test_looks_declared_after_the_first_do_not_undo_it(store: Store, tmp_path: Path) -> None:
     look(tmp_path, store, 3)
-    assert "may err in 7.5 %" in look(tmp_path, store, 6, looks=2).reason
+    assert "may err in 7.5 %" in look(tmp_path, store, 6, looks=2).caution
 
 
 def test_other_numbers_are_no_second_look(store: Store, tmp_path: Path) -> None:

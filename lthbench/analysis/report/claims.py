@@ -104,4 +104,4 @@ def notes(verdict: Verdict) -> str:
     """What else there is to know of an outcome, and what more replicates would give."""
     outlook = verdict.outlook.text if verdict.outlook else ""
     more = f"{verdict.more.text}: {verdict.more.command}" if verdict.more else ""
-    return "; ".join(filter(None, (verdict.reason, outlook, more)))
+    return "; ".join(filter(None, (verdict.caution, verdict.reason, outlook, more)))
