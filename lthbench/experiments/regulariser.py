@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from lthbench.experiments.cell import Anchor, Cell, Result
 from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading, best
+from lthbench.fault import Fault
 from lthbench.tasks.spec import Task
 from lthbench.training.recipe import Recipe
 
@@ -97,16 +98,17 @@ class Regulariser(Experiment):
             for control in self.controls if is_full else ():
                 yield from self._control(cell, control, strength)
 
-    def _chosen(self, cell: Cell) -> float | None:
-        """The strength that is made in full where one is chosen; None while its candidates are not done.
+    def faults(self, cell: Cell) -> Iterator[Fault]:
+        if self.in_full == "chosen" and len(self.strengths) > 1:
+            if not cell.selection_replicates:
+                yield Fault(("in_full",), "chosen by no replicates; give the suite `selection_replicates: 2`, or all")
+            if not cell.data.validation:
+                yield Fault(("in_full",), "chosen by validation accuracy; give the pair's data a `validation`, or all")
 
-        Raises:
-            ValueError: there are no replicates to choose by.
-        """
+    def _chosen(self, cell: Cell) -> float | None:
+        """The strength that is made in full where one is chosen; None while its candidates are not done."""
         if self.in_full == "all" or len(self.strengths) == 1:
             return self.strengths[0]
-        if not cell.selection_replicates:
-            raise ValueError("in_full: chosen needs replicates to choose by; give the suite `selection_replicates: 2`")
         accuracies: dict[str, list[float]] = {}
         for strength in self.strengths:
             tickets = [

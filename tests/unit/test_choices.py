@@ -257,9 +257,16 @@ def test_what_is_made_in_full_is_the_strength_that_claims_choose(tmp_path: Path)
     assert {(variant, 2) for variant in more - first} < later, "what is planned later is known to be"
 
 
-def test_a_strength_is_chosen_by_replicates_that_there_are(tmp_path: Path) -> None:
-    loaded = in_full(tmp_path).model_copy(update={"selection_replicates": 0})
-    with pytest.raises(SuiteError, match=r"arms\.late, experiment regulariser: .* `selection_replicates: 2`"):
-        make_plan(loaded)
-    with pytest.raises(SuiteError, match="places needs search"):
-        in_full(tmp_path, **{"in_full: chosen": "in_full: chosen, places: [both]"})
+@pytest.mark.parametrize(
+    ("before", "after", "fault"),
+    [
+        ("selection_replicates: 2", "selection_replicates: 0", r"in_full: chosen by no replicates"),
+        ("validation: 100", "validation: 0", r"in_full: chosen by validation accuracy"),
+        ("in_full: chosen", "in_full: chosen, places: [both]", "places needs search"),
+    ],
+)
+def test_a_strength_that_nothing_can_choose_is_a_fault_of_the_suite(
+    before: str, after: str, fault: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SuiteError, match=fault):
+        in_full(tmp_path, **{before: after})
