@@ -8,6 +8,7 @@ before them by `under`, and the loader of suites turns paths into file, line and
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
@@ -44,7 +45,7 @@ def under(faults: Iterable[Fault], *path: str | int) -> Iterator[Fault]:
 _WHOLE, _NUMBER, _TEXT, _MAPPING = (
     "a whole number",
     "a number",
-    "text (in quotes, where it looks like none)",
+    "text, in quotes where it looks like none",
     "a mapping",
 )
 # What validation expected, by the type of its error; in braces what its context says.
@@ -122,7 +123,8 @@ def validation_faults(
                 messages[tag] = f"expected {what}, found {written(tag)}{guess}"
             case "value_error":
                 message, text = str(context["error"]), written(path)
-                is_told = isinstance(detail["input"], dict | list | tuple) or text.strip("'") in message
+                told = re.search(rf"(?<![\w.]){re.escape(text.strip(chr(39)))}(?![\w.:])", message)
+                is_told = told or loc[-1:] == ("[key]",) or isinstance(detail["input"], dict | list | tuple)
                 messages[path] = message if is_told else f"{message}, found {text}"
             case kind:
                 limits = {name: _whole(limit) for name, limit in context.items()}

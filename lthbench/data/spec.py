@@ -257,7 +257,7 @@ class Augment(BaseModel):
     resized_crop: tuple[Share, Share] | None = None
     flip: bool = False
     autoaugment: Literal["imagenet", "cifar10", "svhn"] | None = None
-    randaugment: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=0, le=30)]] | None = None
+    randaugment: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=0, le=30)]] | None = None
     colour_jitter: tuple[Strength, Strength, Strength, Annotated[float, Field(ge=0, le=0.5)]] | None = None
     erase: float = Field(default=0.0, ge=0, le=1)
     mixup: float = Field(default=0.0, ge=0)

@@ -33,7 +33,7 @@ class Distance(Experiment):
     metrics: ClassVar = (*DISTANCE, "distance_relative/*", "overlap/*")
 
     levels: Annotated[tuple[Level, ...], Field(min_length=1)]
-    points: Annotated[int, Field(ge=1)] = 20
+    points: Annotated[int, Field(ge=1, le=10_000)] = 20
 
     def readings(self, cell: Cell) -> Iterator[Reading]:
         total, per_epoch = cell.iterations(cell.recipe.steps), cell.steps_per_epoch()

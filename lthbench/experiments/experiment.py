@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lthbench.experiments.cell import Cell, Result
 from lthbench.fault import Fault
@@ -31,8 +31,9 @@ BARRIER = (
     "distance_shared",
 )
 
-Level = Annotated[int, Field(ge=0)]
-PrunedLevel = Annotated[int, Field(ge=1)]
+MAX_LEVEL = 999  # SGD noises from 1000 on are those of children (stability)
+Level = Annotated[int, Field(ge=0, le=MAX_LEVEL)]
+PrunedLevel = Annotated[int, Field(ge=1, le=MAX_LEVEL)]
 PrunedLevels = Annotated[tuple[PrunedLevel, ...], Field(min_length=1)]
 
 
@@ -90,7 +91,7 @@ class Experiment(BaseModel):
         shown: the metrics that summaries show first.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     variants: ClassVar[tuple[str, ...]] = ()
     metrics: ClassVar[tuple[str, ...]] = ()
@@ -98,6 +99,15 @@ class Experiment(BaseModel):
     shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "distance_relative")
 
     arms: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Experiment:
+        for name, values in self:
+            if isinstance(values, tuple):
+                twice = [value for position, value in enumerate(values) if value in values[:position]]
+                if twice:
+                    raise ValueError(f"{name} has {twice[0]} twice, which would count as two measurements")
+        return self
 
     def readings(self, cell: Cell) -> Iterator[Reading]:
         """The readings of one cell; the tasks they name are what must run."""

@@ -130,7 +130,7 @@ class FewShot(_OfNetworks):
     metrics: ClassVar = ACCURACY + DISTANCE
 
     per_class: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 5, 10, 25, 50, 100)
-    draws: Annotated[int, Field(ge=1)] = 5
+    draws: Annotated[int, Field(ge=1, le=1000)] = 5
     steps: Steps
     target: DataSpec | None = None
 

@@ -18,6 +18,7 @@ from lthbench.experiments.cell import Cell, Result
 from lthbench.experiments.experiment import (
     ACCURACY,
     BARRIER,
+    MAX_LEVEL,
     Experiment,
     Level,
     PrunedLevels,
@@ -30,7 +31,7 @@ from lthbench.tasks.spec import Task
 from lthbench.training.steps import Steps
 
 # Children beside the ticket itself, whose SGD noise is its level; levels never come so high.
-FIRST_CHILD_NOISE = 1000
+FIRST_CHILD_NOISE = MAX_LEVEL + 1
 EARLY = 0.05
 # What an onset is told by, and what might replace the search for it.
 FOUND = ("onset_above", "onset_found", "onset", "onset_share", "noise_scale", "early_loss")
@@ -62,8 +63,8 @@ class _Lines(Experiment):
 
     shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "test_barrier", "train_barrier")
 
-    children: Annotated[int, Field(ge=2)] = 2
-    points: Annotated[int, Field(ge=3)] = 30
+    children: Annotated[int, Field(ge=2, le=100)] = 2
+    points: Annotated[int, Field(ge=3, le=10_000)] = 30
     statistics: Annotated[tuple[Statistics, ...], Field(min_length=1)] = ("interpolate",)
     num_train: Annotated[int, Field(ge=1)] | None = None
 

@@ -91,7 +91,7 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
-    width: int | None = Field(default=None, ge=1)
+    width: int | None = Field(default=None, ge=1, le=100_000)
     init: Init | None = None
     batchnorm_weight: Literal["ones", "uniform"] = "ones"
     drop_path: float = Field(default=0.0, ge=0, lt=1)

@@ -141,6 +141,8 @@ def _with_includes(path: Path, parents: tuple[Path, ...]) -> Located:
     for entry in reversed(tree.child("include", []).value):
         if not isinstance(entry.value, str):
             raise SuiteError(f"{entry.place}: include: expected a path, found {entry.written}")
+        if not (path.parent / entry.value).exists():
+            raise SuiteError(f"{entry.place}: include: {entry.value}: cannot be read, there is no such file")
         included = _with_includes(path.parent / entry.value, (*parents, resolved))
         # An included suite's own experiments belong to its pairs; the including suite's are for all.
         shared = included.child("experiments", {})
@@ -172,6 +174,8 @@ def _claim_files(tree: Located) -> list[Located]:
         path = (tree.file.parent / entry.value).resolve()
         if not path.exists() and (shipped := shipped_suites() / entry.value).exists():
             path = shipped
+        if not path.exists():
+            raise SuiteError(f"{entry.place}: claims: {entry.value}: cannot be read, there is no such file or folder")
         if path.is_dir() and not list(path.glob("*.yaml")):
             raise SuiteError(f"{entry.place}: claims: the folder {entry.value} has no .yaml file")
         files += [

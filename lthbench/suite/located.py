@@ -95,8 +95,11 @@ class Located:
     def merged(self, over: Located) -> Located:
         """This mapping with the entries of `over` laid over it; where both name a different kind, `over` alone.
 
-        A mapping whose `name` is changed is replaced whole: the options of one optimizer are not another's.
+        A mapping whose `name` is changed is replaced whole: the options of one optimizer are not another's. What
+        should be a mapping and is none stays, so that its fault is told once, where it is.
         """
+        if isinstance(over.value, dict) and not isinstance(self.value, dict | None):
+            return self
         if not (isinstance(self.value, dict) and isinstance(over.value, dict)):
             return over
         names = self.get("name"), over.get("name")

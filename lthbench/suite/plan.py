@@ -17,6 +17,8 @@ from lthbench.suite.schema import Pair, Suite
 from lthbench.suite.work import Work, work_of
 from lthbench.tasks.spec import MaskSpec, Task, TrainSpec
 
+MAX_TASKS = 500_000
+
 
 @dataclass(frozen=True)
 class PlacedReading:
@@ -109,6 +111,8 @@ def make_plan(suite: Suite, part: Part = WHOLE, result_of: Callable[[str], Resul
         plan.readings.append(PlacedReading(cell, label, reading))
         for task in (reading.task, *reading.others):
             plan.add(task, label, cell)
+        if len(plan.tasks) > MAX_TASKS:
+            raise SuiteError(f"more than {MAX_TASKS:,} tasks are too many for a plan; give fewer replicates or levels")
     return plan
 
 

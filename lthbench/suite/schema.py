@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 
 from lthbench.data.spec import DataSpec
 from lthbench.experiments import Arm, Cell, Experiment
@@ -16,7 +17,16 @@ from lthbench.suite.claims import Claim
 from lthbench.suite.slurm import SlurmOptions
 from lthbench.tasks.spec import Pruning, Task
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+MAX_REPLICATES = 1000
+
+
+def _is_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", text):
+        raise ValueError(f"'{text}' is no name; use letters, digits and . _ + -, the first a letter or digit")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_is_name)]
 
 
 class Pair(BaseModel):
@@ -61,8 +71,8 @@ class Suite(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
-    replicates: Annotated[int, Field(ge=1, le=FIRST_SELECTION_REPLICATE)]
-    selection_replicates: Annotated[int, Field(ge=0)] = 0
+    replicates: Annotated[int, Field(ge=1, le=MAX_REPLICATES)]
+    selection_replicates: Annotated[int, Field(ge=0, le=MAX_REPLICATES)] = 0
     pairs: Annotated[dict[Name, Pair], Field(min_length=1)]
     claims: dict[Name, Claim] = {}
     looks: Annotated[int, Field(ge=1)] = 1

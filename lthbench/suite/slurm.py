@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from lthbench.suite.faults import nearest, read_as
 from lthbench.suite.located import SuiteError, read_yaml
@@ -43,7 +43,13 @@ def minutes(text: Any) -> int:
 
 
 Minutes = Annotated[int, BeforeValidator(minutes)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+
+
+def _is_memory(text: str) -> str:
+    if not re.fullmatch(r"[0-9]+[KMGT]?", text):
+        raise ValueError("is no memory; write 16G or 4000M")
+    return text
 
 
 class SlurmOptions(BaseModel):
@@ -66,7 +72,7 @@ class SlurmOptions(BaseModel):
     time: Minutes = 240
     gpus_per_task: Annotated[int, Field(ge=0)] | None = None
     cpus_per_task: Count = 1
-    mem: Annotated[str, Field(pattern=r"^\d+[KMGT]?$")] | None = None
+    mem: Annotated[str, AfterValidator(_is_memory)] | None = None
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
