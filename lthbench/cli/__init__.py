@@ -19,6 +19,7 @@ from lthbench.cli import (
 )
 from lthbench.cli.app import app, fail
 from lthbench.data.error import DataError
+from lthbench.runner.device import DeviceLostError
 from lthbench.runner.scheduler import SchedulerError
 from lthbench.runner.store import StoreError
 from lthbench.suite.calibration import CalibrationError
@@ -46,5 +47,5 @@ def main() -> None:
     """Run the command line; faults of suites, stores and data sets exit with 2, failed tasks with 1."""
     try:
         app()
-    except (SuiteError, StoreError, SchedulerError, DataError, CalibrationError) as error:
+    except (SuiteError, StoreError, SchedulerError, DataError, CalibrationError, DeviceLostError) as error:
         fail(str(error))

@@ -88,6 +88,7 @@ class LaneJob:
         self.order = order
 
     def __call__(self) -> str:
+        from lthbench.runner.device import DeviceLostError
         from lthbench.runner.signals import Signals
         from lthbench.tasks.context import Interrupted
 
@@ -97,6 +98,11 @@ class LaneJob:
             try:
                 return run_lane(order, signals.asked) if _leads(order) else "took part in the trainings"
             except Interrupted as reason:
+                print(f"stopped: {reason}", flush=True)
+                signals.hand_on()
+                raise
+            except DeviceLostError as reason:
+                # The job begins again in a new process, on this machine or another; a task gets two attempts.
                 print(f"stopped: {reason}", flush=True)
                 signals.hand_on()
                 raise
@@ -114,6 +120,7 @@ def run_lane(order: Order, asked: Asked) -> str:
     Raises:
         JobError: some tasks failed, or wait on tasks that are not done.
         StoreError: the store's disk is full or read-only.
+        DeviceLostError: the job's GPU can compute nothing more.
     """
     from rich.console import Console
 

@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from lthbench.runner.allocator import kept_memory
+from lthbench.runner.device import DeviceLostError
 from lthbench.runner.queue import Outcome, Queue
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store, StoreError, unusable
@@ -65,6 +66,7 @@ def run_plan(
 
     Raises:
         StoreError: the store's disk is full or read-only.
+        DeviceLostError: the GPU of this process, which ran tasks itself, can compute nothing more.
     """
     watcher = watcher or Watcher()
     store = Store(settings.store, watcher.told)
@@ -110,6 +112,10 @@ def _run_in(worker: Worker, plan: Plan, queue: Queue, watcher: Watcher, outcome:
             raise
         except UnusableInputError as error:
             _put_back(worker.store, queue, key, error.key, str(error), 0, watcher, outcome)
+        except DeviceLostError as error:
+            if not error.try_again:
+                _fail(worker.store, key, traceback.format_exc(), 0, watcher, outcome)
+            raise
         except Exception:
             _fail(worker.store, key, traceback.format_exc(), 0, watcher, outcome)
         else:
@@ -151,6 +157,13 @@ def _run_in_workers(
                         queue.done(key)
                     case "failure":
                         _fail(store, key, message["error"], worker.index, watcher, outcome)
+                    case "lost":
+                        worker.process.join()  # which another takes the place of
+                        if message["try_again"]:
+                            queue.again(key)
+                            watcher.put_back(key, worker.index, key)
+                        else:
+                            _fail(store, key, message["error"], worker.index, watcher, outcome)
                     case "store":
                         raise StoreError(message["error"])
                 worker.key = None
@@ -243,6 +256,10 @@ def _serve(connection: Connection, options: str) -> None:
             send(kind="store", error=str(error))
         except UnusableInputError as error:
             send(kind="input", lost=error.key, error=str(error))
+        except DeviceLostError as error:
+            send(kind="told", text=str(error))
+            send(kind="lost", try_again=error.try_again, error=traceback.format_exc())
+            os._exit(1)  # at a normal end libraries would still ask the device for something
         except Exception:
             send(kind="failure", error=traceback.format_exc())
         else:

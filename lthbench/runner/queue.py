@@ -76,6 +76,10 @@ class Queue:
                 self._push(lost)
         return True
 
+    def again(self, key: str) -> None:
+        """Let a task that was given out be given out once more."""
+        self._push(key)
+
     def _push(self, key: str) -> None:
         self._order += 1
         heapq.heappush(self._ready, (-self.plan.depth[key], self._order, key))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lthbench.documents import DocumentError
+from lthbench.runner.device import DeviceLostError, is_lost, within_memory
 from lthbench.runner.environment import environment, make_deterministic
 from lthbench.runner.lease import Lease, LeaseLostError
 from lthbench.runner.ranks import Leader, device_of_rank
@@ -21,7 +22,7 @@ from lthbench.runner.store import Store, is_about_the_disk, unusable
 from lthbench.tasks.atomic import write_atomically, write_json
 from lthbench.tasks.checkpoint import UnfitError, check_checkpoint
 from lthbench.tasks.context import Context, UnusableInputError
-from lthbench.tasks.layout import CHECKPOINT, DAMAGED, FAILURE, LEASE, RESULT, SCRATCH, SPEC, WITHDRAWN
+from lthbench.tasks.layout import CHECKPOINT, DAMAGED, FAILURE, LEASE, LOST, RESULT, SCRATCH, SPEC, WITHDRAWN
 from lthbench.tasks.result import read_result, seal
 from lthbench.tasks.run import run_task
 from lthbench.tasks.spec import TrainSpec, parse_spec
@@ -61,6 +62,8 @@ class Worker:
         Raises:
             StoreError: the disk is full or read-only: no other task would fare better.
             UnusableInputError: another task has to be computed again first; what is damaged of it is set aside.
+            DeviceLostError: this process can do no task on its GPU any more.
+            DeviceMemoryError: the GPU's memory does not suffice for the task.
         """
         folder = self.store.folder(key)
         while True:
@@ -71,8 +74,10 @@ class Worker:
                         return result
                     try:
                         return self._run(key, spec, keep, report, lease, scratch)
-                    except Exception:
+                    except Exception as error:
                         lease.check()  # without it nothing could be written, which is no fault of the task
+                        if is_lost(self.device):
+                            raise self._lost(folder, error, scratch) from error
                         raise
             except LeaseLostError as error:
                 self.tell(f"{error} Nothing of this process was written since; the other's result is waited for")
@@ -122,7 +127,10 @@ class Worker:
                 ranks=ranks,
                 scratch=scratch,
             )
-            result = run_task(parsed, context)
+            if ranks.size == 1:
+                result = within_memory(lambda: run_task(parsed, context), self.tell)
+            else:  # the others would not begin again
+                result = run_task(parsed, context)
         result["key"] = key
         result.setdefault("artefacts", {})
         result["artefacts"] = {name: artefact.model_dump() for name, artefact in result["artefacts"].items()}
@@ -136,10 +144,20 @@ class Worker:
         lease.check()
         result = seal(result)
         write_json(folder / RESULT, result, scratch)
-        for name in (CHECKPOINT, FAILURE, WITHDRAWN):
+        for name in (CHECKPOINT, FAILURE, WITHDRAWN, LOST):
             with contextlib.suppress(FileNotFoundError):
                 (folder / name).replace(scratch / name)
         return result
+
+    def _lost(self, folder: Path, error: Exception, scratch: Path) -> DeviceLostError:
+        """What to raise where a task ended with the GPU lost; that it did is noted in its folder."""
+        before = (folder / LOST).exists()
+        write_atomically(folder / LOST, str(error).encode(), scratch)
+        return DeviceLostError(
+            f"{self.device} was lost: {str(error).strip().splitlines()[0]}. Nothing more can be computed on it in this "
+            f"process; the task {'had lost it before' if before else 'goes on in another'}",
+            try_again=not before,
+        )
 
     def _take_up(self, folder: Path, spec: TrainSpec, keep: frozenset[int]) -> None:
         """Leave a checkpoint that the training can go on from; else it starts over."""

@@ -8,6 +8,8 @@ FAILURE = "failure.json"
 LEASE = "lease"
 MASK = "mask.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
+# That the task's last attempt ended with the GPU's context dead, until another ends otherwise.
+LOST = "device.lost"
 # A result whose artefacts are not all there any more, until the task is done again.
 WITHDRAWN = "result.json.withdrawn"
 # What the name of a file ends in that was set aside since it is not what was written.

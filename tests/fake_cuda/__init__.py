@@ -65,4 +65,9 @@ def named() -> Iterator[dict[str, int]]:
 
 def break_device() -> None:
     """From here on each launch, copy and wait reports an illegal memory access, as after a kernel's fault."""
-    _library.fc_break_device()
+    _library.fc_break_device(1)
+
+
+def mend_device() -> None:
+    """Undo `break_device`, as only another process could on a GPU."""
+    _library.fc_break_device(0)

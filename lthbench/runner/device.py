@@ -1,0 +1,66 @@
+"""What a task may find wrong with a GPU: that it stopped working, or that its memory does not suffice."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+class DeviceLostError(Exception):
+    """This process can compute nothing more on its GPU, as after an illegal memory access; another process may.
+
+    Attributes:
+        try_again: whether the task that it was lost in is to be tried again: once.
+    """
+
+    def __init__(self, reason: str, try_again: bool) -> None:
+        super().__init__(reason)
+        self.try_again = try_again
+
+
+class DeviceMemoryError(Exception):
+    """A task needs more memory than the GPU has for it; the message says what to do."""
+
+
+def is_lost(device: torch.device) -> bool:
+    """Whether nothing can be computed on a device any more: on a GPU an error stays until the process ends."""
+    import torch
+
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
+
+
+def within_memory(compute: Callable[[], dict[str, Any]], tell: Callable[[str], None]) -> dict[str, Any]:
+    """Do a computation; where the GPU's memory does not suffice, once more after all that is unused was given back.
+
+    Raises:
+        DeviceMemoryError: it does not suffice then either.
+    """
+    import torch
+
+    try:
+        return compute()
+    except torch.OutOfMemoryError as error:
+        tell(f"{_first_line(error)} What is unused is given back, and the task begins again")
+    gc.collect()
+    torch.cuda.empty_cache()
+    try:
+        return compute()
+    except torch.OutOfMemoryError as error:
+        raise DeviceMemoryError(
+            f"{_first_line(error)} It needs a GPU with more memory, a recipe with a micro_batch, or fewer processes "
+            "on the GPU (--per-device)"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
