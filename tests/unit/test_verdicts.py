@@ -184,7 +184,7 @@ def test_the_claims_of_the_paper_hold_where_they_are_planted_and_nowhere_else(is
             outcomes.setdefault(verdict.claim, []).append(verdict.outcome)
             for part in verdict.parts:
                 assert bool(part.finding) == (part.effect is not None)
-                assert not re.search(r"[{}*']|ANY", part.finding), part.finding
+                assert not re.search(r"[{}']|ANY|(?<!k)\*", part.finding), part.finding
             if verdict.claim == "C10":
                 told = re.search(
                     r"each alone, .*: moved (\S+), log noise (\S+), unstable (\S+)", verdict.parts[0].reason
