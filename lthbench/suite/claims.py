@@ -42,8 +42,8 @@ class Claim(Frozen):
         pairs: patterns of the pairs it is about; all of them unless given.
         classes: whether measured onsets, where there are any, or names say which arms are early- and late-stable.
         choose: what is chosen on the validation split before anything is tested.
-        over_pairs: over all pairs it has the outcome of `every` one that the suite can tell it on, or of `several` (two,
-            unless there is one) where not as many have the opposite outcome.
+        over_pairs: over all pairs it has the outcome of `every` one that the suite can tell it on, or of `several`
+            (two, unless there is one) where not as many have the opposite outcome.
         tests: all must hold.
     """
 
