@@ -201,7 +201,7 @@ class Evidence:
             if not point.level:
                 continue
             if point.status == "missing":
-                raise Unfinished(f"'{point.variant}' in replicate {point.replicate}")
+                raise Unfinished(f"'{point.variant}' of all selection replicates")
             if point.status == "ok" and choice.by not in point.numbers:
                 raise NotPlanned(f"no {choice.by} of '{point.variant}', to choose by")
             # One that diverges somewhere is no candidate.

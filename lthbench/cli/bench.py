@@ -75,7 +75,7 @@ def bench_training(
     part = Part(pairs=tuple(pair or ()), arms=tuple(arm or ()), replicates=1)
     part.check(loaded)
     make_deterministic(threads)
-    cells = list(filter(part.has_cell, loaded.cells()))
+    cells = [cell for cell in loaded.cells() if part.has_cell(cell) and not cell.is_selection]
     if curve:
         check_curves(cells, data)
     changes = {"batch_size": batch_size, "precision": precision}

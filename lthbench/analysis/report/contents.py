@@ -210,7 +210,7 @@ def _troubles(plan: Plan, store: Store, pair: str) -> Grid:
         if cell.pair != pair:
             continue
         result = store.result(key)
-        what = f"{cell.arm}, replicate {cell.replicate}: {describe(task)}"
+        what = f"{cell.arm} {cell.replicate_name}: {describe(task)}"
         if result is not None and result["status"] != "ok":
             rows.append((what, str(result["status"]), str(result.get("reason") or ""), short_keys([key])))
         elif result is not None and isinstance(task.spec, TrainSpec) and result["metrics"]["empty_layers"]:
