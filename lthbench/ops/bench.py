@@ -60,7 +60,8 @@ def interleaved(
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    timed = _cuda_seconds if torch.device(device).type == "cuda" else partial(_seconds, clock)
+    on_cuda = torch.device(device).type == "cuda"
+    timed = partial(_cuda_seconds, torch.device(device)) if on_cuda else partial(_seconds, clock)
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -90,13 +91,14 @@ def _seconds(clock: Callable[[], float], call: Callable[[], object]) -> float:
     return clock() - start
 
 
-def _cuda_seconds(call: Callable[[], object]) -> float:
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    torch.cuda.synchronize()
-    start.record()
-    call()
-    end.record()
-    end.synchronize()
+def _cuda_seconds(device: torch.device, call: Callable[[], object]) -> float:
+    with torch.cuda.device(device):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
     return start.elapsed_time(end) / 1e3
 
 

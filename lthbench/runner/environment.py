@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
@@ -16,6 +18,16 @@ from lthbench.ops.processor import cpuinfo
 
 # Variables by which a user bounds the instructions that oneDNN and MKL use, and with them the order of their sums.
 DISPATCH = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
+
+# And those that choose among the kernels of cuBLAS and cuDNN.
+CUDA_DISPATCH = (
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUBLASLT_WORKSPACE_SIZE",
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "TORCH_BLAS_PREFER_CUBLASLT",
+    "TORCH_CUDNN_V8_API_DISABLED",
+)
 
 
 def environment(device: torch.device) -> dict[str, str | int | bool]:
@@ -29,10 +41,37 @@ def environment(device: torch.device) -> dict[str, str | int | bool]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "processor": processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "dispatch": " ".join(f"{name}={os.environ[name]}" for name in DISPATCH if os.environ.get(name)),
+        "dispatch": _set(DISPATCH),
         "threads": torch.get_num_threads(),
         "kernels": kernels_available(device),
+        **(_of_cuda(device) if device.type == "cuda" else {}),
     }
+
+
+def _of_cuda(device: torch.device) -> dict[str, str | int | bool]:
+    """What chooses the kernels of a GPU beside torch's version: the driver, cuDNN, and the settings of cuBLAS."""
+    matmul = torch.backends.cuda.matmul
+    try:
+        module = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        module = ""
+    number = re.search(r"\b\d+\.\d+(\.\d+)?\b", module)
+    return {
+        "capability": "{}.{}".format(*torch.cuda.get_device_capability(device)),
+        "cuda": torch.version.cuda or "",
+        "driver": number[0] if number else "",
+        "cudnn": torch.backends.cudnn.version() or 0,
+        "tf32": matmul.allow_tf32 or torch.backends.cudnn.allow_tf32,
+        "reduced_precision_sums": bool(
+            matmul.allow_fp16_reduced_precision_reduction or matmul.allow_bf16_reduced_precision_reduction
+        ),
+        "cuda_dispatch": _set(CUDA_DISPATCH),
+    }
+
+
+def _set(variables: Sequence[str]) -> str:
+    """Those of some environment variables that are set, with their values."""
+    return " ".join(f"{name}={os.environ[name]}" for name in variables if os.environ.get(name))
 
 
 def device_name(device: torch.device) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -158,7 +159,7 @@ def _repeated(call: Callable[[], int], device: torch.device, seconds: float) -> 
     With one thread of a processor its own time is taken, in which other programs have no part.
     """
     clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronise = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     # A GPU is waited for now and then only, as in training, where the host runs ahead of it.
     calls = 10 if device.type == "cuda" else 1
     call()
