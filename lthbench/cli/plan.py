@@ -237,8 +237,8 @@ def _print_hours(cost: list[Cost], devices: list[Device]) -> None:
     if not any(device.is_measured for device in devices):
         out.print("None of them was measured; `--calibrate` measures this machine's.")
     out.print(
-        "Reading, writing and starting tasks are left out; experiments that choose tasks by results (onset, regulariser) count "
-        "as far as they are known."
+        "Reading, writing and starting tasks are left out; experiments that choose tasks by results (onset, "
+        "regulariser) count as far as they are known."
     )
 
 
