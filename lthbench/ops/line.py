@@ -71,25 +71,26 @@ def evaluate_line(
     """
     points = torch.as_tensor(alphas, dtype=torch.float64).reshape(-1).cpu()
     _check(model, state_a, state_b, points, statistics, statistics_batches)
-    loss_sum = torch.zeros(len(points), dtype=torch.float64)
-    num_errors = torch.zeros(len(points), dtype=torch.int64)
     num_images = 0
     with _evaluation_mode(model):
         networks = Networks(state_a, state_b, points, stacked_bytes)
         if statistics_batches is not None:
             networks.recompute_statistics(model, fuse(model), statistics_batches)
+        # Summed where the networks are, and read once.
+        loss_sum = torch.zeros(len(points), dtype=torch.float64, device=networks.device)
+        num_errors = torch.zeros(len(points), dtype=torch.int64, device=networks.device)
         forward, chunk = make_forward(model, networks, method)
         # Reading stays outside inference_mode: what the iterable keeps may be trained on later.
         for images, labels in batches:
             with torch.inference_mode():
                 for x, y in zip(images.split(chunk), labels.split(chunk), strict=True):
                     counts = count_errors(forward(x.to(networks.device)), y.to(networks.device))
-                    loss_sum += counts.loss_sum.cpu()
-                    num_errors += counts.num_errors.cpu()
+                    loss_sum += counts.loss_sum
+                    num_errors += counts.num_errors
             num_images += len(labels)
     if num_images == 0:
         raise ValueError("batches holds no image; give at least one")
-    return LineResult(loss_sum / num_images, num_errors.double() / num_images, num_images)
+    return LineResult(loss_sum.cpu() / num_images, num_errors.cpu().double() / num_images, num_images)
 
 
 def _check(

@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from lthbench.data.spec import DATASETS, Augment, DataSpec
 from lthbench.models.build import prunable
 from lthbench.models.spec import ModelSpec
+from lthbench.ops.line import evaluate_line
 from lthbench.runner.environment import make_deterministic
 from lthbench.runner.throughput import noise_images
-from lthbench.tasks.network import make_network, set_initial_weights
-from lthbench.training.loop import Trainer
+from lthbench.tasks.network import make_network, set_initial_weights, weights_of
+from lthbench.training.loop import Trainer, evaluate
+from lthbench.training.ranks import Ranks
 from lthbench.training.recipe import Recipe
+from lthbench.training.whole_batch import count_batches_on_host, normalise_over
 
 SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
 
@@ -118,3 +122,60 @@ def test_a_step_and_an_epochs_end_launch_and_wait_as_counted(model: str, monkeyp
     assert (step.syncs, end.syncs) == (0, 1)
     assert step.launches <= LAUNCHES[model]
     assert end.launches <= LAUNCHES_OF_AN_EPOCHS_END
+
+
+class Alone(Ranks):
+    """The ranks of a training that has two, as the first of them sees it, without the other."""
+
+    def add(self, tensor: Tensor) -> Tensor:
+        return tensor.add_(tensor)
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        return torch.stack([tensor, tensor])
+
+
+@pytest.mark.fake_cuda("guard")
+def test_normalising_over_several_processes_makes_the_host_wait_for_nothing() -> None:
+    import fake_cuda
+
+    network = make_network(ModelSpec(name="resnet20"), DataSpec(name="cifar10"), torch.device("cuda"))
+    normalise_over(network, Alone(0, 2))
+    count_batches_on_host(network)
+    images = torch.zeros(4, 3, 32, 32, device="cuda")
+    network(images).sum().backward()
+    with fake_cuda.counted() as counts:
+        network(images).sum().backward()
+    assert counts.syncs == 0
+
+
+@pytest.mark.fake_cuda("guard")
+@pytest.mark.parametrize("statistics", ["interpolate", "recompute"])
+def test_a_line_waits_once_for_its_losses_and_once_for_its_errors(statistics: Any) -> None:
+    import fake_cuda
+
+    network = make_network(ModelSpec(name="resnet20"), DataSpec(name="cifar10"), torch.device("cuda"))
+    ends = weights_of(network), weights_of(network)
+    images = noise_images("cifar10", 500, torch.device("cuda"))
+
+    def line() -> None:
+        again = images.batches(100) if statistics == "recompute" else None
+        evaluate_line(
+            network, *ends, [0.0, 0.5, 1.0], images.batches(100), statistics=statistics, statistics_batches=again
+        )
+
+    line()
+    with fake_cuda.counted() as counts:
+        line()
+    assert counts.to_host == 2
+    assert counts.syncs <= 4  # and for the points, which are sent there
+
+
+@pytest.mark.fake_cuda("guard")
+def test_an_evaluation_waits_for_its_loss_and_its_accuracy() -> None:
+    import fake_cuda
+
+    training = trainer("resnet20", "cifar10")
+    evaluate(training.model, training.images)
+    with fake_cuda.counted() as counts:
+        evaluate(training.model, training.images)
+    assert counts.syncs == 2
