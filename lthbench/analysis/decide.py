@@ -87,7 +87,7 @@ def decide(
         p_values=p_values,
         power=power(gap) if gap else None,
         detectable=detectable(power, spread.error),
-        outlook=_outlook(spread, gap, alpha, unit, bool(margin) and expected != "equivalent")
+        outlook=outlook(spread, gap, alpha, unit, bool(margin) and expected != "equivalent")
         if outcome == "inconclusive" and done is None
         else None,
         **shown,
@@ -167,31 +167,42 @@ def _note(outcome: Outcome, spread: Paired, expected: str, bound: float, margin:
     return f"within {margin:g} on both sides" if outcome == "negligible" else ""
 
 
-def _outlook(spread: Paired, gap: float, alpha: float, unit: str, decides: bool) -> Outlook:
+def outlook(spread: Paired, gap: float, alpha: float, unit: str, decides: bool = False, num_pairs: int = 1) -> Outlook:
     """What more replicates would give at this spread.
 
     Args:
         gap: the margin, or how far the bound lies from 0; 0 where there is neither.
         decides: an interval narrower than the margin is decided wherever it lies.
+        num_pairs: of which Holm's adjustment may leave this one the smallest share of alpha.
     """
-    widths = {n: half_width(spread.spread, n, alpha) for n in range(spread.n, MAX_REPLICATES + 1)}
     now = half_width(spread.spread, spread.n, alpha)
-    wanted = next((n for n, width in widths.items() if n > spread.n and width <= gap / 2), None)
-    last = max(MAX_REPLICATES, spread.n)
-    then = widths.get(wanted or last, now)
+    last = max(MAX_REPLICATES, spread.n + 1)
+    widths = {n: half_width(spread.spread, n, alpha / num_pairs) for n in range(spread.n + 1, last + 1)}
+    wanted = next((n for n, width in widths.items() if width <= gap / 2), None)
+    then = widths[wanted or last]
 
     def told(width: float) -> str:
         return f"±{width:.2g} {unit}".rstrip()
 
-    text = f"half width {told(now)} now"
+    at = f" at the level that Holm's adjustment over {num_pairs} pairs may leave" if num_pairs > 1 else ""
+    text = f"half width {told(now)} now; at this spread {told(then)} with n = {wanted or last}{at}"
     if wanted is not None:
-        end = "which decides wherever it lies" if decides else f"which decides unless it lies within {told(then)} of it"
-        text += f"; at this spread {told(then)} with n = {wanted}, half the margin, {end}"
+        text += ", half the margin, which decides " + (
+            "wherever it lies" if decides else "unless the effect is as near to it"
+        )
     elif gap:
-        text += f"; at this spread still {told(then)} with n = {last}: no n up to {last} is sure to decide"
+        text += f": no n up to {last} is sure to decide"
     else:
-        text += f"; at this spread {told(then)} with n = {last}; without a margin no n can be named that decides"
-    return Outlook(now, wanted, then, text)
+        text += "; without a margin no n can be named that decides"
+    return Outlook(now, wanted, then, text, spread, gap, decides)
+
+
+def among_pairs(part: Part, alpha: float, num_pairs: int) -> Outlook | None:
+    """The outlook of a part where its claim is about several pairs."""
+    if part.outlook is None or part.effect is None:
+        return None
+    of = part.outlook
+    return outlook(of.spread, of.gap, alpha, part.effect.unit, of.decides, num_pairs)
 
 
 def shortfall(evidence: Evidence, n: int) -> str | None:

@@ -182,6 +182,10 @@ def _on_pair(
         if outcome == "not run" and absent:
             reason = f"the suite has no {', '.join(absent)}"
         return replace(base, outcome=outcome, reason=reason), outcome == "not applicable" or "absent" in gaps
+    beside = [part.reason for part in silent if part.outcome == "not applicable"]
+    if beside and outcome_of(base.p_alone, alpha) == "inconclusive":
+        # The rest is no evidence for a claim that says more than it.
+        return replace(base, outcome="not applicable", reason=beside[0]), True
     return base, False
 
 

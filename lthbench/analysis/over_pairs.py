@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from lthbench.analysis.decide import UNDONE, decisive, outcome_of
+from lthbench.analysis.decide import UNDONE, among_pairs, decisive, outcome_of
 from lthbench.analysis.paired import exact_fraction, holm
 from lthbench.analysis.verdict import DECIDED, SILENT, Outcome, Part, PValues, Verdict
 from lthbench.suite.claims import Claim
@@ -59,7 +59,7 @@ def _why(verdict: Verdict, outcome: Outcome, alpha: float, num_pairs: int) -> di
             for part, note in zip(open_ones, notes, strict=True)
         ]
     )
-    outlooks = [part.outlook for part in open_ones if part.outlook is not None]
+    outlooks = [found for part in open_ones if (found := among_pairs(part, alpha, num_pairs)) is not None]
     # The part that needs most speaks for all: one that no n decides before one that some does.
     outlook = max(outlooks, key=lambda o: (o.n is None, o.n or 0, o.half_width_then), default=None)
     return {"reason": "; ".join(filter(None, shown)), "outlook": outlook}

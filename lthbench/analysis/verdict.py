@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lthbench.analysis.paired import Paired
+
 # `negligible`: neither side is shown, and on both the effect is shown to be smaller than what would matter.
 # `not applicable`: the suite has nothing that the claim is about, as an arm of its class. `not run`: it has no numbers.
 Outcome = Literal["supported", "contradicted", "negligible", "inconclusive", "not applicable", "not run"]
@@ -58,12 +60,16 @@ class Outlook:
         n: the smallest, up to 50, at which it is half of what would matter; None where there is none, or no margin.
         half_width_then: expected at n, or else at 50.
         text: this in words.
+        spread, gap, decides: what it was made of (`decide.outlook`).
     """
 
     half_width: float
     n: int | None
     half_width_then: float
     text: str
+    spread: Paired
+    gap: float
+    decides: bool
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 from planted import World, suite_text, world
 from scipy import stats
 
+from lthbench.analysis.decide import among_pairs
 from lthbench.analysis.judge import judge
 from lthbench.analysis.paired import power_equivalence, power_one_sided
 from lthbench.analysis.points import Point
@@ -250,10 +251,22 @@ def test_an_open_verdict_tells_a_half_width_and_no_n_that_would_settle_it(tmp_pa
     widths = [stats.t.ppf(0.95, n - 1) * spread / n**0.5 for n in (outlook.n - 1, outlook.n)]
     # Half the margin: wherever an interval of that width lies, it is decided.
     assert widths[1] <= 0.4 / 2 < widths[0] and outlook.half_width_then == pytest.approx(widths[1])
+    among = among_pairs(verdict.parts[0], 0.05, 4)
+    assert among is not None and among.n is not None and among.n > outlook.n, "Holm leaves each of four pairs less"
     no_margin = one(suite(tmp_path, GREATER.replace("margin: 0.4", "margin: 0"), 3, "a"),
                     tickets("a", 3, np.random.default_rng(0), 0.0))  # fmt: skip
     assert no_margin.outlook is not None and no_margin.outlook.n is None
     assert "without a margin no n can be named" in no_margin.outlook.text
+
+
+def test_a_claim_of_which_one_part_is_not_applicable_is_no_more_than_contradicted(tmp_path: Path) -> None:
+    claims = GREATER + GREATER.splitlines()[-1].replace("higher", "than late").replace("early: reinit", "late: ticket")
+    loaded = suite(tmp_path, claims, 5, "a")
+    early = {"early": loaded.pairs["a"].arms["early"]}
+    loaded = loaded.model_copy(update={"pairs": {"a": loaded.pairs["a"].model_copy(update={"arms": early})}})
+    for effect, outcome in ((2.0, "not applicable"), (-2.0, "contradicted")):
+        verdict = one(loaded, tickets("a", 5, np.random.default_rng(0), effect))
+        assert (verdict.outcome, verdict.parts[1].outcome) == (outcome, "not applicable")
 
 
 def test_arms_of_a_class_that_the_suite_has_not_make_a_claim_not_applicable(tmp_path: Path) -> None:
