@@ -18,6 +18,7 @@ from lthbench.analysis.parts import contrast, mixed, onset, trend, waiting
 from lthbench.analysis.points import Point, costs, points, replicate_cost
 from lthbench.analysis.verdict import SILENT, Effect, More, Outcome, Part, PValues, Verdict
 from lthbench.runner.store import Store
+from lthbench.suite.claim_names import needed_kinds
 from lthbench.suite.claim_tests import Cost, OtherClaim
 from lthbench.suite.claims import Claim
 from lthbench.suite.plan import Plan, kinds_of
@@ -165,7 +166,7 @@ def _on_pair(
         parts.append(part)
         gaps.add(gap)
     counting = [part for part in parts if part.counts]
-    absent = [kind for kind in claim.experiments if kind not in there]
+    absent = [kind for kind in needed_kinds(claim) if kind not in there]
     done = [part.n if part.of == "replicates" else evidence.planned for part in counting or parts if part.n]
     base = Verdict(
         claim=name, sentence=claim.sentence, origin=claim.origin, pair=evidence.name, outcome="inconclusive",
@@ -196,7 +197,7 @@ def part_of(
     evidence.fresh()
     if isinstance(test, OtherClaim):
         return _of_claim(test, others), ""
-    all_there = set(claim.experiments) <= set(kinds_of(evidence.pair))
+    all_there = set(needed_kinds(claim)) <= set(kinds_of(evidence.pair))
     try:
         if isinstance(test, Cost):
             return _cost(test, evidence, prices), ""

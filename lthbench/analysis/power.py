@@ -23,6 +23,7 @@ from lthbench.analysis.judge import ALPHA, YET, part_of
 from lthbench.analysis.paired import POWER, detectable, power_equivalence, power_one_sided
 from lthbench.analysis.points import Point
 from lthbench.analysis.spreads import UNKNOWN, Spread, Spreads
+from lthbench.suite.claim_names import needed_kinds
 from lthbench.suite.claim_tests import (
     Agreement,
     Contrast,
@@ -140,7 +141,7 @@ def _gaps(claim: Claim, evidence: Evidence) -> list[str | None]:
     """For each test why it cannot be made of what is planned; None where it can."""
     kinds = kinds_of(evidence.pair)
     evidence.experiments = frozenset(label for kind in claim.experiments for label in kinds.get(kind, ()))
-    lacking = [kind for kind in claim.experiments if kind not in kinds]
+    lacking = [kind for kind in needed_kinds(claim) if kind not in kinds]
     gaps: list[str | None] = []
     for test in claim.tests:
         if isinstance(test, OtherClaim):

@@ -114,7 +114,7 @@ class Experiment(BaseModel):
         raise NotImplementedError
 
     def later(self) -> Iterator[tuple[str, int]]:
-        """Variant and level of the readings that are first planned when results of others are there."""
+        """Variant and level of readings that may first be planned when results of others are there."""
         return iter(())
 
     def faults(self, cell: Cell) -> Iterator[Fault]:

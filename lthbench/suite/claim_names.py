@@ -41,6 +41,14 @@ def claim_faults(claims: Mapping[str, Claim], written: Mapping[str, Located], pa
     return list(dict.fromkeys(lines))
 
 
+def needed_kinds(claim: Claim) -> list[str]:
+    """The kinds of experiment that a claim rests on: not those which only give what is reported beside it."""
+    tests = [test for test in claim.tests if test.counts] or claim.tests
+    variants = {s.variant for n, test in enumerate(tests) for _, s in _within(test, ("tests", n))}
+    counted = {kind for test in tests if isinstance(test, Cost) for kind in test.experiments}
+    return [kind for kind in claim.experiments if kind in counted or any(_gives(kind, variant) for variant in variants)]
+
+
 def _faults(claim: Claim, pairs: Mapping[str, Pair]) -> Iterator[tuple[_Path, str]]:
     arms = [*CLASSES, "*", *dict.fromkeys(arm for pair in pairs.values() for arm in pair.arms)]
     variants = [variant for kind in claim.experiments for variant in EXPERIMENTS[kind].variants]

@@ -108,6 +108,16 @@ def test_an_experiment_gives_no_variant_and_no_metric_but_those_its_kind_declare
     assert not undeclared
 
 
+def test_what_results_add_to_a_plan_is_announced_but_for_trainings_of_matching(run: tuple[Plan, Store]) -> None:
+    """`lthbench plan` counts on it where it says which claims can be decided."""
+    grown = {(r.experiment, r.reading.variant) for r in run[0].readings}
+    at_first = {(r.experiment, r.reading.variant) for r in make_plan(run[0].suite).readings}
+    kinds = run[0].suite.pairs["tiny"].experiments
+    announced = {(label, variant) for label, kind in kinds.items() for variant, _ in kind.later()}
+    assert announced <= grown
+    assert {variant for _, variant in grown - at_first - announced if not variant.endswith(", matching")} == set()
+
+
 @pytest.fixture(scope="module")
 def rows(run: tuple[Plan, Store]) -> list[Row]:
     return results_table(*run)

@@ -15,7 +15,7 @@ from lthbench.analysis.judge import judge
 from lthbench.analysis.points import points
 from lthbench.experiments import EXPERIMENTS
 from lthbench.runner.store import Store
-from lthbench.suite.claim_names import overlap
+from lthbench.suite.claim_names import needed_kinds, overlap
 from lthbench.suite.claim_tests import Contrast, Selection
 from lthbench.suite.claims import Claim, load_claims
 from lthbench.suite.load import load_suite
@@ -158,6 +158,14 @@ def test_an_arm_that_only_some_pairs_have_and_an_experiment_that_the_suite_leave
     crossed = CLAIM.replace("[imp]", "[crossed-masks]").replace("{early: ticket}", "{early: mask of late}")
     (tmp_path / "mine.yaml").write_text(crossed.replace("{early: dense}", "{late: 'mask of early*'}"))
     assert load_suite(tmp_path / "suite.yaml").claims
+
+
+def test_a_claim_needs_no_experiment_that_only_gives_what_is_reported_beside_it(tmp_path: Path) -> None:
+    reported = "    - {what: x, counts: false, test: contrast, plus: {early: barrier}, metric: test_barrier}\n"
+    claim = load(tmp_path, CLAIM.replace("[imp]", "[imp, stability]") + reported)["C1"]
+    assert needed_kinds(claim) == ["imp"]
+    both = load(tmp_path, CLAIM.replace("[imp]", "[imp, stability]") + reported.replace("counts: false, ", ""))["C1"]
+    assert needed_kinds(both) == ["imp", "stability"]
 
 
 @given(st.text("ab*", max_size=3), st.text("ab*", max_size=3))

@@ -28,6 +28,15 @@ def test_every_suite_of_the_repository_is_valid_and_has_a_plan(path: Path) -> No
     assert make_plan(load_suite(path), Part(replicates=1)).tasks
 
 
+def test_claims_are_tested_at_levels_whose_parts_follow_the_pairs_own_range(tmp_path: Path) -> None:
+    levels = load(tmp_path, TINY).pairs["tiny"].claim_levels
+    left = {name: [0.8**level for level in there] for name, there in levels.items()}
+    assert max(left["third"]) <= 0.33 < max(left["range"]) and max(left["fifth"]) <= 0.21
+    assert set(levels["fifth"]) < set(levels["third"]) < set(levels["range"])
+    own = load(tmp_path, TINY + "    claim_levels: {range: [2], fifth: [1]}\n").pairs["tiny"].claim_levels
+    assert own == {"range": (2,), "third": (2,), "fifth": (1,), "extreme": (13, 16, 20)}
+
+
 def test_an_arm_changes_only_what_it_names(tmp_path: Path) -> None:
     arms = load(tmp_path, TINY).pairs["tiny"].arms
     assert (arms["early"].recipe.optimizer.lr, arms["late"].recipe.optimizer.lr) == (0.05, 0.2)
