@@ -24,6 +24,7 @@ app.add_typer(data_app, name="data")
 bench_app = typer.Typer(help="Benchmarks.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
+MAX_PROCESSES = 1024  # of threads, too: more is a slip, and would take a machine down
 SuiteArgument = Annotated[
     Path,
     typer.Argument(
@@ -40,6 +41,9 @@ PairOption = Annotated[list[str] | None, typer.Option("--pair", help="Only this 
 ArmOption = Annotated[list[str] | None, typer.Option("--arm", help="Only this arm (may be repeated).")]
 ReplicatesOption = Annotated[int | None, typer.Option("--replicates", min=1, help="Only the first so many.")]
 LevelsOption = Annotated[int | None, typer.Option("--levels", min=0, help="Measure nothing above this pruning level.")]
+ThreadsOption = Annotated[
+    int, typer.Option("--threads", min=1, max=MAX_PROCESSES, help="CPU threads a process; other counts, other bits.")
+]
 DEFAULT_STORE = Path("store")
 
 # Into a file or a pipe tables are wider than the 80 columns that would be taken for want of a terminal.

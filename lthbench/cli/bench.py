@@ -11,11 +11,13 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from lthbench.cli.app import (
+    MAX_PROCESSES,
     ArmOption,
     DataOption,
     JsonOption,
     PairOption,
     SuiteArgument,
+    ThreadsOption,
     bench_app,
     chosen_device,
     err,
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 
 @bench_app.command("kernels")
 def bench_kernels(
-    threads: Annotated[list[int] | None, typer.Option(min=1, help="CPU threads (may be repeated).")] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option(min=1, max=MAX_PROCESSES, help="CPU threads (may be repeated).")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each candidate.")] = 5,
     as_json: JsonOption = False,
 ) -> None:
@@ -58,7 +62,7 @@ def bench_training(
     precision: Annotated[Literal["float32", "bfloat16"] | None, typer.Option(help="Instead of the recipe's.")] = None,
     data: DataOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: ThreadsOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Time training steps of every pair, as a share of the device's matrix products; with --curve, learn for a while.

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from lthbench.cli.app import DataOption, JsonOption, data_app, err, out, print_json
+from lthbench.cli.app import MAX_PROCESSES, DataOption, JsonOption, data_app, err, out, print_json
 
 
 @data_app.command("list")
@@ -50,7 +50,7 @@ def data_prepare(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets that are folders of images.")],
     data: DataOption = None,
     classes: Annotated[Path | None, typer.Option(help="A file of one class a line: another ImageNet-100.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads; default: one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=MAX_PROCESSES, help="Threads; default: one a core.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Decode and resize folders of images into arrays, once; a killed preparation goes on where it was."""

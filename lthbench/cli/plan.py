@@ -22,6 +22,7 @@ from lthbench.cli.app import (
     ReplicatesOption,
     StoreOption,
     SuiteArgument,
+    ThreadsOption,
     app,
     chosen_device,
     err,
@@ -62,7 +63,7 @@ def plan(
         bool, typer.Option("--calibrate", help="First measure this device on the suite's pairs, some seconds each.")
     ] = False,
     device: Annotated[str, typer.Option(help="To calibrate: auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="To calibrate: CPU threads.")] = 1,
+    threads: ThreadsOption = 1,
     budget: Annotated[
         str | None, typer.Option(help="What part of the suite these hours buy: 200gpuh, or 48cpuh of one core.")
     ] = None,

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from lthbench.cli.app import (
     DEFAULT_STORE,
+    MAX_PROCESSES,
     ArmOption,
     DataOption,
     JsonOption,
@@ -23,6 +25,7 @@ from lthbench.cli.app import (
     ReplicatesOption,
     StoreOption,
     SuiteArgument,
+    ThreadsOption,
     app,
     chosen_device,
     err,
@@ -34,13 +37,14 @@ from lthbench.cli.report import default_folder
 from lthbench.cli.results import print_results, print_summary
 from lthbench.cli.submit import ProfileOption, SbatchOption, slurm_options
 from lthbench.cli.verdicts import find_verdicts, note_look, print_verdicts
+from lthbench.runner.queue import last_line
 from lthbench.runner.settings import Settings, num_ranks
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.part import Part
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
-from lthbench.tasks.spec import MaskSpec
+from lthbench.tasks.spec import MaskSpec, TrainSpec
 
 
 class Executor(str, Enum):
@@ -63,10 +67,12 @@ def run(
     sbatch: SbatchOption = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Processes; 0 runs in this one. Default: one a core, or --per-device a GPU."),
+        typer.Option(
+            min=0, max=MAX_PROCESSES, help="Processes; 0 runs in this one. Default: one a core, or --per-device a GPU."
+        ),
     ] = None,
-    per_device: Annotated[int, typer.Option(min=1, help="Worker processes a GPU.")] = 1,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads of a worker; other counts give other bits.")] = 1,
+    per_device: Annotated[int, typer.Option(min=1, max=MAX_PROCESSES, help="Worker processes a GPU.")] = 1,
+    threads: ThreadsOption = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:N.")] = "auto",
     checkpoint_every: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints within a training; changes no result.")
@@ -76,7 +82,12 @@ def run(
     ] = False,
     processes: Annotated[
         int,
-        typer.Option("--processes-per-task", min=1, help="Processes that make one training, a GPU each; other bits."),
+        typer.Option(
+            "--processes-per-task",
+            min=1,
+            max=MAX_PROCESSES,
+            help="Processes that make one training, a GPU each; other bits.",
+        ),
     ] = 1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed tasks again.")] = False,
     only: OnlyOption = None,
@@ -134,6 +145,7 @@ def run(
     go = None
     begun = time.monotonic()
     ran: set[str] = set()
+    told: set[str] = set()
     outcome = Outcome()
     while missing := target.missing({key: plan.kept(key) for key in plan.tasks}):
         from lthbench.runner.progress import LiveProgress, PlainProgress
@@ -147,6 +159,7 @@ def run(
             err.print(f"interrupted; nothing finished is lost: `lthbench run {suite}` goes on from here{jobs}")
             sys.exit(130)
         ran.update(outcome.ran)
+        told |= watcher.reasons
         if outcome.failed or not outcome.ran:
             break
         # What was learnt may have made more tasks known.
@@ -170,12 +183,15 @@ def run(
         )
         if with_report:
             _report(suite, loaded, target)
+    _tell_diverged(plan, target, err if as_json else out)
     if outcome.failed:
-        for key, error in outcome.failed.items():
-            err.print(f"failed: {key} in {target.folder(key)}: {error.strip().splitlines()[-1]}", markup=False)
+        for reason, keys in _by_reason(outcome.failed).items():
+            if reason not in told:
+                more = f" (and {len(keys) - 1} more tasks)" if len(keys) > 1 else ""
+                err.print(f"failed: {keys[0]} in {target.folder(keys[0])}{more}: {reason}", markup=False)
         err.print(
             f"{len(outcome.failed)} tasks failed, {len(outcome.blocked)} wait on them; "
-            f"`lthbench run {suite} --retry-failed` tries them again"
+            f"`lthbench status {suite}` tells where, `lthbench run {suite} --retry-failed` tries them again"
         )
         sys.exit(1)
     if outcome.blocked:
@@ -183,6 +199,28 @@ def run(
             f"{len(outcome.blocked)} tasks are left by jobs that ended early; `lthbench status {suite}` tells why"
         )
         sys.exit(1)
+
+
+def _by_reason(failed: Mapping[str, str]) -> dict[str, list[str]]:
+    """Why tasks failed -> their keys."""
+    reasons: dict[str, list[str]] = {}
+    for key, error in failed.items():
+        reasons.setdefault(last_line(error), []).append(key)
+    return reasons
+
+
+def _tell_diverged(plan: Plan, store: Store, console: Console) -> None:
+    """How many trainings diverged, if any did; that all did, where nobody can miss it."""
+    found = [(task.spec, result) for key, task in plan.tasks.items() if (result := store.result(key)) is not None]
+    trainings = [result["status"] for spec, result in found if isinstance(spec, TrainSpec)]
+    refused = sum(result["status"] == "refused" for _, result in found)
+    diverged = trainings.count("diverged")
+    if diverged and diverged == len(trainings) - trainings.count("refused"):
+        err.print(f"every training diverged ({diverged:,}): nothing was measured; lower the learning rates")
+    elif diverged:
+        console.print(
+            f"{diverged:,} of {len(trainings):,} trainings diverged; {refused:,} tasks that need them were refused"
+        )
 
 
 def _report(suite: Path, loaded: Suite, store: Store) -> None:

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from lthbench.runner.local import Watcher
+from lthbench.runner.queue import last_line
 from lthbench.suite.plan import Plan
 
 
@@ -30,6 +31,7 @@ class RunProgress(Watcher):
         self.total = sum(self.cost.values()) or 1.0
         self.done = 0.0
         self.parts: dict[str, float] = {}
+        self.reasons: set[str] = set()  # why tasks failed
 
     def __enter__(self) -> RunProgress:
         return self
@@ -53,8 +55,9 @@ class RunProgress(Watcher):
 
     def failed(self, key: str, worker: int, error: str) -> None:
         self.parts.pop(key, None)
-        last = escape(error.strip().splitlines()[-1])
-        self.console.print(f"[red]failed[/]: {escape(self.plan.label(key))} ({key}): {last}")
+        if (reason := last_line(error)) not in self.reasons:  # what is wrong with the data may fail a hundred tasks
+            self.reasons.add(reason)
+            self.console.print(f"[red]failed[/]: {escape(self.plan.label(key))} ({key}): {escape(reason)}")
 
     def put_back(self, key: str, worker: int, lost: str) -> None:
         self.parts.pop(key, None)

@@ -19,6 +19,11 @@ class Outcome:
     blocked: list[str] = field(default_factory=list)
 
 
+def last_line(error: str) -> str:
+    """Why a task failed: what its traceback ends with."""
+    return error.strip().splitlines()[-1]
+
+
 class Queue:
     """The tasks still to do; gives those whose inputs are done, the one with the longest chain behind it first.
 

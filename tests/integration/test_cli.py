@@ -151,3 +151,37 @@ def test_doctor_and_data_list_tell_of_the_embedded_images(
 def test_what_is_not_finite_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"ratio": math.nan, "ends": (math.inf, 1.5)})
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"ratio": None, "ends": [None, 1.5]}
+
+
+def test_a_reason_that_fails_many_tasks_is_told_once(
+    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise ValueError("these images are damaged")
+
+    monkeypatch.setattr("lthbench.runner.work.Worker.run", refuse)
+    for _ in range(2):  # when it fails, and when it is known to have failed
+        code, _, err = call(capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "store", "--workers", "0")
+        assert code == 1
+        assert err.count("these images are damaged") == 1 and "4 tasks failed" in err, err
+
+
+@pytest.mark.parametrize(
+    ("arms", "told"), [("late", "1 of 2 trainings diverged"), ("both", "every training diverged (2)")]
+)
+def test_the_summary_says_how_many_trainings_diverged(
+    arms: str, told: str, tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    text = tiny_suite.read_text().replace("lr: 0.2", "lr: 1.0e+20")
+    tiny_suite.write_text(text if arms == "late" else text.replace("lr: 0.05", "lr: 1.0e+21"))
+    words = ("--store", tmp_path / "store", "--workers", "0", "--only", "imp", "--levels", "0")
+    code, out, err = call(capsys, monkeypatch, "run", tiny_suite, *words)
+    assert code == 0 and told in out + err
+
+
+def test_a_number_of_threads_that_no_machine_has_is_refused(
+    tiny_suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = call(capsys, monkeypatch, "run", tiny_suite, "--threads", "1000000")
+    assert code == 2 and "--threads" in err and "1024" in err
