@@ -81,10 +81,12 @@ def untrained(cell: Cell, network: Network, level: int) -> tuple[Task | None, di
 
 
 class FrozenFeatures(_OfNetworks):
-    """Linear probes on untrained networks: only the output layer is fitted.
+    """Linear probes on untrained networks: only the output layer is fitted, and it is dense under every rule.
+
+    The mask is the features': theirs, without the output layer, is the density that is told.
 
     Readings: `probe of NETWORK, RULE`, with accuracies, `penalty`, and `untrained_test_accuracy`, that of the
-    original output layer before it is fitted.
+    original output layer, under its mask, before it is fitted.
 
     Attributes:
         normalisation: what normalisation layers do (TrainSpec.probe). Without batch normalisation all rules but
@@ -109,8 +111,7 @@ class FrozenFeatures(_OfNetworks):
             for rule in self.normalisation:
                 same = rule == "affine" or cell.model.info.has_batchnorm
                 task = cell.train(mask=network.mask, probe=rule if same else "estimated", **network.fields)
-                metrics = (*ACCURACY, "untrained_test_accuracy", "penalty")
-                yield Reading(task, f"probe of {network.name}, {rule}", metrics, level=network.level)
+                yield Reading(task, f"probe of {network.name}, {rule}", self.metrics, level=network.level)
 
 
 class FewShot(_OfNetworks):
@@ -171,8 +172,8 @@ class Target(BaseModel):
 class Transfer(_OfNetworks):
     """Masks with their initial weights on another data set: trained in full, and probed.
 
-    Readings: `train NETWORK on DATA` and `probe NETWORK on DATA`, with accuracies and distances; DATA is
-    `DataSpec.title`, as `cifar100 [0-49]`.
+    Readings: `train NETWORK on DATA` and `probe NETWORK on DATA`, with accuracies and, where it is trained, distances;
+    DATA is `DataSpec.title`, as `cifar100 [0-49]`.
 
     Attributes:
         targets: the data sets, of images of the source's shape; `steps` changes the length of training.

@@ -64,9 +64,10 @@ class TrainSpec(_Spec):
             which makes it a penalty of the prunable weights' size (a control).
         per_class: train on so many images of each class (few-shot); None is all.
         draw: which draw of the few-shot images; a smaller number's images are among a larger one's of that draw.
-        probe: leave all but the output layer as it is, and fit that one by logistic regression on the features,
-            with normalisation by the statistics of each `batch`, those `estimated` on the train images, or `none`;
-            `affine` trains the normalisation's scales and shifts too, with the recipe.
+        probe: leave all but the output layer as it is, under the mask, and fit that one, dense under every rule, by
+            logistic regression on the features, with normalisation by the statistics of each `batch`, those
+            `estimated` on the train images, or `none`; `affine` trains it, and the normalisation's scales and shifts
+            too, by the recipe.
         track: note the validation accuracy every so many iterations, and how often each train image is forgotten;
             this changes no weight.
     """

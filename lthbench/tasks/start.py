@@ -27,12 +27,24 @@ class Start(NamedTuple):
         layout: its prunable weights, head and stem.
         initial: name -> weights of the training's own initialisation, shuffled where the start is.
         mask: name -> bool, True where a weight survives; empty for a dense network.
+        whole_head: the output layer's weight before its mask was applied.
     """
 
     model: nn.Module
     layout: Layout
     initial: dict[str, Tensor]
     mask: dict[str, Tensor]
+    whole_head: Tensor
+
+    def for_probe(self) -> Start:
+        """The same network, in place, with its output layer whole again and without a mask.
+
+        What a probe asks of the untrained features is how well they can be told apart, so that under every rule the
+        layer that is fitted is dense; the mask is the features'.
+        """
+        with torch.no_grad():
+            self.model.get_parameter(self.layout.head + ".weight").copy_(self.whole_head)
+        return self._replace(mask={name: m for name, m in self.mask.items() if not self.layout.is_head(name)})
 
 
 def start_of(spec: TrainSpec, context: Context) -> Start:
@@ -57,8 +69,9 @@ def start_of(spec: TrainSpec, context: Context) -> Start:
         # The initialisation likewise, so that distances and the pull are from this control's own.
         initial = with_shuffled_survivors(initial, layout.prunable, mask, spec.seed)
         model.load_state_dict(with_shuffled_survivors(weights_of(model), layout.prunable, mask, spec.seed))
+    whole_head = model.get_parameter(layout.head + ".weight").detach().clone()
     apply_mask(model, mask)
-    return Start(model, layout, initial, mask)
+    return Start(model, layout, initial, mask, whole_head)
 
 
 def anchors_of(spec: TrainSpec, start: Start, context: Context) -> dict[str, Tensor]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from lthbench.data.few_shot import few_shot
 from lthbench.data.images import ImageSet
@@ -33,15 +35,16 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
         empty_layers (prunable ones without a survivor);
         epoch_losses, epoch_distances: after each epoch; layer_density; layer_distance (relative); layer_overlap; kept;
         steps; digests; of a tracked training, validation_curve ([iteration, accuracy]), and forgetting in metrics.
-        What is undefined, as the distance of a layer without survivors, is absent and in no mean.
+        What is undefined, as the distance of a layer without survivors, is absent and in no mean. A probe moves no
+        feature and has no distances; its density and empty layers are those of the features, without the output layer.
 
-    The test split is looked at once, at the end (before training only for a probe's untrained accuracy).
+    The test split is looked at once, at the end (before training only for a probe's untrained accuracy, which is that
+    of the ticket's own output layer under its mask).
     """
     splits = load(spec.data, context.data, context.device)
     images = train_images(spec, splits)
     start = start_of(spec, context)
-    model, names, mask = start.model, start.layout.prunable, start.mask
-    begun = weights_of(model)
+    model, begun = start.model, weights_of(start.model)
     metrics: dict[str, float] = {}
     artefacts: dict[str, Artefact] = {}
     progress, tracker = Progress(step=spec.begin), tracker_of(spec, splits, images)
@@ -49,6 +52,7 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
         if spec.probe != "affine":
             set_normalisation(model, images, spec.probe)
         metrics["untrained_test_accuracy"] = evaluate(model, splits.test)[1]
+        start = start.for_probe()
     if spec.probe is None or spec.probe == "affine":
         if spec.probe == "affine":
             train_only_head_and_normalisation(model, start.layout.head)
@@ -58,28 +62,22 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
 
     end = weights_of(model)
     artefacts |= context.write(weights_file(None), end, vars(start.layout))
-    layer_distance: dict[str, float] = {}
-    layer_overlap: dict[str, float] = {}
+    moved = Moved({}, {}, {})
     if progress.diverged_at is None:
         for name, split in (("train", images), ("validation", splits.validation), ("test", splits.test)):
             if len(split):
                 metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = evaluate(model, split)
-        metrics |= learning_distance(begun, end, mask, names)
-        overlaps = {n: top_overlap(begun[n], end[n], mask.get(n)) for n in names}
-        layer_overlap = {n: overlap for n, overlap in overlaps.items() if overlap is not None}
-        if layer_overlap:
-            metrics["overlap"] = sum(layer_overlap.values()) / len(layer_overlap)
-        if progress.epoch_distances and "distance" in metrics:
-            metrics["path_length"] = progress.path_length
-        if spec.start is not None:
-            since_init = learning_distance(start.initial, end, mask, names)
-            metrics |= {f"{name}_from_init": value for name, value in since_init.items()}
+        if spec.probe is None:
+            moved = moved_weights(start, begun, end, from_init=spec.start is not None)
+            metrics |= moved.metrics
+            if progress.epoch_distances and "distance" in metrics:
+                metrics["path_length"] = progress.path_length
         metrics |= tracker.metrics() if tracker else {}
-        distances = {n: learning_distance(begun, end, mask, [n]) for n in names}
-        layer_distance = {n: d["distance_relative"] for n, d in distances.items() if "distance_relative" in d}
-    survivors = {n: int(mask[n].sum()) if n in mask else begun[n].numel() for n in names}
-    metrics["density"] = sum(survivors.values()) / sum(begun[n].numel() for n in names)
-    metrics["empty_layers"] = sum(count == 0 for count in survivors.values())
+    sizes = {n: begun[n].numel() for n in start.layout.prunable}
+    survivors = {n: int(start.mask[n].sum()) if n in start.mask else size for n, size in sizes.items()}
+    counted = [n for n in sizes if spec.probe is None or not start.layout.is_head(n)]
+    metrics["density"] = sum(survivors[n] for n in counted) / sum(sizes[n] for n in counted)
+    metrics["empty_layers"] = sum(survivors[n] == 0 for n in counted)
     diverged = progress.diverged_at is not None
     tracked = {"validation_curve": tracker.curve} if tracker else {}
     return {
@@ -89,9 +87,9 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
         "artefacts": artefacts,
         "epoch_losses": progress.epoch_losses,
         "epoch_distances": progress.epoch_distances,
-        "layer_density": {n: survivors[n] / begun[n].numel() for n in names},
-        "layer_distance": layer_distance,
-        "layer_overlap": layer_overlap,
+        "layer_density": {n: survivors[n] / size for n, size in sizes.items()},
+        "layer_distance": moved.layer_distance,
+        "layer_overlap": moved.layer_overlap,
         "kept": sorted(context.keep),
         "steps": [spec.begin, progress.step],
         "digests": {"start": digest(begun), "weights": digest(end)},
@@ -109,8 +107,33 @@ def join_training(spec: TrainSpec, context: Context) -> None:
     images = train_images(spec, splits)
     start = start_of(spec, context)
     if spec.probe == "affine":
+        start = start.for_probe()
         train_only_head_and_normalisation(start.model, start.layout.head)
     _fit(spec, context, start, images, tracker_of(spec, splits, images))
+
+
+class Moved(NamedTuple):
+    """How far training moved the surviving weights: in all, and by layer the relative distance and the overlap."""
+
+    metrics: dict[str, float]
+    layer_distance: dict[str, float]
+    layer_overlap: dict[str, float]
+
+
+def moved_weights(start: Start, begun: dict[str, Tensor], end: dict[str, Tensor], *, from_init: bool) -> Moved:
+    """How far a network is from where it began and, where asked for, from its initialisation, where that is defined."""
+    names, mask = start.layout.prunable, start.mask
+    metrics = learning_distance(begun, end, mask, names)
+    if from_init:
+        since_init = learning_distance(start.initial, end, mask, names)
+        metrics |= {f"{name}_from_init": value for name, value in since_init.items()}
+    distances = {n: learning_distance(begun, end, mask, [n]) for n in names}
+    overlaps = {n: top_overlap(begun[n], end[n], mask.get(n)) for n in names}
+    defined = {n: overlap for n, overlap in overlaps.items() if overlap is not None}
+    if defined:
+        metrics["overlap"] = sum(defined.values()) / len(defined)
+    relative = {n: d["distance_relative"] for n, d in distances.items() if "distance_relative" in d}
+    return Moved(metrics, relative, defined)
 
 
 def train_images(spec: TrainSpec, splits: Splits) -> ImageSet:

@@ -163,6 +163,24 @@ def test_a_probe_leaves_all_but_the_output_layer_bitwise_unchanged(run: tuple[Pl
     assert metrics(run, start)["metrics"]["test_accuracy"] > 0.3, "random features beat guessing by far"
 
 
+@pytest.mark.parametrize("rule", ["estimated", "affine"])
+def test_a_probe_has_a_dense_output_layer_on_masked_features_whose_density_is_told(
+    run: tuple[Plan, Store], early: Cell, rule: str
+) -> None:
+    mask = early.mask(1)
+    probe = early.train(mask=mask, noise=1, probe=rule)
+    masks = read_mask(run[1].folder(mask.key) / MASK)  # type: ignore[union-attr]
+    assert weights(run, probe)["fc.weight"][~masks["fc.weight"]].any()
+    features = {name: m for name, m in masks.items() if name != "fc.weight"}
+    assert not any(weights(run, probe)[name][~m].any() for name, m in features.items())
+    found = metrics(run, probe)
+    share = sum(int(m.sum()) for m in features.values()) / sum(m.numel() for m in features.values())
+    assert found["metrics"]["density"] == share and found["layer_density"]["fc.weight"] == 1
+    assert not [name for name in found["metrics"] if "distance" in name or name == "overlap"]
+    other = metrics(run, early.train(mask=mask, noise=1, probe="estimated"))
+    assert found["metrics"]["untrained_test_accuracy"] == other["metrics"]["untrained_test_accuracy"]
+
+
 def test_a_probe_agrees_with_an_independent_logistic_regression(run: tuple[Plan, Store], early: Cell) -> None:
     """At the chosen penalty, the gradient of the regularised loss vanishes at the fitted layer."""
     task = early.train(noise=1, probe="estimated")
