@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +22,8 @@ from lthbench.ops.bench import arithmetic_probe, interleaved, table
 from lthbench.ops.bench_line import line_row
 from lthbench.ops.bench_update import ADAMW_OPTIONS, DENSITY, OPTIONS, PULL, parameter_shapes
 from lthbench.ops.masks import pack_mask
+from lthbench.runner.environment import environment, make_deterministic
+from lthbench.tasks.atomic import write_atomically
 
 DEVICE = torch.device("cuda")
 COPY_FLOATS = 1 << 28
@@ -104,32 +109,47 @@ def network(name: str) -> dict[str, object]:
     return {"seconds": seconds, "bytes": moved}
 
 
-def main() -> None:
-    """Measure and write."""
+def network_row(name: str, copy_bytes_per_second: float) -> dict[str, object]:
+    """What `network` measures, with fractions of the copy bandwidth."""
+    measured = network(name)
+    seconds, moved = measured["seconds"], measured["bytes"]
+    assert isinstance(seconds, dict) and isinstance(moved, dict)
+    fractions = {work: b / seconds[work] / copy_bytes_per_second for work, b in moved.items()}
+    print(name, {work: f"{s * 1e3:.3f} ms" for work, s in seconds.items()})
+    print(name, "of the copy bandwidth:", {work: f"{f:.2f}" for work, f in fractions.items()})
+    return {**measured, "of_copy_bandwidth": fractions}
+
+
+def line(name: str, shape: tuple[int, ...], num_images: int) -> dict[str, object]:
+    """A line of 30 networks."""
+    model = build(ModelSpec(name=name), shape, 10)
+    row = line_row(f"{name} line, K = 30", model, shape, num_images=num_images, num_points=30, device="cuda")
+    print(table([row]))
+    return row._asdict()
+
+
+def main() -> int:
+    """Measure, and write after every measurement what there is; returns how many failed."""
+    make_deterministic(1)  # as tasks run: TF32 off
     limit = limits()
-    result: dict[str, object] = {"device": torch.cuda.get_device_name(), "limits": limit}
-    for name in ("resnet20", "resnet18", "resnet50"):
-        measured = network(name)
-        seconds, moved = measured["seconds"], measured["bytes"]
-        assert isinstance(seconds, dict) and isinstance(moved, dict)
-        fractions = {work: b / seconds[work] / limit["copy_bytes_per_second"] for work, b in moved.items()}
-        result[name] = {**measured, "of_copy_bandwidth": fractions}
-        print(name, {work: f"{s * 1e3:.3f} ms" for work, s in seconds.items()})
-        print(name, "of the copy bandwidth:", {work: f"{f:.2f}" for work, f in fractions.items()})
-    lines = [
-        line_row(
-            f"{name} line, K = 30", build(ModelSpec(name=name), shape, 10), shape,
-            num_images=num_images, num_points=30, device="cuda",
-        )
-        for name, shape, num_images in (("resnet20", (3, 32, 32), 2000), ("lenet-300-100", (1, 28, 28), 10_000))
-    ]  # fmt: skip
-    result["lines"] = [row._asdict() for row in lines]
-    print(table(lines))
-    target = Path(sys.argv[1])
-    part = target.with_name(f"{target.name}.part")
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    part.replace(target)
+    result: dict[str, object] = {"environment": environment(DEVICE), "limits": limit}
+    measurements: dict[str, Callable[[], dict[str, object]]] = {
+        name: partial(network_row, name, limit["copy_bytes_per_second"])
+        for name in ("resnet20", "resnet18", "resnet50")
+    }
+    measurements["resnet20 line"] = partial(line, "resnet20", (3, 32, 32), 2000)
+    measurements["lenet-300-100 line"] = partial(line, "lenet-300-100", (1, 28, 28), 10_000)
+    failed = 0
+    for name, measure in measurements.items():
+        try:
+            result[name] = measure()
+        except Exception as error:  # the other measurements are wanted all the same
+            traceback.print_exc()
+            result[name] = {"failed": f"{type(error).__name__}: {error}"}
+            failed += 1
+        write_atomically(Path(sys.argv[1]), (json.dumps(result, indent=1) + "\n").encode())
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
