@@ -166,11 +166,12 @@ def run_lane(order: Order, asked: Asked) -> str:
 def _adopts(home: Home, plan: Plan, key: str) -> bool:
     """Whether a new task is for a lane of this home: of its experiment and replicate.
 
-    What selection replicates choose together, the lane that knows it first runs on for all of them, and for those
-    that are tested with it: their own lanes may have ended.
+    Selection replicates choose together: the lane that first knows what is to be tried next tries it for all of them,
+    since the others may have ended. What is chosen is made by the tested replicates' own lanes, or sent anew.
     """
-    replicate = plan.cells[key].replicate
-    return home.experiment in plan.users[key] and (is_selection(home.replicate) or replicate == home.replicate)
+    cell = plan.cells[key]
+    is_own = cell.replicate == home.replicate or (cell.is_selection and is_selection(home.replicate))
+    return is_own and home.experiment in plan.users[key]
 
 
 def _here(settings: Settings) -> Settings:

@@ -20,7 +20,10 @@ from lthbench.experiments.cell import FIRST_SELECTION_REPLICATE
 from lthbench.experiments.regulariser import Regulariser
 from lthbench.runner.lane_job import _adopts
 from lthbench.runner.lanes import Home
+from lthbench.runner.store import Store
+from lthbench.suite.budget import Prices
 from lthbench.suite.claim_tests import Contrast
+from lthbench.suite.cost import plan_cost
 from lthbench.suite.load import load_suite
 from lthbench.suite.located import SuiteError
 from lthbench.suite.part import Part
@@ -199,15 +202,26 @@ def test_a_control_is_matched_by_the_mean_of_the_selection_replicates_and_held_f
             assert (anchor, recipe.pull) == ("zero", 0.001)
 
 
-def test_what_selection_replicates_choose_is_run_by_their_lanes(tmp_path: Path) -> None:
+def test_a_lane_goes_on_with_its_replicate_and_one_of_a_selection_replicate_with_all_of_these(tmp_path: Path) -> None:
     plan: Plan = make_plan(suite(tmp_path))
-    tested, chosen = (next(k for k, c in plan.cells.items() if c.is_selection is of) for of in (False, True))
-    plan.users[tested].add("regulariser")
-    replicate = plan.cells[tested].replicate
-    assert _adopts(Home("p", "late", SELECTION[0], "regulariser"), plan, tested)
-    assert _adopts(Home("p", "late", replicate, "regulariser"), plan, tested)
-    assert not _adopts(Home("p", "late", replicate, "regulariser"), plan, chosen)
-    assert not _adopts(Home("p", "late", SELECTION[0], "onset"), plan, chosen)
+    key_of = {cell.replicate: key for key, cell in plan.cells.items() if "regulariser" in plan.users[key]}
+
+    def adopted(replicate: int, experiment: str = "regulariser") -> set[int]:
+        home = Home("p", "late", replicate, experiment)
+        return {of for of, key in key_of.items() if _adopts(home, plan, key)}
+
+    assert adopted(0) == {0}
+    assert adopted(SELECTION[0]) == adopted(SELECTION[1]) == set(SELECTION)
+    assert adopted(0, "onset") == set()
+
+
+def test_a_part_with_fewer_replicates_costs_what_it_plans_and_selection_is_counted_apart(tmp_path: Path) -> None:
+    loaded = suite(tmp_path, 3)
+    plan, part = make_plan(loaded), Part(replicates=1)
+    fewer = make_plan(loaded, part)
+    assert Prices(plan, dict.fromkeys(plan.tasks, 1.0)).of(part) == len(fewer.tasks)
+    (line,) = [row for row in plan_cost(plan, Store(tmp_path)) if row.name == "selection replicates"]
+    assert line.tasks == sum(cell.is_selection for cell in plan.cells.values()) > 0
 
 
 def in_full(folder: Path, **changes: str) -> Suite:
