@@ -14,6 +14,8 @@ from lthbench.experiments.cell import FIRST_SELECTION_REPLICATE
 # Pruning levels of the planted suites: two in the range, one extreme.
 LEVELS = (1, 2, 3)
 CONFIGURATIONS = 12
+# Iterations of every planted training.
+LENGTH = 4096
 SELECTION = (FIRST_SELECTION_REPLICATE, FIRST_SELECTION_REPLICATE + 1)
 
 PAIR = """\
@@ -21,7 +23,7 @@ PAIR = """\
     model: {{name: lenet-300-100, width: 10}}
     data: {{name: fashion-mnist-10k, validation: 100, num_train: 300}}
     recipe: {{steps: 3ep, batch_size: 64, optimizer: {{name: sgd, lr: 0.05}}}}
-    arms: {{early: {{}}, late: {{recipe: {{optimizer: {{lr: 0.2}}}}}}}}
+    arms: {{early: {{class: early}}, late: {{class: late, recipe: {{optimizer: {{lr: 0.2}}}}}}}}
     claim_levels: {{range: [1, 2], extreme: [3]}}
     experiments:
       imp: {{levels: 3}}
@@ -77,9 +79,14 @@ class World:
                 elif "distance" in name:
                     value *= 1 + float(self.random.normal(0, 0.05))
                 found[name] = value
+                if name == "test_barrier":
+                    found["validation_barrier"] = value
             key = f"{experiment}/{arm}/{variant}/{level}/{step}/{r}"
             self.points.append(
-                Point(self.pair, experiment, arm, r, variant, level, 0.8**level, step, status, found, key)
+                Point(
+                    *(self.pair, experiment, arm, r, variant, level, 0.8**level, step, status, found, key),
+                    share=step / LENGTH,
+                )
             )
 
 
@@ -97,7 +104,7 @@ def world(pair: str, replicates: int, random: np.random.Generator, *, is_true: b
         early = arm == "early"
         size = pick(0.3 if early else 0.9, 0.6)
         w.add("imp", arm, "dense", test_accuracy=dense, train_accuracy=dense + 0.07, **distances(size))
-        w.add("convergence", arm, "dense", test_accuracy=dense, forgetting_events=1.0, steps_trained=1000.0)
+        w.add("convergence", arm, "dense", test_accuracy=dense, forgetting_events=1.0)
         for level in LEVELS:
             ticket = pick(0.912 if early else 0.89, 0.90)
             w.add("imp", arm, "ticket", level, test_accuracy=ticket, train_accuracy=ticket + pick(0.04, 0.07),
@@ -134,17 +141,17 @@ def world(pair: str, replicates: int, random: np.random.Generator, *, is_true: b
                         w.add("transfer", arm, f"{way} {network} on {target}", level,
                               test_accuracy=pick(0.6 if good else 0.5, 0.5))  # fmt: skip
             for r in range(replicates):
-                for network, true in (("ticket", 100.0), ("reinit", 300.0)):
-                    steps = pick(true, 200.0) + float(random.integers(-30, 30))
-                    w.add("convergence", arm, network, level, only=r, test_accuracy=0.9, steps_to_converge=steps,
-                          steps_trained=1000.0, forgetting_events=1.0)  # fmt: skip
+                for network, true in (("ticket", 0.1), ("reinit", 0.3)):
+                    share = pick(true, 0.2) + float(random.uniform(-0.03, 0.03))
+                    w.add("convergence", arm, network, level, only=r, test_accuracy=0.9, share_to_converge=share,
+                          share_unconverged=share - 0.01, forgetting_events=1.0)  # fmt: skip
         for r in range(replicates):
-            w.add("convergence", arm, "dense", only=r, steps_to_converge=pick(300, 200) + float(random.integers(30)),
-                  steps_trained=1000.0)  # fmt: skip
+            share = pick(0.3, 0.2) + float(random.uniform(-0.03, 0.03))
+            w.add("convergence", arm, "dense", only=r, share_to_converge=share, share_unconverged=share - 0.01)
         w.add("onset", arm, "barrier", 0, 0, test_barrier=0.001 if early else 0.2)
         w.add("onset", arm, "barrier", 0, 5, test_barrier=0.001)
         w.add("onset", arm, "onset", noise_scale=1.0 if early else 4.0, distance_relative=size,
-              onset_above=-1.0 if early else 0.0)  # fmt: skip
+              onset_above_share=0.0)  # fmt: skip
     regulariser(w, is_true)
     sensitivity(w, is_true)
     return w.points
@@ -178,7 +185,7 @@ def sensitivity(w: World, is_true: bool) -> None:
         dense = 0.85 + 0.05 * accuracy[n]
         w.add("sensitivity", "late", name, test_accuracy=dense, distance_relative=float(0.2 + moved[n]))
         w.add("sensitivity", "late", f"{name}: onset", noise_scale=float(1 + w.random.uniform()),
-              early_loss=float(moved[n]), onset_above=float(step - 1))  # fmt: skip
+              early_loss=float(moved[n]), onset_above_share=(step - 1) / LENGTH)  # fmt: skip
         # Unstable before the step, stable from it on.
         w.add("sensitivity", "late", f"{name}: barrier", 0, step - 1, test_barrier=0.2)
         w.add("sensitivity", "late", f"{name}: barrier", 0, step, test_barrier=0.001)

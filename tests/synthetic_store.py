@@ -97,8 +97,12 @@ def made_up(task: Task) -> dict[str, Any]:
         alphas = [i / (spec.points - 1) for i in range(spec.points)]
         curve = [0.1 + 4 * height * a * (1 - a) for a in alphas]
         result["alphas"] = alphas
-        result["curves"] = {f"{split}_{what}": curve for split in ("train", "test") for what in ("error", "loss")}
-        barriers = ("test_barrier", "train_barrier", "test_loss_barrier", "train_loss_barrier")
+        result["curves"] = {
+            f"{split}_{what}": curve for split in ("train", "test", "validation") for what in ("error", "loss")
+        }
+        barriers = (
+            f"{split}{kind}" for split in ("test", "train", "validation") for kind in ("_barrier", "_loss_barrier")
+        )
         result["metrics"] |= dict.fromkeys(barriers, height) | {"distance": 3.0}
     else:
         result["metrics"] |= {

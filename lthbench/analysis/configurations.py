@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -11,48 +13,52 @@ import numpy as np
 
 from lthbench.analysis import ranks
 from lthbench.analysis.decide import UNDONE, outcome_of, shortfall, unfinished
-from lthbench.analysis.evidence import EXACTLY, Evidence, NotPlanned
+from lthbench.analysis.evidence import EXACTLY, THRESHOLD, Evidence, NotPlanned
 from lthbench.analysis.quantity import quantity
-from lthbench.analysis.verdict import Effect, Part, PValues
+from lthbench.analysis.verdict import Effect, Outcome, Part, PValues
 from lthbench.analysis.wording import named, spread
-from lthbench.suite.claim_tests import Agreement, Rank, Selection
+from lthbench.suite.claim_tests import Agreement, Axes, Rank, Selection
 
 
 def rank(test: Rank, evidence: Evidence, alpha: float) -> Part:
     """A rank correlation over configurations."""
-    x, y = [], []
+    found: dict[frozenset[str], tuple[float, float]] = {}  # by the tasks of x: one that has two names counts once
     planned = 0
     for axes in test.of:
         try:
-            pairs = _configurations(test, axes.x, axes.y, axes.minus, evidence)
+            for keys, x, y in _configurations(test, axes, evidence):
+                found.setdefault(keys, (x, y))
         except NotPlanned:
             continue
         planned += 1
-        x += [pair[0] for pair in pairs]
-        y += [pair[1] for pair in pairs]
     if not planned:
         raise NotPlanned("no configurations with both numbers")
-    if not x:
+    if not found:
         return unfinished(test.what, test.counts, evidence)
     sign = -1.0 if test.expected == "less" else 1.0
-    first, second = np.asarray(x), sign * np.asarray(y)
-    found = ranks.correlation(first, second, test.method)
+    first, second = (np.asarray(side) for side in zip(*found.values(), strict=True))
+    second = sign * second
+    rho = ranks.correlation(first, second, test.method)
     unit = "rho" if test.method == "spearman" else "tau"
     shown: dict[str, Any] = {
-        "what": test.what, "counts": test.counts, "n": len(x), "of": "configurations", "keys": tuple(evidence.keys),
+        "what": test.what, "counts": test.counts, "n": len(found), "of": "configurations", "keys": tuple(evidence.keys),
         "test": f"{test.method.capitalize()} over configurations, permutation",
     }  # fmt: skip
-    if math.isnan(found):
-        return Part(outcome="inconclusive", reason=f"{len(x)} configurations do not differ in one of the two", **shown)
+
+    def told(outcome: Outcome, reason: str, p_values: PValues = PValues()) -> Part:  # noqa: B008 (immutable)
+        reason = "; ".join(filter(None, (reason, evidence.left_out())))
+        return Part(outcome=outcome, reason=reason, p_values=p_values, **shown)
+
+    if math.isnan(rho):
+        return told("inconclusive", f"{len(found)} configurations do not differ in one of the two")
     drawn = ranks.bootstrap(first, second, test.method)
     low, high = (float(np.quantile(sign * drawn, q)) for q in (alpha, 1 - alpha))
-    effect = shown["effect"] = Effect(sign * found, low, high, unit, 1 - 2 * alpha)
-    shown["finding"] = _of_ranks(test, effect, len(x))
+    effect = shown["effect"] = Effect(sign * rho, low, high, unit, 1 - 2 * alpha)
+    shown["finding"] = _of_ranks(test, effect, len(found))
     if evidence.lacking.missing:
-        return Part(outcome="inconclusive", reason=f"not all replicates are done; {UNDONE}", **shown)
-    if len(x) < test.minimum:
-        reason = f"{len(x)} configurations; a verdict needs {test.minimum}"
-        return Part(outcome="inconclusive", reason=reason, **shown)
+        return told("inconclusive", f"not all replicates are done; {UNDONE}")
+    if len(found) < test.minimum:
+        return told("inconclusive", f"{len(found)} configurations; a verdict needs {test.minimum}")
     bound = sign * test.than
     # The interval that is shown must say so; and a permutation test too, where it is of no correlation at all.
     p, against = (float((1 + np.sum(c)) / (1 + len(drawn))) for c in (drawn <= bound, drawn >= bound))
@@ -63,7 +69,7 @@ def rank(test: Rank, evidence: Evidence, alpha: float) -> Part:
             max(own, ranks.permutation_p(first, s * second, test.method)) for own, s in ((p, 1), (against, -1))
         )
     p_values = PValues(p, against)
-    return Part(outcome=outcome_of(p_values, alpha), p_values=p_values, **shown)
+    return told(outcome_of(p_values, alpha), "", p_values)
 
 
 def _of_ranks(test: Rank, effect: Effect, n: int) -> str:
@@ -76,36 +82,38 @@ def _of_ranks(test: Rank, effect: Effect, n: int) -> str:
     return f"{x} and {y} are ranked with a {name} of {effect.value:+.2f} {spread(effect, f'{n} configurations')}"
 
 
-def _configurations(
-    test: Rank, x: Selection, y: Selection, minus: Selection | None, evidence: Evidence
-) -> list[tuple[float, float]]:
-    """The two numbers of each configuration, means over replicates."""
-    found = []
+def _configurations(test: Rank, axes: Axes, evidence: Evidence) -> Iterator[tuple[frozenset[str], float, float]]:
+    """The tasks of x, and the two numbers, of each configuration, means over replicates."""
+    x, y, minus = axes.x, axes.y, axes.minus
     onsets = (y.metric or test.metric) == "onset"
     names: dict[tuple[str, str], None] = {}
     for point, captured in evidence.select(y.model_copy(update={"rewound": None}) if onsets else y):
         names[point.arm, captured.get("config", "")] = None
-    known = {(point.arm, captured.get("config", "")) for point, captured in evidence.select(x)}
-    for arm, config in (name for name in names if name in known):
+    keys: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for point, captured in evidence.select(x):
+        keys[point.arm, captured.get("config", "")].add(point.key)
+    for arm, config in (name for name in names if name in keys):
 
         def of(s: Selection, arm: str = arm, config: str = config) -> Selection:
             return s.model_copy(update={"arm": EXACTLY + arm, "variant": s.variant.replace("{config}", config)})
 
-        numbers = []
+        first = 0.0
         for selection, sign in ((of(x), 1.0), *(((of(minus), -1.0),) if minus else ())):
             levels = evidence.levels(test.levels, [selection])
             each = [v for level in levels for v in evidence.values(selection, test.metric, level).values()]
-            numbers.append(sign * sum(each) / len(each) if each else math.nan)
+            first += sign * sum(each) / len(each) if each else math.nan
         if onsets:
-            ends = evidence.onsets(of(y), 0.02).values()
-            # Never stable within the grid ranks last: infinite whatever the other replicates say.
-            middles = [(max(low, 0) + high) / 2 for low, high in ends]
+            spans = [span for span in evidence.onsets(of(y), THRESHOLD).values() if span.is_monotone]
+            # Never stable within the grid is between its last step and the end, and so ranks last.
+            seconds = [(max(span.low, 0.0) + span.high) / 2 for span in spans]
         else:
-            middles = list(evidence.values(of(y), test.metric, None).values())
-        second = sum(middles) / len(middles) if middles else math.nan
-        if not math.isnan(sum(numbers)) and not math.isnan(second):
-            found.append((sum(numbers), min(second, 1e18)))
-    return found
+            seconds = list(evidence.values(of(y), test.metric, None).values())
+        second = sum(seconds) / len(seconds) if seconds else math.nan
+        if not math.isnan(first + second):
+            yield frozenset(keys[arm, config]), first, second
+        else:
+            metric = (x if math.isnan(first) else y).metric or test.metric
+            evidence.leave_out(frozenset(keys[arm, config]), f"{arm} {config}".strip(), metric, range(evidence.planned))
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,7 @@ def _agreement_cells(test: Agreement, evidence: Evidence) -> dict[int, list[_Cel
         NotPlanned: no barriers of pruned networks are measured.
     """
     cells: dict[int, list[_Cell]] = {}
+    seen: set[str] = set()  # tickets that stand in a cell: arms of one recipe have the same
     planned = False
     for arm in evidence.arms(test.barrier.arm):
         barrier, ticket, dense = (
@@ -181,11 +190,15 @@ def _agreement_cells(test: Agreement, evidence: Evidence) -> dict[int, list[_Cel
         except NotPlanned:
             continue
         planned = True
+        trained = {(point.level, point.replicate): point.key for point, _ in evidence.select(ticket)}
         for level in levels:
             height = evidence.values(barrier, "test_barrier", level)
             accuracy = evidence.values(ticket, test.metric, level)
             reference = evidence.values(dense, test.metric, level)
             for r in height.keys() & accuracy.keys() & reference.keys():
+                if trained[level, r] in seen:
+                    continue
+                seen.add(trained[level, r])
                 matches = accuracy[r] - reference[r] >= -test.within
                 cell = _Cell(arm, level, height[r] < 100 * test.threshold, height[r], matches)
                 cells.setdefault(r, []).append(cell)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lthbench.analysis.points import Point
 from lthbench.experiments.experiment import best
@@ -14,10 +13,10 @@ from lthbench.suite.claim_tests import Levels, Selection, variant_pattern
 from lthbench.suite.claims import Choice
 from lthbench.suite.schema import Pair
 
-Classes = Mapping[str, tuple[str, ...]]
 THRESHOLD = 0.02
 # Arm -> variant -> points.
 _Points = defaultdict[str, defaultdict[str, list[Point]]]
+ONSET_BY = "validation_barrier"
 # Before the name of an arm, which may also be that of a class.
 EXACTLY = "="
 
@@ -41,15 +40,46 @@ class Lacking:
             self.diverged.setdefault(point.replicate, why)
 
 
+@dataclass(frozen=True)
+class Classes:
+    """The arms that are taken to be early- and late-stable, and by which rule."""
+
+    early: tuple[str, ...]
+    late: tuple[str, ...]
+    rule: str
+
+    def __str__(self) -> str:
+        kinds = {"early": self.early, "late": self.late}
+        return "; ".join(f"{kind}: {', '.join(names) or 'none'}" for kind, names in kinds.items()) + f" ({self.rule})"
+
+
+@dataclass(frozen=True)
+class OnsetInterval:
+    """Where in training an onset lies, as shares of its length: above `low`, at or below `high`.
+
+    Attributes:
+        low: the last unstable point; -1 where none was measured.
+        high: the first stable one; 1 where there is none, for what is spawned at the end is one network.
+        is_monotone: whether all points measured after the first stable one are stable. Where they are not, the onset
+            lies somewhere between the last unstable point before the first stable one and the first stable point after
+            the last unstable one.
+    """
+
+    low: float
+    high: float
+    is_monotone: bool = True
+
+
 class Evidence:
     """What was measured of one pair. Selections are of the replicates that are tested, unless it is chosen by them.
 
     Attributes:
         planned: how many replicates.
         experiments: names of those that selections read; None is all.
-        classes: `early`, `late` -> arms, in force for selections.
+        classes: in force for selections.
         chosen: what the claim's choice fell on.
         lacking, keys: what selections met since `fresh`.
+        undefined: tasks left out since then for want of a number that they do not have -> what they are, the metric.
     """
 
     def __init__(self, name: str, pair: Pair, planned: int, points: Iterable[Point]) -> None:
@@ -58,13 +88,28 @@ class Evidence:
         self._choosing: _Points = defaultdict(lambda: defaultdict(list))
         for point in points:
             (self._choosing if point.is_selection else self._points)[point.arm][point.variant].append(point)
-        self.classes: Classes = named_classes(pair)
+        self.classes = stated_classes(pair)
         self.chosen: str | None = None
         self.experiments: frozenset[str] | None = None
         self.fresh()
 
     def fresh(self) -> None:
         self.lacking, self.keys = Lacking(), dict[str, None]()
+        self.undefined: dict[frozenset[str], tuple[str, str]] = {}
+
+    def leave_out(self, keys: frozenset[str], name: str, metric: str, replicates: Iterable[int]) -> None:
+        """Note that some tasks have no number beside theirs: not yet, where anything is to be done, or none at all."""
+        if self.is_unfinished():
+            self.lacking.missing.update(replicates)
+        else:
+            self.undefined.setdefault(keys, (name, metric))
+
+    def left_out(self) -> str:
+        """What was left out for want of a number that it does not have, in words; empty where nothing was."""
+        names: dict[str, dict[str, None]] = defaultdict(dict)
+        for name, metric in self.undefined.values():
+            names[metric.replace("_", " ")][name] = None
+        return "; ".join(f"{len(those)} left out without {what}: {', '.join(those)}" for what, those in names.items())
 
     def arms(self, arm: str) -> tuple[str, ...]:
         """The arms that a selection's arm stands for."""
@@ -72,7 +117,7 @@ class Evidence:
             return tuple(self.pair.arms)
         if arm.startswith(EXACTLY):
             return (arm.removeprefix(EXACTLY),)
-        return self.classes.get(arm, (arm,))
+        return {"early": self.classes.early, "late": self.classes.late}.get(arm, (arm,))
 
     def select(self, selection: Selection, *, choosing: bool = False) -> list[tuple[Point, dict[str, str]]]:
         """The points of a selection, with what the names in its variant stand for.
@@ -96,7 +141,7 @@ class Evidence:
             and (self.experiments is None or point.experiment in self.experiments)
         ]
         if not self.arms(selection.arm):
-            raise NoArm(f"no arm is {selection.arm}-stable, as onsets were measured")
+            raise NoArm(f"no arm is {selection.arm}-stable, {self.classes.rule}")
         if not found:
             rewound = " rewound to a later step" if selection.rewound else ""
             rewound += f" at level {selection.level}" if selection.level else ""
@@ -156,27 +201,28 @@ class Evidence:
         gone = self.lacking.missing | set(self.lacking.diverged)
         return {r: math.fsum(v) / len(v) for r, v in numbers.items() if r not in gone}
 
-    def onsets(
-        self, selection: Selection, threshold: float, *, choosing: bool = False
-    ) -> dict[int, tuple[float, float]]:
-        """Replicate -> the interval (last unstable step, first stable step] of a selection of barriers.
+    def onsets(self, selection: Selection, threshold: float, *, choosing: bool = False) -> dict[int, OnsetInterval]:
+        """Replicate -> where the onset of a selection of barriers lies; of several arms the ends are averaged.
 
-        Open ends are -1 and infinity; a line that was refused (divergence) is unstable. Of several arms the ends
-        are averaged.
+        Stable and unstable points are told by validation images; a line that was refused (divergence) is unstable.
+
+        Raises:
+            NotPlanned: the selection has none, or no validation barriers.
         """
-        barriers: dict[tuple[str, int], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+        barriers: dict[tuple[str, int], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
         for point, _ in self.select(selection.model_copy(update={"rewound": None, "level": 0}), choosing=choosing):
             if point.status == "missing":
                 self.lacking.add(point)
-            else:
-                self.keys[point.key] = None
-                barrier = point.numbers.get("test_barrier", math.inf)
-                barriers[point.arm, point.replicate][point.step or 0].append(barrier)
-        ends: dict[int, list[tuple[float, float]]] = defaultdict(list)
-        for (_, replicate), steps in barriers.items():
+                continue
+            if point.status == "ok" and ONSET_BY not in point.numbers:
+                raise NotPlanned(f"no {ONSET_BY} of '{point.variant}'; give the data validation images")
+            self.keys[point.key] = None
+            barriers[point.arm, point.replicate][point.share or 0.0].append(point.numbers.get(ONSET_BY, math.inf))
+        found: dict[int, list[OnsetInterval]] = defaultdict(list)
+        for (_, replicate), points in sorted(barriers.items()):
             if replicate not in self.lacking.missing:
-                ends[replicate].append(_onset({s: sum(b) / len(b) for s, b in steps.items()}, threshold))
-        return {r: (sum(e[0] for e in v) / len(v), sum(e[1] for e in v) / len(v)) for r, v in sorted(ends.items())}
+                found[replicate].append(onset_interval({at: sum(b) / len(b) for at, b in points.items()}, threshold))
+        return {replicate: mean_onset(own) for replicate, own in sorted(found.items())}
 
     def choose(self, choice: Choice | None) -> None:
         """Set `chosen` to the variant with the best mean over the selection replicates, or to the only one there is.
@@ -208,29 +254,33 @@ class Evidence:
             means[names["chosen"]].append(point.numbers.get(choice.by, -math.inf))
         self.chosen = best(means)
 
-    def measured_classes(self) -> tuple[Classes, str]:
-        """The classes of the arms by their measured onsets, and by which rule they were taken.
+    def measured_classes(self) -> Classes:
+        """The classes of the arms by their measured onsets; as the suite says where these are not all measured.
 
-        The arm named `late` is the standard. A candidate, whose name begins with `early`, is early-stable where in
-        most replicates its onset lies clearly, that is with no overlap of intervals, before the standard's.
+        The late arms are the standard. An early arm is early-stable where in most replicates its onset lies clearly,
+        that is with no overlap of intervals, before that of every late arm. The replicates are those of selection, or,
+        where a suite has none, those that are tested, which is said.
         """
-        named = named_classes(self.pair)
+        stated = stated_classes(self.pair)
+        choosing = any("barrier" in variants for variants in self._choosing.values())
         try:
             onsets = {
-                arm: self.onsets(Selection(arm=EXACTLY + arm, variant="barrier"), THRESHOLD)
-                for arm in (*named["early"], *named["late"])
+                arm: self.onsets(Selection(arm=EXACTLY + arm, variant="barrier"), THRESHOLD, choosing=choosing)
+                for arm in (*stated.early, *stated.late)
             }
         except NotPlanned:
-            return named, "by name; onsets are not measured"
-        if self.lacking.missing or not named["late"]:
-            return named, "by name; onsets are not all measured"
-        standard = onsets[named["late"][0]]
+            return replace(stated, rule=f"{stated.rule}; onsets are not measured")
+        if self.lacking.missing or not stated.late:
+            return replace(stated, rule=f"{stated.rule}; onsets are not all measured")
+        replicates = set.intersection(*(set(onsets[arm]) for arm in stated.late))
+        standard = {r: min(onsets[arm][r].low for arm in stated.late) for r in replicates}
         early = []
-        for arm in named["early"]:
-            before = [onsets[arm][r][1] <= standard[r][0] for r in standard if r in onsets[arm]]
+        for arm in stated.early:
+            before = [onsets[arm][r].high <= standard[r] for r in standard if r in onsets[arm]]
             if 2 * sum(before) > len(standard):
                 early.append(arm)
-        return {"early": tuple(early), "late": named["late"]}, "by measured onset"
+        whose = "selection replicates" if choosing else "the tested replicates, for want of selection replicates"
+        return Classes(tuple(early), stated.late, f"by measured onsets of {whose}")
 
 
 class NoArm(Exception):
@@ -251,10 +301,12 @@ class Unfinished(Exception):
     """Something must be done before a test can begin; the message names it."""
 
 
-def named_classes(pair: Pair) -> Classes:
-    """`early`: arms whose names begin so; `late`: the arm of that name, or the first that begins so."""
-    late = sorted(fnmatch.filter(pair.arms, "late*"), key=lambda name: name != "late")
-    return {"early": tuple(fnmatch.filter(pair.arms, "early*")), "late": tuple(late[:1])}
+def stated_classes(pair: Pair) -> Classes:
+    """The classes that the suite gives its arms."""
+    arms: dict[str | None, list[str]] = defaultdict(list)
+    for name, arm in pair.arms.items():
+        arms[arm.stability_class].append(name)
+    return Classes(tuple(arms["early"]), tuple(arms["late"]), "by the suite's `class`")
 
 
 def scale_of(metric: str) -> float:
@@ -267,8 +319,22 @@ def unit_of(metric: str) -> str:
     return "pp" if metric.endswith(("accuracy", "barrier")) and "loss" not in metric else ""
 
 
-def _onset(barriers: Mapping[int, float], threshold: float) -> tuple[float, float]:
-    stable = [step for step, barrier in barriers.items() if barrier < threshold]
-    first = min(stable) if stable else math.inf
-    unstable: Sequence[float] = [step for step in barriers if step < first]
-    return float(max(unstable, default=-1)), float(first)
+def onset_interval(barriers: Mapping[float, float], threshold: float) -> OnsetInterval:
+    """Where the onset lies, from the barriers at some points of training."""
+    stable = {at for at, barrier in barriers.items() if barrier < threshold}
+    unstable = barriers.keys() - stable
+    first, last = min(stable, default=1.0), max(unstable, default=-1.0)
+    return OnsetInterval(
+        low=max((at for at in unstable if at < first), default=-1.0),
+        high=min((at for at in stable if at > last), default=1.0),
+        is_monotone=last < first,
+    )
+
+
+def mean_onset(onsets: Sequence[OnsetInterval]) -> OnsetInterval:
+    """Where the mean of some onsets lies."""
+    low = -1.0
+    if any(onset.low >= 0 for onset in onsets):
+        low = sum(max(onset.low, 0.0) for onset in onsets) / len(onsets)
+    high = sum(onset.high for onset in onsets) / len(onsets)
+    return OnsetInterval(low, high, all(onset.is_monotone for onset in onsets))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lthbench.analysis.configurations import agreement, rank
 from lthbench.analysis.decide import UNDONE, of_all, outcome_of
-from lthbench.analysis.evidence import Evidence, NoArm, NoSelection, NotPlanned, Unfinished, named_classes
+from lthbench.analysis.evidence import Classes, Evidence, NoArm, NoSelection, NotPlanned, Unfinished, stated_classes
 from lthbench.analysis.looks import Look, looked_before, read_looks
 from lthbench.analysis.over_pairs import adjusted, over_all
 from lthbench.analysis.parts import contrast, mixed, onset, trend, waiting
@@ -75,7 +75,7 @@ def judge(
     for point in measured:
         by_pair[point.pair].append(point)
     evidence = {name: Evidence(name, pair, suite.replicates, by_pair[name]) for name, pair in suite.pairs.items()}
-    rules = {name: own.measured_classes() for name, own in evidence.items()}
+    classes = {name: own.measured_classes() for name, own in evidence.items()}
     by_claim: dict[str, dict[str, Verdict]] = {}
     lacking: dict[str, set[str]] = {}
     for name, claim in suite.claims.items():
@@ -84,7 +84,7 @@ def judge(
             if not any(fnmatch.fnmatch(pair_name, pattern) for pattern in claim.pairs):
                 continue
             others = {other: found[pair_name] for other, found in by_claim.items() if pair_name in found}
-            verdict, is_absent = _on_pair(name, claim, own, rules[pair_name], others, prices, alpha, path)
+            verdict, is_absent = _on_pair(name, claim, own, classes[pair_name], others, prices, alpha, path)
             verdicts[pair_name] = verdict
             absent |= {pair_name} if is_absent else set()
         decided = adjusted(verdicts, absent, alpha)
@@ -148,16 +148,14 @@ def _on_pair(
     name: str,
     claim: Claim,
     evidence: Evidence,
-    rule: tuple[Mapping[str, tuple[str, ...]], str],
+    measured: Classes,
     others: Mapping[str, Verdict],
     prices: Costs,
     alpha: float,
     path: str,
 ) -> tuple[Verdict, bool]:
     """The verdict on one pair, but for the adjustment over pairs; and whether the suite cannot give one."""
-    by_name = claim.classes == "names"
-    evidence.classes, how = (named_classes(evidence.pair), "by name") if by_name else rule
-    arms = "; ".join(f"{kind}: {', '.join(names) or 'none'}" for kind, names in evidence.classes.items()) + f" ({how})"
+    evidence.classes = measured if claim.classes == "measured" else stated_classes(evidence.pair)
     there = kinds_of(evidence.pair)
     evidence.experiments = frozenset(label for kind in claim.experiments for label in there.get(kind, ()))
     parts, gaps = [], set[Gap]()
@@ -171,7 +169,7 @@ def _on_pair(
     base = Verdict(
         claim=name, sentence=claim.sentence, origin=claim.origin, pair=evidence.name, outcome="inconclusive",
         reason="", p_alone=of_all(counting), n=min(done, default=0), planned=evidence.planned,
-        arms=arms, parts=tuple(parts),
+        arms=str(evidence.classes), parts=tuple(parts),
     )  # fmt: skip
     if gaps - {""}:
         lacks = _lacks(path, evidence, absent, parts) if "absent" in gaps else ""

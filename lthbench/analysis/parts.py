@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from lthbench.analysis import intervals, ranks
-from lthbench.analysis.decide import Telling, decide, decisive, of_all, outcome_of, shortfall, unfinished
+from lthbench.analysis.decide import Telling, decide, decisive, of_all, outcome_of, outlook, shortfall, unfinished
 from lthbench.analysis.evidence import Evidence, unit_of
 from lthbench.analysis.mixed import ModelError, fit, predicted_share
 from lthbench.analysis.quantity import digits_of, effect_text, quantity
@@ -86,35 +84,38 @@ _SPEAKS: Mapping[str, str] = {"contradicted": "most against it", "negligible": "
 
 
 def onset(test: Onset, evidence: Evidence, alpha: float) -> Part:
-    """One class of arms is stable earlier than another."""
+    """One class of arms is stable earlier than another, as a share of training."""
     groups = [evidence.onsets(side, test.threshold) for side in (test.earlier, test.later)]
+    unclear = sorted({r for group in groups for r, found in group.items() if not found.is_monotone})
+    note = f"stability is not monotone in replicate {', '.join(map(str, unclear))}" if unclear else ""
+    spans = [{r: (max(found.low, 0.0), found.high) for r, found in group.items()} for group in groups]
 
     def tell(effect: Effect, n: str) -> str:
         whose = [f"{side.arm} networks" for side in (test.earlier, test.later)]
-        return sooner(effect, n, whose[0], whose[1], "onset")
+        return sooner(effect, n, whose[0], whose[1], "onset_share")
 
-    return earlier(test.what, test.counts, groups[0], groups[1], "iterations", tell, evidence, alpha)
+    return earlier(test.what, test.counts, spans[0], spans[1], note, tell, evidence, alpha)
 
 
 def waiting(test: Waiting, evidence: Evidence, alpha: float) -> Part:
-    """A time until something happens is shorter in one selection than in another."""
+    """A share of training until something happens is shorter in one selection than in another.
+
+    Where it does not happen within training, the whole of training is waited (the restricted waiting time).
+    """
     groups = []
     levels = evidence.levels(test.levels, (test.shorter, test.longer))
     for side in (test.shorter, test.longer):
-        times: dict[int, list[tuple[float, float]]] = {}
+        spans: dict[int, list[tuple[float, float]]] = {}
         for level in levels:
-            until = evidence.values(side, test.censored, level)
             reached = evidence.values(side, test.metric, level)
-            for r, end in until.items():
-                # A time is known exactly; an interval closed at its right end alone holds just it.
-                when = (math.nextafter(reached[r], -math.inf), reached[r]) if r in reached else (end, math.inf)
-                times.setdefault(r, []).append(when)
-        groups.append({r: (sum(t[0] for t in v) / len(v), sum(t[1] for t in v) / len(v)) for r, v in times.items()})
+            for r, before in evidence.values(side, test.censored, level).items():
+                spans.setdefault(r, []).append((before, reached.get(r, before)))
+        groups.append({r: (sum(t[0] for t in v) / len(v), sum(t[1] for t in v) / len(v)) for r, v in spans.items()})
 
     def tell(effect: Effect, n: str) -> str:
         return sooner(effect, n, named(test.shorter), named(test.longer), test.metric)
 
-    return earlier(test.what, test.counts, groups[0], groups[1], "iterations", tell, evidence, alpha)
+    return earlier(test.what, test.counts, groups[0], groups[1], "", tell, evidence, alpha)
 
 
 def earlier(
@@ -122,30 +123,40 @@ def earlier(
     counts: bool,
     first: Mapping[int, tuple[float, float]],
     second: Mapping[int, tuple[float, float]],
-    unit: str,
+    note: str,
     tell: Telling,
     evidence: Evidence,
     alpha: float,
 ) -> Part:
-    """Whether the times of the first group, known to lie in intervals, come before the second's."""
-    n = min(len(first), len(second))
-    if not n:
+    """Whether points of training in the first intervals come before the second's, replicate by replicate.
+
+    Args:
+        first, second: replicate -> the interval that its point lies in, as shares of training.
+    """
+    both = sorted(first.keys() & second.keys())
+    if not both:
         return unfinished(what, counts, evidence)
-    # What the intervals leave possible for the difference of the medians.
-    medians = [[float(np.median([max(t[end], 0) for t in g.values()])) for end in (0, 1)] for g in (first, second)]
-    middle = [low if math.isinf(high) else (low + high) / 2 for low, high in medians]
-    low, high = medians[0][0] - medians[1][1], medians[0][1] - medians[1][0]
-    note = "" if high - low < 1e-6 else f"the grid leaves {low:+.0f} to {high:+.0f}".replace("inf", "∞")
-    effect = Effect(middle[0] - middle[1], unit=unit)
+    sides = [[(100 * group[r][0], 100 * group[r][1]) for r in both] for group in (first, second)]
+    low, high = intervals.possible(sides[0], sides[1])
+    reasons = [note] if note else []
+    if high - low > 1e-6:
+        reasons.append(f"the points measured leave a mean difference of {low:+.2f} to {high:+.2f} % of training")
+    found = intervals.paired_intervals(sides[0], sides[1])
+    left, right = (None, None) if found is None else found.interval(alpha)
+    effect = Effect((low + high) / 2, left, right, "% of training", 1 - 2 * alpha)
     shown: dict[str, Any] = {
-        "what": what, "counts": counts, "effect": effect, "n": n, "finding": tell(effect, f"n = {n}"),
-        "keys": tuple(evidence.keys), "test": "generalised log-rank, permutation",
+        "what": what, "counts": counts, "effect": effect, "n": len(both), "finding": tell(effect, f"n = {len(both)}"),
+        "keys": tuple(evidence.keys), "test": "paired t of the middles of intervals, one-sided",
     }  # fmt: skip
-    if (reason := shortfall(evidence, n)) is not None:
+    if (reason := shortfall(evidence, len(both))) is not None:
         return Part(outcome="inconclusive", reason=reason, **shown)
-    p, against, _ = intervals.earlier_p(list(first.values()), list(second.values()))
-    p_values = PValues(p, against)
-    return Part(outcome=outcome_of(p_values, alpha), reason=note, p_values=p_values, **shown)
+    if found is None:
+        reasons.append("the replicates do not differ: no test exists")
+        return Part(outcome="inconclusive", reason="; ".join(reasons), **shown)
+    p_values = PValues(found.p_below(0.0), found.p_above(0.0))
+    outcome = outcome_of(p_values, alpha)
+    more = outlook(found, 0.0, alpha, effect.unit) if outcome == "inconclusive" else None
+    return Part(outcome=outcome, reason="; ".join(reasons), p_values=p_values, outlook=more, **shown)
 
 
 def trend(test: Trend, evidence: Evidence, alpha: float) -> Part:
@@ -193,11 +204,11 @@ def mixed(test: Mixed, evidence: Evidence, alpha: float) -> Part:
     columns = {
         name: [row[name] for row in rows] for name in rows[0] if name not in ("value", "replicate", "configuration")
     }
-    done = len(set(replicates))
+    done, left_out = len(set(replicates)), evidence.left_out()
     try:
         found = fit([float(row["value"]) for row in rows], replicates, units, columns, test.fixed, test.tested)
     except ModelError as error:
-        reason = shortfall(evidence, done) or str(error)
+        reason = "; ".join(filter(None, (shortfall(evidence, done) or str(error), left_out)))
         return Part(test.what, "inconclusive", reason, test.counts, "mixed model", n=done, keys=tuple(evidence.keys))
     part = decide(
         found.pseudo_values, test.expected, evidence, alpha, what=test.what, counts=test.counts, unit=unit,
@@ -205,6 +216,8 @@ def mixed(test: Mixed, evidence: Evidence, alpha: float) -> Part:
         test=f"mixed model, error by leaving out {test.over}", also=("Wald, two-sided", found.wald_p),
         done=None if test.over == "replicates" else done,
     )  # fmt: skip
+    if left_out:
+        part = replace(part, reason="; ".join(filter(None, (part.reason, left_out))))
     if test.compared:
         shares = [f"{term} {_share(rows, units, columns, term)}" for term in test.compared]
         told = f"each alone, of the variance of {test.over} left out: {', '.join(shares)}"

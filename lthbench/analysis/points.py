@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from lthbench.data.spec import num_train_images
 from lthbench.experiments.cell import is_selection
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan, kinds_of
@@ -25,6 +26,8 @@ class Point:
         status: `missing` where a task of it is not done; else the first of its results that is not `ok`, if any.
         numbers: metric -> value; accuracies, errors and barriers are fractions, losses nats.
         key: the task that measured it.
+        epoch, share: the step in epochs and as a share of the length of its training, by which recipes of other
+            batches and lengths are compared.
     """
 
     pair: str
@@ -38,6 +41,8 @@ class Point:
     status: Status
     numbers: Mapping[str, float]
     key: str
+    epoch: float | None = None
+    share: float | None = None
 
     @property
     def is_selection(self) -> bool:
@@ -52,6 +57,7 @@ def points(plan: Plan, store: Store) -> Iterator[Point]:
         results = [store.result(task.key) for task in (reading.task, *reading.others)]
         done = [result for result in results if result is not None]
         is_whole = len(done) == len(results)
+        epoch, share = (None, None) if reading.step is None else moment(reading.step, reading.task)
         yield Point(
             pair=cell.pair,
             experiment=placed.experiment,
@@ -64,7 +70,18 @@ def points(plan: Plan, store: Store) -> Iterator[Point]:
             status=next((r["status"] for r in done if r["status"] != "ok"), "ok") if is_whole else "missing",
             numbers=reading.numbers(done) if is_whole else {},
             key=reading.task.key,
+            epoch=epoch,
+            share=share,
         )
+
+
+def moment(step: int, task: Task) -> tuple[float, float]:
+    """An iteration in epochs and as a share of the training's length, for a mask or line that of what it is made of."""
+    spec = task.spec
+    if not isinstance(spec, TrainSpec):
+        return moment(step, task.inputs[0])
+    per_epoch = spec.recipe.steps_per_epoch(num_train_images(spec.data))
+    return step / per_epoch, step / spec.recipe.steps.count(per_epoch)
 
 
 def costs(plan: Plan) -> dict[tuple[str, str], float]:

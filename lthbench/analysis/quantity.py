@@ -30,8 +30,13 @@ _LABELS = {
     "distance_angle": "learning distance as an angle",
     "search_distance": "relative learning distance in mask search",
     "noise_scale": "noise scale lr N / (B (1 - momentum))",
-    "onset": "onset k*",
+    "share_to_converge": "convergence",
+    "onset": "onset of stability",
+    "onset_epoch": "onset of stability",
+    "onset_share": "onset of stability",
     "onset_above": "last unstable step",
+    "onset_above_epoch": "last unstable step",
+    "onset_above_share": "last unstable step",
 }
 
 
@@ -42,6 +47,10 @@ def quantity(metric: str) -> Quantity:
         return Quantity(label, 100, 2, "%")
     if metric in ("onset", "onset_above"):
         return Quantity(label, digits=0, unit="it")
+    if metric in ("onset_epoch", "onset_above_epoch"):
+        return Quantity(label, digits=1, unit="ep")
+    if metric in ("onset_share", "onset_above_share", "share_to_converge", "share_unconverged"):
+        return Quantity(label, 100, 2, "% of training")
     if metric in ("search_epochs", "empty_layers"):
         return Quantity(label, digits=1)
     return Quantity(label)

@@ -20,7 +20,8 @@ class Row:
 
     Attributes:
         density: fraction of the prunable weights that survive; None for a line between two networks.
-        step: iteration of rewinding or spawning.
+        step, epoch, share: where in training weights were rewound to or children spawned: iteration, epochs, and the
+            share of the training's length.
         metric: what the value is; accuracies, errors and barriers are fractions, losses nats.
         key: the task that measured it.
     """
@@ -33,6 +34,8 @@ class Row:
     level: int | None
     density: float | None
     step: int | None
+    epoch: float | None
+    share: float | None
     metric: str
     value: float
     key: str
@@ -46,7 +49,10 @@ class Row:
 def results_table(plan: Plan, store: Store) -> list[Row]:
     """All numbers of a plan that are in the store, in the plan's order; diverged and refused tasks have none."""
     return [
-        Row(p.pair, p.experiment, p.arm, p.replicate, p.variant, p.level, p.density, p.step, metric, value, p.key)
+        Row(
+            *(p.pair, p.experiment, p.arm, p.replicate, p.variant, p.level, p.density, p.step, p.epoch, p.share),
+            *(metric, value, p.key),
+        )
         for p in points(plan, store)
         for metric, value in p.numbers.items()
     ]
@@ -63,6 +69,8 @@ class Summary:
     level: int | None
     density: float | None
     step: int | None
+    epoch: float | None
+    share: float | None
     metric: str
     interval: Interval
     keys: tuple[str, ...]
@@ -90,8 +98,8 @@ def summarise(rows: Iterable[Row]) -> list[Summary]:
         row = members[0]
         summaries.append(
             Summary(
-                row.pair, row.experiment, row.arm, row.variant, row.level, row.density, row.step, row.metric,
-                mean_interval(values), tuple(dict.fromkeys(member.key for member in members)),
+                row.pair, row.experiment, row.arm, row.variant, row.level, row.density, row.step, row.epoch, row.share,
+                row.metric, mean_interval(values), tuple(dict.fromkeys(member.key for member in members)),
             )
         )  # fmt: skip
     return summaries

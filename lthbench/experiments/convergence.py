@@ -6,6 +6,7 @@ Its trainings are tracked, and so are no other experiment's tasks: a suite has t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
@@ -18,6 +19,7 @@ from lthbench.tasks.spec import Task
 from lthbench.training.steps import Steps
 
 FORGETTING = ("forgetting_events", "forgettable_share", "never_learned_share")
+CONVERGED = ("converged", "steps_to_converge", "epochs_to_converge", "share_to_converge", "share_unconverged")
 
 Network = Literal["ticket", "reinit", "random", "shuffled", "shuffled-weights", "one-shot", "movement"]
 
@@ -26,9 +28,10 @@ class Convergence(Experiment):
     """How soon a network reaches most of the dense network's validation accuracy, and how often it forgets.
 
     Readings: `dense` (level 0) and the names of `networks`, with `test_accuracy`; `converged`, 1 where the
-    validation accuracy came to `share` of what the same arm's dense network ends with, else 0; `steps_to_converge`,
-    the first measured iteration at which it did, missing where it did not; `steps_trained`, at which that is
-    censored; and forgetting (training/tracking.py).
+    validation accuracy came to `share` of what the same arm's dense network ends with, else 0; the first measured
+    point of training at which it did, in iterations, epochs and as a share of training (`steps_to_converge`,
+    `epochs_to_converge`, `share_to_converge`), missing where it did not; `share_unconverged`, the last one before, the
+    whole of training where it did not; and forgetting (training/tracking.py). Arms are compared by shares.
 
     Attributes:
         networks: the ticket and its controls.
@@ -37,9 +40,15 @@ class Convergence(Experiment):
         share: of the dense network's final validation accuracy.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("steps_to_converge", "converged", "forgetting_events", "forgettable_share")
+    shown: ClassVar[tuple[str, ...]] = (
+        "share_to_converge",
+        "steps_to_converge",
+        "converged",
+        "forgetting_events",
+        "forgettable_share",
+    )
     variants: ClassVar = ("dense", *get_args(Network))
-    metrics: ClassVar = ("test_accuracy", *FORGETTING, "converged", "steps_to_converge", "steps_trained")
+    metrics: ClassVar = ("test_accuracy", *FORGETTING, *CONVERGED)
 
     networks: Annotated[tuple[Network, ...], Field(min_length=1)] = ("ticket", "reinit")
     levels: PrunedLevels
@@ -55,8 +64,9 @@ class Convergence(Experiment):
                 task = cell.ticket(level) if network == "ticket" else control(cell, network, level, 0)
                 networks.append((network, level, task.with_fields(track=every)))
         metrics = ("test_accuracy", *FORGETTING)
+        compute = partial(self.convergence, per_epoch=cell.steps_per_epoch())
         for variant, level, task in networks:
-            yield Reading(task, variant, metrics, level=level, others=(dense,), compute=self.convergence)
+            yield Reading(task, variant, metrics, level=level, others=(dense,), compute=compute)
 
     def faults(self, cell: Cell) -> Iterator[Fault]:
         if not cell.data.validation:
@@ -64,10 +74,20 @@ class Convergence(Experiment):
         if (every := cell.iterations(self.every)) > (total := cell.iterations(cell.recipe.steps)):
             yield Fault(("every",), f"{self.every}, {every:,} iterations, is longer than the training of {total:,}")
 
-    def convergence(self, results: Sequence[Result]) -> dict[str, float]:
+    def convergence(self, results: Sequence[Result], per_epoch: int) -> dict[str, float]:
         """The convergence of the first of two tracked trainings, the second that of the dense network."""
         goal = self.share * results[1]["metrics"]["validation_accuracy"]
-        reached = [step for step, accuracy in results[0]["validation_curve"] if accuracy >= goal]
         begin, end = results[0]["steps"]
-        found = {"converged": float(bool(reached)), "steps_trained": float(end - begin)}
-        return found | ({"steps_to_converge": float(reached[0] - begin)} if reached else {})
+        before = begin
+        for step, accuracy in results[0]["validation_curve"]:
+            if accuracy >= goal:
+                steps = step - begin
+                return {
+                    "converged": 1.0,
+                    "steps_to_converge": float(steps),
+                    "epochs_to_converge": steps / per_epoch,
+                    "share_to_converge": steps / (end - begin),
+                    "share_unconverged": (before - begin) / (end - begin),
+                }
+            before = step
+        return {"converged": 0.0, "share_unconverged": 1.0}

@@ -26,8 +26,9 @@ class Sensitivity(Onset):
     Readings: of each recipe, named `KEY = VALUE`, or `as it is` for the arm's own: `RECIPE`, its dense network, with
     accuracies and distances; `RECIPE: barrier` and `RECIPE: onset`, as those of the onset, and `stable_earlier`: 1
     where this replicate's onset, as a share of training, is before that of the arm's own recipe, -1 where it is after
-    it, 0 where both are one point of the grid; `RECIPE: ticket` and `RECIPE: reinit`, with accuracies and distances.
-    Early-stable with regard to a late-stable arm are the recipes with 1 in every replicate.
+    it, 0 where both are one point of the grid, missing where the stability of either is not monotone;
+    `RECIPE: ticket` and `RECIPE: reinit`, with accuracies and distances. Early-stable with regard to a late-stable arm
+    are the recipes with 1 in every replicate.
 
     Attributes:
         vary: path of a recipe's key, as `optimizer.lr`, -> its values; a key may hold a mapping, as `augment`.
@@ -37,9 +38,9 @@ class Sensitivity(Onset):
     shown: ClassVar[tuple[str, ...]] = (
         "test_accuracy",
         "distance_relative",
-        "onset_above",
-        "onset",
-        "onset_found",
+        "onset_above_share",
+        "onset_share",
+        "onset_monotone",
         "stable_earlier",
     )
     variants: ClassVar = tuple(
@@ -60,7 +61,7 @@ class Sensitivity(Onset):
         for name, other in varied.items():
             yield Reading(other.dense(), name, ACCURACY + DISTANCE, level=0)
             for reading in super().readings(other):
-                yield replace(reading, variant=f"{name}: {reading.variant}")
+                yield replace(reading, variant=f"{name}: {reading.variant}", selects=False)
             yield from self._compared(f"{name}: onset", other, varied[AS_IT_IS])
             for level in self.levels:
                 tickets = {"ticket": other.ticket(level), "reinit": control(other, "reinit", level, 0)}
@@ -77,7 +78,9 @@ class Sensitivity(Onset):
         for statistics in self.statistics:
             found, reference = (self.bisect(c, statistics)[1] for c in (cell, own))
             if cell is not own and found is not None and reference is not None:
-                compute = earlier(found, reference)
+                # A share of two lengths is rounded to an iteration of each.
+                rounding = sum(0.5 / c.iterations(c.recipe.steps) for c in (cell, own))
+                compute = earlier(found, reference, rounding)
                 yield Reading(cell.dense(), under(variant, statistics), level=0, compute=compute)
 
     def grid_faults(self, cell: Cell) -> Iterator[Fault]:
@@ -93,10 +96,15 @@ class Sensitivity(Onset):
         yield from faults
 
 
-def earlier(found: Mapping[str, float], own: Mapping[str, float]) -> Callable[[Sequence[Result]], dict[str, float]]:
-    """A `compute` of whether an onset is before another (1), at the same point (0) or after it (-1)."""
+def earlier(
+    found: Mapping[str, float], own: Mapping[str, float], rounding: float
+) -> Callable[[Sequence[Result]], dict[str, float]]:
+    """A `compute` of whether an onset is before another (1), at the same share of training (0) or after it (-1)."""
+    if 0.0 in (found.get("onset_monotone"), own.get("onset_monotone")):
+        return lambda results: {}
     first, second = (onset.get("onset_share", math.inf) for onset in (found, own))
-    return lambda results: {"stable_earlier": float((first < second) - (first > second))}
+    sign = float((first + rounding < second) - (first > second + rounding))
+    return lambda results: {"stable_earlier": sign}
 
 
 def as_text(value: Any) -> str:

@@ -28,14 +28,19 @@ from lthbench.experiments.experiment import (
 from lthbench.experiments.imp import rewind_faults
 from lthbench.fault import Fault
 from lthbench.tasks.spec import Task
+from lthbench.training.recipe import SGD
 from lthbench.training.steps import Steps
 
 # Children beside the ticket itself, whose SGD noise is its level; levels never come so high.
 FIRST_CHILD_NOISE = MAX_LEVEL + 1
 EARLY = 0.05
 # What an onset is told by, and what might replace the search for it.
-FOUND = ("onset_above", "onset_found", "onset", "onset_share", "noise_scale", "early_loss")
-
+FOUND = (
+    *(f"{name}{unit}" for name in ("onset_above", "onset") for unit in ("", "_epoch", "_share")),
+    *("onset_found", "onset_monotone", "noise_scale", "early_loss"),
+)
+# The longest grid that is verified unless a suite says so: each of its steps costs some trainings.
+MAX_VERIFIED = 9
 
 Statistics = Literal["interpolate", "recompute"]
 
@@ -153,35 +158,47 @@ class LevelBarriers(_Lines):
 
 
 class Onset(_Lines):
-    """The onset k*: the first step of a grid whose children are stable, found by bisection; and its cheap proxies.
+    """The onset k*: the first step of a grid from which on children are stable, by bisection; and its cheap proxies.
 
-    The bisection takes stability to be monotone in k. The onset lies above the last unstable step, `onset_above`,
-    and at or below the first stable one, `onset`; where no step of the grid is stable, `onset` is missing, and
-    `onset_above` is -1 where the first step is stable.
+    Stable is a step whose children have a mean validation barrier under the threshold. Bisection takes stability to be
+    monotone in k. With `verify` all steps of the grid after the one that it finds are measured too; where one of them
+    is unstable, stability is not monotone and no onset is told. The onset lies above the last unstable step measured,
+    `onset_above` (-1 where there is none), and at or below the first stable one, `onset`.
 
-    Readings: `barrier`, of the steps that the bisection needs; `onset`, with `onset_above`, `onset_found` (1 where a
-    step is stable, else 0), `onset`, `onset_share` (of the length of training), and the cheap proxies that might
-    replace the procedure, all of one training: `distance_relative`, `noise_scale`, `early_loss`. Until the bisection
-    is done there is no `onset`.
+    Readings: `barrier`, of the steps that are measured; `onset`, with `onset_found` (1 where there is an onset; 0 where
+    no step is stable, or stability is not monotone), `onset_monotone` (1 or 0, where that was verified), `onset_above`
+    and `onset` in iterations, each also in epochs (`_epoch`) and as a share of the length of training (`_share`), by
+    which alone recipes are compared; and the cheap proxies that might replace the procedure, all of one training:
+    `distance_relative`, `noise_scale`, `early_loss`. Until all is measured there is no `onset`.
 
     Attributes:
-        grid: the steps, ascending.
+        grid: the steps, ascending; shares, as `2%`, mean the same for recipes of other batches and lengths.
         threshold: the error barrier under which a network is stable (2 % in the literature).
+        verify: whether the steps after the onset are measured; unless given, those of grids of up to nine are.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("onset_above", "onset", "onset_found", "noise_scale")
+    shown: ClassVar[tuple[str, ...]] = ("onset_above_share", "onset_share", "onset", "onset_monotone", "noise_scale")
     variants: ClassVar = (*under_each("barrier"), *under_each("onset"))
     metrics: ClassVar = (*BARRIER, "distance_relative", *FOUND)
 
     grid: Annotated[tuple[Steps, ...], Field(min_length=2)]
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    verify: bool | None = None
+
+    @property
+    def verifies(self) -> bool:
+        return len(self.grid) <= MAX_VERIFIED if self.verify is None else self.verify
 
     def readings(self, cell: Cell) -> Iterator[Reading]:
+        arm = cell.arms.get(cell.arm)
         for statistics in self.statistics:
+            # Measured onsets, by the first of the rules, say whether an arm is what its class says.
+            selects = arm is not None and arm.stability_class is not None and statistics == "interpolate"
             asked, found = self.bisect(cell, statistics)
             for step, lines in asked.items():
                 for line in lines:
-                    yield Reading(line, under("barrier", statistics), BARRIER, level=0, step=step)
+                    variant = under("barrier", statistics)
+                    yield Reading(line, variant, BARRIER, level=0, step=step, selects=selects)
             if found is not None:
                 yield Reading(
                     cell.dense(),
@@ -197,6 +214,8 @@ class Onset(_Lines):
 
     def faults(self, cell: Cell) -> Iterator[Fault]:
         yield from super().faults(cell)
+        if not cell.data.validation:
+            yield Fault((), "an onset is told by validation barriers; give the pair's data a `validation`")
         yield from self.grid_faults(cell)
 
     def grid_faults(self, cell: Cell) -> Iterator[Fault]:
@@ -208,37 +227,57 @@ class Onset(_Lines):
         yield from points_beyond("grid", self.grid, cell, (cell.recipe,))
 
     def bisect(self, cell: Cell, statistics: Statistics) -> tuple[dict[int, list[Task]], dict[str, float] | None]:
-        """The lines of each step that the bisection needs, so far as is known, and the onset if it is known."""
+        """The lines of each step that is needed, so far as is known, and the numbers of the onset once they are."""
         steps = [cell.iterations(step) for step in self.grid]
-        lowest, highest = -1, len(steps)  # positions known (or taken) to be unstable, stable
         asked: dict[int, list[Task]] = {}
+        stable: dict[int, bool] = {}  # by position in the grid
+
+        def measure(positions: Sequence[int]) -> bool:
+            """Whether all of these are known."""
+            for at in positions:
+                lines = asked[steps[at]] = self.lines(cell, self.family(cell, steps[at]), statistics)
+                results = [result for line in lines if (result := cell.result_of(line)) is not None]
+                if len(results) == len(lines):
+                    stable[at] = is_stable(results, self.threshold)
+            return all(at in stable for at in positions)
+
+        lowest, highest = -1, len(steps)  # positions known (or taken) to be unstable, stable
         while highest - lowest > 1:
             middle = (lowest + highest) // 2
-            lines = asked[steps[middle]] = self.lines(cell, self.family(cell, steps[middle]), statistics)
-            results = [result for line in lines if (result := cell.result_of(line)) is not None]
-            if len(results) < len(lines):
+            if not measure([middle]):
                 return asked, None
-            if is_stable(results, self.threshold):
-                highest = middle
-            else:
-                lowest = middle
-        found = {
-            "onset_above": float(steps[lowest]) if lowest >= 0 else -1.0,
-            "onset_found": float(highest < len(steps)),
-        }
-        if highest < len(steps):
-            found["onset"] = float(steps[highest])
-            found["onset_share"] = steps[highest] / cell.iterations(cell.recipe.steps)
+            lowest, highest = (lowest, middle) if stable[middle] else (middle, highest)
+        if self.verifies and not measure([at for at in range(highest + 1, len(steps)) if at not in stable]):
+            return asked, None
+        above = max((steps[at] for at, is_so in stable.items() if not is_so), default=-1)
+        is_found = highest < len(steps) and above < steps[highest]
+        found = {"onset_found": float(is_found)} | point_of_training(cell, "onset_above", above)
+        if is_found:
+            found |= point_of_training(cell, "onset", steps[highest])
+        if self.verifies and highest < len(steps):
+            found["onset_monotone"] = float(is_found)
         return asked, found
 
     def with_proxies(self, cell: Cell, found: Mapping[str, float]) -> Callable[[Sequence[Result]], dict[str, float]]:
         """A `compute` of the onset and what the dense training and its recipe alone tell of it."""
-        return lambda results: {**found, "noise_scale": noise_scale(cell), "early_loss": early_loss(results[0])}
+        scale = noise_scale(cell)
+        known = {**found} if scale is None else {**found, "noise_scale": scale}
+        return lambda results: {**known, "early_loss": early_loss(results[0])}
+
+
+def point_of_training(cell: Cell, name: str, step: int) -> dict[str, float]:
+    """A step of the cell's training in iterations, epochs and as a share of its length; -1, before it, is 0 of both."""
+    begun = max(step, 0)
+    return {
+        name: float(step),
+        f"{name}_epoch": begun / cell.steps_per_epoch(),
+        f"{name}_share": begun / cell.iterations(cell.recipe.steps),
+    }
 
 
 def is_stable(lines: Sequence[Result], threshold: float) -> bool:
-    """Whether the mean test barrier of some lines is under the threshold; a refused line (divergence) is unstable."""
-    barriers = [line["metrics"].get("test_barrier") for line in lines]
+    """Whether the mean validation barrier of some lines is under the threshold; refused ones (divergence) are not."""
+    barriers = [line["metrics"].get("validation_barrier") for line in lines]
     known = [b for b in barriers if b is not None]
     return len(known) == len(barriers) and sum(known) / len(known) < threshold
 
@@ -249,8 +288,14 @@ def early_loss(dense: Result) -> float:
     return float(losses[max(1, math.ceil(EARLY * len(losses))) - 1])
 
 
-def noise_scale(cell: Cell) -> float:
-    """The noise scale of SGD, lr N / (B (1 - momentum)) (McCandlish et al. 2018, arXiv 1812.06162)."""
+def noise_scale(cell: Cell) -> float | None:
+    """The noise scale of SGD, lr N / (B (1 - momentum)), with N train images and batches of B; None of other methods.
+
+    Smith & Le 2018 (arXiv 1710.06451), with momentum Smith et al. 2018 (arXiv 1711.00489). A step of AdamW is scaled by
+    the gradients' own size, so that the same formula would be another quantity; nor does it know dampening.
+    """
     optimizer = cell.recipe.optimizer
-    momentum = getattr(optimizer, "momentum", 0.0)
-    return optimizer.lr * cell.steps_per_epoch() / (1 - momentum)
+    if not isinstance(optimizer, SGD) or optimizer.dampening:
+        return None
+    images = num_train_images(cell.data)
+    return optimizer.lr * images / (cell.recipe.batch_size * (1 - optimizer.momentum))

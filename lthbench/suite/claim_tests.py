@@ -115,7 +115,10 @@ class Contrast(_Test):
 
 
 class Onset(_Test):
-    """The first step of stability, known to lie in an interval, comes earlier in one class of arms than in another.
+    """Stability begins earlier in training, as a share of it, in one class of arms than in another.
+
+    It is known to lie between two points measured. Tested is the mean of the replicates' differences
+    (lthbench/analysis/intervals.py).
 
     Attributes:
         earlier, later: selections of barriers.
@@ -129,10 +132,10 @@ class Onset(_Test):
 
 
 class Waiting(_Test):
-    """A time until something happens, the metric, is shorter in one selection than in another.
+    """The share of training until something happens, the metric, is shorter in one selection than in another.
 
     Attributes:
-        censored: the metric that says until when it had not happened, where the first one is missing.
+        censored: the metric that says until when it had not happened; the end of training where it never did.
     """
 
     test: Literal["waiting"]
@@ -170,7 +173,8 @@ class Axes(Frozen):
 class Rank(_Test):
     """A rank correlation over configurations (means over replicates), with a permutation test over them.
 
-    The metric `onset` of barriers is the middle of the interval that the onset lies in.
+    The metric `onset` of barriers is the middle of the interval that the onset lies in, as a share of training.
+    Configurations that have no such number (an AdamW recipe no noise scale, say) are left out, and told.
 
     Attributes:
         of: where the configurations are read.

@@ -40,7 +40,8 @@ class Claim(Frozen):
         origin: where it is made, in free words: a paper's section or figure, or that it is inferred.
         experiments: the kinds of experiment it needs.
         pairs: patterns of the pairs it is about; all of them unless given.
-        classes: whether measured onsets, where there are any, or names say which arms are early- and late-stable.
+        classes: whether measured onsets, where there are any, or the suite's `class` of each arm say which are early-
+            and which late-stable.
         choose: what is chosen on the validation split before anything is tested.
         over_pairs: over all pairs it has the outcome of `every` one that the suite can tell it on, or of `several`
             (two, unless there is one) where not as many have the opposite outcome.
@@ -51,7 +52,7 @@ class Claim(Frozen):
     origin: Annotated[str, Field(min_length=1)]
     experiments: tuple[str, ...]
     pairs: tuple[str, ...] = ("*",)
-    classes: Literal["measured", "names"] = "measured"
+    classes: Literal["measured", "stated"] = "measured"
     choose: Choice | None = None
     over_pairs: Literal["every", "several"] = "every"
     tests: Annotated[tuple[Test, ...], Field(min_length=1)]

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import stats
 
-from lthbench.analysis import intervals, ranks
+from lthbench.analysis import ranks
+from lthbench.analysis.intervals import paired_intervals, possible
 from lthbench.analysis.mixed import ModelError, fit, generalised_least_squares, predicted_share
 from lthbench.analysis.paired import (
     detectable,
@@ -25,19 +27,6 @@ from lthbench.analysis.quantity import effect_text
 from lthbench.analysis.verdict import Effect
 
 DIFFERENCES = [0.31, -0.12, 0.54, 0.22, 0.08, 0.41, -0.05]
-# Months until the breast retracts, as intervals, after radiotherapy alone and with chemotherapy: Finkelstein & Wolfe
-# 1985 (Biometrics 41).
-RADIOTHERAPY = """
-45 inf 6 10 0 7 46 inf 46 inf 7 16 17 inf 7 14 37 44 0 8 4 11 15 inf 11 15 22 inf 46 inf 46 inf 25 37 46 inf
-26 40 46 inf 27 34 36 44 46 inf 36 48 37 inf 40 inf 17 25 46 inf 11 18 38 inf 5 12 37 inf 0 5 18 inf 24 inf
-36 inf 5 11 19 35 17 25 24 inf 32 inf 33 inf 19 26 37 inf 34 inf 36 inf
-"""
-CHEMOTHERAPY = """
-8 12 0 22 24 31 17 27 17 23 24 30 16 24 13 inf 11 13 16 20 18 25 17 26 32 inf 23 inf 44 48 14 17 0 5 5 8 12
-20 11 inf 33 40 31 inf 13 39 19 32 34 inf 13 inf 16 24 35 inf 15 22 11 17 22 32 10 35 30 34 13 inf 10 17 8
-21 4 9 11 inf 14 19 4 8 34 inf 30 36 18 24 16 60 35 39 21 inf 11 20 48 inf
-"""
-
 values = st.lists(st.floats(-10, 10), min_size=3, max_size=8, unique=True)
 
 
@@ -159,31 +148,54 @@ def test_kappa_and_auc_of_textbook_tables() -> None:
     assert math.isnan(ranks.auc([1, 2], [True, True]))
 
 
-def test_turnbull_of_exact_and_censored_times_is_kaplan_meier() -> None:
-    # Times 1, 2+, 3, 4+, 5: survival .8, .533, 0.
-    times = [(1, False), (2, True), (3, False), (4, True), (5, False)]
-    found = [(math.nextafter(t, 0), t) if not censored else (t, math.inf) for t, censored in times]
-    _, mass, _ = intervals.turnbull(found)
-    assert 1 - np.cumsum(mass) == pytest.approx([0.8, 0.8 * 2 / 3, 0], abs=1e-6)
+GRID = np.array([0, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 1])
 
 
-def test_the_generalised_log_rank_test_is_the_published_example() -> None:
-    # Fay & Shaw 2010 (Journal of Statistical Software 36): score statistic -9.14 and Z = -2.6684, two-sided p = .0076.
-    groups = []
-    for table in (RADIOTHERAPY, CHEMOTHERAPY):
-        ends = [float(word) for word in table.split()]
-        groups.append(list(zip(ends[::2], ends[1::2], strict=True)))
-    scores = intervals.log_rank_scores([*groups[0], *groups[1]])
-    assert scores[: len(groups[0])].sum() == pytest.approx(-9.141846, abs=1e-5)
-    early, late, z = intervals.earlier_p(*groups)
-    assert z == pytest.approx(-2.6684, abs=5e-5)
-    assert (early, late) == pytest.approx((1 - 0.0076 / 2, 0.0076 / 2), abs=1e-3)
+def onsets_on_the_grid(onsets: NDArray[np.float64]) -> list[tuple[float, float]]:
+    """The last step of the grid before each onset, and the first that is not before it."""
+    at = np.searchsorted(GRID, onsets)
+    return list(zip(GRID[np.maximum(at - 1, 0)], GRID[at], strict=True))
 
 
-def test_separated_onsets_of_three_and_three_have_a_p_of_one_in_twenty() -> None:
-    early, late = [(-1.0, 0.0)] * 3, [(500.0, 1000.0), (500.0, 1000.0), (1000.0, math.inf)]
-    assert intervals.earlier_p(early, late)[:2] == pytest.approx((1 / 20, 1))
-    assert intervals.earlier_p(early, early) == (1, 1, 0)
+@given(values)
+def test_points_that_are_known_exactly_are_compared_by_the_paired_t_test(differences: list[float]) -> None:
+    first, second = [(d, d) for d in differences], [(0.0, 0.0)] * len(differences)
+    assert paired_intervals(first, second) == paired(differences)
+
+
+def test_replicates_in_the_same_intervals_have_the_spread_of_what_the_intervals_leave_open() -> None:
+    found = paired_intervals([(0.0, 0.0)] * 3, [(0.04, 0.08)] * 3)
+    assert found is not None and found.mean == pytest.approx(-0.06)
+    assert found.spread == pytest.approx(0.04 / math.sqrt(12))
+    assert found.p_below(0) == pytest.approx(stats.t.cdf(-0.06 / (found.spread / math.sqrt(3)), 2))
+    assert possible([(0.0, 0.0)] * 3, [(0.04, 0.08)] * 3) == pytest.approx((-0.08, -0.04))
+
+
+@pytest.mark.parametrize("first", [[], [(0.0, 0.0)], [(0.02, 0.02)] * 4])
+def test_points_without_any_spread_have_no_test(first: list[tuple[float, float]]) -> None:
+    assert paired_intervals(first, [(0.01, 0.01)] * len(first)) is None
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_onsets_of_one_distribution_are_told_apart_at_most_once_in_twenty_and_those_of_two_mostly(n: int) -> None:
+    random = np.random.default_rng(8)
+
+    def rate(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+        pairs = [(onsets_on_the_grid(a), onsets_on_the_grid(b)) for a, b in zip(first, second, strict=True)]
+        found = [paired_intervals(*pair) for pair in pairs]
+        return float(np.mean([one is not None and one.p_below(0) <= 0.05 for one in found]))
+
+    def around(centre: float) -> NDArray[np.float64]:
+        return np.minimum(centre * np.exp(random.normal(0, 0.5, (400, n))), 1)
+
+    highest = stats.binom.ppf(0.9995, 400, 0.05) / 400
+    for draw in (
+        lambda: around(0.03),
+        lambda: np.exp(random.uniform(np.log(0.0012), np.log(0.6), (400, n))),
+        lambda: random.choice([0.0, 0.12], (400, n)),
+    ):
+        assert rate(draw(), draw()) <= highest
+    assert rate(around(0.01), around(0.08)) > {3: 0.45, 5: 0.9, 10: 0.99}[n]
 
 
 @settings(max_examples=20, deadline=None)

@@ -150,7 +150,7 @@ def test_an_arm_that_only_some_pairs_have_and_an_experiment_that_the_suite_leave
 ) -> None:
     (tmp_path / "mine.yaml").write_text(CLAIM.replace("{early: dense}", "{mine: dense}"))
     text = suite_text("mine.yaml", 2, "a", "b")
-    text = text.replace("early: {}, ", "early: {}, mine: {}, ", 1).replace(
+    text = text.replace("early: {class: early}, ", "early: {class: early}, mine: {}, ", 1).replace(
         "      crossed-masks: {levels: [1, 2]}\n", ""
     )
     (tmp_path / "suite.yaml").write_text(text)

@@ -21,11 +21,12 @@ from lthbench.experiments.distance import Distance
 from lthbench.experiments.generalisation import FewShot, FrozenFeatures, Transfer
 from lthbench.experiments.regulariser import MATCHED_WITHIN, Regulariser
 from lthbench.experiments.sensitivity import Sensitivity
-from lthbench.experiments.stability import Stability
+from lthbench.experiments.stability import Onset, Stability, noise_scale
 from lthbench.models.spec import ModelSpec
 from lthbench.suite.load import load_suite
 from lthbench.tasks.spec import InterpolateSpec, Task, TrainSpec
 from lthbench.training.distance import top_overlap
+from lthbench.training.recipe import AdamW
 
 SUITES = Path(__file__).parents[2] / "suites"
 
@@ -55,10 +56,13 @@ def test_convergence_is_the_first_measurement_at_the_share_of_the_dense_accuracy
         {"validation_curve": [[10 * (n + 1) + 3, a] for n, a in enumerate(curve)], "steps": [3, 103]},
         {"metrics": {"validation_accuracy": dense}},
     ]
-    found = Convergence(levels=(1,), share=share).convergence(results)
+    found = Convergence(levels=(1,), share=share).convergence(results, per_epoch=20)
     reached = [10 * (n + 1) for n, accuracy in enumerate(curve) if accuracy >= share * dense]
-    assert found["converged"] == bool(reached) and found["steps_trained"] == 100
+    assert found["converged"] == bool(reached)
     assert found.get("steps_to_converge") == (reached[0] if reached else None)
+    assert found.get("epochs_to_converge") == (reached[0] / 20 if reached else None)
+    assert found.get("share_to_converge") == (reached[0] / 100 if reached else None)
+    assert found["share_unconverged"] == ((reached[0] - 10) / 100 if reached else 1)
 
 
 def test_convergence_needs_validation_images(tiny: Cell) -> None:
@@ -80,7 +84,7 @@ def test_a_recipe_is_classed_by_its_onset_against_the_arms_own(own: int, other: 
             assert isinstance(a, TrainSpec)
             epoch = a.begin // a.recipe.steps_per_epoch(9000)
             stable = epoch >= onset_of[a.recipe.batch_size]
-            return {"status": "ok", "metrics": {"test_barrier": 0.0 if stable else 0.5}}
+            return {"status": "ok", "metrics": {"validation_barrier": 0.0 if stable else 0.5}}
         return None
 
     compared = [
@@ -246,3 +250,104 @@ def test_grids_of_sensitivity_have_at_least_twelve_recipes() -> None:
         if isinstance(experiment, Sensitivity)
     ]
     assert grids and min(grids) >= 12
+
+
+def stable_at(pattern: str, measured: list[int] | None = None) -> Callable[[Task], Mapping[str, Any] | None]:
+    """Lines whose validation barrier is low (S) or high (U) by where the grid's points 0, 1, 2... epochs begin."""
+
+    def planted(task: Task) -> Mapping[str, Any] | None:
+        if not isinstance(task.spec, InterpolateSpec):
+            return None
+        a = task.inputs[0].spec
+        assert isinstance(a, TrainSpec)
+        at = a.begin // a.recipe.steps_per_epoch(9000)
+        if measured is not None:
+            measured.append(at)
+        # The test images say the contrary, and nothing is chosen by them.
+        return {
+            "status": "ok",
+            "metrics": {"validation_barrier": 0.5 * (pattern[at] == "U"), "test_barrier": 0.5 * (pattern[at] == "S")},
+        }
+
+    return planted
+
+
+def onset_of(pattern: str, measured: list[int] | None = None, **options: Any) -> dict[str, float]:
+    grid = tuple(f"{epoch}ep" for epoch in range(len(pattern)))
+    cell = knowing(quick_cell(), stable_at(pattern, measured))
+    (reading,) = [r for r in Onset(grid=grid, **options).readings(cell) if r.variant == "onset"]
+    return reading.numbers([{"status": "ok", "metrics": {}, "epoch_losses": [1.0]}])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "above", "at"),
+    [("SSSSSSSSS", -1, 0), ("USSSSSSSS", 0, 1), ("UUUUUSSSS", 4, 5), ("UUUUUUUUS", 7, 8), ("UUUUUUUUU", 8, None)],
+)
+def test_the_onset_is_the_first_step_from_which_on_all_are_stable(pattern: str, above: int, at: int | None) -> None:
+    found = onset_of(pattern)
+    an_epoch = quick_cell().steps_per_epoch()
+    assert found["onset_above"] == (above * an_epoch if above >= 0 else -1)
+    assert found["onset_above_share"] == max(above, 0) / 10
+    if at is None:
+        assert found["onset_found"] == 0 and "onset" not in found and "onset_monotone" not in found
+    else:
+        assert (found["onset_found"], found["onset_monotone"]) == (1, 1)
+        assert (found["onset"], found["onset_epoch"], found["onset_share"]) == (at * an_epoch, at, at / 10)
+
+
+@pytest.mark.parametrize("pattern", ["SSUUSUUSS", "USSSSSSSU", "SSSSSSUSS", "UUUUSSSUS"])
+def test_no_onset_is_told_where_a_later_step_is_unstable(pattern: str) -> None:
+    found = onset_of(pattern)
+    assert (found["onset_found"], found.get("onset_monotone", 0)) == (0, 0) and "onset" not in found
+    assert found["onset_above_epoch"] == pattern.rindex("U")
+
+
+def test_a_bisection_that_is_not_verified_says_nothing_of_monotony() -> None:
+    measured: list[int] = []
+    assert "onset_monotone" not in onset_of("UUSSSSSSS", measured, verify=False)
+    assert set(measured) == {4, 1, 2}
+    assert "onset_monotone" not in onset_of("UUSSSSSSSS"), "ten steps are not verified unless asked for"
+
+
+def test_the_same_share_of_two_lengths_is_one_point_of_the_grid() -> None:
+    """2.5 % of 1,410 iterations are 35, of 710 18: .0248 and .0254 of training."""
+    experiment = Sensitivity(vary={"batch_size": (128,)}, grid=("0it", "2.5%", "10%"))
+
+    def planted(task: Task) -> Mapping[str, Any] | None:
+        if not isinstance(task.spec, InterpolateSpec):
+            return None
+        a = task.inputs[0].spec
+        assert isinstance(a, TrainSpec)
+        return {"status": "ok", "metrics": {"validation_barrier": 0.5 * (a.begin == 0)}}
+
+    found = {
+        metric: value
+        for reading in experiment.readings(knowing(quick_cell(), planted))
+        if reading.variant == "batch_size = 128: onset"
+        for metric, value in reading.numbers([{"status": "ok", "metrics": {}, "epoch_losses": [1.0]}]).items()
+    }
+    assert (found["onset"], found["stable_earlier"]) == (18, 0)
+
+
+def test_an_onset_needs_validation_images(tiny: Cell) -> None:
+    bare = replace(tiny, data=tiny.data.model_copy(update={"validation": 0}), _masks={})
+    (fault,) = Onset(grid=("0it", "1ep")).faults(bare)
+    assert "give the pair's data a `validation`" in fault.message
+
+
+def test_shares_that_are_one_iteration_of_a_short_training_are_refused(tiny: Cell) -> None:
+    (fault,) = Onset(grid=("1%", "2%")).faults(tiny)
+    assert fault.message == "2% does not come after 1%; the grid ascends"
+
+
+def test_only_sgd_has_a_noise_scale() -> None:
+    cell = quick_cell()
+    assert noise_scale(cell) == pytest.approx(0.02 * 9000 / (64 * 0.1))
+
+    def with_optimizer(optimizer: Any) -> Cell:
+        return replace(cell, recipe=cell.recipe.model_copy(update={"optimizer": optimizer}), _masks={})
+
+    assert noise_scale(with_optimizer(AdamW(name="adamw", lr=1e-3))) is None
+    adam = knowing(with_optimizer(AdamW(name="adamw", lr=1e-3)), stable_at("SSS"))
+    (reading,) = [r for r in Onset(grid=("0it", "1ep", "2ep")).readings(adam) if r.variant == "onset"]
+    assert "noise_scale" not in reading.numbers([{"status": "ok", "metrics": {}, "epoch_losses": [1.0]}])

@@ -65,7 +65,8 @@ def planted(folder: Path, accuracies: list[float], barrier: float) -> tuple[Plan
     while missing := [key for key in plan.tasks if store.result(key) is None]:
         for key in missing:
             accuracy = accuracies[plan.cells[key].replicate]
-            metrics = {"test_accuracy": accuracy, "density": 1.0, "test_barrier": barrier, "distance_relative": 1.0}
+            barriers = {"test_barrier": barrier, "validation_barrier": barrier}
+            metrics = {"test_accuracy": accuracy, "density": 1.0, **barriers, "distance_relative": 1.0}
             put_result(store, plan.tasks[key], metrics=metrics, epoch_losses=[1.0, 1.0, 1.0])
         plan = make_plan(suite, result_of=store.result)
     return plan, store

@@ -12,14 +12,19 @@ from planted import World, suite_text, world
 from scipy import stats
 
 from lthbench.analysis.decide import among_pairs
+from lthbench.analysis.evidence import Evidence
 from lthbench.analysis.judge import judge
 from lthbench.analysis.paired import power_equivalence, power_one_sided
 from lthbench.analysis.points import Point
 from lthbench.analysis.quantity import p_text
 from lthbench.analysis.report import claims
+from lthbench.analysis.rows import model_rows
 from lthbench.analysis.verdict import DECIDED, OUTCOMES, Verdict
 from lthbench.cli import verdicts as printing
+from lthbench.experiments.cell import FIRST_SELECTION_REPLICATE
+from lthbench.suite.claim_tests import Mixed
 from lthbench.suite.load import load_suite
+from lthbench.suite.plan import make_plan
 from lthbench.suite.schema import Suite
 
 CLAIMS = Path(__file__).parents[2] / "suites" / "claims"
@@ -115,15 +120,7 @@ def test_two_looks_share_the_error_rate(tmp_path: Path) -> None:
 
 
 def test_onsets_that_do_not_differ_are_told_apart_at_most_once_in_twenty(tmp_path: Path) -> None:
-    claims = """\
-C3:
-  sentence: The early arm is stable first.
-  origin: inferred
-  experiments: [onset]
-  classes: names
-  tests: [{what: first, test: onset, earlier: {early: barrier}, later: {late: barrier}}]
-"""
-    loaded, random, outcomes = suite(tmp_path, claims, 5, "a"), np.random.default_rng(5), []
+    loaded, random, outcomes = suite(tmp_path, ONSETS, 5, "a"), np.random.default_rng(5), []
     for planted in (False, True):
         for _ in range(150):
             w = World("a", 5, random)
@@ -358,17 +355,155 @@ def test_measured_onsets_and_not_names_say_which_arms_are_early_stable(tmp_path:
     loaded = suite(tmp_path, GREATER, 3, "a")
     points = tickets("a", 3, np.random.default_rng(0), 2.0)
 
-    def with_onsets(late: int) -> list[Point]:
+    def with_onsets(late: int, first: int = 0) -> list[Point]:
         w = World("a", 3, np.random.default_rng(0))
         for arm, onset in (("early", 10), ("late", late)):
             for step in (0, 10, 20, 40):
-                w.add("onset", arm, "barrier", 0, step, test_barrier=0.2 * (step < onset))
+                for r in range(first, first + 3):
+                    w.add("onset", arm, "barrier", 0, step, only=r, test_barrier=0.2 * (step < onset))
         return points + w.points
 
-    assert one(loaded, points).arms == "early: early; late: late (by name; onsets are not measured)"
-    assert one(loaded, with_onsets(40)).arms == "early: early; late: late (by measured onset)"
+    said = "early: early; late: late (by the suite's `class`; onsets are not measured)"
+    assert one(loaded, points).arms == said
+    told = one(loaded, with_onsets(40)).arms
+    assert told.endswith("(by measured onsets of the tested replicates, for want of selection replicates)")
+    told = one(loaded, with_onsets(40, FIRST_SELECTION_REPLICATE)).arms
+    assert told == "early: early; late: late (by measured onsets of selection replicates)"
     verdict = one(loaded, with_onsets(10))
     assert (verdict.outcome, "no arm is early-stable" in verdict.reason) == ("not applicable", True)
+
+
+def test_arms_are_of_the_class_that_the_suite_gives_them_and_not_of_their_names(tmp_path: Path) -> None:
+    suite(tmp_path, GREATER, 3, "a")
+    path = tmp_path / "suite.yaml"
+    path.write_text(path.read_text().replace("{class: early}", "{}"))
+    points = tickets("a", 3, np.random.default_rng(0), 2.0)
+    verdict = one(load_suite(path), points)
+    assert (verdict.outcome, verdict.reason) == (
+        "not applicable",
+        "no arm is early-stable, by the suite's `class`; onsets are not measured",
+    )
+    path.write_text(path.read_text().replace("class: late", "class: early"))
+    renamed = [replace(point, arm="late") for point in points]
+    assert one(load_suite(path), renamed).outcome == "supported"
+
+
+ONSETS = """\
+C3:
+  sentence: The early arm is stable first.
+  origin: inferred
+  experiments: [onset]
+  classes: stated
+  tests: [{what: first, test: onset, earlier: {early: barrier}, later: {late: barrier}}]
+"""
+
+
+def test_onsets_are_compared_as_shares_of_training_whatever_the_batches(tmp_path: Path) -> None:
+    """Both are stable from the fourth of 200 epochs; in iterations one is 8 times as far as the other."""
+    loaded = suite(tmp_path, ONSETS, 5, "a")
+
+    def points(late_share: float) -> list[Point]:
+        return [
+            Point(
+                *("a", "onset", arm, r, "barrier", 0, None, epoch * per_epoch, "ok"),
+                *({"validation_barrier": 0.5 * (epoch < 4)}, f"{arm}{r}{epoch}"),
+                share=epoch / 200 * (late_share if arm == "late" else 1),
+            )
+            for arm, per_epoch in (("early", 44), ("late", 352))
+            for r in range(5)
+            for epoch in (0, 1, 2, 4, 8)
+        ]
+
+    verdict = one(loaded, points(1))
+    assert verdict.outcome == "inconclusive" and verdict.effect is not None and verdict.effect.value == 0
+    verdict = one(loaded, points(8))
+    assert verdict.outcome == "supported"
+    assert "early networks are 10.50 % of training ahead of late networks" in verdict.finding
+
+
+def test_an_onset_where_stability_is_not_monotone_lies_somewhere_between(tmp_path: Path) -> None:
+    w = World("a", 3, np.random.default_rng(0))
+    for arm, pattern in (("early", "SSUSS"), ("late", "UUUSS")):
+        for at, state in enumerate(pattern):
+            w.add("onset", arm, "barrier", 0, 400 * at, test_barrier=0.2 * (state == "U"))
+    verdict = one(suite(tmp_path, ONSETS, 3, "a"), w.points)
+    assert verdict.outcome == "inconclusive"
+    assert "not monotone in replicate 0, 1, 2" in verdict.parts[0].reason
+
+
+def test_onsets_are_told_by_validation_images_alone(tmp_path: Path) -> None:
+    w = World("a", 3, np.random.default_rng(0))
+    for arm in ("early", "late"):
+        for step in (0, 40, 80):
+            w.add("onset", arm, "barrier", 0, step, test_barrier=0.2 * (arm == "late" and step < 80))
+    assert one(suite(tmp_path, ONSETS, 3, "a"), w.points).outcome == "supported"
+    same = [replace(p, numbers=p.numbers | {"validation_barrier": 0.0}) for p in w.points]
+    assert one(suite(tmp_path, ONSETS, 3, "a"), same).outcome == "inconclusive"
+
+
+def planned_as_one_recipe(folder: Path) -> tuple[Suite, list[Point]]:
+    """A suite whose arm `late` stands in a sensitivity experiment as it is, and its readings with a number a task."""
+    (folder / "suite.yaml").write_text(f"""\
+title: t
+replicates: 2
+claims: [{CLAIMS}]
+pairs:
+  p:
+    model: {{name: lenet-300-100, width: 10}}
+    data: {{name: fashion-mnist-10k, validation: 100, num_train: 200}}
+    recipe: {{steps: 3ep, batch_size: 64, optimizer: {{name: sgd, lr: 0.05}}}}
+    arms: {{late: {{class: late}}, twin: {{}}}}
+    claim_levels: {{range: [1, 2]}}
+    experiments:
+      imp: {{levels: 2}}
+      onset: {{grid: [0it, 2it]}}
+      sensitivity: {{vary: {{optimizer.lr: [0.01, 0.02, 0.1]}}, levels: [1], grid: [0it, 2it]}}
+""")
+    loaded, points = load_suite(folder / "suite.yaml"), []
+    for placed in make_plan(loaded).readings:
+        reading, cell = placed.reading, placed.cell
+        number = int(reading.task.key[:6], 16) / 2**24
+        numbers = {"test_accuracy": number, "distance_relative": number, "noise_scale": 5 + number,
+                   "onset_above_share": 0.1, "validation_barrier": 0.0}  # fmt: skip
+        level = reading.level or 0
+        for variant in {reading.variant, reading.variant.replace("barrier", "onset")}:
+            points.append(
+                Point("p", placed.experiment, cell.arm, cell.replicate, variant, level, 0.8**level, reading.step,
+                      "ok", numbers, reading.task.key, share=0.0)
+            )  # fmt: skip
+    return loaded, points
+
+
+def test_a_training_of_several_names_is_one_row_and_its_recipe_one_configuration(tmp_path: Path) -> None:
+    loaded, points = planned_as_one_recipe(tmp_path)
+    test = loaded.claims["C10"].tests[0]
+    assert isinstance(test, Mixed)
+    rows = model_rows(test, Evidence("p", loaded.pairs["p"], 2, points))
+    # Level 1 of four recipes, level 2 of the arm's own: of `late`, and of `twin`, which is the same recipe.
+    assert len(rows) == 2 * 5 and len({row["value"] for row in rows}) == len(rows)
+    configurations = {(row["level"], row["configuration"]) for row in rows if row["configuration"].endswith("as it is")}
+    assert configurations == {(1, "recipe/late/as it is"), (2, "recipe/late/as it is")}
+    assert len({row["configuration"] for row in rows}) == 4
+
+
+def test_a_rank_correlation_counts_a_training_of_several_names_once(tmp_path: Path) -> None:
+    loaded, points = planned_as_one_recipe(tmp_path)
+    (verdict,) = [v for v in judge(loaded, points, {}, "s.yaml") if v.claim == "C7"]
+    assert [part.n for part in verdict.parts] == [4, 4]
+
+
+def test_what_has_no_noise_scale_is_left_out_and_told(tmp_path: Path) -> None:
+    loaded, points = planned_as_one_recipe(tmp_path)
+
+    def without(point: Point) -> Point:
+        if "optimizer.lr = 0.1" not in point.variant:
+            return point
+        return replace(point, numbers={k: v for k, v in point.numbers.items() if k != "noise_scale"})
+
+    verdicts = {v.claim: v for v in judge(loaded, [without(p) for p in points], {}, "s.yaml")}
+    told = "1 left out without noise scale: recipe/late/optimizer.lr = 0.1"
+    assert told in verdicts["C10"].parts[0].reason
+    assert "left out without noise scale" in verdicts["C23"].parts[3].reason and verdicts["C23"].parts[3].n == 3
 
 
 @pytest.mark.parametrize(

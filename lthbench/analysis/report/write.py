@@ -54,7 +54,7 @@ def write_report(plan: Plan, store: Store, folder: Path, suite: Path, formats: t
 
 def _csv_files(contents: Contents) -> Iterator[tuple[str, str]]:
     yield "numbers.csv", _csv([f.name for f in fields(Row)], [list(asdict(row).values()) for row in contents.rows])
-    columns = ["pair", "experiment", "arm", "variant", "level", "density", "step", "metric"]
+    columns = ["pair", "experiment", "arm", "variant", "level", "density", "step", "epoch", "share", "metric"]
     lines = [
         [*(getattr(s, c) for c in columns), s.interval.mean, s.interval.half_width, s.interval.n, " ".join(s.keys)]
         for s in contents.summaries
