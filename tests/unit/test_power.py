@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from planted import suite_text
 
+from lthbench.analysis.configurations import _Cell, _exchange_p
 from lthbench.analysis.decide import outcome_of, rule
 from lthbench.analysis.paired import Paired
 from lthbench.analysis.power import ClaimPower, PartPower, power
@@ -108,6 +110,14 @@ def test_claims_that_no_outcome_could_support_are_named_with_the_reason(
     one, part = weakest(papers_claims, claim)
     assert one.decides in ("no", "not measured") and reason in part.reason, part
     assert one.can_contradict == can_contradict
+
+
+@pytest.mark.parametrize(("arms", "n", "smallest"), [(2, 3, 1 / 8), (3, 2, 1 / 9), (4, 2, 1 / 36)])
+def test_no_agreement_of_arms_has_a_smaller_p_than_is_said(arms: int, n: int, smallest: float, tmp_path: Path) -> None:
+    patterns = [[bool(number >> arm & 1) for arm in range(arms)] for number in range(2**arms)]
+    rows = [[_Cell(str(arm), 1, good, 0.0, good) for arm, good in enumerate(pattern)] for pattern in patterns]
+    assert min(_exchange_p([row] * n)[0] for row in rows) == pytest.approx(smallest)
+    assert math.comb(arms, arms // 2) ** -float(n) == pytest.approx(smallest)
 
 
 def test_what_results_choose_counts_as_planned(papers_claims: list[ClaimPower]) -> None:
