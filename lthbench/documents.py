@@ -26,10 +26,14 @@ def read_bounded(path: Path, limit: int) -> bytes:
         DocumentError: it is no regular file, or larger.
         OSError: it cannot be read.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise DocumentError(f"{path}: is no regular file")
-        content = file.read(limit + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(limit + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > limit:
         raise DocumentError(f"{path}: is larger than {limit:,} bytes")
     return content

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from lthbench.plain import PlainConsole
+from lthbench.runner.store import Store
 from lthbench.suite.shipped import find_suite
 
 app = typer.Typer(
@@ -47,14 +51,52 @@ ThreadsOption = Annotated[
 DEFAULT_STORE = Path("store")
 
 # Into a file or a pipe tables are wider than the 80 columns that would be taken for want of a terminal.
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = PlainConsole(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+err = PlainConsole(stderr=True, soft_wrap=True)
 
 
 def fail(message: str) -> NoReturn:
     for line in message.splitlines():
-        err.print(f"lthbench: {line}", markup=False)
+        err.print(f"lthbench: {line}")
     sys.exit(2)
+
+
+def open_store(root: Path, *, may_be_new: bool = False, tell: Callable[[str], None] | None = None) -> Store:
+    """The store that a command reads; nothing is made.
+
+    Args:
+        may_be_new: where a store is still to be made, it is taken for one without results.
+        tell: as of `Store`; for commands that run what is missing.
+
+    Raises:
+        StoreError: there is none, or one of another layout, or something else is in the folder.
+    """
+    store = Store(root, tell)
+    if not (may_be_new and store.is_new()):
+        store.check_layout()
+    return store
+
+
+def progress_bar(*, transient: bool = False) -> Progress:
+    """A bar on stderr, whose descriptions are plain text."""
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=err, transient=transient)
+
+
+def again(command: str, suite: Path, *words: str) -> str:
+    """A command to propose: with the folders that this one was told of, so that it means the same."""
+    options = ("--store", "--data") if command in ("run", "submit") else ("--store",)
+    return shlex.join(["lthbench", command, str(suite), *words, *given(*options)])
+
+
+def given(*options: str) -> list[str]:
+    """Those of some options that stand on this command line, with their values."""
+    found, words = [], sys.argv[1:]
+    for position, word in enumerate(words):
+        name, equals, _ = word.partition("=")
+        if name in options:
+            found += [word] if equals else words[position : position + 2]
+    return found
 
 
 def print_json(value: Any) -> None:

@@ -20,10 +20,11 @@ from lthbench.cli.app import (
     ThreadsOption,
     bench_app,
     chosen_device,
-    err,
     out,
     print_json,
+    progress_bar,
 )
+from lthbench.plain import visible
 from lthbench.suite.load import load_suite
 from lthbench.suite.part import Part
 
@@ -47,7 +48,7 @@ def bench_kernels(
     for rows in kernel_rows(tuple(threads or (1, 2)), rounds):
         found += rows
         if not as_json:
-            out.print(table(rows) + "\n", markup=False)
+            out.print(table(rows) + "\n")
     if as_json:
         print_json([row._asdict() for row in found])
 
@@ -85,10 +86,10 @@ def bench_training(
     changes = {"batch_size": batch_size, "precision": precision}
     rows: list[Throughput] = []
     peaks: dict[str, float] = {}
-    with Progress(console=err, transient=True) as progress:
+    with progress_bar(transient=True) as progress:
         line = progress.add_task("", total=len(cells))
         for cell in cells:
-            progress.update(line, description=f"{cell.pair} {cell.arm}")
+            progress.update(line, description=visible(f"{cell.pair} {cell.arm}"))
             recipe = cell.recipe.model_copy(update={k: v for k, v in changes.items() if v is not None})
             if recipe.precision not in peaks:
                 peaks[recipe.precision] = matmul_rate(recipe.precision, chosen)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from lthbench.cli.app import MAX_PROCESSES, DataOption, JsonOption, data_app, err, out, print_json
+from lthbench.cli.app import MAX_PROCESSES, DataOption, JsonOption, data_app, out, print_json, progress_bar
 
 
 @data_app.command("list")
@@ -54,12 +54,10 @@ def data_prepare(
     as_json: JsonOption = False,
 ) -> None:
     """Decode and resize folders of images into arrays, once; a killed preparation goes on where it was."""
-    from rich.progress import Progress
-
     from lthbench.data.commands import prepare_data
 
     rows = []
-    with Progress(console=err) as progress:
+    with progress_bar() as progress:
         for name in names:
             line = progress.add_task(name)
 
@@ -87,4 +85,4 @@ def _print_data(rows: list[Any], as_json: bool) -> None:
     out.print(table)
     for row in rows:
         if row.problem:
-            out.print(row.problem, markup=False)
+            out.print(row.problem)

@@ -2,27 +2,107 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Collection
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.table import Table
+from rich.text import Text
 
-from lthbench.cli.app import DEFAULT_STORE, DataOption, JsonOption, StoreOption, app, out, print_json
+from lthbench.cli.app import (
+    DEFAULT_STORE,
+    DataOption,
+    JsonOption,
+    StoreOption,
+    app,
+    err,
+    fail,
+    given,
+    open_store,
+    out,
+    print_json,
+    progress_bar,
+)
+from lthbench.runner.store import Store
+
+if TYPE_CHECKING:
+    from lthbench.runner.doctor import Finding
+    from lthbench.runner.inspection import Inspection
+
+_STYLE = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
 @app.command()
-def doctor(store: StoreOption = DEFAULT_STORE, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Show what this installation has: versions, devices, kernels, data sets, store; exits with 1 on a problem."""
+def doctor(
+    store: StoreOption = DEFAULT_STORE,
+    repair: Annotated[bool, typer.Option("--repair", help="Set aside what is damaged in --store; needs it.")] = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what this installation has, and check every file of --store where it is given; exits with 1 on a problem."""
     from lthbench.runner.doctor import examine
 
+    is_given = bool(given("--store"))
+    if repair and not is_given:
+        fail("--repair: of which store? Give --store too")
+    checked = open_store(store, may_be_new=not repair) if is_given else None
     findings = examine(store, data)
+    if checked is not None and not checked.is_new():
+        findings.append(_check_files(checked, repair))
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
         table = Table("", "", "", show_header=False)
         for finding in findings:
-            mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]problem[/]"}[finding.level]
-            table.add_row(mark, finding.what, finding.text)
+            table.add_row(Text(finding.level, _STYLE[finding.level]), finding.what, finding.text)
         out.print(table)
     if any(finding.level == "problem" for finding in findings):
         sys.exit(1)
+
+
+def _check_files(store: Store, repair: bool) -> Finding:
+    """Read every file of a store, tell of what is not as it was written, and set it aside if that is asked."""
+    from lthbench.runner.doctor import Finding
+    from lthbench.runner.inspection import repair as repair_store
+
+    found = inspect_with_progress(store)
+    if repair:
+        repair_store(store, found, err.print)
+    else:
+        tell_of(store, found)
+    before = f"; {len(found.set_aside)} files set aside before are still there" if found.set_aside else ""
+    read = f"{found.tasks:,} tasks with a result in {store.root}, all of their files read{before}"
+    if found.is_sound:
+        return Finding("note" if before or found.abandoned else "ok", "files", read)
+    number = len(found.faults) + len(found.outdated)
+    if repair:
+        return Finding("note", "files", f"{read}; {number} of them are to be run again, which `lthbench run` does")
+    cure = shlex.join(["lthbench", "doctor", "--store", str(store.root), "--repair"])
+    return Finding(
+        "problem", "files", f"{read}; {number} of them are not as they were written; `{cure}`, then run again"
+    )
+
+
+def inspect_with_progress(store: Store, keys: Collection[str] | None = None) -> Inspection:
+    """Inspect a store's tasks, all or some, behind a bar."""
+    from lthbench.runner.inspection import inspect_store
+
+    with progress_bar(transient=True) as progress:
+        line = progress.add_task("reading")
+        return inspect_store(store, keys, lambda done, total: progress.update(line, completed=done, total=total))
+
+
+def tell_of(store: Store, found: Inspection) -> None:
+    """Print what an inspection found."""
+    for faults in found.faults.values():
+        for fault in faults:
+            err.print(str(fault))
+    for key in found.outdated:
+        err.print(f"{store.folder(key)}: read what has other bits by now")
+    for path in found.set_aside:
+        err.print(f"{path}: was set aside before")
+    for path in found.abandoned:
+        err.print(f"{path}: half written by a process that is no more")

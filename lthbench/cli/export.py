@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from lthbench.cli.app import DEFAULT_STORE, StoreOption, SuiteArgument, app, fail, out
+from lthbench.cli.app import DEFAULT_STORE, StoreOption, SuiteArgument, app, fail, open_store, out
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
@@ -24,8 +24,8 @@ def tensorboard(
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Write TensorBoard event files of what is done; running it again adds what is new."""
-    new = tensorboard_exporter()(_plan(suite, store), Store(store), folder)
-    out.print(f"{new:,} new trainings in {folder}: tensorboard --logdir {folder}", markup=False)
+    new = tensorboard_exporter()(*_plan(suite, store), folder)
+    out.print(f"{new:,} new trainings in {folder}: tensorboard --logdir {folder}")
 
 
 @export_app.command()
@@ -40,9 +40,9 @@ def mlflow(
     except ModuleNotFoundError as error:
         _missing(error, "mlflow")
     uri = where if ":" in where else Path(where).absolute().as_uri()
-    new = export_mlflow(_plan(suite, store), Store(store), uri)
+    new = export_mlflow(*_plan(suite, store), uri)
     how = "MLFLOW_ALLOW_FILE_STORE=true mlflow ui" if uri.startswith("file:") else "mlflow ui"
-    out.print(f"{new:,} new runs in {where}: {how} --backend-store-uri {uri}", markup=False)
+    out.print(f"{new:,} new runs in {where}: {how} --backend-store-uri {uri}")
 
 
 def tensorboard_exporter() -> Callable[[Plan, Store, Path], int]:
@@ -54,8 +54,9 @@ def tensorboard_exporter() -> Callable[[Plan, Store, Path], int]:
     return export_tensorboard
 
 
-def _plan(suite: Path, store: Path) -> Plan:
-    return make_plan(load_suite(suite), result_of=Store(store).result)
+def _plan(suite: Path, store: Path) -> tuple[Plan, Store]:
+    loaded, source = load_suite(suite), open_store(store)
+    return make_plan(loaded, result_of=source.result), source
 
 
 def _missing(error: ModuleNotFoundError, extra: str) -> NoReturn:

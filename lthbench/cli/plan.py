@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from lthbench.cli.app import (
     DEFAULT_STORE,
@@ -23,13 +22,18 @@ from lthbench.cli.app import (
     StoreOption,
     SuiteArgument,
     ThreadsOption,
+    again,
     app,
     chosen_device,
     err,
     fail,
+    given,
+    open_store,
     out,
     print_json,
+    progress_bar,
 )
+from lthbench.plain import visible
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.part import WHOLE, Part
@@ -82,7 +86,7 @@ def plan(
     from lthbench.suite.devices import NAMED, Measured
 
     hours = parse_budget(budget) if budget is not None else None
-    loaded, target = load_suite(suite), Store(store)
+    loaded, target = load_suite(suite), open_store(store, may_be_new=True)
     part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
     part.check(loaded)
     if only_power:
@@ -136,12 +140,12 @@ def _calibrate(suite: Suite, part: Part, device: str, threads: int) -> None:
     chosen = torch.device(chosen_device(device))
     make_deterministic(threads)
     pairs = {name: pair for name, pair in suite.pairs.items() if not part.pairs or name in part.pairs}
-    with Progress(console=err) as progress:
+    with progress_bar() as progress:
         line = progress.add_task("calibrating", total=len(pairs))
         for name, found in zip(pairs, calibrate(pairs.values(), chosen, threads), strict=True):
             path = save_calibration(found)  # after each pair, so that an interruption loses one
-            progress.update(line, advance=1, description=f"calibrated {name}")
-    err.print(f"the calibration is in {path}", markup=False)
+            progress.update(line, advance=1, description=visible(f"calibrated {name}"))
+    err.print(f"the calibration is in {path}")
 
 
 def _chosen(devices: list[Device], unit: str, name: str | None) -> Device:
@@ -195,7 +199,7 @@ def _propose(suite: Path, planned: Plan, store: Store, device: Device, hours: fl
                 "source": device.source,
                 "policy": budget.POLICY,
                 "part": asdict(proposal.part),
-                "command": ["lthbench", "run", str(suite), *options],
+                "command": ["lthbench", "run", str(suite), *options, *given("--store", "--data")],
                 "cost": [asdict(row) for row in cost],
             }
         )
@@ -203,9 +207,9 @@ def _propose(suite: Path, planned: Plan, store: Store, device: Device, hours: fl
     _print_cost(cost, f"{suite}: what {hours:g} {device.unit} buy")
     _print_hours([row for row in cost if row.name in planned.suite.pairs or row.name == "all"], [device])
     for what, names in budget.left_out(planned.suite, proposal.part).items():
-        out.print(f"Left out, {what}: {', '.join(names)}.", markup=False)
+        out.print(f"Left out, {what}: {', '.join(names)}.")
     out.print(f"Policy. {budget.POLICY}")
-    out.print(f"\nlthbench run {shlex.join([str(suite), *options])}", markup=False)
+    out.print("\n" + again("run", suite, *options))
 
 
 def _print_cost(cost: list[Cost], title: str) -> None:
@@ -234,7 +238,7 @@ def _print_hours(cost: list[Cost], devices: list[Device]) -> None:
         table.add_row(row.name, *(_hours(row.hours[device.label]) for device in devices))
     out.print(table)
     for device in devices:
-        out.print(f"{device.label}: {device.source}.", markup=False)
+        out.print(f"{device.label}: {device.source}.")
     if not any(device.is_measured for device in devices):
         out.print("None of them was measured; `--calibrate` measures this machine's.")
     out.print(
@@ -267,10 +271,10 @@ def _print_decided(decided: list[ClaimPower]) -> None:
     for (claim, n, decides, finds, why), pairs in lines.items():
         about = len([one for one in decided if one.claim == claim])
         named = f"all {about}" if len(pairs) == about > 1 else ", ".join(pairs)
-        table.add_row(claim, named, n, f"[{_STYLE.get(decides, 'red')}]{decides}[/]", escape(finds), escape(why))
+        table.add_row(claim, named, n, Text(decides, _STYLE.get(decides, "red")), finds, why)
     out.print(table)
     for source, number in sources.items():
-        out.print(f"[{number}] spread {source}", markup=False)
+        out.print(f"[{number}] spread {source}")
     out.print(
         "finds: the smallest effect of the claim's weakest test that is found with a chance of 80 %, beyond the test's "
         "bound, of what would matter; at the level that Holm's adjustment over pairs leaves the first of them. "

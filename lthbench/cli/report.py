@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lthbench.cli.app import DEFAULT_STORE, StoreOption, SuiteArgument, app, fail, out
-from lthbench.runner.store import Store
+from lthbench.cli.app import DEFAULT_STORE, StoreOption, SuiteArgument, app, fail, open_store, out
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 
@@ -26,14 +25,14 @@ def report(
     from lthbench.analysis.report.svg import FORMATS
     from lthbench.analysis.report.write import write_report
 
-    target = Store(store)
+    target = open_store(store)
     plan = make_plan(load_suite(suite), result_of=target.result)
     folder = folder or default_folder(suite, store)
     try:
         page = write_report(plan, target, folder, suite, FORMATS if figures else ())
     except OSError as error:
         fail(f"--out {folder}: cannot be written: {error.strerror}; give another folder")
-    out.print(f"Report: {page.absolute()}", markup=False)
+    out.print(f"Report: {page.absolute()}")
 
 
 def default_folder(suite: Path, store: Path) -> Path:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from lthbench.cli.app import DEFAULT_STORE, JsonOption, StoreOption, SuiteArgument, app, out, print_json
+from lthbench.cli.app import DEFAULT_STORE, JsonOption, StoreOption, SuiteArgument, app, open_store, out, print_json
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
@@ -29,11 +29,12 @@ def results(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Print the measured numbers: a summary, or one row a number with --json or --csv."""
-    plan = make_plan(load_suite(suite), result_of=Store(store).result)
+    loaded, source = load_suite(suite), open_store(store)
+    plan = make_plan(loaded, result_of=source.result)
     if as_json or as_csv:
-        print_results(plan, Store(store), "json" if as_json else "csv")
+        print_results(plan, source, "json" if as_json else "csv")
     else:
-        print_summary(plan, Store(store))
+        print_summary(plan, source)
 
 
 def print_results(plan: Plan, store: Store, form: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -26,10 +27,12 @@ from lthbench.cli.app import (
     StoreOption,
     SuiteArgument,
     ThreadsOption,
+    again,
     app,
     chosen_device,
     err,
     fail,
+    open_store,
     out,
 )
 from lthbench.cli.export import tensorboard_exporter
@@ -114,7 +117,7 @@ def run(
     export = tensorboard_exporter() if tensorboard is not None else None
     loaded = load_suite(suite)
     part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
-    target = Store(store.absolute())
+    target = open_store(store.absolute(), may_be_new=True, tell=err.print)
     plan = make_plan(loaded, part, target.result)
     target.check()
     if num_ranks() > 1:
@@ -155,8 +158,11 @@ def run(
             with (LiveProgress if err.is_terminal else PlainProgress)(plan, missing, err) as watcher:
                 outcome = go(plan, missing, watcher)
         except KeyboardInterrupt:
-            jobs = "; jobs that are queued stay: `lthbench cancel` cancels them" if executor is Executor.slurm else ""
-            err.print(f"interrupted; nothing finished is lost: `lthbench run {suite}` goes on from here{jobs}")
+            jobs = f"; jobs that are queued stay: `{again('cancel', suite)}` cancels them"
+            err.print(
+                f"interrupted; nothing finished is lost: `{shlex.join(['lthbench', *sys.argv[1:]])}` goes on from here"
+                + (jobs if executor is Executor.slurm else "")
+            )
             sys.exit(130)
         ran.update(outcome.ran)
         told |= watcher.reasons
@@ -179,7 +185,7 @@ def run(
         out.print(
             f"{len(plan.tasks)} tasks: {len(ran)} run now in {seconds:.0f} s, {before} done before. "
             f"Results: {store.absolute()}; "
-            f"`lthbench results {suite} --csv` prints every number."
+            f"`{again('results', suite, '--csv')}` prints every number."
         )
         if with_report:
             _report(suite, loaded, target)
@@ -188,15 +194,15 @@ def run(
         for reason, keys in _by_reason(outcome.failed).items():
             if reason not in told:
                 more = f" (and {len(keys) - 1} more tasks)" if len(keys) > 1 else ""
-                err.print(f"failed: {keys[0]} in {target.folder(keys[0])}{more}: {reason}", markup=False)
+                err.print(f"failed: {keys[0]} in {target.folder(keys[0])}{more}: {reason}")
         err.print(
             f"{len(outcome.failed)} tasks failed, {len(outcome.blocked)} wait on them; "
-            f"`lthbench status {suite}` tells where, `lthbench run {suite} --retry-failed` tries them again"
+            f"`{again('status', suite)}` tells where, `{again('run', suite, '--retry-failed')}` tries them again"
         )
         sys.exit(1)
     if outcome.blocked:
         err.print(
-            f"{len(outcome.blocked)} tasks are left by jobs that ended early; `lthbench status {suite}` tells why"
+            f"{len(outcome.blocked)} tasks are left by jobs that ended early; `{again('status', suite)}` tells why"
         )
         sys.exit(1)
 
@@ -230,9 +236,9 @@ def _report(suite: Path, loaded: Suite, store: Store) -> None:
     try:
         page = write_report(make_plan(loaded, result_of=store.result), store, default_folder(suite, store.root), suite)
     except Exception as error:
-        err.print(f"no report: {type(error).__name__}: {error}; `lthbench report {suite}` tries again", markup=False)
+        err.print(f"no report: {type(error).__name__}: {error}; `{again('report', suite)}` tries again")
     else:
-        out.print(f"Report: {page}", markup=False)
+        out.print(f"Report: {page}")
 
 
 def _settings(

@@ -8,8 +8,17 @@ from datetime import timedelta
 
 from rich.table import Table
 
-from lthbench.cli.app import DEFAULT_STORE, JsonOption, StoreOption, SuiteArgument, app, out, print_json
-from lthbench.runner.store import Store
+from lthbench.cli.app import (
+    DEFAULT_STORE,
+    JsonOption,
+    StoreOption,
+    SuiteArgument,
+    again,
+    app,
+    open_store,
+    out,
+    print_json,
+)
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 
@@ -23,8 +32,8 @@ def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
     from lthbench.runner.status import suite_status
     from lthbench.runner.submission import read_records
 
-    target = Store(store)
-    plan = make_plan(load_suite(suite), result_of=target.result)
+    loaded, target = load_suite(suite), open_store(store)
+    plan = make_plan(loaded, result_of=target.result)
     queue, problem = None, ""
     if any(record.cluster == "slurm" for record in read_records(target)):
         try:
@@ -43,7 +52,7 @@ def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
     if any(row.collapsed for row in found.arms):
         out.print("Of networks with empty layers a layer or more has no survivor; what is measured of such is missing.")
     if problem:
-        out.print(f"of jobs nothing is known: {problem}", markup=False)
+        out.print(f"of jobs nothing is known: {problem}")
     if found.jobs:
         states = Counter(job.state for job in found.jobs)
         out.print("jobs: " + ", ".join(f"{count} {state}" for state, count in states.most_common()))
@@ -55,16 +64,16 @@ def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
         out.print(f"about {left} left with {max(1, len(running))} at once, by what tasks have taken so far")
     failures = [failure for row in found.arms for failure in row.failures.items()]
     for key, reason in failures[:_SHOWN]:
-        out.print(f"failed: {key} in {target.folder(key)}: {reason.strip().splitlines()[-1]}", markup=False)
+        out.print(f"failed: {key} in {target.folder(key)}: {reason.strip().splitlines()[-1]}")
     over = [job for job in found.jobs if job.state in ("failed", "ended")]
     for job in over[:_SHOWN]:
         out.print(f"{job.state}: {job.job} {job.lane}, {job.done} of {job.tasks} tasks done; log: {job.log or 'none'}")
         for line in job.last_lines.splitlines():
-            out.print(f"    {line}", markup=False)
+            out.print(f"    {line}")
     more = max(0, len(failures) - _SHOWN) + max(0, len(over) - _SHOWN) + max(0, len(running) - _SHOWN)
     if more:
         out.print(f"and {more} more: --json has them all")
     if failures or any(job.state == "failed" for job in over):
-        out.print("--retry-failed, with run or submit, tries failed tasks again")
+        out.print(f"`{again('run', suite, '--retry-failed')}` tries failed tasks again")
     if any(job.state == "ended" for job in over):
-        out.print(f"`lthbench submit {suite} --store {store}` goes on with what jobs that ended have left")
+        out.print(f"`{again('submit', suite)}` goes on with what jobs that ended have left")

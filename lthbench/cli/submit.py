@@ -22,13 +22,15 @@ from lthbench.cli.app import (
     StoreOption,
     SuiteArgument,
     ThreadsOption,
+    again,
     app,
+    err,
     fail,
+    open_store,
     out,
     print_json,
 )
 from lthbench.runner.settings import Settings
-from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.part import Part
 from lthbench.suite.plan import Plan, make_plan
@@ -100,7 +102,7 @@ def submit(
     }  # fmt: skip
     options = slurm_options(loaded, profile, given, sbatch)
     part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
-    target = Store(store.absolute())
+    target = open_store(store.absolute(), may_be_new=True, tell=err.print)
     plan = make_plan(loaded, part, target.result)
     target.check()
     _check_presence(plan, data)
@@ -117,8 +119,7 @@ def submit(
     )
     if done.failed:
         out.print(f"{done.failed} failed before and {done.waiting} wait on them: --retry-failed sends these too")
-    where = f"{suite} --store {store}"
-    out.print(f"`lthbench status {where}` tells how far they are, `lthbench cancel {where}` cancels them")
+    out.print(f"`{again('status', suite)}` tells how far they are, `{again('cancel', suite)}` cancels them")
 
 
 @app.command()
@@ -127,9 +128,9 @@ def cancel(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE) -> None:
     from lthbench.runner import scheduler
     from lthbench.runner.submission import queued_jobs
 
-    jobs = [job.job for _, _, job in queued_jobs(Store(store), suite, scheduler.queued())]
+    jobs = [job.job for _, _, job in queued_jobs(open_store(store), suite, scheduler.queued())]
     scheduler.cancel(jobs)
-    out.print(f"{len(jobs)} jobs cancelled; `lthbench submit {suite} --store {store}` goes on from what is finished")
+    out.print(f"{len(jobs)} jobs cancelled; `{again('submit', suite)}` goes on from what is finished")
 
 
 def slurm_options(

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from lthbench.cli.app import DEFAULT_STORE, JsonOption, StoreOption, SuiteArgument, app, err, out, print_json
+from lthbench.cli.app import (
+    DEFAULT_STORE,
+    JsonOption,
+    StoreOption,
+    SuiteArgument,
+    app,
+    err,
+    given,
+    open_store,
+    out,
+    print_json,
+)
+from lthbench.plain import visible
 from lthbench.runner.store import Store, StoreError
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
@@ -29,12 +42,12 @@ _STYLE = {
 @app.command()
 def verdicts(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
     """Show each claim of a suite with its verdict, what was found, interval, test and n; with --json all there is."""
-    loaded, target = load_suite(suite), Store(store)
+    loaded, target = load_suite(suite), open_store(store)
     found = find_verdicts(loaded, target, suite)
     if as_json:
         print_json([asdict(verdict) for verdict in found])
     elif not found:
-        out.print(f"{suite} names no claims; write `claims: [claims]` in it", markup=False)
+        out.print(f"{suite} names no claims; write `claims: [claims]` in it")
     else:
         print_verdicts(found)
     note_look(loaded, target, found)
@@ -48,7 +61,7 @@ def note_look(suite: Suite, store: Store, found: Sequence[Verdict]) -> None:
     try:
         record_looks(store, found, level_of(suite))
     except StoreError as error:
-        err.print(f"that these verdicts were seen is not recorded: {error}", markup=False)
+        err.print(f"that these verdicts were seen is not recorded: {error}")
 
 
 def find_verdicts(suite: Suite, store: Store, path: Path) -> list[Verdict]:
@@ -57,7 +70,17 @@ def find_verdicts(suite: Suite, store: Store, path: Path) -> list[Verdict]:
         return []
     from lthbench.analysis.judge import verdicts
 
-    return verdicts(make_plan(suite, result_of=store.result), store, str(path))
+    return [_with_options(v) for v in verdicts(make_plan(suite, result_of=store.result), store, str(path))]
+
+
+def _with_options(verdict: Verdict) -> Verdict:
+    """A verdict whose commands are for the folders that this command was told of."""
+    options = shlex.join(given("--store", "--data"))
+    if options and verdict.command:
+        verdict = replace(verdict, command=f"{verdict.command} {options}")
+    if options and verdict.more is not None:
+        verdict = replace(verdict, more=replace(verdict.more, command=f"{verdict.more.command} {options}"))
+    return verdict
 
 
 def print_verdicts(found: Sequence[Verdict], with_parts: bool = True) -> None:
@@ -82,11 +105,11 @@ def print_verdicts(found: Sequence[Verdict], with_parts: bool = True) -> None:
                 commands.setdefault((verdict.lacks, verdict.command), {})[claim] = None
     out.print(table)
     for line in dict.fromkeys(f"{v.pair}: {v.arms}" for v in found if v.pair and "by name)" not in v.arms):
-        out.print(f"Arms of {line}", markup=False)
+        out.print(f"Arms of {line}")
     if commands:
         out.print("What is not run, or not all of it:")
     for (lacks, command), claims in commands.items():
-        out.print(f"  {', '.join(claims)}: {lacks + ', then: ' if lacks else ''}{command}", markup=False)
+        out.print(f"  {', '.join(claims)}: {lacks + ', then: ' if lacks else ''}{command}")
     further: dict[More, dict[str, None]] = {}
     for verdict in found:
         if verdict.more is not None:
@@ -98,7 +121,7 @@ def print_verdicts(found: Sequence[Verdict], with_parts: bool = True) -> None:
         )
     for more, claims in further.items():
         line = f"  {', '.join(claims)}: `replicates: {more.replicates}`, then: {more.command}  ({more.text})"
-        out.print(line, markup=False)
+        out.print(line)
     out.print(
         "The interval decides: supported, it lies where the claim says; contradicted, on the other side; negligible, "
         "within the margin on both. A claim holds where all its parts do, over several pairs by Holm's adjustment; p "
@@ -111,33 +134,33 @@ def _add_row(table: Table, verdict: Verdict, is_first: bool, with_parts: bool, s
     from lthbench.analysis.verdict import SILENT
 
     many = with_parts and verdict.pair is not None and len(verdict.parts) > 1 and verdict.outcome not in SILENT
-    told = [f"{escape(verdict.sentence)} [dim]({escape(verdict.origin)})[/]"] if is_first else []
+    told = [Text.assemble(visible(verdict.sentence), (visible(f" ({verdict.origin})"), "dim"))] if is_first else []
     if verdict.finding and not many:
-        told.append(f"Found: {escape(verdict.finding)}")
+        told.append(Text(visible(f"Found: {verdict.finding}")))
     if note := _note(verdict, many):
-        told.append(f"[dim]{escape(note)}[/]")
+        told.append(Text(visible(note), "dim"))
     table.add_row(
         verdict.claim if is_first else "",
-        *([escape(verdict.pair or "all pairs")] if several else []),
+        *([verdict.pair or "all pairs"] if several else []),
         _outcome(verdict.outcome),
         "" if many or verdict.effect is None else effect_text(verdict.effect),
         p_text(verdict.p),
         "" if verdict.outcome in SILENT else f"{verdict.n}/{verdict.planned}",
-        "\n".join(told),
+        Text("\n").join(told),
     )
     for part in verdict.parts if many else ():
         table.add_row(
             *("",) * (1 + several),
-            f"· {_outcome(part.outcome) if part.counts else '[dim]reported[/]'}",
+            Text.assemble("· ", _outcome(part.outcome) if part.counts else ("reported", "dim")),
             "" if part.effect is None else effect_text(part.effect),
             p_text(part.p),
             "",
-            f"· {escape(_of_part(part))}",
+            f"· {_of_part(part)}",
         )
 
 
-def _outcome(outcome: str) -> str:
-    return f"[{_STYLE[outcome]}]{outcome}[/]"
+def _outcome(outcome: str) -> Text:
+    return Text(outcome, _STYLE[outcome])
 
 
 def _note(verdict: Verdict, parts_follow: bool) -> str:

@@ -21,9 +21,11 @@ from lthbench.cli.app import (
     ReplicatesOption,
     StoreOption,
     SuiteArgument,
+    again,
     app,
     err,
     fail,
+    open_store,
     out,
     print_json,
 )
@@ -61,6 +63,9 @@ def verify(
     reference: Annotated[
         bool, typer.Option("--reference", help="Compare with numbers of other papers instead; informs only.")
     ] = False,
+    artefacts: Annotated[
+        bool, typer.Option("--artefacts", help="Read every file of the tasks instead: is it as it was written?")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare a suite's results with its golden ones; exits with 1 where they differ."""
@@ -68,7 +73,13 @@ def verify(
     from lthbench.analysis.golden import golden_folder, read_golden
 
     part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
-    plan, source = make_plan(load_suite(suite), part, Store(store).result), Store(store)
+    loaded, source = load_suite(suite), open_store(store)
+    plan = make_plan(loaded, part, source.result)
+    if artefacts:
+        if update or reference or statistical:
+            fail("--artefacts: reads files and compares with nothing else; leave out the other options")
+        _check_artefacts(plan, source, as_json)
+        return
     folder = golden or golden_folder(suite)
     if reference and (update or statistical):
         fail("--reference: compares with other papers' numbers, which nothing updates; leave out the other options")
@@ -85,9 +96,9 @@ def verify(
         if part != WHOLE:
             fail(f"--update: records a whole suite; leave out {' '.join(part.options())}")
         path, removed = accept(plan, source, suite, folder, reason or "", keep_others=keep_others)
-        out.print(f"recorded: {path}", markup=False)
+        out.print(f"recorded: {path}")
         for other in removed:
-            out.print(f"removed: {other}, which holds results of before", markup=False)
+            out.print(f"removed: {other}, which holds results of before")
         return
     comparisons = [replace(c, accept=_accept(suite, store, golden)) for c in compare(
         plan, source, read_golden(folder), whole=part == WHOLE)]  # fmt: skip
@@ -102,14 +113,31 @@ def verify(
     decisive = next((c for c in comparisons if c.state in ("agreed", "differs")), comparisons[-1])
     if decisive.state == "differs":
         if not as_json:
-            out.print(f"If the change is meant: {decisive.accept}", markup=False)
+            out.print(f"If the change is meant: {decisive.accept}")
         sys.exit(1)
     if decisive.state == "no golden":
-        err.print(f"lthbench: {folder}: no golden results; record these by: {decisive.accept}", markup=False)
+        err.print(f"lthbench: {folder}: no golden results; record these by: {decisive.accept}")
         sys.exit(2)
     if missing := len(plan.tasks) - decisive.num_run:
-        err.print(f"lthbench: {missing} of {len(plan.tasks)} tasks are not run; `lthbench run {suite}` runs them")
+        err.print(f"lthbench: {missing} of {len(plan.tasks)} tasks are not run; `{again('run', suite)}` runs them")
         sys.exit(2)
+
+
+def _check_artefacts(plan: Plan, store: Store, as_json: bool) -> None:
+    """Read every file of a plan's tasks; exit with 1 where one is not as it was written."""
+    from lthbench.cli.doctor import inspect_with_progress, tell_of
+
+    found = inspect_with_progress(store, list(plan.tasks))
+    if as_json:
+        faults = {key: [str(fault) for fault in faults] for key, faults in found.faults.items()}
+        print_json({"tasks": found.tasks, "faults": faults, "outdated": found.outdated})
+    else:
+        tell_of(store, found)
+        number = len(found.faults) + len(found.outdated)
+        state = "as they were written" if found.is_sound else f"but {number} of them are not as they were written"
+        out.print(f"artefacts: {found.tasks} of {len(plan.tasks)} tasks have a result; all files read, {state}")
+    if not found.is_sound:
+        sys.exit(1)
 
 
 def _print_references(plan: Plan, store: Store, path: Path, as_json: bool) -> None:
@@ -143,7 +171,7 @@ def _print_references(plan: Plan, store: Store, path: Path, as_json: bool) -> No
         cited = of_source[0].source
         settings = "; ".join(dict.fromkeys(found.row.differs for found in of_source if found.row.differs))
         reviewed = "" if cited.peer_reviewed else " (* not peer reviewed)"
-        out.print(f"{name}: {cited.cite}{reviewed}. Not as here: {settings or 'nothing known'}.", markup=False)
+        out.print(f"{name}: {cited.cite}{reviewed}. Not as here: {settings or 'nothing known'}.")
 
 
 def _spread(mean: float, deviation: float | None, n: int | None) -> str:
@@ -158,22 +186,22 @@ def _accept(suite: Path, store: Path, golden: Path | None) -> str:
 
 
 def _print(comparison: Comparison) -> None:
-    out.print(f"{comparison.kind}: {comparison.state}: {comparison.reason}", markup=False)
+    out.print(f"{comparison.kind}: {comparison.state}: {comparison.reason}")
     for path in comparison.files:
-        out.print(f"  with {path}", markup=False)
+        out.print(f"  with {path}")
     for name, recorded, here in comparison.environment:
-        out.print(f"  {name}: recorded {recorded!r}, here {here!r}", markup=False)
+        out.print(f"  {name}: recorded {recorded!r}, here {here!r}")
     if not comparison.differences:
         return
     first = comparison.differences[0]
-    out.print(f"  first: {first.task} (task {first.key})", markup=False)
+    out.print(f"  first: {first.task} (task {first.key})")
     for difference in comparison.differences:
         if difference.key == first.key:
-            out.print(f"    {_line(difference)}", markup=False)
+            out.print(f"    {_line(difference)}")
     counts: dict[str, set[str]] = {}
     for difference in comparison.differences:
         counts.setdefault(difference.what, set()).add(difference.key)
-    out.print("  in all: " + ", ".join(f"{what} of {len(keys)} tasks" for what, keys in counts.items()), markup=False)
+    out.print("  in all: " + ", ".join(f"{what} of {len(keys)} tasks" for what, keys in counts.items()))
 
 
 def _line(difference: Difference) -> str:

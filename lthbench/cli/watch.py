@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lthbench.cli.app import DEFAULT_STORE, StoreOption, SuiteArgument, app, out
-from lthbench.runner.store import Store
+from lthbench.cli.app import DEFAULT_STORE, StoreOption, SuiteArgument, app, open_store, out
+from lthbench.plain import visible
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 
@@ -33,7 +33,7 @@ def watch(
     """Watch a suite run, here or on a cluster: what runs, how fast, what failed. Ctrl-C leaves; the run goes on."""
     from lthbench.runner.live import Live
 
-    loaded, target = load_suite(suite), Store(store)
+    loaded, target = load_suite(suite), open_store(store)
     plan = make_plan(loaded, result_of=target.result)
     live = Live(plan, target)
     found = live.look()
@@ -64,7 +64,7 @@ def _dashboard(title: str, plan: Plan, found: Snapshot) -> Group:
         left = f"about {timedelta(seconds=round(found.seconds_left))} left"
     head = Table.grid(padding=(0, 1))
     head.add_row(
-        Text(title, style="bold"),
+        Text(visible(title), style="bold"),
         ProgressBar(total=1.0, completed=found.part, width=30),
         f"{100 * found.part:.0f} % of the work, {done:,} of {tasks:,} tasks, " + ("done" if found.is_done else left),
     )
@@ -77,7 +77,7 @@ def _dashboard(title: str, plan: Plan, found: Snapshot) -> Group:
         parts.append(_running(plan, found))
     for key, reason in list(found.failures.items())[-5:]:
         last = reason.strip().splitlines()[-1]
-        parts.append(Text(f"failed: {key[:8]} {plan.label(key)}: {last}", style="red"))
+        parts.append(Text(visible(f"failed: {key[:8]} {plan.label(key)}: {last}"), style="red"))
     return Group(*parts)
 
 
@@ -87,7 +87,7 @@ def _running(plan: Plan, found: Snapshot) -> Table:
     for running in longest[:_SHOWN]:
         silent = " (silent: its process may be dead)" if running.is_silent else ""
         table.add_row(
-            Text(plan.label(running.key) + silent, style="yellow" if silent else ""),
+            Text(visible(plan.label(running.key)) + silent, style="yellow" if silent else ""),
             str(timedelta(seconds=round(running.seconds))),
             "" if running.part is None else f"{100 * running.part:.0f} %",
             running.job,

@@ -122,13 +122,12 @@ def run_lane(order: Order, asked: Asked) -> str:
         StoreError: the store's disk is full or read-only.
         DeviceLostError: the job's GPU can compute nothing more.
     """
-    from rich.console import Console
-
+    from lthbench.plain import PlainConsole
     from lthbench.runner.local import run_here
     from lthbench.runner.progress import PlainProgress
 
     store = Store(order.settings.store)
-    console = Console(soft_wrap=True, highlight=False)
+    console = PlainConsole(soft_wrap=True)
     outcome = Outcome()
     keys = set(order.keys)
     while True:

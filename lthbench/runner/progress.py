@@ -6,7 +6,6 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -15,7 +14,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
+from lthbench.plain import visible
 from lthbench.runner.local import Watcher
 from lthbench.runner.queue import last_line
 from lthbench.suite.plan import Plan
@@ -50,14 +51,14 @@ class RunProgress(Watcher):
         self.done += self.cost.get(key, 0.0)
         self.num_done += 1
         if status != "ok":
-            self.console.print(f"[yellow]{status}[/]: {escape(self.plan.label(key))} ({key})")
+            self.console.print(Text(status, "yellow"), f": {self.plan.label(key)} ({key})", sep="")
         self.show(key)
 
     def failed(self, key: str, worker: int, error: str) -> None:
         self.parts.pop(key, None)
         if (reason := last_line(error)) not in self.reasons:  # what is wrong with the data may fail a hundred tasks
             self.reasons.add(reason)
-            self.console.print(f"[red]failed[/]: {escape(self.plan.label(key))} ({key}): {escape(reason)}")
+            self.console.print(Text("failed", "red"), f": {self.plan.label(key)} ({key}): {reason}", sep="")
 
     def put_back(self, key: str, worker: int, lost: str) -> None:
         self.parts.pop(key, None)
@@ -68,7 +69,7 @@ class RunProgress(Watcher):
         self.show(key)
 
     def told(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(text)
 
     @property
     def reached(self) -> float:
@@ -84,7 +85,7 @@ class LiveProgress(RunProgress):
     def __init__(self, plan: Plan, missing: list[str], console: Console) -> None:
         super().__init__(plan, missing, console)
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
@@ -110,7 +111,7 @@ class LiveProgress(RunProgress):
     def started(self, key: str, worker: int) -> None:
         if worker in self.lines:
             self.progress.remove_task(self.lines[worker])
-        self.lines[worker] = self.progress.add_task("  " + escape(self.plan.label(key)), total=1)
+        self.lines[worker] = self.progress.add_task("  " + visible(self.plan.label(key)), total=1)
 
     def progressed(self, key: str, worker: int, done: int, total: int) -> None:
         self.progress.update(self.lines[worker], completed=done / max(total, 1))
@@ -138,6 +139,4 @@ class PlainProgress(RunProgress):
             self.console.print(
                 f"{self.num_done} of {self.num_tasks} tasks, {100 * part:.0f} %, {left:.0f} s left, now "
                 f"{self.plan.label(key)}",
-                highlight=False,
-                markup=False,
             )

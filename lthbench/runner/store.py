@@ -244,13 +244,21 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
             if not marker.exists():
                 # What a process left that was killed before it could rename the marker is no other's property.
-                foreign = any(not p.name.startswith(f".{MARKER}.") for p in self.root.iterdir())
-                if foreign and not marker.exists():  # another process may have made it meanwhile
+                if not self.is_new() and not marker.exists():  # another process may have made it meanwhile
                     raise StoreError(f"{self.root}: is not empty and no store; give an empty or new folder by --store")
                 write_atomically(marker, f"{LAYOUT}\n".encode())
         except OSError as error:
             raise unusable(self.root, error) from error
         self.check_layout()
+
+    def is_new(self) -> bool:
+        """Whether there is room for a store, and nothing in it yet."""
+        try:
+            return all(p.name.startswith(f".{MARKER}.") for p in self.root.iterdir())
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise unusable(self.root, error) from error
 
     def check_layout(self) -> None:
         """Make sure that the store is one that this program can read.
@@ -261,9 +269,12 @@ class Store:
         try:
             layout = read_bounded(self.root / MARKER, 100).decode(errors="replace").strip()
         except FileNotFoundError:
-            there = "is no store" if self.root.exists() else "is not there"
+            is_empty = self.is_new()
+            there = (
+                "is not there" if not self.root.exists() else "is no store" if is_empty else "is not empty and no store"
+            )
             raise StoreError(
-                f"{self.root}: {there}; give the --store that `lthbench run` or `submit` was given"
+                f"{self.root}: {there}; give the --store of `lthbench run` or `submit`, which alone make one"
             ) from None
         except DocumentError as error:
             raise StoreError(f"{error}; give another --store") from error

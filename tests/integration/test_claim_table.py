@@ -35,6 +35,7 @@ def test_a_run_ends_in_the_claim_table(
     assert all(f"C{n} " in table for n in range(1, 24) if n != 22) and "C22" not in table
     assert "suites/paper.yaml" not in out, "what is missing is told of the user's own suite"
     assert f"add regulariser to the experiments of tiny in {suite}, then: lthbench run {suite} --pair tiny" in table
+    assert f"--store {tiny_run[1].root}" in table
 
 
 def test_verdicts_tell_all_there_is_as_json(
@@ -58,7 +59,7 @@ def test_verdicts_that_are_shown_are_kept_in_a_store_that_is_there(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert call(capsys, monkeypatch, "verdicts", suite, "--store", tmp_path / "none")[0] == 0
+    assert call(capsys, monkeypatch, "verdicts", suite, "--store", tmp_path / "none")[0] == 2
     assert not (tmp_path / "none").exists(), "reading makes no store, which `run` would then refuse"
     store = Store(tmp_path / "store")
     shutil.copytree(tiny_run[1].root, store.root)
@@ -90,5 +91,6 @@ def test_further_replicates_cost_the_trainings_and_hours_that_one_took(tiny_run:
 def test_a_suite_without_claims_says_how_to_name_them(
     tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, out, _ = call(capsys, monkeypatch, "verdicts", tiny_suite, "--store", tmp_path)
+    Store(tmp_path / "store").check()
+    code, out, _ = call(capsys, monkeypatch, "verdicts", tiny_suite, "--store", tmp_path / "store")
     assert (code, "claims: [claims]" in out) == (0, True)

@@ -241,7 +241,7 @@ def test_without_results_the_page_says_how_to_get_them(tiny_suite: Path, tmp_pat
     text = page.read_text()
     assert not (tmp_path / "none").exists(), "reading makes no store"
     for label in plan.suite.pairs["tiny"].experiments:
-        assert f"lthbench run suites/tiny.yaml --only {label}" in text
+        assert f"lthbench run suites/tiny.yaml --store {tmp_path}/none --only {label}" in text
     assert not Page(text).open
 
 

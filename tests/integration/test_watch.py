@@ -76,9 +76,9 @@ def test_what_is_done_and_the_time_left_follow_the_results(
 def test_without_a_terminal_watch_prints_once(
     tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["lthbench", "watch", str(tiny_suite), "--store", str(tmp_path / "none")])
+    Store(tmp_path / "store").check()
+    monkeypatch.setattr("sys.argv", ["lthbench", "watch", str(tiny_suite), "--store", str(tmp_path / "store")])
     with pytest.raises(SystemExit) as exit_:
         main()
     shown = capsys.readouterr().out
     assert not exit_.value.code and "0 of" in shown and "early" in shown
-    assert not (tmp_path / "none").exists()

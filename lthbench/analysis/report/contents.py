@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def gather(plan: Plan, store: Store, suite: Path) -> Contents:
                 _described(pair.data),
                 _recipes(pair),
                 list(draw_figures(measured)),
-                list(_gaps(plan, store, name, f"lthbench run {suite}")),
+                list(_gaps(plan, store, name, f"lthbench run {suite} --store {shlex.quote(str(store.root))}")),
                 _troubles(plan, store, name),
             )
         )

@@ -1,0 +1,26 @@
+"""Text of people's own (names, paths, what programs said) on a terminal: shown as it is, and never obeyed."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+
+def visible(text: str) -> str:
+    """Text whose control characters, and those that turn the direction of writing, stand as Python's escapes."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) not in _CONTROL else ascii(c)[1:-1] for c in text)
+
+
+# Control, format, surrogate, line and paragraph separator.
+_CONTROL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+class PlainConsole(Console):
+    """A console on which brackets are brackets; what is to have a style is printed as a `Text`."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """A string as what is printed for it."""
+        return super().render_str(visible(text), **(options | {"markup": False, "emoji": False, "highlight": False}))

@@ -1,0 +1,108 @@
+"""Inspecting a store: every file of every task read in full, several at once, as fast as the disk gives them."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lthbench.runner.store import Fault, Store, StoreError, unusable
+from lthbench.tasks.layout import DAMAGED, RESULT
+
+_KEY = re.compile(r"[0-9a-f]{32}")
+# Nobody is still at work on a file that he was to rename so long ago.
+_ABANDONED = 86400.0
+
+
+@dataclass
+class Inspection:
+    """What came of inspecting a store.
+
+    Attributes:
+        tasks: how many have a result.
+        faults: key -> what is wrong with the task.
+        outdated: tasks that read what another computation has by now replaced by other bits.
+        set_aside: files that were found damaged before.
+        abandoned: files that a killed process had half written.
+    """
+
+    tasks: int = 0
+    faults: dict[str, list[Fault]] = field(default_factory=dict)
+    outdated: list[str] = field(default_factory=list)
+    set_aside: list[Path] = field(default_factory=list)
+    abandoned: list[Path] = field(default_factory=list)
+
+    @property
+    def is_sound(self) -> bool:
+        return not (self.faults or self.outdated)
+
+
+def keys_of(store: Store) -> list[str]:
+    """The keys of all tasks that have a folder in a store."""
+    try:
+        return sorted(p.name for p in (store.root / "tasks").glob("??/*") if _KEY.fullmatch(p.name) and p.is_dir())
+    except OSError as error:
+        raise unusable(store.root, error) from error
+
+
+def inspect_store(
+    store: Store,
+    keys: Collection[str] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Inspection:
+    """Read all that tasks have written and compare it with what they say of it.
+
+    Args:
+        keys: of the tasks; None is all.
+        on_progress: called with (done, total) tasks.
+    """
+    found = Inspection()
+    wanted = keys_of(store) if keys is None else list(keys)
+    # The digests are taken without Python's lock, so that threads are enough.
+    with ThreadPoolExecutor(2 * len(os.sched_getaffinity(0))) as pool:
+        for done, (key, faults) in enumerate(zip(wanted, pool.map(store.inspect, wanted), strict=True), 1):
+            if faults:
+                found.faults[key] = faults
+            on_progress(done, len(wanted))
+    sound = dict.fromkeys(key for key in wanted if key not in found.faults)
+    found.tasks = sum(_has_result(store, key) for key in wanted)
+    found.outdated = [key for key in sound if _has_result(store, key) and not _is_up_to_date(store, key)]
+    for folder in map(store.folder, wanted):
+        found.set_aside += sorted(folder.glob(f"*{DAMAGED}"))
+    if keys is None:
+        found.abandoned = sorted(_abandoned(store.root))
+    return found
+
+
+def repair(store: Store, found: Inspection, tell: Callable[[str], None]) -> None:
+    """Set aside what is damaged, withdraw what is outdated, and delete what was abandoned: `run` does the rest."""
+    for key in found.faults:
+        store.set_aside(key, tell)
+    for key in found.outdated:
+        tell(f"{store.folder(key)}: read what has other bits by now; it is to be run again")
+        store.withdraw(key)
+    for path in found.abandoned:
+        tell(f"{path}: half written by a process that is no more; deleted")
+        path.unlink(missing_ok=True)
+
+
+def _has_result(store: Store, key: str) -> bool:
+    return (store.folder(key) / RESULT).exists()
+
+
+def _is_up_to_date(store: Store, key: str) -> bool:
+    try:
+        return store.is_done(key)
+    except StoreError:  # the result of one that it read is damaged, which is told of that one
+        return True
+
+
+def _abandoned(root: Path) -> Iterator[Path]:
+    now = time.time()
+    for path in root.rglob(".*.tmp"):
+        if path.is_file() and now - path.stat().st_mtime > _ABANDONED:
+            yield path
