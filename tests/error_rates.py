@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from planted import CONFIGURATIONS, World, suite_text
+from planted import CONFIGURATIONS, LENGTH, World, suite_text
 
 from lthbench.analysis.judge import judge
 from lthbench.analysis.points import Point
@@ -21,6 +21,9 @@ from lthbench.suite.load import load_suite
 
 MARGIN = 0.005  # of an accuracy
 NOISE = 0.6 * MARGIN
+# Of training.
+SHIFT = 0.05
+GRID = (0, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 REPLICATES = (3, 5, 10)
 SHOWN = ("supported", "contradicted", "negligible")
 # In this order C1, C2, ...
@@ -33,6 +36,9 @@ TESTS = {
     "mixed model": "{test: mixed, rows: {early: {of: {early: ticket}}, other: {of: {early: reinit}}},"
         " fixed: [early, log density], tested: early}",
     "trend": "{test: trend, doses: {late: 'pull {dose} in search'}, none: {late: reinit}}",
+    "waiting": "{test: waiting, metric: share_to_converge, censored: share_unconverged, shorter: {early: ticket},"
+        " longer: {early: reinit}}",
+    "onset": "{test: onset, earlier: {early: barrier}, later: {late: barrier}}",
     "rank": "{test: rank, method: spearman, minimum: 12, of: [{x: {arm: '*', variant: '{config}'},"
         " y: {arm: '*', variant: '{config}', metric: forgetting_events}}]}",
 }  # fmt: skip
@@ -41,7 +47,7 @@ TESTS = {
 def claims() -> str:
     experiments = "[imp, controls, regulariser, sensitivity, onset, convergence]"
     return "".join(
-        f"C{n}:\n  {{sentence: {name}, origin: none, experiments: {experiments}, tests: "
+        f"C{n}:\n  {{sentence: {name}, origin: none, classes: stated, experiments: {experiments}, tests: "
         f"[{test.replace('{', '{what: it holds, ', 1)}]}}\n"
         for n, (name, test) in enumerate(TESTS.items(), 1)
     )
@@ -62,6 +68,17 @@ def simulated(replicates: int, random: np.random.Generator, planted: bool) -> li
         for number, strength in enumerate(("0.001", "0.01", "0.1"), 1):
             gain = effect * number / 3
             w.add("regulariser", "late", f"pull {strength} in search", level, test_accuracy=0.9 + gain)
+        for network, share in (("ticket", 0.25 - SHIFT * planted), ("reinit", 0.25)):
+            for r in range(replicates):
+                # A mean of two levels of a difference of two has this spread, too.
+                at = share + 0.6 * SHIFT * random.normal()
+                w.add("convergence", "early", network, level, only=r, share_to_converge=at, share_unconverged=at - 0.01)
+    for arm, share in (("early", 0.1 - SHIFT * planted), ("late", 0.1)):
+        for r in range(replicates):
+            onset = share + 0.6 * SHIFT * random.normal() / 2**0.5
+            for at in GRID:
+                step = round(at * LENGTH)
+                w.add("onset", arm, "barrier", 0, step, only=r, test_barrier=0.2 * (at < onset))
     order = np.arange(CONFIGURATIONS) / CONFIGURATIONS
     moved = order + 0.3 * random.normal(size=CONFIGURATIONS) if planted else random.permutation(order)
     for n in range(CONFIGURATIONS):
