@@ -97,7 +97,7 @@ def test_masks_that_arms_take_from_each_other_are_at_home_in_the_search_that_fin
 
 
 def test_small_tasks_that_wait_for_the_same_share_a_lane_and_long_chains_do_not() -> None:
-    plan = make_plan(load_suite(Path(__file__).parents[2] / "suites" / "resnet20-cifar10.yaml"))
+    plan = make_plan(load_suite(Path(__file__).parents[2] / "suites" / "resnet20-cifar10.yaml"), Part(replicates=2))
     for lane in make_lanes(plan):
         cell = (lane.home.pair, lane.home.arm, lane.home.replicate)
         longest = max(
