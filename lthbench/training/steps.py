@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, GetCoreSchemaHandler
 from pydantic_core import core_schema
 
-_PATTERN = re.compile(r"(?:(\d+)ep)?(?:(\d+)it)?", re.ASCII)
+_PATTERN = re.compile(r"(?:(\d{1,12})ep)?(?:(\d{1,12})it)?", re.ASCII)
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%", re.ASCII)
 _CURE = "write 500it, 160ep or 3ep50it, or 2% for a share of a training"
 
