@@ -6,8 +6,7 @@ from torch import nn
 from torchvision.models import ResNet, resnet18, resnet50
 
 from lthbench.models.resnet import conv3x3
-
-SMALL_SIDE = 64
+from lthbench.models.spec import SMALL_SIDE
 
 
 def resnet_imagenet(image_shape: tuple[int, int, int], num_classes: int, depth: int) -> ResNet:

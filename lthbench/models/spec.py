@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,6 +15,9 @@ from lthbench.names import unknown
 
 Init = Literal["kaiming_normal", "kaiming_uniform", "glorot_normal", "glorot_uniform", "trunc_normal"]
 INITS: tuple[str, ...] = get_args(Init)
+
+# Up to so many pixels a side ResNet-18 and -50 keep the resolution in their stem.
+SMALL_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,21 @@ class ModelSpec(BaseModel):
             offered = ", ".join(name for name, info in MODELS.items() if info.has_drop_path)
             raise ValueError(f"{self.name} has no drop_path (only {offered}); leave it out")
         return self
+
+    def values_of_one_image(self, image_shape: tuple[int, int, int]) -> int | None:
+        """How many values a channel an image of shape (C, H, W) has where batch normalisation sees the fewest.
+
+        None without batch normalisation. One value alone has no variance, and torch refuses it in training.
+        """
+        sides = image_shape[1:]
+        match self.info.family:
+            case "vgg":
+                return math.prod(side // 16 for side in sides)
+            case "resnet":
+                return math.prod(-(-side // 4) for side in sides)
+            case "resnet_imagenet":
+                return math.prod(-(-side // (8 if max(sides) <= SMALL_SIDE else 32)) for side in sides)
+        return None
 
     @property
     def info(self) -> ModelInfo:

@@ -13,6 +13,7 @@ from lthbench.experiments.cell import Result
 from lthbench.suite.claim_tests import variant_pattern
 from lthbench.suite.located import SuiteError
 from lthbench.suite.part import WHOLE, Part
+from lthbench.suite.relations import one_value_normalised
 from lthbench.suite.schema import Pair, Suite
 from lthbench.suite.work import Work, work_of
 from lthbench.tasks.spec import MaskSpec, Task, TrainSpec
@@ -113,6 +114,12 @@ def make_plan(suite: Suite, part: Part = WHOLE, result_of: Callable[[str], Resul
             plan.add(task, label, cell)
         if len(plan.tasks) > MAX_TASKS:
             raise SuiteError(f"more than {MAX_TASKS:,} tasks are too many for a plan; give fewer replicates or levels")
+    for key, task in plan.tasks.items():  # few images, other data and varied recipes as well
+        spec = task.spec
+        if not isinstance(spec, TrainSpec) or spec.probe not in (None, "affine"):
+            continue
+        if alone := one_value_normalised(spec.model, spec.data, spec.recipe, spec.num_images):
+            raise SuiteError(f"{plan.label(key)}, for {', '.join(sorted(plan.users[key]))}: {alone}")
     return plan
 
 

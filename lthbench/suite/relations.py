@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lthbench.data.spec import DataSpec, num_train_images
 from lthbench.experiments import Cell, Experiment
 from lthbench.fault import Fault, under
 from lthbench.models.layers import layer_names
+from lthbench.models.spec import ModelSpec
 from lthbench.names import unknown
 from lthbench.suite.schema import Pair, Suite
 from lthbench.tasks.spec import layers_of, num_survivors
+from lthbench.training.recipe import Recipe
 
 
 def suite_faults(suite: Suite) -> Iterator[Fault]:
@@ -44,8 +47,23 @@ def _pair_faults(pair: Pair) -> Iterator[Fault]:
     yield from under(pair.model.faults(pair.data.info), "model")
     yield from under(_pruning_faults(pair), "pruning")
     for name, arm in pair.arms.items():
-        yield from under(arm.recipe.faults(pair.data), "arms", name, "recipe")
-        yield from under(arm.search.faults(pair.data), "arms", name, "search")
+        for key, recipe in (("recipe", arm.recipe), ("search", arm.search)):
+            yield from under(recipe.faults(pair.data), "arms", name, key)
+            if alone := one_value_normalised(pair.model, pair.data, recipe, num_train_images(pair.data)):
+                yield Fault(("arms", name, key, "batch_size"), alone)
+
+
+def one_value_normalised(model: ModelSpec, data: DataSpec, recipe: Recipe, num_images: int) -> str | None:
+    """What is wrong where batch normalisation would get a single value a channel in training; None where it never does.
+
+    torch refuses that, at the end of the first epoch where a last batch has one image.
+    """
+    if model.values_of_one_image(data.info.image_shape) != 1 or recipe.fewest_at_once(num_images) > 1:
+        return None
+    return (
+        f"{num_images:,} images in batches of {recipe.batch_size} leave one image alone, of which {model.name} has one "
+        "value a channel in its last batch normalisation; give drop_last: true, or another batch_size or num_train"
+    )
 
 
 def _pruning_faults(pair: Pair) -> Iterator[Fault]:

@@ -42,8 +42,7 @@ def work_of(task: Task) -> Work:
 
 
 def _training(spec: TrainSpec) -> Work:
-    info, validation = spec.data.info, spec.data.validation
-    images = spec.per_class * spec.data.num_labels if spec.per_class is not None else num_train_images(spec.data)
+    info, validation, images = spec.data.info, spec.data.validation, spec.num_images
     evaluated = images + validation + info.num_test
     if spec.probe is not None:
         evaluated += info.num_test  # before it is fitted
@@ -55,7 +54,7 @@ def _training(spec: TrainSpec) -> Work:
     end = min(total, spec.stop or total)
 
     def seen(step: int) -> int:
-        return step // epoch * images + min(step % epoch * batch, images)
+        return step // epoch * spec.recipe.images_per_epoch(images) + min(step % epoch * batch, images)
 
     if spec.track is not None:
         measured = end // spec.track - spec.begin // spec.track + (end % spec.track > 0)

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
-from lthbench.data.spec import DataSpec
+from lthbench.data.spec import DataSpec, num_train_images
 from lthbench.models.spec import ModelSpec
 from lthbench.training.recipe import Recipe
 
@@ -90,6 +90,13 @@ class TrainSpec(_Spec):
     draw: Annotated[int, Field(ge=0)] = 0
     probe: Literal["batch", "estimated", "none", "affine"] | None = None
     track: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def num_images(self) -> int:
+        """How many images it is trained on, or a probe fitted to."""
+        if self.per_class is not None:
+            return self.per_class * self.data.num_labels
+        return num_train_images(self.data)
 
 
 class Pruning(BaseModel):

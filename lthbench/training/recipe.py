@@ -92,6 +92,7 @@ class Recipe(_Frozen):
     Attributes:
         steps: the length T of a training from initialisation; a rewound one runs from step k to T.
         batch_size: images per update; the last batch of an epoch may be smaller.
+        drop_last: leave out an epoch's last batch where it is smaller (of other images in each epoch).
         label_smoothing: of the training loss only.
         precision: of forward and backward pass; weights, updates, losses and evaluation are always float32.
         micro_batch: forward and backward pass take so many images of a batch at a time, which saves memory; None is
@@ -104,6 +105,7 @@ class Recipe(_Frozen):
 
     steps: Length
     batch_size: Annotated[int, Field(ge=1)]
+    drop_last: bool = False
     optimizer: Optimizer
     schedule: Schedule = Schedule()
     augment: Augment = Augment()
@@ -169,4 +171,19 @@ class Recipe(_Frozen):
 
     def steps_per_epoch(self, num_images: int) -> int:
         """Iterations in one pass over `num_images` images."""
+        if self.drop_last:
+            return max(1, num_images // self.batch_size)
         return -(-num_images // self.batch_size)
+
+    def images_per_epoch(self, num_images: int) -> int:
+        """How many of `num_images` images an epoch presents."""
+        return min(num_images, self.steps_per_epoch(num_images) * self.batch_size)
+
+    def fewest_at_once(self, num_images: int) -> int:
+        """The fewest images of a forward and backward pass of this training on `num_images` images."""
+        sizes = [min(self.batch_size, num_images)]
+        last = self.images_per_epoch(num_images) % sizes[0]
+        if last and self.iterations(self.steps, num_images) >= self.steps_per_epoch(num_images):
+            sizes.append(last)
+        micro = self.micro_batch
+        return min(size if micro is None or size <= micro else size % micro or micro for size in sizes)

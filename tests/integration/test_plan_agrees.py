@@ -32,6 +32,7 @@ pairs:
   lenet-fashion-10k:
     model: {{width: 10}}
     data: {{validation: 70, num_train: 330}}
+    recipe: {{drop_last: true}}
     experiments:
       frozen-features: {{levels: [2], normalisation: [estimated, batch, affine], arms: [early]}}
       few-shot: {{steps: 7it, per_class: [3], levels: [1], arms: [early]}}

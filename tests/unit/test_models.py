@@ -335,3 +335,16 @@ def test_the_names_of_layers_are_known_without_building_the_model(name: str) -> 
     side = 224 if name == "swin-t" else 64
     with torch.device("meta"):
         assert layer_names(ModelSpec(name=name)) == prunable(build(ModelSpec(name=name), (3, side, side), 10))
+
+
+@pytest.mark.parametrize("name", [name for name, info in MODELS.items() if info.has_batchnorm])
+@pytest.mark.parametrize("side", [16, 28, 31, 32, 64, 65, 224])
+def test_the_fewest_values_that_batch_normalisation_sees_are_known_without_the_network(name: str, side: int) -> None:
+    shape, seen = (3, side, side), []
+    with torch.device("meta"):
+        network = build(ModelSpec(name=name), shape, 10).eval()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0][0, 0].numel()))
+        network(torch.empty(1, *shape))
+    assert ModelSpec(name=name).values_of_one_image(shape) == min(seen)

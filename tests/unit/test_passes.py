@@ -27,7 +27,7 @@ class Watched(ImageSet):
 SEEN: list[tuple[Tensor, Tensor]] = []
 
 
-def batches(seed: int) -> list[tuple[Tensor, Tensor]]:
+def batches(seed: int, *, drop_last: bool = False) -> list[tuple[Tensor, Tensor]]:
     """The images' numbers and pixels of each batch of three passes with erasing at random."""
     pixels = pack(np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8), dtype=np.uint8))
     images = Watched(pixels, torch.arange(COUNT) % 10, (0.5,), (0.5,))
@@ -35,6 +35,7 @@ def batches(seed: int) -> list[tuple[Tensor, Tensor]]:
         {
             "steps": f"{PASSES}ep",
             "batch_size": 16,
+            "drop_last": drop_last,
             "optimizer": {"name": "sgd", "lr": 0.1},
             "augment": Augment(crop=2, flip=True, erase=1),
         }
@@ -57,6 +58,18 @@ def test_each_pass_presents_each_image_once_in_another_order_and_augmented_anew(
             looks.setdefault(number, []).append(image)
     alike = sum(torch.equal(a, b) for first, *rest in looks.values() for a in [first] for b in rest)
     assert {len(images) for images in looks.values()} == {PASSES} and alike < 3
+
+
+def test_a_last_batch_that_is_dropped_is_of_other_images_in_each_pass() -> None:
+    seen, whole = batches(0, drop_last=True), batches(0)
+    assert [len(index) for index, _ in seen] == PASSES * [16, 16, 16]
+    kept = [whole[4 * epoch + i][0] for epoch in range(PASSES) for i in range(3)]
+    assert all(torch.equal(index, order) for (index, _), order in zip(seen, kept, strict=True))
+    dropped = [
+        set(range(COUNT)) - set(torch.cat([i for i, _ in seen[3 * epoch : 3 * epoch + 3]]).tolist())
+        for epoch in range(PASSES)
+    ]
+    assert all(len(images) == 2 for images in dropped) and dropped[0] != dropped[1]
 
 
 def test_a_seed_names_order_and_augmentation() -> None:

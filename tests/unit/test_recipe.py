@@ -49,3 +49,24 @@ def test_milestones_of_a_constant_schedule_are_refused() -> None:
 def test_nesterov_without_momentum_is_refused() -> None:
     with pytest.raises(ValidationError, match="nesterov needs a momentum"):
         SGD(name="sgd", lr=0.1, nesterov=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_images", "steps", "presented", "fewest"),
+    [
+        ({}, 65, 2, 65, 1),
+        ({"drop_last": True}, 65, 1, 64, 64),
+        ({"drop_last": True}, 40, 1, 40, 40),
+        ({}, 128, 2, 128, 64),
+        ({"steps": "1it"}, 65, 2, 65, 64),  # ends before the last batch of an epoch
+        ({"micro_batch": 9}, 128, 2, 128, 1),
+        ({"micro_batch": 16}, 128, 2, 128, 16),
+    ],
+)
+def test_an_epoch_of_whole_batches_leaves_the_last_images_out(
+    changes: dict[str, object], num_images: int, steps: int, presented: int, fewest: int
+) -> None:
+    base = {"steps": "3ep", "batch_size": 64, "optimizer": {"name": "sgd", "lr": 0.1}}
+    recipe = Recipe.model_validate(base | changes)
+    found = (recipe.steps_per_epoch(num_images), recipe.images_per_epoch(num_images), recipe.fewest_at_once(num_images))
+    assert found == (steps, presented, fewest)

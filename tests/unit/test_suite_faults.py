@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lthbench.suite.load import load_suite
 from lthbench.suite.located import SuiteError, read_yaml
+from lthbench.suite.plan import make_plan
 
 QUICK = (Path(__file__).parents[2] / "suites" / "quick.yaml").read_text().replace("claims: [claims]", "")
 # What validation calls things, and suites do not.
@@ -112,3 +113,22 @@ def test_a_plan_of_too_many_tasks_ends_with_the_limit(monkeypatch: pytest.Monkey
     monkeypatch.setattr(plan, "MAX_TASKS", 10)
     with pytest.raises(SuiteError, match="more than 10 tasks"):
         plan.make_plan(load_suite(tiny_suite))
+
+
+VGG = TINY[: TINY.index("      rewound")].replace("lenet-300-100, width: 10", "vgg11, width: 4")
+VGG = VGG.replace("num_train: 300", "num_train: 65")
+
+
+def test_a_last_batch_of_one_image_is_told_where_batch_normalisation_cannot_take_it(tmp_path: Path) -> None:
+    (message,) = told(tmp_path, VGG)
+    assert message.startswith("10: pairs.tiny.arms.early.recipe.batch_size: 65 images in batches of 64 leave one")
+    for cure in ("batch_size: 64, drop_last: true", "batch_size: 32, micro_batch: 11, drop_last: true"):
+        assert not told(tmp_path, VGG.replace("batch_size: 64", cure.replace(", ", "\n      ")))
+
+
+def test_a_last_batch_of_one_image_of_few_is_told_by_plan(tmp_path: Path) -> None:
+    few = "      few-shot: {per_class: [13], draws: 1, steps: 2ep, levels: [1], target: TARGET}\n"
+    target = "{name: fashion-mnist-10k, classes: [0-4]}"
+    (tmp_path / "suite.yaml").write_text(VGG.replace("num_train: 65", "num_train: 66") + few.replace("TARGET", target))
+    with pytest.raises(SuiteError, match=r"for few-shot: 65 images in batches of 64 .* drop_last"):
+        make_plan(load_suite(tmp_path / "suite.yaml"))
