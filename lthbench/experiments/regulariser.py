@@ -101,9 +101,13 @@ class Regulariser(Experiment):
     def faults(self, cell: Cell) -> Iterator[Fault]:
         if self.in_full == "chosen" and len(self.strengths) > 1:
             if not cell.selection_replicates:
-                yield Fault(("in_full",), "chosen by no replicates; give the suite `selection_replicates: 2`, or all")
+                yield Fault(
+                    ("in_full",), "chosen by no replicates; give the suite `selection_replicates: 2`, or write all"
+                )
             if not cell.data.validation:
-                yield Fault(("in_full",), "chosen by validation accuracy; give the pair's data a `validation`, or all")
+                yield Fault(
+                    ("in_full",), "chosen by validation accuracy; give the pair's data a `validation`, or write all"
+                )
 
     def _chosen(self, cell: Cell) -> float | None:
         """The strength that is made in full where one is chosen; None while its candidates are not done."""
@@ -111,12 +115,8 @@ class Regulariser(Experiment):
             return self.strengths[0]
         accuracies: dict[str, list[float]] = {}
         for strength in self.strengths:
-            tickets = [
-                task
-                for one in map(partial(_with_pull, strength=strength), cell.choosing())
-                for level in self.levels
-                for task in (one.train(mask=one.mask(level), noise=level),)
-            ]
+            searching = [_with_pull(one, strength) for one in cell.choosing()]
+            tickets = [one.train(mask=one.mask(level), noise=level) for one in searching for level in self.levels]
             results = [result for task in tickets if (result := cell.result_of(task)) is not None]
             if len(results) < len(tickets):
                 return None
@@ -267,7 +267,7 @@ def _unchanged(cell: Cell) -> Cell:
 
 def _with_pull(cell: Cell, strength: float, anchor: Anchor = 0) -> Cell:
     """The cell whose mask search is under the pull, be it to its initialisation or elsewhere."""
-    return cell.with_search(pulled(cell.search, strength, "kept"), anchor=anchor)
+    return cell.with_search(pulled(cell.search, strength, "kept"), anchor=anchor if strength else 0)
 
 
 def _with_penalty(logarithm: float) -> Setting:

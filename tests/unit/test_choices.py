@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from lthbench.analysis.evidence import Evidence
@@ -30,6 +32,7 @@ from lthbench.suite.part import Part
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
 from lthbench.tasks.spec import MaskSpec, Task, TrainSpec
+from lthbench.tasks.start import anchors_of, start_of
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)
 SELECTION = (FIRST_SELECTION_REPLICATE, FIRST_SELECTION_REPLICATE + 1)
@@ -284,3 +287,21 @@ def test_a_strength_that_nothing_can_choose_is_a_fault_of_the_suite(
 ) -> None:
     with pytest.raises(SuiteError, match=fault):
         in_full(tmp_path, **{before: after})
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_weight_decay_as_a_control_is_the_pulls_own_penalty_with_its_centre_in_0(
+    optimizer: str, tmp_path: Path
+) -> None:
+    """Of the same weights, at first as strong, and in the gradient, which AdamW's own weight decay is not."""
+    text = SUITE.replace("name: sgd", f"name: {optimizer}, weight_decay: 1e-4")
+    cell = knowing(suite(tmp_path, text=text), lambda task: None)[SELECTION[0]]
+    experiment = Regulariser(strengths=(0.001,), places=("search",), controls=("weight-decay",), levels=(1,))
+    dense = {r.variant.split()[0]: r.task.spec for r in experiment.readings(cell) if r.level == 0}
+    pull, decay = dense["pull"], dense["weight-decay"]
+    assert isinstance(pull, TrainSpec) and pull.recipe.pull == 0.001
+    assert decay == pull.model_copy(update={"anchor": "zero"})
+    context: Any = SimpleNamespace(device=torch.device("cpu"))
+    own, zero = (anchors_of(spec, start_of(spec, context), context) for spec in (pull, decay))
+    assert own.keys() == zero.keys() == {"fc1.weight", "fc2.weight", "fc.weight"}
+    assert not any(anchor.any() for anchor in zero.values()) and all(anchor.any() for anchor in own.values())
