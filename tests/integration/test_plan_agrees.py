@@ -36,7 +36,11 @@ pairs:
     experiments:
       frozen-features: {{levels: [2], normalisation: [estimated, batch, affine], arms: [early]}}
       few-shot: {{steps: 7it, per_class: [3], levels: [1], arms: [early]}}
-      level-barriers: {{levels: [1], points: 3, statistics: [interpolate, recompute], arms: [early]}}
+      level-barriers: {{levels: [1], points: 3, statistics: [interpolate, recompute], num_train: 200, arms: [early]}}
+      stability: {{num_train: 200}}
+      sparse-stability: {{num_train: 200}}
+      rewound-stability: {{num_train: 200}}
+      onset: {{num_train: 200}}
 """
 
 
