@@ -17,7 +17,6 @@ PAIRS = {
     "lenet-300-100": "fashion-mnist",
     "conv-4": "cifar10",
     "resnet20": "cifar10",
-    "vgg16": "cifar10",
     "swin-small64": "tinyimagenet",
 }
 

@@ -25,9 +25,9 @@ replicates: 1
 pairs:
   tiny:
     model: {name: lenet-300-100, width: 10}
-    data: {name: fashion-mnist-10k, validation: 100, num_train: 300}
+    data: {name: fashion-mnist-10k, validation: 100, num_train: 70}
     pruning: {rate: 0.36, rates: {head: 0.18}}
-    recipe: {steps: 2ep, batch_size: 64, optimizer: {name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 1.0e-3}}
+    recipe: {steps: 1ep, batch_size: 64, optimizer: {name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 1.0e-3}}
     arms: {early: {class: early}}
     experiments: {imp: {levels: 1}}
 """

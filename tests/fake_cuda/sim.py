@@ -13,6 +13,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 import fake_cuda
 
+_readable = fake_cuda._library.fc_readable  # device address -> where the host may follow it
+_readable.restype, _readable.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 _emulator = ctypes.CDLL(str(fake_cuda.BUILT / "libemulator.so"))
 # Operators that take tensors of both devices; all others fail, as on a GPU.
 MIXED = {f"aten.{n}" for n in ("copy_.default", "_to_copy.default", "index.Tensor", "index_put_.default",
@@ -93,7 +95,7 @@ class Sim(TorchDispatchMode):
             made = torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device=place)
             if t.numel():
                 there = t.untyped_storage().nbytes() - t.storage_offset() * t.element_size()
-                ctypes.memmove(made.data_ptr(), t.data_ptr(), min(there, made.untyped_storage().nbytes()))
+                ctypes.memmove(_readable(made.data_ptr()), t.data_ptr(), min(there, made.untyped_storage().nbytes()))
             return made
 
         return tree_map(device, result)
@@ -113,6 +115,6 @@ def _on_host(t: Tensor) -> Tensor:
     whole = storage.nbytes() // t.element_size() * t.element_size()
     if not whole:
         return torch.empty(t.shape, dtype=t.dtype)
-    memory = (ctypes.c_uint8 * whole).from_address(storage.data_ptr())
+    memory = (ctypes.c_uint8 * whole).from_address(_readable(storage.data_ptr()))
     flat = torch.frombuffer(memory, dtype=torch.uint8).view(t.dtype)
     return flat.as_strided(t.size(), t.stride(), t.storage_offset())

@@ -54,7 +54,7 @@ thread_local std::vector<Configuration> configurations;
 bool (*runner)(const char*, dim3, dim3, void**) = nullptr;
 
 bool guarded() {
-  static const bool g = getenv("FAKE_CUDA") && !strcmp(getenv("FAKE_CUDA"), "guard");
+  static const bool g = getenv("FAKE_CUDA") && strcmp(getenv("FAKE_CUDA"), "count");
   return g;
 }
 int number(const char* name, int otherwise) {
@@ -100,6 +100,11 @@ void synced(const char* what) {
   ++syncs;
   note(std::string(what) + " on device " + std::to_string(current));
 }
+// What the host may do with device memory by its own address: all of it while a kernel is computed.
+void protect(int allowed) {
+  Lock l(state().mutex);
+  for (auto& [address, region] : state().regions) mprotect(address, region.bytes, allowed);
+}
 cudaError_t launched(const void* f, dim3 grid, dim3 block, void** args) {
   ++launches;
   static const char* trap = getenv("FAKE_CUDA_BREAK");
@@ -108,7 +113,11 @@ cudaError_t launched(const void* f, dim3 grid, dim3 block, void** args) {
   auto i = kernels.find(f);
   const std::string name = i == kernels.end() ? "?" : i->second;
   note("kernel " + name.substr(0, 150));
-  if (runner && !runner(name.c_str(), grid, block, args)) idle(name);
+  if (runner) {
+    protect(PROT_READ | PROT_WRITE);
+    if (!runner(name.c_str(), grid, block, args)) idle(name);
+    protect(PROT_NONE);
+  }
   NOW_CUDA;
 }
 }  // namespace
@@ -118,6 +127,7 @@ API void fc_counts(long* out) {
   const long c[] = {launches, syncs, h2d, d2h, memsets, mallocs, library_calls};
   memcpy(out, c, sizeof c);
 }
+API void* fc_readable(const void* p) { return readable(p); }
 API void fc_detail(int on) {
   Lock l(state().mutex);
   detail = on;
@@ -232,7 +242,8 @@ API const char* cudaGetErrorName(cudaError_t e) {
   return e == cudaErrorIllegalAddress ? "cudaErrorIllegalAddress" : "cudaErrorFake";
 }
 
-// Memory. With FAKE_CUDA=guard the address that the caller gets cannot be read or written; a second one can.
+// Memory. Unless FAKE_CUDA=count, the address that the caller gets cannot be read or written; a second one
+// can.
 API cudaError_t cudaMalloc(void** p, size_t n) {
   ++mallocs;
   n = (n + 4095) / 4096 * 4096;
@@ -456,8 +467,8 @@ API size_t cublasLtGetVersion() { return CUBLAS_VERSION; }
   }
 DESCRIPTOR(Tensor)
 DESCRIPTOR(Filter)
-DESCRIPTOR(Convolution) DESCRIPTOR(Activation) DESCRIPTOR(Dropout)
-    DESCRIPTOR(Pooling) using Desc = const cudnnTensorDescriptor_t;
+DESCRIPTOR(Convolution)
+DESCRIPTOR(Activation) DESCRIPTOR(Dropout) DESCRIPTOR(Pooling) using Desc = const cudnnTensorDescriptor_t;
 using Filter = const cudnnFilterDescriptor_t;
 using Conv = const cudnnConvolutionDescriptor_t;
 using Act = const cudnnActivationDescriptor_t;
