@@ -189,7 +189,7 @@ def run(
         )
         if with_report:
             _report(suite, loaded, target)
-    _tell_diverged(plan, target, err if as_json else out)
+    all_diverged = _tell_diverged(plan, target, err if as_json else out)
     if outcome.failed:
         for reason, keys in _by_reason(outcome.failed).items():
             if reason not in told:
@@ -204,6 +204,7 @@ def run(
         err.print(
             f"{len(outcome.blocked)} tasks are left by jobs that ended early; `{again('status', suite)}` tells why"
         )
+    if outcome.blocked or all_diverged:
         sys.exit(1)
 
 
@@ -215,18 +216,20 @@ def _by_reason(failed: Mapping[str, str]) -> dict[str, list[str]]:
     return reasons
 
 
-def _tell_diverged(plan: Plan, store: Store, console: Console) -> None:
-    """How many trainings diverged, if any did; that all did, where nobody can miss it."""
+def _tell_diverged(plan: Plan, store: Store, console: Console) -> bool:
+    """Tell how many trainings diverged, if any did; return whether all did, so that nothing was measured."""
     found = [(task.spec, result) for key, task in plan.tasks.items() if (result := store.result(key)) is not None]
     trainings = [result["status"] for spec, result in found if isinstance(spec, TrainSpec)]
     refused = sum(result["status"] == "refused" for _, result in found)
     diverged = trainings.count("diverged")
-    if diverged and diverged == len(trainings) - trainings.count("refused"):
+    all_diverged = 0 < diverged == len(trainings) - trainings.count("refused")
+    if all_diverged:
         err.print(f"every training diverged ({diverged:,}): nothing was measured; lower the learning rates")
     elif diverged:
         console.print(
             f"{diverged:,} of {len(trainings):,} trainings diverged; {refused:,} tasks that need them were refused"
         )
+    return all_diverged
 
 
 def _report(suite: Path, loaded: Suite, store: Store) -> None:
