@@ -139,7 +139,8 @@ def test_a_choice_waits_for_all_its_candidates(tmp_path: Path) -> None:
 
 
 def test_selection_replicates_are_in_no_summary() -> None:
-    rows = [Row("p", "imp", "late", r, "ticket", 2, 0.64, 0, 0.0, 0.0, "test_accuracy", 0.5, "k") for r in (*SELECTION, 0, 1)]
+    place = ("ticket", 2, 0.64, 0, 0.0, 0.0, "test_accuracy", 0.5, "k")
+    rows = [Row("p", "imp", "late", r, *place) for r in (*SELECTION, 0, 1)]
     assert [summary.interval.n for summary in summarise(rows)] == [2]
 
 
