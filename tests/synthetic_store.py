@@ -68,7 +68,7 @@ def made_up(task: Task) -> dict[str, Any]:
     result: dict[str, Any] = {
         "status": "ok",
         "reason": None,
-        "metrics": {"density": 0.8**level},
+        "metrics": {"density": 0.8**level, "empty_layers": 0},
         "seconds": 1.5,
         "finished": "2026-01-02T03:04:05+00:00",
         "environment": ENVIRONMENT,

@@ -54,8 +54,10 @@ def _line(summaries: list[Summary]) -> dict[str, str]:
     from lthbench.analysis.quantity import interval_text
 
     n = max(s.interval.n for s in summaries)
-    density = summaries[0].density
+    density, step, share = summaries[0].density, summaries[0].step, summaries[0].share
     cells = {"density": "" if density is None else f"{density:.4f}", "n": str(n)}
+    if step is not None:
+        cells["step"] = f"{step}" + (f" ({100 * share:.3g} %)" if share else "")
     for s in summaries:
         cells[s.metric] = interval_text(s.metric, s.interval) + (f" (n = {s.interval.n})" if s.interval.n < n else "")
     return cells
@@ -89,19 +91,21 @@ def print_summary(plan: Plan, store: Store) -> None:
                 title=f"{pair_name}: {label}",
             )
             arm_before = None
-            for (arm, variant, level, step), line in lines.items():
+            for (arm, variant, level, _), line in lines.items():
                 if arm_before not in (None, arm):
                     table.add_section()
                 arm_before = arm
-                cells = [line.get(name, "") for name in ("density", *shown, "n")]
+                cells = [line.get(name, "") for name in ("step", "density", *shown, "n")]
                 table.add_row(
                     arm,
                     variant,
                     "" if level is None else str(level),
-                    "" if step is None else str(step),
                     *cells,
                 )
             out.print(table)
-    out.print("Mean over n replicates, with the half width of its 95 % interval (Student's t).")
+    out.print(
+        "Steps are iterations, with their share of training. Mean over n replicates, with the half width of its 95 % "
+        "interval (Student's t)."
+    )
     if any(s.metric == COLLAPSE and s.interval.mean > 0 for s in summaries):
         out.print("An empty layer is one without a surviving weight; what is undefined of it is in no mean.")

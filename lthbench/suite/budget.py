@@ -21,9 +21,9 @@ REPLICATES = 3
 POLICY = (
     "The replicate is the unit of statistics: a part has whole replicates, three where it can. If the whole suite fits "
     "with three or more of its replicates, as many as fit are taken. Else three replicates are built up from what "
-    "matters most, each step as far as it fits: pairs, cheapest first, with two arms ('late' and the first other one), "
-    "tickets, controls and stability, up to half of the levels; then all levels; all arms; the other experiments, "
-    "cheapest first; more replicates."
+    "matters most, each step as far as it fits: pairs, cheapest first, with two arms (the first of class late and the "
+    "first other one), tickets, controls and stability, up to half of the levels; then all levels; all arms; the other "
+    "experiments, cheapest first; more replicates."
 )
 _CORE: tuple[type[Experiment], ...] = (Imp, Controls, Stability)
 
@@ -188,11 +188,11 @@ def _shrunk(part: Part) -> Iterator[Part]:
 
 
 def _two_arms(plan: Plan, pairs: Iterable[str]) -> tuple[str, ...]:
-    """`late` and the first other arm of each pair; the first two where none is called so."""
+    """The first arm of class late and the first other one of each pair; the first two where none is of it."""
     chosen: dict[str, None] = {}
     for name in pairs:
-        arms = list(plan.suite.pairs[name].arms)
-        first = [arm for arm in arms if arm == "late"] or arms[:1]
+        arms = plan.suite.pairs[name].arms
+        first = [arm for arm in arms if arms[arm].stability_class == "late"][:1] or list(arms)[:1]
         chosen |= dict.fromkeys([*first, *[arm for arm in arms if arm not in first][:1]])
     return tuple(chosen)
 

@@ -75,11 +75,12 @@ def _curves(measured: Measured, label: str, level: int, variant: str) -> Iterato
     figure, (axes,) = panels()
     points: list[Point] = []
     rows, texts = [], []
-    spawns = sorted({s.step or 0 for s in barriers})
+    spawns = {arm: sorted({s.step or 0 for s in barriers if s.arm == arm}) for arm in {s.arm for s in barriers}}
     for barrier in barriers:
         arm, spawn = measured.look(barrier.arm), barrier.step or 0
-        style = Look(arm.colour, arm.marker, DASHES[spawns.index(spawn) % len(DASHES)])
-        name = f"{barrier.arm}, spawned at {spawn} it"
+        # The spawns of a suite are the same for all arms, in whatever iterations.
+        style = Look(arm.colour, arm.marker, DASHES[spawns[barrier.arm].index(spawn) % len(DASHES)])
+        name = f"{barrier.arm}, spawned at {100 * (barrier.share or 0):.3g} % ({spawn:,} it)"
         alphas, errors = _errors(measured, barrier)
         means = [100 * e.mean for e in errors]
         axes.plot(alphas, means, color=style.colour, linestyle=style.dash, label=name)
@@ -93,8 +94,8 @@ def _curves(measured: Measured, label: str, level: int, variant: str) -> Iterato
             if index % 5 == 0 or y == max(means)
         ]
         rows.append(
-            (barrier.arm, str(spawn), interval_text(METRIC, barrier.interval), str(barrier.interval.n),
-             short_keys(barrier.keys))
+            (barrier.arm, f"{100 * (barrier.share or 0):.3g}", str(spawn), f"{barrier.epoch or 0:.3g}",
+             interval_text(METRIC, barrier.interval), str(barrier.interval.n), short_keys(barrier.keys))
         )  # fmt: skip
         texts.append(f"{name}: barrier {told(barrier)}")
     axes.set_xlabel("alpha, from one child to the other")
@@ -104,8 +105,8 @@ def _curves(measured: Measured, label: str, level: int, variant: str) -> Iterato
     what = "the dense network" if level == 0 else f"the subnetwork of level {level}"
     caption = (
         f"Test error along the line between two children of {what}, trained with different SGD noise from the step "
-        "at which they were spawned; mean over replicates, with its 95 % interval shaded. The barrier is the highest "
-        "point minus the mean of the ends; under 2 % the network is stable."
+        "at which they were spawned, a share of the arm's own training; mean over replicates, with its 95 % interval "
+        "shaded. The barrier is the highest point minus the mean of the ends; under 2 % the network is stable."
     )
     statistics = variant.removeprefix("barrier")
     yield Drawing(
@@ -114,7 +115,7 @@ def _curves(measured: Measured, label: str, level: int, variant: str) -> Iterato
         caption,
         figure,
         f"{caption} {'; '.join(texts)}.",
-        Grid(("arm", "spawn (it)", "test barrier", "n", "tasks"), rows),
+        Grid(("arm", "spawn (% of training)", "(it)", "(ep)", "test barrier", "n", "tasks"), rows),
         tuple(points),
     )
 

@@ -11,7 +11,7 @@ from lthbench.analysis.figures.style import DASHES, Look, legend, panels
 from lthbench.analysis.quantity import quantity
 from lthbench.experiments.convergence import Convergence
 
-METRICS = ("steps_to_converge", "forgetting_events")
+METRICS = ("share_to_converge", "forgetting_events")
 
 
 def draw(measured: Measured) -> Iterator[Drawing]:
@@ -40,8 +40,8 @@ def draw(measured: Measured) -> Iterator[Drawing]:
             ax.set_xlabel("")
         legend(figure, axes[0])
         caption = (
-            f"Iterations until the validation accuracy first comes to {100 * experiment.share:g} % of what the same "
-            "arm's dense network ends with (mean over the replicates that come to it), and forgetting events."
+            f"Share of training until the validation accuracy first comes to {100 * experiment.share:g} % of what the "
+            "same arm's dense network ends with (mean over the replicates that come to it), and forgetting events."
         )
         yield Drawing(
             f"convergence-{label}",

@@ -8,6 +8,7 @@ from lthbench.analysis.figures.drawing import Drawing, Grid, Series, by_x, descr
 from lthbench.analysis.figures.measured import Measured
 from lthbench.analysis.figures.style import DASHES, Look, legend, panels
 from lthbench.analysis.quantity import interval_text, quantity
+from lthbench.analysis.table import Summary
 from lthbench.experiments.distance import Distance
 
 METRIC = "distance_relative"
@@ -29,16 +30,16 @@ def _along_training(measured: Measured, label: str, levels: tuple[int, ...]) -> 
     found = [s for s in measured.of(label, METRIC) if s.variant.endswith("along training")]
     if not found:
         return
-    steps = sorted({s.step for s in found if s.step is not None})
-    shown = set(steps[:: -max(1, -(-len(steps) // 6))])  # the curve is smooth: every number is in the tables
     series = []
     for arm in measured.arms(label):
+        steps = sorted({s.step for s in found if s.arm == arm and s.step is not None})
+        shown = set(steps[:: -max(1, -(-len(steps) // 6))])  # the curve is smooth: every number is in the tables
         for level in levels:
             members = [s for s in found if s.arm == arm and s.level == level and s.step in shown]
-            series.append(by_x(f"{arm}, level {level}", _look(measured, arm, levels, level), members, lambda s: s.step))
+            series.append(by_x(f"{arm}, level {level}", _look(measured, arm, levels, level), members, _percent))
     figure, (axes,) = panels()
-    points = plot(axes, series, "iteration {:.0f}".format)
-    axes.set_xlabel("iteration")
+    points = plot(axes, series, "{:.3g} % of training".format)
+    axes.set_xlabel("share of training (%)")
     axes.set_ylabel(quantity(METRIC).label)
     axes.set_ylim(bottom=0)
     legend(figure, axes)
@@ -48,10 +49,14 @@ def _along_training(measured: Measured, label: str, levels: tuple[int, ...]) -> 
         "Learning distance along training",
         caption,
         figure,
-        f"{caption} {described(series, 'iteration {:.0f}'.format)}",
-        numbers(series, ("network", "iteration"), "{:.0f}".format),
+        f"{caption} {described(series, '{:.3g} % of training'.format)}",
+        numbers(series, ("network", "% of training"), "{:.3g}".format),
         tuple(points),
     )
+
+
+def _percent(summary: Summary) -> float | None:
+    return None if summary.share is None else 100 * summary.share
 
 
 def _by_layer(measured: Measured, label: str, levels: tuple[int, ...]) -> Iterator[Drawing]:

@@ -1,9 +1,10 @@
-"""The onset of stability: for each replicate of each arm the interval that holds k*."""
+"""The onset of stability: for each replicate of each arm the share of training in which k* lies."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lthbench.analysis.evidence import ONSET_BY, OnsetInterval, onset_interval
 from lthbench.analysis.figures.drawing import Drawing, Grid, Point, short_keys
 from lthbench.analysis.figures.measured import Measured
 from lthbench.analysis.figures.style import log_axis, panels
@@ -18,41 +19,52 @@ def draw(measured: Measured) -> Iterator[Drawing]:
 
 
 def _drawing(measured: Measured, label: str, onset: Onset, variant: str) -> Drawing:
-    found: dict[str, dict[int, dict[str, Row]]] = {}
+    found: dict[str, dict[int, list[Row]]] = {}
+    known = {(r.arm, r.replicate) for r in measured.rows if (r.experiment, r.variant) == (label, variant)}
     for row in measured.rows:
-        if (row.experiment, row.variant) == (label, variant) and row.metric in ("onset", "onset_above"):
-            found.setdefault(row.arm, {}).setdefault(row.replicate, {})[row.metric] = row
+        of = (row.experiment, row.variant, row.metric)
+        if of == (label, variant.replace("onset", "barrier", 1), ONSET_BY) and (row.arm, row.replicate) in known:
+            found.setdefault(row.arm, {}).setdefault(row.replicate, []).append(row)
     figure, (axes,) = panels(height=0.9 + 0.28 * sum(len(r) for r in found.values()))
-    last = float(max(s.step or 0 for s in measured.of(label, "test_barrier")) or 1)
     points: list[Point] = []
     rows, texts, ticks, y = [], [], [], 0.0
+    shares: set[float] = set()
     for arm, replicates in found.items():
         style = measured.look(arm)
         begin = y
-        for replicate, bounds in sorted(replicates.items()):
-            above, at = _bounds(bounds)
-            end = at if at is not None else 1.6 * max(last, above)
-            axes.plot([max(above, 0), end], [y, y], color=style.colour, linewidth=2.2, solid_capstyle="butt")
-            axes.plot([end], [y], color=style.colour, marker=style.marker if at is not None else ">")
-            text = _text(above, at)
-            points.append(Point(axes, end, y, f"{arm}, replicate {replicate}: {text}"))
-            rows.append((arm, str(replicate), text, short_keys(sorted({row.key for row in bounds.values()}))))
+        for replicate, barriers in sorted(replicates.items()):
+            heights: dict[float, list[float]] = {}
+            steps: dict[float, int] = {}
+            for row in barriers:
+                heights.setdefault(row.share or 0.0, []).append(row.value)
+                steps[row.share or 0.0] = row.step or 0
+            means = {share: sum(of) / len(of) for share, of in sorted(heights.items())}
+            shares |= means.keys()
+            lies = onset_interval(means, onset.threshold)
+            left, right = 100 * max(lies.low, 0.0), 100 * lies.high
+            axes.plot([left, right], [y, y], color=style.colour, linewidth=2.2, solid_capstyle="butt",
+                      linestyle="-" if lies.is_monotone else (0, (1, 1)))  # fmt: skip
+            axes.plot([right], [y], color=style.colour, marker=style.marker if lies.high in means else ">")
+            text = _text(lies, steps, "".join("S" if h < onset.threshold else "U" for h in means.values()))
+            points.append(Point(axes, right, y, f"{arm}, replicate {replicate}: {text}"))
+            rows.append((arm, str(replicate), text, short_keys(sorted({row.key for row in barriers}))))
             y -= 1
         ticks.append(((begin + y + 1) / 2, arm))
         texts.append(f"{arm}: " + ", ".join(r[2] for r in rows if r[0] == arm) + f" (n = {len(replicates)})")
         y -= 0.5
-    steps = {s.step or 0 for s in measured.of(label, "test_barrier")}
-    smallest = float(min((step for step in steps if step), default=1))
-    log_axis(axes, "x", steps, smallest=smallest)
+    marks = {100 * share for share in shares}
+    smallest = min((mark for mark in marks if mark), default=1.0)
+    log_axis(axes, "x", marks, smallest=smallest)
     axes.set_xlim(left=-0.02 * smallest)
     axes.set_yticks([at for at, _ in ticks], [arm for _, arm in ticks])
-    axes.set_xlabel("iteration k at which children are spawned")
+    axes.set_xlabel("share of training after which children are spawned (%)")
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", visible=True)
     caption = (
-        f"Onset of stability k*: the first step of the grid {', '.join(map(str, onset.grid))} whose children have "
-        f"a barrier under {100 * onset.threshold:g} %, found by bisection. A bar is one replicate: k* lies after "
-        "its left end and at or before its marker; an arrow says that no step of the grid was stable."
+        f"Onset of stability k*: the first step of the grid {', '.join(map(str, onset.grid))} from which on children "
+        f"have a barrier on validation images under {100 * onset.threshold:g} %, as a share of each arm's training. "
+        "A bar is one replicate: k* lies after its left end and at or before its marker; an arrow says that no step "
+        "measured was stable, a dotted bar that stability is not monotone (S stable, U not, in the order of the steps)."
     )
     return Drawing(
         f"onset-{label}" + ("" if variant == "onset" else "-recomputed"),
@@ -65,12 +77,18 @@ def _drawing(measured: Measured, label: str, onset: Onset, variant: str) -> Draw
     )
 
 
-def _bounds(rows: dict[str, Row]) -> tuple[float, float | None]:
-    """The last unstable step (-1 for none) and the first stable one (None for none)."""
-    return rows["onset_above"].value, rows["onset"].value if "onset" in rows else None
+def _text(lies: OnsetInterval, steps: dict[float, int], pattern: str) -> str:
+    """Where an onset lies, in percent of training, with the iterations beside."""
 
+    def at(share: float) -> str:
+        return f"{100 * share:.3g} %" + (f" ({steps[share]:,} it)" if share in steps else "")
 
-def _text(above: float, at: float | None) -> str:
-    if at is None:
-        return f"after {above:g} it"
-    return f"{at:g} it" if above < 0 else f"in ({above:g}, {at:g}] it"
+    if not lies.is_monotone:
+        return f"not monotone ({pattern}): between {at(max(lies.low, 0.0))} and {at(lies.high)}"
+    if lies.high not in steps:
+        return f"after {at(lies.low)}"
+    return (
+        f"at most {at(lies.high)}"
+        if lies.low < 0 and lies.high
+        else (at(lies.high) if lies.low < 0 else f"after {at(lies.low)}, at most {at(lies.high)}")
+    )

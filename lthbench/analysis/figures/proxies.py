@@ -14,6 +14,7 @@ from lthbench.experiments.sensitivity import Sensitivity
 from lthbench.experiments.stability import Onset
 
 PROXIES = ("noise_scale", "early_loss", "distance_relative", "test_accuracy")
+SHARE, ABOVE = "onset_share", "onset_above_share"
 
 
 def draw(measured: Measured) -> Iterator[Drawing]:
@@ -24,24 +25,23 @@ def draw(measured: Measured) -> Iterator[Drawing]:
         change, _, what = row.variant.partition(": ")
         if change == "onset":
             change, what = "", "onset"
-        if row.experiment in labels and what in ("", "onset") and row.metric in (*PROXIES, "onset", "onset_above"):
+        if row.experiment in labels and what in ("", "onset") and row.metric in (*PROXIES, SHARE, ABOVE):
             name = f"{row.arm}, {change}" if change else row.arm
             recipes.setdefault(name, {}).setdefault(row.metric, {})[row.replicate] = row
-    recipes = {name: found for name, found in recipes.items() if "onset_above" in found}
+    recipes = {name: found for name, found in recipes.items() if ABOVE in found}
     shown = [metric for metric in PROXIES if sum(metric in found for found in recipes.values()) > 1]
     if not shown:
         return
-    steps = {
-        row.value for found in recipes.values() for of in ("onset", "onset_above") for row in found.get(of, {}).values()
+    marks = {
+        100 * row.value for found in recipes.values() for of in (SHARE, ABOVE) for row in found.get(of, {}).values()
     }
-    steps = {step for step in steps if step >= 0}
     figure, axes = panels(len(shown), height=2.1)
     points: list[Point] = []
     rows = []
     for index, (name, found) in enumerate(recipes.items()):
-        known = len(found.get("onset", {})) == len(found["onset_above"])
-        onset = _interval(found["onset" if known else "onset_above"])
-        at = ("" if known else "after ") + interval_text("onset", onset)
+        known = len(found.get(SHARE, {})) == len(found[ABOVE])
+        onset = _interval(found[SHARE if known else ABOVE])
+        at = ("" if known else "after ") + interval_text(SHARE, onset)
         told = {metric: interval_text(metric, _interval(of)) for metric in PROXIES if (of := found.get(metric))}
         rows.append((name, at, *(told.get(metric, "-") for metric in PROXIES), str(onset.n)))
         style = look(index)
@@ -49,18 +49,19 @@ def draw(measured: Measured) -> Iterator[Drawing]:
             if metric in found:
                 x = _interval(found[metric]).mean * quantity(metric).scale
                 marker = style.marker if known else "^"
-                ax.plot([x], [onset.mean], linestyle="none", color=style.colour, marker=marker, label=name)
-                points.append(Point(ax, x, onset.mean, f"{name}: k* {at}, {told[metric]} (n = {onset.n})"))
+                ax.plot([x], [100 * onset.mean], linestyle="none", color=style.colour, marker=marker, label=name)
+                points.append(Point(ax, x, 100 * onset.mean, f"{name}: k* {at}, {told[metric]} (n = {onset.n})"))
     for metric, ax in zip(shown, axes, strict=True):
         unit = f" ({quantity(metric).unit})" if quantity(metric).unit else ""
         ax.set_xlabel(quantity(metric).label + unit)
-        ax.set_ylabel("onset k* (it)")
-        log_axis(ax, "y", steps, smallest=min((step for step in steps if step), default=1.0))
+        ax.set_ylabel("onset k* (% of training)")
+        log_axis(ax, "y", marks, smallest=min((mark for mark in marks if mark), default=1.0))
     if len(recipes) <= 10:
         legend(figure, axes[0])
     caption = (
-        "Mean onset k* of each recipe against what one training tells: noise scale, loss after the first 5 %, "
-        "relative learning distance, and accuracy. Where no step was stable, the last unstable one is drawn."
+        "Mean onset k* of each recipe, as a share of its training, against what one training tells: noise scale (of "
+        "SGD alone), loss after the first 5 %, relative learning distance, and accuracy. Where a replicate has none, "
+        "the last unstable step is drawn."
     )
     text = "; ".join(f"{r[0]}: k* {r[1]}" for r in rows)
     columns = ("recipe", "onset k*", *(quantity(metric).label for metric in PROXIES), "n")
