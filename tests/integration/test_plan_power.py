@@ -24,6 +24,7 @@ def test_plan_tells_what_claims_can_decide_before_anything_runs(
 ) -> None:
     (tmp_path / "mine.yaml").write_text(CLAIM)
     text = tiny_suite.read_text().replace("replicates: 1\n", "replicates: 5\nclaims: [mine.yaml]\n")
+    text = text.replace("late: {recipe", "late: {class: late, recipe")
     tiny_suite.write_text(text.replace("    arms:\n", "    claim_levels: {mine: [1]}\n    arms:\n"))
 
     def shown(*options: str) -> str:
