@@ -22,7 +22,8 @@ CLAIMS = Path(__file__).parents[2] / "suites" / "claims"
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
-    path.write_text(TINY + f"    claim_levels: {{range: [2]}}\nclaims: [{CLAIMS}]\n")
+    stated = TINY.replace("early: {}", "early: {class: early}").replace("late: {", "late: {class: late, ")
+    path.write_text(stated + f"    claim_levels: {{range: [2]}}\nclaims: [{CLAIMS}]\n")
     return path
 
 

@@ -38,8 +38,8 @@ pairs:
       batch_size: 64
       optimizer: {name: sgd, lr: 0.05, momentum: 0.9, weight_decay: 1.0e-3}
     arms:
-      early: {}
-      late: {recipe: {optimizer: {lr: 0.2}}}
+      early: {class: early}
+      late: {class: late, recipe: {optimizer: {lr: 0.2}}}
     experiments:
       imp: {levels: 3}
       rewound: {kind: imp, levels: 2, rewind: 1ep, arms: [early]}
