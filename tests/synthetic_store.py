@@ -73,6 +73,8 @@ def made_up(task: Task) -> dict[str, Any]:
         "finished": "2026-01-02T03:04:05+00:00",
         "environment": ENVIRONMENT,
     }
+    if not isinstance(spec, InterpolateSpec):
+        result["metrics"]["empty_layers"] = 0
     if isinstance(spec, TrainSpec):
         reached = 0.9 - 0.01 * level + rng.gauss(0, 0.005)
         distance = 2 + spec.recipe.optimizer.lr + rng.gauss(0, 0.05)
