@@ -1,7 +1,8 @@
-"""Text of people's own (names, paths, what programs said) on a terminal: shown as it is, and never obeyed."""
+"""Text of people's own (names, paths, what programs said) on a terminal and in tables: shown, and never obeyed."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any
 
@@ -16,6 +17,18 @@ def visible(text: str) -> str:
 
 # Control, format, surrogate, line and paragraph separator.
 _CONTROL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+# A number, signed, with what may follow one in a cell: a spread, a unit.
+_NUMBER = re.compile(r"[+-]?\.?\d[\d.,]*(e[+-]?\d+)?(\s[^=|!@]*)?")
+
+
+def csv_cell(value: object) -> object:
+    """A value for a cell of a CSV file; text that spreadsheets would take for a formula begins with an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = visible(value)
+    return f"'{text}" if text[:1] in "=+-@\t" and text not in ("", "-") and not _NUMBER.fullmatch(text) else text
 
 
 class PlainConsole(Console):

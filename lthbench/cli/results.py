@@ -11,6 +11,7 @@ import typer
 from rich.table import Column, Table
 
 from lthbench.cli.app import DEFAULT_STORE, JsonOption, StoreOption, SuiteArgument, app, open_store, out, print_json
+from lthbench.plain import csv_cell
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
@@ -46,7 +47,7 @@ def print_results(plan: Plan, store: Store, form: str) -> None:
     else:
         writer = csv.DictWriter(sys.stdout, fieldnames=list(Row.__annotations__))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
 
 
 def _line(summaries: list[Summary]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lthbench.analysis.figures.drawing import Grid
+from lthbench.plain import visible
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -23,12 +24,13 @@ _SPECIAL = {
     "≤": r"$\leq$",
     "≥": r"$\geq$",
     "\n": " ",
+    "[": "{[}",  # which after the end of a row would begin an option of it
 }
 
 
 def latex_text(text: str) -> str:
     """Text as LaTeX that prints it."""
-    return "".join(_SPECIAL.get(c, c) for c in text)
+    return "".join(_SPECIAL.get(c, c) for c in visible(text))
 
 
 def latex_table(grid: Grid, caption: str, label: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from importlib.resources import files
 from itertools import count
@@ -79,9 +80,14 @@ def by_columns(grid: Grid) -> Grid:
     return Grid(columns, [(*names, *(of.get(x, "") for x in xs)) for names, of in cells.items()])
 
 
-def slug(name: str) -> str:
-    """A name as part of an id or a file name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "unnamed"
+def slug(*names: str) -> str:
+    """Names as an id or a file name: other names, another one, on disks too that take no notice of capitals."""
+    return ".".join(map(_part_of_slug, names))
+
+
+def _part_of_slug(name: str) -> str:
+    plain = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-")[:60]
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def is_number(text: str) -> bool:

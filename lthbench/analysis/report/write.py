@@ -18,6 +18,7 @@ from lthbench.analysis.report.latex import latex_table
 from lthbench.analysis.report.page import render, slug
 from lthbench.analysis.report.svg import save
 from lthbench.analysis.table import Row
+from lthbench.plain import csv_cell
 from lthbench.runner.store import Store, StoreError
 from lthbench.suite.plan import Plan
 from lthbench.tasks.files import write_atomically
@@ -44,7 +45,7 @@ def write_report(plan: Plan, store: Store, folder: Path, suite: Path, formats: t
         (folder / "figures").mkdir(exist_ok=True)
         for section in contents.sections:
             for drawing in section.drawings:
-                save(drawing, folder / "figures" / slug(f"{section.name}-{drawing.name}"), formats)
+                save(drawing, folder / "figures" / slug(section.name, drawing.name), formats)
     page = folder / PAGE
     write_atomically(page, render(contents, str(suite), str(store.root), formats).encode())
     with suppress(StoreError):  # a store that is read-only here keeps no record of who reads its reports
@@ -72,7 +73,7 @@ def _csv(columns: list[str], rows: list[list[object]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows([csv_cell(value) for value in row] for row in rows)
     return buffer.getvalue()
 
 
@@ -84,9 +85,9 @@ def latex_grids(contents: Contents) -> Iterator[tuple[str, Grid, str]]:
         found = claims.lines(contents.verdicts)
         yield "verdicts", Grid(found.columns[:8], [row[:8] for row in found.rows]), "Verdicts on the claims."
     for section in contents.sections:
-        yield slug(f"recipes-{section.name}"), section.recipes, f"Recipes of {section.name}."
+        yield slug(section.name, "recipes"), section.recipes, f"Recipes of {section.name}."
         for drawing in section.drawings:
             keep = [i for i, column in enumerate(drawing.numbers.columns) if column != "tasks"]
             rows = [tuple(row[i] for i in keep) for row in drawing.numbers.rows]
             grid = Grid(tuple(drawing.numbers.columns[i] for i in keep), rows)
-            yield slug(f"{section.name}-{drawing.name}"), grid, f"{section.name}. {drawing.title}. {note}"
+            yield slug(section.name, drawing.name), grid, f"{section.name}. {drawing.title}. {note}"
