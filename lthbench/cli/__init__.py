@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 from lthbench.cli import (
     bench,
     data,
@@ -44,8 +47,14 @@ __all__ = [
 
 
 def main() -> None:
-    """Run the command line; faults of suites, stores and data sets exit with 2, failed tasks with 1."""
+    """Run the command line; faults of suites, stores, data sets and the system exit with 2, failed tasks with 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # where the terminal has fewer characters than names do
     try:
         app()
     except (SuiteError, StoreError, SchedulerError, DataError, CalibrationError, DeviceLostError) as error:
         fail(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        fail(f"{where}{error.strerror or error}")

@@ -116,8 +116,13 @@ def chosen_device(name: str) -> str:
     """The device that --device names, or the end of this command with what this machine has."""
     import torch
 
+    from lthbench.runner.environment import DeviceError, device_here
+
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            return device_here(name)
+        except DeviceError as error:
+            fail(str(error))
     try:
         chosen = torch.device(name)
     except RuntimeError:

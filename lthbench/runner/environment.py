@@ -74,6 +74,29 @@ def _set(variables: Sequence[str]) -> str:
     return " ".join(f"{name}={os.environ[name]}" for name in variables if os.environ.get(name))
 
 
+class DeviceError(Exception):
+    """A device that was promised and is not there; the message says what to do."""
+
+
+def device_here(name: str) -> str:
+    """`auto` as the device that this machine has; any other name as it is.
+
+    Raises:
+        DeviceError: Slurm has given this job GPUs, and torch sees none: the processor would do their work for days.
+    """
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    for variable in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS"):
+        if given := os.environ.get(variable):
+            raise DeviceError(
+                f"this job was given GPUs ({variable}={given}), and torch {torch.__version__} sees none: is it built "
+                "for their driver? --device cpu works without"
+            )
+    return "cpu"
+
+
 def device_name(device: torch.device) -> str:
     """A device as its maker calls it."""
     if device.type == "cuda":

@@ -89,11 +89,12 @@ class LaneJob:
 
     def __call__(self) -> str:
         from lthbench.runner.device import DeviceLostError
+        from lthbench.runner.environment import device_here
         from lthbench.runner.signals import Signals
         from lthbench.tasks.context import Interrupted
 
         order = Order.parse(self.order)
-        order = replace(order, settings=_here(order.settings))
+        order = replace(order, settings=replace(order.settings, device=device_here(order.settings.device)))
         with Signals(order.grace) as signals:
             try:
                 return run_lane(order, signals.asked) if _leads(order) else "took part in the trainings"
@@ -126,8 +127,8 @@ def run_lane(order: Order, asked: Asked) -> str:
     from lthbench.runner.local import run_here
     from lthbench.runner.progress import PlainProgress
 
-    store = Store(order.settings.store)
     console = PlainConsole(soft_wrap=True)
+    store = Store(order.settings.store, console.print)
     outcome = Outcome()
     keys = set(order.keys)
     while True:
@@ -171,15 +172,6 @@ def _adopts(home: Home, plan: Plan, key: str) -> bool:
     cell = plan.cells[key]
     is_own = cell.replicate == home.replicate or (cell.is_selection and is_selection(home.replicate))
     return is_own and home.experiment in plan.users[key]
-
-
-def _here(settings: Settings) -> Settings:
-    """The settings with the device that this machine has."""
-    import torch
-
-    if settings.device != "auto":
-        return settings
-    return replace(settings, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _leads(order: Order) -> bool:

@@ -9,8 +9,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -25,6 +26,9 @@ from lthbench.suite.plan import Plan
 
 if TYPE_CHECKING:
     from lthbench.runner.work import Asked, Worker
+
+
+_GRACE = 5.0  # seconds that a worker has to end in
 
 
 class Watcher:
@@ -170,8 +174,22 @@ def _run_in_workers(
                 if not worker.process.is_alive():
                     workers[worker.index] = _WorkerProcess(worker.index, worker.settings)
     finally:
-        for worker in workers:
-            worker.stop()
+        with _uninterrupted():
+            for worker in workers:
+                worker.stop()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """While workers are stopped, further Ctrl-C are one too many."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _put_back(
@@ -227,6 +245,8 @@ class _WorkerProcess:
     def stop(self) -> None:
         self.connection.close()
         self.process.terminate()
+        self.process.join(_GRACE)
+        self.process.kill()  # one that is suspended, or waits for a disk, hears of nothing else
         self.process.join()
 
 

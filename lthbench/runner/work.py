@@ -8,13 +8,14 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 from lthbench.documents import DocumentError
 from lthbench.runner.device import DeviceLostError, is_lost, within_memory
-from lthbench.runner.environment import environment, make_deterministic
+from lthbench.runner.environment import device_here, environment, make_deterministic
 from lthbench.runner.lease import Lease, LeaseLostError
 from lthbench.runner.ranks import Leader, device_of_rank
 from lthbench.runner.settings import Settings
@@ -43,7 +44,7 @@ class Worker:
     """
 
     def __init__(self, settings: Settings, asked: Asked = lambda: None, tell: Callable[[str], None] = _print) -> None:
-        self.settings = settings
+        self.settings = settings = replace(settings, device=device_here(settings.device))
         self.store = Store(settings.store, tell)
         self.device = device_of_rank(settings.device)
         self.leader = Leader(settings)

@@ -14,6 +14,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lthbench.data.spec import DATASETS, Augment
+from lthbench.home import user_folder
 from lthbench.models.spec import ModelSpec
 from lthbench.tasks.atomic import write_atomically
 
@@ -133,16 +134,18 @@ def _of_network(rates: Iterable[Rate], model: ModelSpec, data: str) -> list[Rate
     return exact or [rate for rate in same_model if DATASETS[rate.data].image_shape == shape]
 
 
-def calibration_folder() -> Path:
-    """Where calibrations are kept: below LTHBENCH_CACHE, or else `lthbench` in XDG_CACHE_HOME or ~/.cache."""
-    own, shared = os.environ.get("LTHBENCH_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    base = Path(own) if own else (Path(shared) if shared else Path.home() / ".cache") / "lthbench"
-    return base / "calibrations"
+def calibration_folder() -> Path | None:
+    """Where calibrations are kept: below LTHBENCH_CACHE, or else `lthbench` in XDG_CACHE_HOME or ~/.cache, if any."""
+    own, shared = os.environ.get("LTHBENCH_CACHE"), user_folder("XDG_CACHE_HOME", ".cache")
+    base = Path(own) if own else shared and shared / "lthbench"
+    return base and base / "calibrations"
 
 
 def save_calibration(found: Calibration) -> Path:
     """Add a calibration to what is kept of its device, torch version and number of threads; returns the file."""
     folder = calibration_folder()
+    if folder is None:
+        raise CalibrationError("there is no home directory to keep a calibration in; set LTHBENCH_CACHE to a folder")
     folder.mkdir(parents=True, exist_ok=True)
     words = f"{found.device} {found.kind} torch {found.torch} {found.threads} threads"
     path = folder / (re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-") + ".json")
@@ -178,5 +181,6 @@ def calibrations(torch_version: str) -> list[Calibration]:
     Raises:
         CalibrationError: as `read_calibration`.
     """
-    found = [read_calibration(path) for path in sorted(calibration_folder().glob("*.json"))]
+    folder = calibration_folder()
+    found = [] if folder is None else [read_calibration(path) for path in sorted(folder.glob("*.json"))]
     return sorted((c for c in found if c.torch == torch_version), key=lambda c: (c.kind != "cuda", c.device, c.threads))

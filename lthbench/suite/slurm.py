@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from lthbench.home import user_folder
 from lthbench.suite.faults import nearest, read_as
 from lthbench.suite.located import SuiteError, read_yaml
 
@@ -91,9 +91,10 @@ class SlurmOptions(BaseModel):
         return self.model_copy(update={name: getattr(over, name) for name in over.model_fields_set})
 
 
-def profiles_file() -> Path:
-    """Where the user's profiles are."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lthbench" / "slurm.yaml"
+def profiles_file() -> Path | None:
+    """Where the user's profiles are; None without a home directory."""
+    folder = user_folder("XDG_CONFIG_HOME", ".config")
+    return folder and folder / "lthbench" / "slurm.yaml"
 
 
 def load_profile(name: str | None) -> SlurmOptions:
@@ -103,9 +104,11 @@ def load_profile(name: str | None) -> SlurmOptions:
         SuiteError: with file, line and key.
     """
     path = profiles_file()
-    if not path.exists():
+    if path is None or not path.exists():
         if name is None:
             return SlurmOptions()
+        if path is None:
+            raise SuiteError(f"--profile {name}: there is no home directory; set XDG_CONFIG_HOME to a folder")
         raise SuiteError(f"--profile {name}: {path} is not there; write it, as `{name}: {{partition: gpu, time: 12h}}`")
     tree = read_yaml(path)
     if not isinstance(tree.value, dict):

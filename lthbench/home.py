@@ -1,0 +1,16 @@
+"""Where a user's own files are: there may be no home directory, as in containers and on some clusters' nodes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def user_folder(variable: str, below_home: str) -> Path | None:
+    """The folder that a variable of the environment names, or else one below the home directory; None without both."""
+    if named := os.environ.get(variable):
+        return Path(named)
+    try:
+        return Path.home() / below_home
+    except RuntimeError:  # neither HOME nor an entry of the user's
+        return None
