@@ -91,7 +91,6 @@ def made_up(task: Task) -> dict[str, Any]:
         layers = ("first.weight", "second.weight", "head.weight")
         result["layer_distance"] = {name: distance * (1 + rng.random()) for name in layers}
         result["layer_overlap"] = dict.fromkeys(layers, 0.4)
-        result["metrics"] |= {"empty_layers": 0.0}
         result["metrics"] |= {"forgetting_events": 3.0, "forgettable_share": 0.2, "never_learned_share": 0.1}
         result["validation_curve"] = [[step, reached * step / per_epoch] for step in (1, per_epoch // 2, per_epoch)]
         result["steps"] = [spec.begin, spec.recipe.steps.count(per_epoch)]
