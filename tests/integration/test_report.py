@@ -210,7 +210,7 @@ def test_the_same_results_give_the_same_bytes(tiny_run: tuple[Plan, Store], tmp_
 def test_a_report_of_the_papers_suite_stays_under_five_megabytes(tmp_path: Path) -> None:
     """One pair of it is read; the others are as large."""
     (tmp_path / "suite.yaml").write_text(
-        "title: one pair\nreplicates: 3\n"
+        "title: one pair\nreplicates: 3\nselection_replicates: 2\n"
         f"include: [{SUITES / 'resnet20-cifar10.yaml'}]\n"
         + (SUITES / "paper.yaml").read_text().partition("# Made on every pair")[2].partition("\n")[2]
     )
