@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +22,7 @@ from lthbench.tasks.atomic import write_atomically, write_json
 from lthbench.tasks.checkpoint import UnfitError, check_checkpoint
 from lthbench.tasks.context import Context, UnusableInputError
 from lthbench.tasks.layout import CHECKPOINT, DAMAGED, FAILURE, LEASE, LOST, RESULT, SCRATCH, SPEC, WITHDRAWN
-from lthbench.tasks.result import read_result, seal
+from lthbench.tasks.result import read_result
 from lthbench.tasks.run import run_task
 from lthbench.tasks.spec import TrainSpec, parse_spec
 
@@ -113,7 +111,6 @@ class Worker:
         write_atomically(folder / SPEC, spec.encode(), scratch)
         if isinstance(parsed, TrainSpec) and (folder / CHECKPOINT).exists():
             self._take_up(folder, parsed, keep)
-        begun = time.perf_counter()
         with self.leader.training(key, spec) as ranks:
             context = Context(
                 folder=folder,
@@ -127,23 +124,14 @@ class Worker:
                 asked=self.asked,
                 ranks=ranks,
                 scratch=scratch,
+                environment=environment(self.device)
+                | {"compile": self.settings.compile, "processes": self.leader.size},
             )
             if ranks.size == 1:
                 result = within_memory(lambda: run_task(parsed, context), self.tell)
             else:  # the others would not begin again
                 result = run_task(parsed, context)
-        result["key"] = key
-        result.setdefault("artefacts", {})
-        result["artefacts"] = {name: artefact.model_dump() for name, artefact in result["artefacts"].items()}
-        result["inputs"] = {other: bits.model_dump() for other, bits in context.inputs.items()}
-        result["seconds"] = round(time.perf_counter() - begun, 3)
-        result["finished"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        result["environment"] = environment(self.device) | {
-            "compile": self.settings.compile,
-            "processes": self.leader.size,
-        }
         lease.check()
-        result = seal(result)
         write_json(folder / RESULT, result, scratch)
         for name in (CHECKPOINT, FAILURE, WITHDRAWN, LOST):
             with contextlib.suppress(FileNotFoundError):

@@ -58,6 +58,7 @@ class Context:
         inputs: what was read of other tasks so far, by key.
         asked: called after every step; "save" asks for a checkpoint now, "stop" for one and then `Interrupted`.
         ranks: this process among those that make a training together.
+        environment: versions, device and threads, as the result tells them.
     """
 
     folder: Path
@@ -72,6 +73,7 @@ class Context:
     ranks: Ranks = Ranks()  # noqa: RUF009 (immutable)
     scratch: Path | None = None
     inputs: dict[str, InputBits] = field(default_factory=dict)
+    environment: Mapping[str, str | int | bool] = field(default_factory=dict)
 
     def write(self, name: str, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> dict[str, Artefact]:
         """Write tensors as a file of the task; returns its name and what was written, for the result."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from lthbench.runner import lane_job, work
+from lthbench.runner import lane_job
 from lthbench.runner.device import DeviceLostError, DeviceMemoryError
 from lthbench.runner.lane_job import LaneJob
 from lthbench.runner.local import Watcher, run_plan
@@ -106,13 +106,13 @@ def test_too_little_memory_is_met_by_one_more_attempt_and_then_by_advice(
 ) -> None:
     reserved: list[int] = []
 
-    def run_task(*arguments: Any) -> dict[str, Any]:
+    def train(*arguments: Any) -> dict[str, Any]:
         reserved.append(torch.cuda.memory_reserved())
         if len(reserved) <= times:
             torch.empty(100 << 30, dtype=torch.uint8, device="cuda")
         return {"status": "ok", "metrics": {}}
 
-    monkeypatch.setattr(work, "run_task", run_task)
+    monkeypatch.setattr("lthbench.tasks.run.train", train)
     torch.empty(1 << 30, dtype=torch.uint8, device="cuda")  # and is cached now
     outcome = run_plan(plan, on_gpu, num_workers=0)
     assert reserved[0] >= 1 << 30 > reserved[1]
