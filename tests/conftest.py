@@ -16,6 +16,8 @@ from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.spec import Task
 
+pytest_plugins = ["cuda_stand_in"]
+
 TINY = """\
 title: tiny
 replicates: 1

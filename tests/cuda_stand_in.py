@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 STAND_IN = ROOT / "tests/fake_cuda"
 INSIDE = "FAKE_CUDA" in os.environ
 REPORT = "FAKE_CUDA_REPORT"  # the variable that names the file of a process's reports
