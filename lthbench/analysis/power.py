@@ -42,6 +42,8 @@ from lthbench.suite.schema import Pair, Suite
 
 # From what is sure to be found where it matters to what is not there, best first.
 Decides = Literal["yes", "spread unknown", "large effects", "no", "not measured", "reported only"]
+# In % of training: ResNet-50 on ImageNet, Frankle et al. 2020 (arXiv 1912.05671); others lie at 0 to 3 %.
+LATEST_PUBLISHED_ONSET = 20
 # A correlation above this is an order without exceptions.
 LARGE = 0.9
 CORRELATIONS = ("rho", "tau", "partial correlation")
@@ -238,6 +240,9 @@ def _of_mean(
         return replace(shown, decides="spread unknown", smallest=smallest, unit=unit, matters=None, spread=spread)
     shown = replace(shown, matters=matters, unit=unit, spread=spread)
     smallest = None if smallest is None else smallest * spread.value
+    if isinstance(test, Onset) and smallest is not None and smallest > LATEST_PUBLISHED_ONSET:
+        reason = f"published onsets are all within {LATEST_PUBLISHED_ONSET} % of training"
+        return replace(shown, smallest=smallest, decides="large effects", reason=reason)
     if smallest is None or matters is None or smallest <= matters:
         return replace(shown, smallest=smallest)
     what = "equivalence is shown within" if equivalent else "found where it is"
