@@ -21,7 +21,6 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 STAND_IN = ROOT / "tests/fake_cuda"
 INSIDE = "FAKE_CUDA" in os.environ
-GROUP = "stand-in"
 REPORT = "FAKE_CUDA_REPORT"  # the variable that names the file of a process's reports
 
 
@@ -29,17 +28,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fake_cuda(mode): runs on the stand-in for CUDA; modes: guard, sim")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Of several processes (pytest-xdist), one has all tests on the stand-in, and a file's tests are one's."""
-    for item in items:
-        group = GROUP if item.get_closest_marker("fake_cuda") else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+    from xdist.scheduler import LoadScopeScheduling
 
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "tests/cuda" if file.startswith("tests/cuda/") else file
 
-def name_of(item: pytest.Item) -> str:
-    """The name by which a test is asked for: pytest-xdist puts its group behind it."""
-    return item.nodeid.removesuffix(f"@{GROUP}")
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +77,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     folder = pyfuncitem._request.getfixturevalue("stand_in")
     results = _results(pyfuncitem.session, folder, *mark.args)
-    outcome, text = results[name_of(pyfuncitem)]
+    outcome, text = results[pyfuncitem.nodeid]
     if outcome == "skipped":
         pytest.skip(text)
     if outcome != "passed":
@@ -93,7 +92,7 @@ def _results(session: pytest.Session, folder: Path, mode: str) -> dict[str, tupl
     """Of each of the session's tests in a mode, its outcome and what was said; they run at the first call."""
     of_modes = session.stash.setdefault(_RESULTS, {})
     if mode not in of_modes:
-        marks = {name_of(item): item.get_closest_marker("fake_cuda") for item in session.items}
+        marks = {item.nodeid: item.get_closest_marker("fake_cuda") for item in session.items}
         of_modes[mode] = _run([name for name, mark in marks.items() if mark and mark.args == (mode,)], folder, mode)
     return of_modes[mode]
 

@@ -106,13 +106,13 @@ def test_too_little_memory_is_met_by_one_more_attempt_and_then_by_advice(
 ) -> None:
     reserved: list[int] = []
 
-    def train(*arguments: Any) -> dict[str, Any]:
+    def found(*arguments: Any) -> dict[str, Any]:
         reserved.append(torch.cuda.memory_reserved())
         if len(reserved) <= times:
             torch.empty(100 << 30, dtype=torch.uint8, device="cuda")
         return {"status": "ok", "metrics": {}}
 
-    monkeypatch.setattr("lthbench.tasks.run.train", train)
+    monkeypatch.setattr("lthbench.tasks.run._found", found)
     torch.empty(1 << 30, dtype=torch.uint8, device="cuda")  # and is cached now
     outcome = run_plan(plan, on_gpu, num_workers=0)
     assert reserved[0] >= 1 << 30 > reserved[1]

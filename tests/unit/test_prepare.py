@@ -487,7 +487,7 @@ def test_a_wrong_list_of_classes_is_refused(imagenet: Path, lines: list[str], me
     [
         ({"name": "cifar10", "class_list": "01234567", "num_train": 5}, "no choice of classes"),
         ({"name": "imagenet100", "class_list": "01234567"}, "num_train must be given"),
-        ({"name": "imagenet100", "class_list": "mine.txt", "num_train": 5}, "pattern"),
+        ({"name": "imagenet100", "class_list": "mine.txt", "num_train": 5}, "eight hex digits"),
     ],
 )
 def test_a_class_list_in_the_wrong_place_is_refused(fields: dict[str, object], message: str) -> None:
