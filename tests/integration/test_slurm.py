@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from lthbench.runner.store import LAYOUT
+
 TINY = """\
 title: jobs
 replicates: 1
@@ -315,7 +317,7 @@ def check_failure(
     mask = next(key for key, result in expected.items() if "digests" in result and "mask" in result["digests"])
     # A folder where the mask's file belongs, so that it cannot be written.
     (store / "tasks" / mask[:2] / mask / "mask.safetensors" / "in the way").mkdir(parents=True)
-    (store / "lthbench-store").write_text("1\n")
+    (store / "lthbench-store").write_text(f"{LAYOUT}\n")
     options = ("--store", store, "--device", "cpu", "--cluster", cluster)
     lthbench("submit", path, *options)
     until(lambda: cluster != "slurm" or not queue())
@@ -348,6 +350,7 @@ def test_a_job_of_another_schema_version_is_refused(
     with pytest.raises(lane_job.JobError, match=r"has changed since it was submitted: 1 of 1 tasks.*submit it again"):
         lane_job.run_lane(order, lambda: None)
     text = order.text()
-    monkeypatch.setattr(lane_job, "SCHEMA_VERSION", lane_job.SCHEMA_VERSION + 1)
-    with pytest.raises(lane_job.JobError, match=r"schema 1, this one has 1 and 2; .*submit it again"):
+    now = lane_job.SCHEMA_VERSION
+    monkeypatch.setattr(lane_job, "SCHEMA_VERSION", now + 1)
+    with pytest.raises(lane_job.JobError, match=rf"schema {now}, this one has 1 and {now + 1}; .*submit it again"):
         lane_job.Order.parse(text)
