@@ -109,9 +109,11 @@ def _curves(measured: Measured, label: str, level: int, variant: str) -> Iterato
         "shaded. The barrier is the highest point minus the mean of the ends; under 2 % the network is stable."
     )
     statistics = variant.removeprefix("barrier")
+    # Several experiments may have children of one level: each title is one drawing's.
+    named = "" if label == "stability" else f" ({label})"
     yield Drawing(
         f"barriers-{label}-level-{level}{'-recomputed' if statistics else ''}",
-        "Error between children" + (f", level {level}" if level else "") + statistics,
+        "Error between children" + (f", level {level}" if level else "") + statistics + named,
         caption,
         figure,
         f"{caption} {'; '.join(texts)}.",
