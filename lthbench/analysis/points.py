@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lthbench.data.spec import num_train_images
+from lthbench.experiments import Reading
 from lthbench.experiments.cell import is_selection
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan, kinds_of
@@ -104,12 +105,7 @@ def costs(plan: Plan) -> dict[tuple[str, str], float]:
         here = cell.pair, cell.arm, cell.replicate
         dense[here] = dense.get(here) or plan.cost.get(cell.dense().key, 0.0)
         tasks = needed.setdefault((labels[cell.pair, placed.experiment], *here), {})
-        pending = [placed.reading.task, *placed.reading.others]
-        while pending:
-            task = pending.pop()
-            if task.key not in tasks:
-                tasks[task.key] = task
-                pending += task.inputs
+        _gather(placed.reading, tasks)
     found: dict[tuple[str, str], float] = {}
     for (kind, pair, arm, replicate), tasks in needed.items():
         if price := dense[pair, arm, replicate]:
@@ -129,12 +125,7 @@ def replicate_cost(plan: Plan, store: Store, pair: str, experiments: Collection[
         cell = placed.cell
         if cell.pair == pair and placed.experiment in experiments and not cell.is_selection:
             tasks = needed.setdefault(cell.replicate, {})
-            pending = [placed.reading.task, *placed.reading.others]
-            while pending:
-                task = pending.pop()
-                if task.key not in tasks:
-                    tasks[task.key] = task
-                    pending += task.inputs
+            _gather(placed.reading, tasks)
     trainings, hours = 0, None
     for tasks in needed.values():
         trainings = max(trainings, sum(isinstance(task.spec, TrainSpec) for task in tasks.values()))
@@ -143,3 +134,13 @@ def replicate_cost(plan: Plan, store: Store, pair: str, experiments: Collection[
         if len(seconds) == len(tasks):
             hours = max(hours or 0.0, sum(seconds) / 3600)
     return trainings, hours
+
+
+def _gather(reading: Reading, tasks: dict[str, Task]) -> None:
+    """Add the tasks of a reading, and all that these need, to those gathered so far."""
+    pending = [reading.task, *reading.others]
+    while pending:
+        task = pending.pop()
+        if task.key not in tasks:
+            tasks[task.key] = task
+            pending += task.inputs
