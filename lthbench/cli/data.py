@@ -79,10 +79,14 @@ def _print_data(rows: list[Any], as_json: bool) -> None:
     if as_json:
         print_json([asdict(row) for row in rows])
         return
+    from lthbench.data.folder import told
+
     table = Table("data set", "there", "images", "licence", "folder")
     for row in rows:
         table.add_row(row.name, "yes" if row.present else "no", row.images, row.licence, row.path or "")
     out.print(table)
     for row in rows:
+        if row.skipped:
+            out.print(f"{row.name}: its preparation skipped {told(row.skipped)}")
         if row.problem:
             out.print(row.problem)

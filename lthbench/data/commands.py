@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from lthbench.data.error import DataError
 from lthbench.data.load import data_root, read_split
 from lthbench.data.prepare import MANIFEST, folder_of, prepare
+from lthbench.data.prepared import skipped_in
 from lthbench.data.sheets import FOLDER
 from lthbench.data.spec import DATASETS, DataInfo
 from lthbench.data.tree import class_list_id, read_class_list
@@ -26,6 +27,7 @@ class DataStatus:
         path: where it lies or would lie; None where no data folder is given.
         images: "train + test" counts, image shape, number of classes.
         problem: what is wrong and its cure; None where nothing is.
+        skipped: what its preparation skipped among the images, as no part of any data set (lthbench.data.folder).
     """
 
     name: str
@@ -35,6 +37,7 @@ class DataStatus:
     licence: str
     origin: str
     problem: str | None = None
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 def list_data(root: Path | None) -> list[DataStatus]:
@@ -105,7 +108,8 @@ def prepare_data(
         return _checked(_status(name, info, root), root)
     chosen = class_list_id(read_class_list(class_list, info.num_classes))
     images, _ = read_split(name, root, "train", chosen, full=True)
-    status = DataStatus(**{**vars(_status(name, info, root)), "present": True, "path": str(folder)})
+    there = {"present": True, "path": str(folder), "skipped": skipped_in(folder)}
+    status = DataStatus(**{**vars(_status(name, info, root)), **there})
     return DataStatus(**{**vars(status), "images": f"{len(images):,} train images of class_list {chosen}"})
 
 
@@ -121,10 +125,11 @@ def _status(name: str, info: DataInfo, root: Path | None) -> DataStatus:
     else:
         path = root / info.folder if root is not None else None
     present = path is not None and path.is_dir()
-    problem = None
+    problem, skipped = None, {}
     if info.kind == "tree" and root is not None:
         source_is_there, path = present, folder_of(name, root)
         present = (path / MANIFEST).is_file()
+        skipped = skipped_in(path) if present else {}
         if source_is_there and not present:
             problem = f"{root / info.folder} is not prepared; run `lthbench data prepare {name} --data DIR`"
     shape = " x ".join(map(str, info.image_shape))
@@ -136,6 +141,7 @@ def _status(name: str, info: DataInfo, root: Path | None) -> DataStatus:
         licence=info.licence,
         origin=info.origin,
         problem=problem,
+        skipped=skipped,
     )
 
 

@@ -127,6 +127,7 @@ def _prepare(name: str, tree: Tree, folder: Path, workers: int, on_progress: Pro
         "pillow": PIL.__version__,
         "class_list": class_list_id(tree.classes),
         "classes": tree.classes,
+        "skipped": tree.skipped,
     }
     for split, images in splits.items():
         labels = np.array([label for _, label in images], np.int64)
@@ -146,13 +147,20 @@ def decode(name: str, file: Path, side: int) -> np.ndarray:
     An image that has this size already is decoded and no more. Resizing is Pillow's antialiased bilinear, as in
     torchvision's Resize(side) and CenterCrop(side).
 
+    Palettes and CMYK are converted to RGB, transparency is left out, and of several images the first is taken, as
+    torchvision's ImageFolder does.
+
     Raises:
-        DataError: the file is no image, or a broken one.
+        DataError: the file cannot be read, is no image or a broken one, or has more than 8 bits a channel.
     """
     try:
         with Image.open(file, formats=("JPEG", "PNG")) as opened:
+            if opened.mode.startswith(("I", "F")):  # converting these cuts all values above 255 to white
+                raise DataError(f"{name}: {file} has more than 8 bits a channel; save it with 8")
             image = opened.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the system, not of Pillow
+            raise DataError(f"{name}: {file} cannot be read ({error.strerror}); make it readable") from error
         raise DataError(f"{name}: {file} is no whole JPEG or PNG image ({error}); replace it") from error
     width, height = image.size
     if (width, height) == (side, side):
@@ -201,7 +209,7 @@ def _fingerprint(splits: dict[str, list[tuple[Path, int]]], side: int, size: int
     digest = hashlib.sha256(f"{VERSION} {side} {size}\n".encode())
     for split, images in splits.items():
         for file, label in images:
-            digest.update(f"{split} {label} {file} {file.stat().st_size}\n".encode())
+            digest.update(os.fsencode(f"{split} {label} {file} {file.stat().st_size}\n"))
     return digest.hexdigest()
 
 

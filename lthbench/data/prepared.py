@@ -63,6 +63,15 @@ def read_split(
     return pixels.view(np.int32)[..., 0], labels
 
 
+def skipped_in(folder: Path) -> dict[str, int]:
+    """What the preparation of a folder skipped among the images; nothing where its manifest does not tell."""
+    try:
+        skipped: dict[str, int] = json.loads((folder / MANIFEST).read_text())["skipped"]
+        return {str(kind): int(number) for kind, number in skipped.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
 def _read_manifest(name: str, folder: Path, class_list: str | None) -> dict[str, Any]:
     info = DATASETS[name]
     try:
