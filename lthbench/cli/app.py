@@ -48,6 +48,14 @@ LevelsOption = Annotated[int | None, typer.Option("--levels", min=0, help="Measu
 ThreadsOption = Annotated[
     int, typer.Option("--threads", min=1, max=MAX_PROCESSES, help="CPU threads a process; other counts, other bits.")
 ]
+StallOption = Annotated[
+    float,
+    typer.Option(
+        "--stall-timeout",
+        min=0,
+        help="Seconds without progress after which a worker is ended and its task tried once more; 0 only tells.",
+    ),
+]
 DEFAULT_STORE = Path("store")
 
 # Into a file or a pipe tables are wider than the 80 columns that would be taken for want of a terminal.

@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,7 @@ from lthbench.cli.app import (
     OnlyOption,
     PairOption,
     ReplicatesOption,
+    StallOption,
     StoreOption,
     SuiteArgument,
     ThreadsOption,
@@ -41,7 +43,7 @@ from lthbench.cli.results import print_results, print_summary
 from lthbench.cli.submit import ProfileOption, SbatchOption, slurm_options
 from lthbench.cli.verdicts import find_verdicts, note_look, print_verdicts
 from lthbench.runner.queue import last_line
-from lthbench.runner.settings import Settings, num_ranks
+from lthbench.runner.settings import STALL_TIMEOUT, Settings, num_ranks
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.part import Part
@@ -80,6 +82,7 @@ def run(
     checkpoint_every: Annotated[
         float, typer.Option(min=0, help="Seconds between checkpoints within a training; changes no result.")
     ] = 60.0,
+    stall_timeout: StallOption = STALL_TIMEOUT,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Train on compiled models: faster after a minute; other bits.")
     ] = False,
@@ -112,7 +115,8 @@ def run(
     from lthbench.runner.submission import run_on_slurm
 
     def settings_now() -> Settings:
-        return _settings(store, data, device, threads, checkpoint_every, compiled, processes)
+        found = _settings(store, data, device, threads, checkpoint_every, compiled, processes)
+        return replace(found, stall_timeout=stall_timeout)
 
     export = tensorboard_exporter() if tensorboard is not None else None
     loaded = load_suite(suite)
@@ -131,7 +135,10 @@ def run(
         """Make sure that tasks can be run, and return what runs those that are missing of a plan."""
         if executor is Executor.slurm:
             options = slurm_options(loaded, profile, {}, sbatch)
-            of_jobs = Settings(target.root, data and data.absolute(), device, threads, checkpoint_every, compiled)
+            of_jobs = Settings(
+                target.root, data and data.absolute(), device, threads, checkpoint_every, compiled,
+                stall_timeout=stall_timeout,
+            )  # fmt: skip
             return lambda plan, missing, watcher: run_on_slurm(
                 plan, part, suite, of_jobs, options, watcher, missing=missing, retry_failed=retry_failed
             )

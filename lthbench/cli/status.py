@@ -42,7 +42,7 @@ def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
             problem = str(error)
     found = suite_status(plan, target, suite, queue)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(found) | {"stalls": {key: stall.model_dump() for key, stall in found.stalls.items()}})
         return
     table = Table("pair", "arm", "tasks", "done", "diverged", "refused", "empty layers", "failed", title=str(suite))
     for row in found.arms:
@@ -62,6 +62,8 @@ def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
     if found.seconds_left:
         left = timedelta(seconds=round(found.seconds_left))
         out.print(f"about {left} left with {max(1, len(running))} at once, by what tasks have taken so far")
+    for key, stall in list(found.stalls.items())[:_SHOWN]:
+        out.print(f"stalled: {key} ({plan.label(key)}): {stall}")
     failures = [failure for row in found.arms for failure in row.failures.items()]
     for key, reason in failures[:_SHOWN]:
         out.print(f"failed: {key} in {target.folder(key)}: {reason.strip().splitlines()[-1]}")
@@ -70,7 +72,8 @@ def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
         out.print(f"{job.state}: {job.job} {job.lane}, {job.done} of {job.tasks} tasks done; log: {job.log or 'none'}")
         for line in job.last_lines.splitlines():
             out.print(f"    {line}")
-    more = max(0, len(failures) - _SHOWN) + max(0, len(over) - _SHOWN) + max(0, len(running) - _SHOWN)
+    more = max(0, len(failures) - _SHOWN) + max(0, len(over) - _SHOWN)
+    more += max(0, len(running) - _SHOWN) + max(0, len(found.stalls) - _SHOWN)
     if more:
         out.print(f"and {more} more: --json has them all")
     if failures or any(job.state == "failed" for job in over):

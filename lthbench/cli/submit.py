@@ -19,6 +19,7 @@ from lthbench.cli.app import (
     OnlyOption,
     PairOption,
     ReplicatesOption,
+    StallOption,
     StoreOption,
     SuiteArgument,
     ThreadsOption,
@@ -30,7 +31,7 @@ from lthbench.cli.app import (
     out,
     print_json,
 )
-from lthbench.runner.settings import Settings
+from lthbench.runner.settings import STALL_TIMEOUT, Settings
 from lthbench.suite.load import load_suite
 from lthbench.suite.part import Part
 from lthbench.suite.plan import Plan, make_plan
@@ -76,6 +77,7 @@ def submit(
     threads: ThreadsOption = 1,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 60.0,
+    stall_timeout: StallOption = STALL_TIMEOUT,
     compiled: Annotated[bool, typer.Option("--compile", help="Train on compiled models.")] = False,
     only: OnlyOption = None,
     pair: PairOption = None,
@@ -106,7 +108,9 @@ def submit(
     plan = make_plan(loaded, part, target.result)
     target.check()
     _check_presence(plan, data)
-    settings = Settings(target.root, data and data.absolute(), device, threads, checkpoint_every, compiled)
+    settings = Settings(
+        target.root, data and data.absolute(), device, threads, checkpoint_every, compiled, stall_timeout=stall_timeout
+    )
     done = submit_plan(
         plan, part, suite, settings, options,
         cluster=cluster.value, queue=queued if cluster is Cluster.slurm else dict, retry_failed=retry_failed,

@@ -75,6 +75,10 @@ def _dashboard(title: str, plan: Plan, found: Snapshot) -> Group:
     parts: list[Table | Text] = [head, arms]
     if found.running:
         parts.append(_running(plan, found))
+    for running in found.running:
+        if running.stall:
+            told = f"stalled: {running.key[:8]} {plan.label(running.key)}: {running.stall}"
+            parts.append(Text(visible(told), style="yellow"))
     for key, reason in list(found.failures.items())[-5:]:
         last = reason.strip().splitlines()[-1]
         parts.append(Text(visible(f"failed: {key[:8]} {plan.label(key)}: {last}"), style="red"))

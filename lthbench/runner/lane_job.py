@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from lthbench.experiments.cell import is_selection
 from lthbench.runner.lanes import Home
 from lthbench.runner.queue import Outcome, Queue
 from lthbench.runner.settings import Settings
+from lthbench.runner.stall import stalled_twice
 from lthbench.runner.store import Store
 from lthbench.suite.part import Part
+from lthbench.tasks.atomic import write_atomically
+from lthbench.tasks.layout import ENDED
 from lthbench.tasks.spec import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
+    from lthbench.runner.signals import Signals
     from lthbench.runner.work import Asked
     from lthbench.suite.plan import Plan
 
@@ -97,7 +103,9 @@ class LaneJob:
         order = replace(order, settings=replace(order.settings, device=device_here(order.settings.device)))
         with Signals(order.grace) as signals:
             try:
-                return run_lane(order, signals.asked) if _leads(order) else "took part in the trainings"
+                if not _leads(order):
+                    return "took part in the trainings"
+                return run_lane(order, signals.asked, functools.partial(_begin_anew, order, signals))
             except Interrupted as reason:
                 print(f"stopped: {reason}", flush=True)
                 signals.hand_on()
@@ -115,8 +123,31 @@ class LaneJob:
         return DelayedSubmission(LaneJob(self.order))
 
 
-def run_lane(order: Order, asked: Asked) -> str:
+def _begin_anew(order: Order, signals: Signals, key: str, seconds: float) -> NoReturn:
+    """Requeue a job whose task makes no progress, from a thread, and end this process, which hears of nothing.
+
+    The second time the task has failed, and the job goes on with others.
+    """
+    store = Store(order.settings.store)
+    code: object = 1
+    try:
+        print(f"stopped: no progress in {seconds:.0f} s at task {key}", flush=True)
+        ended = store.folder(key) / ENDED
+        if ended.exists():
+            store.note_failure(key, stalled_twice(seconds))
+        write_atomically(ended, f"{seconds:.0f} s\n".encode())
+        signals.hand_on()
+    except SystemExit as asked:
+        code = asked.code
+    finally:
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def run_lane(order: Order, asked: Asked, end: Callable[[str, float], None] | None = None) -> str:
     """Run the tasks of a lane, then those of its experiment that became known by their results.
+
+    Args:
+        end: as of `run_here`.
 
     Raises:
         JobError: some tasks failed, or wait on tasks that are not done.
@@ -149,7 +180,7 @@ def run_lane(order: Order, asked: Asked) -> str:
         queue = Queue(plan, missing, wanted)
         before = len(outcome.ran)
         with PlainProgress(plan, wanted, console) as watcher:
-            run_here(plan, order.settings, queue, watcher, outcome, asked)
+            run_here(plan, order.settings, queue, watcher, outcome, asked, end)
         if len(outcome.ran) == before:
             break
     failed = {key: error for key, error in (failed | outcome.failed).items() if key in keys}

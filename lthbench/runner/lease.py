@@ -16,6 +16,7 @@ import re
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -76,10 +77,21 @@ def holder_of(path: Path) -> Holder | None:
 
 
 class Lease:
-    """A lease on what a file stands for; used with `with`, which waits until it is free."""
+    """A lease on what a file stands for; used with `with`, which waits until it is free.
 
-    def __init__(self, path: Path, *, beat: float = BEAT, patience: float = PATIENCE) -> None:
-        self.path, self.beat, self.patience = path, beat, patience
+    Args:
+        waits: called at every look at a lease that is another's.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        beat: float = BEAT,
+        patience: float = PATIENCE,
+        waits: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.path, self.beat, self.patience, self._waits = path, beat, patience, waits
         self.owner = uuid.uuid4().hex
         self.lost = False
         self._watched: dict[Path, tuple[object, float]] = {}
@@ -88,6 +100,7 @@ class Lease:
     def __enter__(self) -> Lease:
         pause = 0.05
         while not self.try_acquire():
+            self._waits()
             time.sleep(pause)
             pause = min(2 * pause, 2.0)
         return self

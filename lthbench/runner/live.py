@@ -10,10 +10,11 @@ from pathlib import Path
 
 from lthbench.data.spec import num_train_images
 from lthbench.runner.lease import PATIENCE, holder_of
+from lthbench.runner.stall import Stall, stall_of
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
 from lthbench.tasks.header import read_note
-from lthbench.tasks.layout import CHECKPOINT, FAILURE, LEASE, SPEC
+from lthbench.tasks.layout import CHECKPOINT, FAILURE, LEASE, SPEC, STALLED
 from lthbench.tasks.spec import TrainSpec
 
 WINDOW = 900.0  # seconds over which the rate is taken
@@ -40,6 +41,7 @@ class Running:
         part: of its steps that its last checkpoint has; None before the first one.
         job: of Slurm, or empty.
         is_silent: whether its lease has gone untouched for so long that another process may take it.
+        stall: what is noted of its worker, where that makes no progress.
     """
 
     key: str
@@ -47,6 +49,7 @@ class Running:
     part: float | None
     job: str
     is_silent: bool
+    stall: Stall | None = None
 
 
 @dataclass
@@ -123,7 +126,8 @@ class Live:
         is_silent = self._is_silent(key, holder.touched)
         begun = _touched(folder / SPEC) or now
         part = self._checkpointed(key, folder) if CHECKPOINT in names else None
-        return Running(key, max(0.0, now - begun), part, holder.who.job, is_silent)
+        stall = stall_of(self.store, key, holder) if STALLED in names else None
+        return Running(key, max(0.0, now - begun), part, holder.who.job, is_silent, stall)
 
     def _is_silent(self, key: str, touched: int) -> bool:
         """Whether a lease has stayed as it is for as long as holders are waited for, by this process' own clock."""

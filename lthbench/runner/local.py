@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import multiprocessing
 import os
@@ -21,6 +20,7 @@ from lthbench.runner.allocator import kept_memory
 from lthbench.runner.device import DeviceLostError
 from lthbench.runner.queue import Outcome, Queue
 from lthbench.runner.settings import Settings
+from lthbench.runner.stall import LEAST, LEAST_COMPILED, LOOK, Stalls, Watchdog, stalled_twice
 from lthbench.runner.store import Store, StoreError, unusable
 from lthbench.suite.plan import Plan
 
@@ -44,6 +44,8 @@ class Watcher:
 
     def put_back(self, key: str, worker: int, lost: str) -> None: ...
 
+    def stalled(self, key: str, worker: int, what: str | None) -> None: ...
+
     def told(self, text: str) -> None: ...
 
 
@@ -66,7 +68,8 @@ def run_plan(
         retry_failed: whether tasks that failed before are tried again.
 
     A failed task keeps those that need it from running, and nothing else. Workers end with this process, however
-    it ends; what they had finished, and the last checkpoint of what they had not, stay.
+    it ends; what they had finished, and the last checkpoint of what they had not, stay. A worker that makes no
+    progress for the settings' `stall_timeout` is replaced and its task tried once more.
 
     Raises:
         StoreError: the store's disk is full or read-only.
@@ -95,21 +98,45 @@ def run_plan(
 
 
 def run_here(
-    plan: Plan, settings: Settings, queue: Queue, watcher: Watcher, outcome: Outcome, asked: Asked | None = None
+    plan: Plan,
+    settings: Settings,
+    queue: Queue,
+    watcher: Watcher,
+    outcome: Outcome,
+    asked: Asked | None = None,
+    end: Callable[[str, float], None] | None = None,
 ) -> None:
-    """Run what a queue gives in this process, until it gives no more."""
+    """Run what a queue gives in this process, until it gives no more.
+
+    Args:
+        end: ends this process where a task has made no progress for the settings' `stall_timeout` (`Watchdog`); None
+            only tells of it.
+    """
     from lthbench.runner.work import Worker
 
-    with contextlib.closing(Worker(settings, asked or (lambda: None), watcher.told)) as worker:
-        _run_in(worker, plan, queue, watcher, outcome)
+    stalls = _stalls(settings, watcher, settings.stall_timeout if end else 0.0)
+    watchdog = Watchdog(stalls, end or (lambda key, seconds: None))
+    worker = Worker(settings, asked or (lambda: None), watcher.told, watchdog.again)
+    with contextlib.closing(worker), watchdog:
+        _run_in(worker, plan, queue, watcher, outcome, watchdog)
 
 
-def _run_in(worker: Worker, plan: Plan, queue: Queue, watcher: Watcher, outcome: Outcome) -> None:
+def _stalls(settings: Settings, watcher: Watcher, timeout: float) -> Stalls:
+    tell = lambda worker, key, what: watcher.stalled(key, worker, what)  # noqa: E731
+    return Stalls(Store(settings.store), tell, timeout, least=LEAST_COMPILED if settings.compile else LEAST)
+
+
+def _run_in(worker: Worker, plan: Plan, queue: Queue, watcher: Watcher, outcome: Outcome, watchdog: Watchdog) -> None:
     from lthbench.tasks.context import UnusableInputError
 
     while (key := queue.pop()) is not None:
         watcher.started(key, 0)
-        report = functools.partial(watcher.progressed, key, 0)
+        watchdog.begin(key)
+
+        def report(done: int, total: int, key: str = key) -> None:
+            watchdog.stalls.sign(0)
+            watcher.progressed(key, 0, done, total)
+
         try:
             result = worker.run(key, plan.tasks[key].canonical, plan.kept(key), report)
         except StoreError:
@@ -126,32 +153,41 @@ def _run_in(worker: Worker, plan: Plan, queue: Queue, watcher: Watcher, outcome:
             outcome.ran.append(key)
             watcher.finished(key, 0, result["status"])
             queue.done(key)
+        finally:
+            watchdog.stalls.end(0)
 
 
 def _run_in_workers(
     plan: Plan, store: Store, settings: Sequence[Settings], queue: Queue, watcher: Watcher, outcome: Outcome
 ) -> None:
     workers = [_WorkerProcess(index, its) for index, its in enumerate(settings)]
+    stalls = _stalls(settings[0], watcher, settings[0].stall_timeout)
+    ended: set[str] = set()  # the tasks at which a worker was ended before
     try:
         while True:
             for worker in workers:
                 if worker.key is None and (key := queue.pop()) is not None:
                     worker.send(key, plan)
                     watcher.started(key, worker.index)
+                    stalls.begin(worker.index, key, worker.pid)
             busy = {worker.connection: worker for worker in workers if worker.key is not None}
             if not busy:
                 return
-            for connection in wait(list(busy)):
+            for connection in wait(list(busy), LOOK):
                 worker = busy[connection]  # type: ignore[index]
                 assert worker.key is not None
                 key = worker.key
                 message = worker.receive()
                 match message["kind"]:
                     case "progress":
+                        stalls.sign(worker.index)
                         watcher.progressed(key, worker.index, message["done"], message["total"])
                         continue
                     case "told":
                         watcher.told(message["text"])
+                        continue
+                    case "waits":
+                        stalls.begin(worker.index, key, worker.pid)
                         continue
                     case "input":
                         _put_back(store, queue, key, message["lost"], message["error"], worker.index, watcher, outcome)
@@ -171,8 +207,21 @@ def _run_in_workers(
                     case "store":
                         raise StoreError(message["error"])
                 worker.key = None
+                stalls.end(worker.index)
                 if not worker.process.is_alive():
                     workers[worker.index] = _WorkerProcess(worker.index, worker.settings)
+            for index, seconds in stalls.look().items():
+                worker = workers[index]
+                assert worker.key is not None
+                workers[index] = worker.replaced(watcher)
+                stalls.end(index)
+                if worker.key in ended:
+                    _fail(store, worker.key, stalled_twice(seconds), index, watcher, outcome)
+                else:
+                    ended.add(worker.key)
+                    watcher.told(f"task {worker.key} is tried once more, from its last checkpoint")
+                    queue.again(worker.key)
+                    watcher.put_back(worker.key, index, worker.key)
     finally:
         with _uninterrupted():
             for worker in workers:
@@ -242,12 +291,26 @@ class _WorkerProcess:
             return {"kind": "failure", "error": f"the worker process ended {how}{hint}"}
         return message
 
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def replaced(self, watcher: Watcher) -> _WorkerProcess:
+        """End a worker that hears of nothing any more; returns one in its place."""
+        self.connection.close()
+        self.process.kill()
+        self.process.join(_GRACE)
+        left = "" if not self.process.is_alive() else "; it waits for a disk, and ends when that answers"
+        watcher.told(f"worker process {self.pid} was ended{left}")
+        return _WorkerProcess(self.index, self.settings)
+
     def stop(self) -> None:
         self.connection.close()
         self.process.terminate()
         self.process.join(_GRACE)
-        self.process.kill()  # one that is suspended, or waits for a disk, hears of nothing else
-        self.process.join()
+        self.process.kill()  # one that is suspended hears of nothing else
+        self.process.join(_GRACE)  # and one that waits for a dead disk not even of that
 
 
 def _serve(connection: Connection, options: str) -> None:
@@ -263,7 +326,9 @@ def _serve(connection: Connection, options: str) -> None:
     from lthbench.runner.work import Worker
     from lthbench.tasks.context import UnusableInputError
 
-    worker = Worker(Settings.loads(options), tell=lambda text: send(kind="told", text=text))
+    worker = Worker(
+        Settings.loads(options), tell=lambda text: send(kind="told", text=text), waits=lambda: send(kind="waits")
+    )
     report: Callable[[int, int], None] = lambda done, total: send(kind="progress", done=done, total=total)  # noqa: E731
     while True:
         try:

@@ -68,6 +68,10 @@ class RunProgress(Watcher):
             self.total += self.cost[lost]
         self.show(key)
 
+    def stalled(self, key: str, worker: int, what: str | None) -> None:
+        state, why = ("goes on", "") if what is None else ("stalled", f": {what}")
+        self.console.print(Text(state, "yellow"), f": {self.plan.label(key)} ({key}){why}", sep="")
+
     def told(self, text: str) -> None:
         self.console.print(text)
 

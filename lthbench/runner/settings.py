@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+STALL_TIMEOUT = 1800.0
+
 
 def num_ranks() -> int:
     """How many processes torchrun, or a Slurm job in its manner, started to work together; 1 where none did."""
@@ -27,6 +29,7 @@ class Settings:
         compile: train on compiled models; part of the environment that decides bits.
         processes: how many processes make one training together, on a GPU each where device is cuda (the first on
             cuda:N, the others on those after it); part of the environment that decides bits.
+        stall_timeout: seconds without progress after which a worker is ended and its task tried once more; 0 never.
     """
 
     store: Path
@@ -36,6 +39,7 @@ class Settings:
     checkpoint_every: float = 60.0
     compile: bool = False
     processes: int = 1
+    stall_timeout: float = STALL_TIMEOUT
 
     def dumps(self) -> str:
         """These settings as JSON, for another process."""

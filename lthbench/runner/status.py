@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lthbench.runner.lease import holder_of
 from lthbench.runner.scheduler import QueuedJob
+from lthbench.runner.stall import Stall, stall_of
 from lthbench.runner.store import Store, has_kept
 from lthbench.runner.submission import Record, log_of, read_records
 from lthbench.suite.plan import Plan
-from lthbench.tasks.layout import FAILURE
+from lthbench.tasks.layout import FAILURE, LEASE, STALLED
 from lthbench.tasks.spec import TrainSpec
 
 _TAIL_BYTES = 4096
@@ -65,12 +68,14 @@ class Status:
 
     Attributes:
         jobs: those that are not done.
+        stalls: key -> what is noted of a worker that makes no progress.
         seconds_left: of computing, from what tasks of the same pair have taken, with as many at once as run now; None
             while nothing is known.
     """
 
     arms: list[ArmStatus]
     jobs: list[JobStatus] = field(default_factory=list)
+    stalls: dict[str, Stall] = field(default_factory=dict)
     seconds_left: float | None = None
 
 
@@ -86,6 +91,7 @@ def suite_status(
     files = store.files(plan.tasks)
     done = store.done({key: plan.kept(key) for key in plan.tasks}, files)
     failed: dict[str, str] = {}
+    stalls: dict[str, Stall] = {}
     seconds: dict[str, float] = defaultdict(float)
     costs: dict[str, float] = defaultdict(float)
     for key in plan.tasks:
@@ -101,7 +107,11 @@ def suite_status(
             costs[cell.pair] += plan.cost[key]
         elif FAILURE in files.get(key, ()):
             failed[key] = row.failures[key] = store.failure(key) or "for an unknown reason"
-    status = Status(list(rows.values()))
+        if key not in done and STALLED in files.get(key, ()):
+            with contextlib.suppress(OSError):
+                if stall := stall_of(store, key, holder_of(store.folder(key) / LEASE)):
+                    stalls[key] = stall
+    status = Status(list(rows.values()), stalls=stalls)
     if queue is not None:
         status.jobs = _jobs(store, suite, queue, failed)
     at_once = max(1, sum(job.state == "running" for job in status.jobs))

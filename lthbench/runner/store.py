@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lthbench.documents import DocumentError, read_bounded, read_document
 from lthbench.runner.lease import Lease
 from lthbench.tasks.atomic import write_atomically, write_json
-from lthbench.tasks.layout import DAMAGED, FAILURE, LEASE, LOST, RESULT, SPEC, WITHDRAWN, weights_file
+from lthbench.tasks.layout import DAMAGED, ENDED, FAILURE, LEASE, LOST, RESULT, SPEC, WITHDRAWN, weights_file
 from lthbench.tasks.result import Artefact, fault_of, read_result, read_spec
 
 LAYOUT = "2"
@@ -230,7 +230,7 @@ class Store:
 
     def forget_failure(self, key: str) -> None:
         """Let a failed task be tried again."""
-        for name in (FAILURE, LOST):
+        for name in (FAILURE, LOST, ENDED):
             (self.folder(key) / name).unlink(missing_ok=True)
 
     def check(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,12 +22,25 @@ from lthbench.runner.store import Store, is_about_the_disk, unusable
 from lthbench.tasks.atomic import write_atomically, write_json
 from lthbench.tasks.checkpoint import UnfitError, check_checkpoint
 from lthbench.tasks.context import Context, UnusableInputError
-from lthbench.tasks.layout import CHECKPOINT, DAMAGED, FAILURE, LEASE, LOST, RESULT, SCRATCH, SPEC, WITHDRAWN
+from lthbench.tasks.layout import (
+    CHECKPOINT,
+    DAMAGED,
+    ENDED,
+    FAILURE,
+    LEASE,
+    LOST,
+    RESULT,
+    SCRATCH,
+    SPEC,
+    STALLED,
+    WITHDRAWN,
+)
 from lthbench.tasks.result import read_result
 from lthbench.tasks.run import run_task
 from lthbench.tasks.spec import TrainSpec, parse_spec
 
 Asked = Callable[[], Literal["save", "stop"] | None]
+_REPORT_EVERY = 0.5  # seconds
 
 
 def _print(text: str) -> None:
@@ -39,14 +53,21 @@ class Worker:
     Args:
         asked: what a running training is asked to do (Context.asked).
         tell: called with what people should know of a task beside its result: damaged files, a lost lease.
+        waits: called again and again while another process holds the task.
     """
 
-    def __init__(self, settings: Settings, asked: Asked = lambda: None, tell: Callable[[str], None] = _print) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        asked: Asked = lambda: None,
+        tell: Callable[[str], None] = _print,
+        waits: Callable[[], None] = lambda: None,
+    ) -> None:
         self.settings = settings = replace(settings, device=device_here(settings.device))
         self.store = Store(settings.store, tell)
         self.device = device_of_rank(settings.device)
         self.leader = Leader(settings)
-        self.asked, self.tell = asked, tell
+        self.asked, self.tell, self.waits = asked, tell, waits
         make_deterministic(settings.threads)
 
     def close(self) -> None:
@@ -68,7 +89,7 @@ class Worker:
         while True:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                with Lease(folder / LEASE) as lease, _scratch(folder, lease.owner) as scratch:
+                with Lease(folder / LEASE, waits=self.waits) as lease, _scratch(folder, lease.owner) as scratch:
                     if self.store.is_done(key, keep) and (result := self.store.result(key)) is not None:
                         return result
                     try:
@@ -100,12 +121,8 @@ class Worker:
         scratch: Path,
     ) -> dict[str, Any]:
         folder, parsed = self.store.folder(key), parse_spec(spec)
-
-        def tell(done: int, total: int) -> None:
-            if lease.lost:
-                lease.check()
-            report(done, total)
-
+        reports = _Reports(lease, report)
+        (folder / STALLED).unlink(missing_ok=True)
         self.store.withdraw(key)
         keep |= _kept_before(folder, key)
         write_atomically(folder / SPEC, spec.encode(), scratch)
@@ -118,7 +135,8 @@ class Worker:
                 keep=keep,
                 device=self.device,
                 data=self.settings.data,
-                report=tell,
+                report=reports.report,
+                sign=reports.sign,
                 checkpoint_every=self.settings.checkpoint_every,
                 compile=self.settings.compile,
                 asked=self.asked,
@@ -133,7 +151,7 @@ class Worker:
                 result = run_task(parsed, context)
         lease.check()
         write_json(folder / RESULT, result, scratch)
-        for name in (CHECKPOINT, FAILURE, WITHDRAWN, LOST):
+        for name in (CHECKPOINT, FAILURE, WITHDRAWN, LOST, ENDED):
             with contextlib.suppress(FileNotFoundError):
                 (folder / name).replace(scratch / name)
         return result
@@ -159,6 +177,29 @@ class Worker:
         except UnfitError as error:
             self.tell(f"{error}; the training starts over")
             path.unlink()
+
+
+class _Reports:
+    """Passes on how far a task is: its first two signs, which tell its pace, then one every half second."""
+
+    def __init__(self, lease: Lease, send: Callable[[int, int], None]) -> None:
+        self._lease, self._send = lease, send
+        self._at, self._num_signs, self._last = (0, 1), 0, 0.0
+
+    def report(self, done: int, total: int) -> None:
+        """As of `Context`."""
+        self._at = done, total
+        self.sign()
+
+    def sign(self) -> None:
+        """As of `Context`."""
+        if self._lease.lost:
+            self._lease.check()
+        self._num_signs += 1
+        now = time.monotonic()
+        if self._num_signs <= 2 or now - self._last > _REPORT_EVERY:
+            self._last = now
+            self._send(*self._at)
 
 
 @contextlib.contextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from lthbench.tasks.spec import Weights
 from lthbench.training.ranks import Ranks
 
 _CPU = torch.device("cpu")
+Batch = TypeVar("Batch")
 
 
 class Interrupted(BaseException):
@@ -50,7 +51,9 @@ class Context:
         folder_of: key of an input task -> its folder.
         keep: the steps of a training whose weights other tasks need.
         data: root folder of the data sets; None has only the embedded one.
-        report: called with (done, total) steps from time to time.
+        report: called with (done, total) after every step; a step of whatever the task counts.
+        sign: called where a task gets on with what it does not count, as a batch of an evaluation. Who hears neither
+            for long takes the task for hung.
         checkpoint_every: seconds between checkpoints within a training.
         compile: whether trainings run on compiled models.
         scratch: where files are written before they are renamed into the folder (`write_atomically`); None is the
@@ -67,6 +70,7 @@ class Context:
     device: torch.device = _CPU
     data: Path | None = None
     report: Callable[[int, int], None] = lambda done, total: None
+    sign: Callable[[], None] = lambda: None
     checkpoint_every: float = 60.0
     compile: bool = False
     asked: Callable[[], Literal["save", "stop"] | None] = lambda: None
@@ -74,6 +78,12 @@ class Context:
     scratch: Path | None = None
     inputs: dict[str, InputBits] = field(default_factory=dict)
     environment: Mapping[str, str | int | bool] = field(default_factory=dict)
+
+    def watched(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Batches, each of which is a sign (`sign`) when it has been worked on."""
+        for batch in batches:
+            yield batch
+            self.sign()
 
     def write(self, name: str, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> dict[str, Artefact]:
         """Write tensors as a file of the task; returns its name and what was written, for the result."""

@@ -46,9 +46,11 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
             a,
             b,
             alphas,
-            images.batches(BATCH),
+            context.watched(images.batches(BATCH)),
             statistics=spec.statistics,
-            statistics_batches=splits.train.sample(spec.statistics_images).batches(BATCH) if recompute else None,
+            statistics_batches=context.watched(splits.train.sample(spec.statistics_images).batches(BATCH))
+            if recompute
+            else None,
         )
         for quantity, values, metric in (
             ("error", line.error, "barrier"),

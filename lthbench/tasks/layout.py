@@ -10,6 +10,10 @@ MASK = "mask.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
 # That the task's last attempt ended with the GPU's context dead, until another ends otherwise.
 LOST = "device.lost"
+# That the task's worker makes no progress, as long as it makes none.
+STALLED = "stalled.json"
+# That a process was ended at the task since it made no progress, until another ends otherwise.
+ENDED = "stalled.ended"
 # A result whose artefacts are not all there any more, until the task is done again.
 WITHDRAWN = "result.json.withdrawn"
 # What the name of a file ends in that was set aside since it is not what was written.

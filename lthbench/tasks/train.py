@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -47,18 +48,18 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
     model, begun = start.model, weights_of(start.model)
     metrics: dict[str, float] = {}
     artefacts: dict[str, Artefact] = {}
-    progress, tracker = Progress(step=spec.begin), tracker_of(spec, splits, images)
+    progress, tracker = Progress(step=spec.begin), tracker_of(spec, splits, images, context.sign)
     if spec.probe is not None:
         if spec.probe != "affine":
             set_normalisation(model, images, spec.probe)
-        metrics["untrained_test_accuracy"] = evaluate(model, splits.test)[1]
+        metrics["untrained_test_accuracy"] = evaluate(model, splits.test, context.sign)[1]
         start = start.for_probe()
     if spec.probe is None or spec.probe == "affine":
         if spec.probe == "affine":
             train_only_head_and_normalisation(model, start.layout.head)
         progress, artefacts = _fit(spec, context, start, images, tracker)
     else:
-        metrics |= fit_probe(model, start.layout.head, images, splits.validation)
+        metrics |= fit_probe(model, start.layout.head, images, splits.validation, context.sign)
 
     end = weights_of(model)
     artefacts |= context.write(weights_file(None), end, vars(start.layout))
@@ -66,7 +67,7 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
     if progress.diverged_at is None:
         for name, split in (("train", images), ("validation", splits.validation), ("test", splits.test)):
             if len(split):
-                metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = evaluate(model, split)
+                metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = evaluate(model, split, context.sign)
         if spec.probe is None:
             moved = moved_weights(start, begun, end, from_init=spec.start is not None)
             metrics |= moved.metrics
@@ -109,7 +110,7 @@ def join_training(spec: TrainSpec, context: Context) -> None:
     if spec.probe == "affine":
         start = start.for_probe()
         train_only_head_and_normalisation(start.model, start.layout.head)
-    _fit(spec, context, start, images, tracker_of(spec, splits, images))
+    _fit(spec, context, start, images, tracker_of(spec, splits, images, context.sign))
 
 
 class Moved(NamedTuple):
@@ -145,8 +146,11 @@ def train_images(spec: TrainSpec, splits: Splits) -> ImageSet:
     return splits.train.subset(index)
 
 
-def tracker_of(spec: TrainSpec, splits: Splits, images: ImageSet) -> Tracker | None:
+def tracker_of(spec: TrainSpec, splits: Splits, images: ImageSet, on_batch: Callable[[], None]) -> Tracker | None:
     """The tracker that a specification asks for.
+
+    Args:
+        on_batch: called after every batch of a measurement.
 
     Raises:
         ValueError: there are no validation images to track the accuracy on.
@@ -155,7 +159,9 @@ def tracker_of(spec: TrainSpec, splits: Splits, images: ImageSet) -> Tracker | N
         return None
     if not len(splits.validation):
         raise ValueError(f"a tracked training needs validation images; give data {spec.data.title} some")
-    return Tracker(spec.track, len(images), lambda model: evaluate(model, splits.validation)[1], images.device)
+    return Tracker(
+        spec.track, len(images), lambda model: evaluate(model, splits.validation, on_batch)[1], images.device
+    )
 
 
 def _fit(
@@ -191,17 +197,15 @@ def _fit(
         kept = taken_up.kept
         trainer.restore(tensors, vars(taken_up.progress))
     context.ranks.agree("the iteration to go on from", str(trainer.progress.step), context.device)
-    last_checkpoint = last_report = time.monotonic()
+    last_checkpoint = time.monotonic()
 
     def keep_weights(trainer: Trainer) -> None:
         kept.update(context.write(weights_file(trainer.progress.step), weights_of(trainer.model), vars(start.layout)))
 
     def after_step(trainer: Trainer) -> None:
-        nonlocal last_checkpoint, last_report
+        nonlocal last_checkpoint
         now = time.monotonic()
-        if now - last_report > 0.5:
-            last_report = now
-            context.report(trainer.progress.step - spec.begin, trainer.end - spec.begin)
+        context.report(trainer.progress.step - spec.begin, trainer.end - spec.begin)
         asked = context.asked()
         if asked or now - last_checkpoint > context.checkpoint_every:
             last_checkpoint = now

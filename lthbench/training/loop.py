@@ -243,8 +243,12 @@ def _squared_distances(a: list[Tensor], b: list[Tensor]) -> Tensor:
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, images: ImageSet) -> tuple[float, float]:
-    """Mean cross-entropy loss and accuracy (fraction right) of a model on all images, in evaluation mode."""
+def evaluate(model: nn.Module, images: ImageSet, on_batch: Callable[[], None] = lambda: None) -> tuple[float, float]:
+    """Mean cross-entropy loss and accuracy (fraction right) of a model on all images, in evaluation mode.
+
+    Args:
+        on_batch: called after every batch.
+    """
     was_training = model.training
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=images.device)
@@ -253,5 +257,6 @@ def evaluate(model: nn.Module, images: ImageSet) -> tuple[float, float]:
         logits = model(batch)
         loss += F.cross_entropy(logits, labels, reduction="sum")
         right += (logits.argmax(1) == labels).sum()
+        on_batch()
     model.train(was_training)
     return float(loss) / len(images), int(right) / len(images)

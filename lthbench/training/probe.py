@@ -8,6 +8,7 @@ Batch normalisation needs a rule, since its running statistics of an untrained n
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -43,20 +44,22 @@ def fit_probe(
     head: str,
     train: ImageSet,
     validation: ImageSet,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Fit the output layer `head` of a model in place; all other parameters stay as they are, bit for bit.
 
     Args:
         validation: chooses the penalty; without images the train loss would choose the weakest, so the middle of
             the grid is taken.
+        on_batch: called after every batch of images and every step of the fit.
 
     Returns:
         penalty: the chosen lambda of (lambda/2) ||W||^2 beside the mean cross-entropy of standardised features.
     """
-    features, labels = _features(model, head, train)
+    features, labels = _features(model, head, train, on_batch)
     mean, std = features.mean(0), features.std(0).clamp_min(1e-8)
     features = (features - mean) / std
-    held_out = _features(model, head, validation) if len(validation) else None
+    held_out = _features(model, head, validation, on_batch) if len(validation) else None
     layer = model.get_submodule(head)
     assert isinstance(layer, nn.Linear)
     num_classes = layer.out_features
@@ -64,7 +67,7 @@ def fit_probe(
     weights = np.zeros(num_classes * (features.shape[1] + 1))
     penalties = PENALTIES if held_out is not None else PENALTIES[len(PENALTIES) // 2 :][:1]
     for penalty in penalties:  # from the strongest on, each starting where the one before ended
-        weights = _logistic_regression(features, labels, num_classes, penalty, weights)
+        weights = _logistic_regression(features, labels, num_classes, penalty, weights, on_batch)
         solution = torch.from_numpy(weights).reshape(num_classes, -1)
         loss = 0.0
         if held_out is not None:
@@ -125,7 +128,7 @@ def _use_batch_statistics(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _features(model: nn.Module, head: str, images: ImageSet) -> tuple[Tensor, Tensor]:
+def _features(model: nn.Module, head: str, images: ImageSet, on_batch: Callable[[], None]) -> tuple[Tensor, Tensor]:
     """What the output layer would see of each image, float64 [N, features], and their labels [N], in one order."""
     features: list[Tensor] = []
     labels: list[Tensor] = []
@@ -135,6 +138,7 @@ def _features(model: nn.Module, head: str, images: ImageSet) -> tuple[Tensor, Te
         for batch, its_labels in images.batches(_BATCH):
             model(batch)
             labels.append(its_labels)
+            on_batch()
     finally:
         hook.remove()
     return torch.cat(features), torch.cat(labels)
@@ -146,13 +150,14 @@ def _logits(features: Tensor, solution: Tensor) -> Tensor:
 
 
 def _logistic_regression(
-    features: Tensor, labels: Tensor, num_classes: int, penalty: float, begin: np.ndarray
+    features: Tensor, labels: Tensor, num_classes: int, penalty: float, begin: np.ndarray, on_step: Callable[[], None]
 ) -> np.ndarray:
     """Minimise mean cross-entropy + (penalty / 2) ||W||^2 by L-BFGS; the last column is the bias, unpenalised."""
     one_hot = F.one_hot(labels, num_classes).double()
     num_images = len(labels)
 
     def loss_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        on_step()
         solution = torch.from_numpy(flat).reshape(num_classes, -1).to(features.device)
         logits = _logits(features, solution)
         log_probabilities = logits.log_softmax(1)
