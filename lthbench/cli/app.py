@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -16,6 +16,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from lthbench.plain import PlainConsole
 from lthbench.runner.store import Store
 from lthbench.suite.shipped import find_suite
+
+if TYPE_CHECKING:
+    from lthbench.suite.plan import Plan
 
 app = typer.Typer(
     help="Lottery tickets and their distance from initialisation: run suites, read verdicts.",
@@ -140,3 +143,13 @@ def chosen_device(name: str) -> str:
     if chosen.type not in ("cpu", "cuda"):
         fail(f"--device {name}: only cpu and cuda are supported")
     return str(chosen)
+
+
+def check_data(plan: Plan, data: Path | None) -> None:
+    """Read the data sets of a plan, so that one that is missing is told of before anything is trained or queued."""
+    from lthbench.data.load import load
+    from lthbench.tasks.spec import MaskSpec
+
+    # Of the tasks, not of the suite's pairs: a part needs less, a transfer more.
+    for spec in {task.spec.data for task in plan.tasks.values() if not isinstance(task.spec, MaskSpec)}:
+        load(spec, data)

@@ -31,6 +31,7 @@ from lthbench.cli.app import (
     ThreadsOption,
     again,
     app,
+    check_data,
     chosen_device,
     err,
     fail,
@@ -49,7 +50,7 @@ from lthbench.suite.load import load_suite
 from lthbench.suite.part import Part
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
-from lthbench.tasks.spec import MaskSpec, TrainSpec
+from lthbench.tasks.spec import TrainSpec
 
 
 class Executor(str, Enum):
@@ -133,6 +134,7 @@ def run(
 
     def prepare() -> Callable[[Plan, list[str], Watcher], Outcome]:
         """Make sure that tasks can be run, and return what runs those that are missing of a plan."""
+        check_data(plan, data)
         if executor is Executor.slurm:
             options = slurm_options(loaded, profile, {}, sbatch)
             of_jobs = Settings(
@@ -143,7 +145,6 @@ def run(
                 plan, part, suite, of_jobs, options, watcher, missing=missing, retry_failed=retry_failed
             )
         settings = settings_now()
-        check_data(plan, data)
         devices = _devices(settings)
         cores = max(1, len(os.sched_getaffinity(0)) // processes)
         count = cores if settings.device == "cpu" else per_device * len(devices)
@@ -279,12 +280,3 @@ def _devices(settings: Settings) -> list[str]:
     return [
         f"cuda:{first}" for first in range(0, torch.cuda.device_count() + 1 - settings.processes, settings.processes)
     ]
-
-
-def check_data(plan: Plan, data: Path | None) -> None:
-    """Read the data sets of a plan, so that one that is missing is told of before anything is trained."""
-    from lthbench.data.load import load
-
-    # Of the tasks, not of the suite's pairs: a part needs less, a transfer more.
-    for spec in {task.spec.data for task in plan.tasks.values() if not isinstance(task.spec, MaskSpec)}:
-        load(spec, data)

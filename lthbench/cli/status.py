@@ -15,6 +15,7 @@ from lthbench.cli.app import (
     SuiteArgument,
     again,
     app,
+    err,
     open_store,
     out,
     print_json,
@@ -23,6 +24,7 @@ from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 
 _SHOWN = 20
+_PATIENCE = 5.0  # seconds for which Slurm is asked again: without it, most of what is shown is known
 
 
 @app.command()
@@ -37,7 +39,7 @@ def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: Js
     queue, problem = None, ""
     if any(record.cluster == "slurm" for record in read_records(target)):
         try:
-            queue = queued()
+            queue = queued(_PATIENCE, err.print)
         except SchedulerError as error:
             problem = str(error)
     found = suite_status(plan, target, suite, queue)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +25,7 @@ from lthbench.cli.app import (
     ThreadsOption,
     again,
     app,
+    check_data,
     err,
     fail,
     open_store,
@@ -34,10 +35,9 @@ from lthbench.cli.app import (
 from lthbench.runner.settings import STALL_TIMEOUT, Settings
 from lthbench.suite.load import load_suite
 from lthbench.suite.part import Part
-from lthbench.suite.plan import Plan, make_plan
+from lthbench.suite.plan import make_plan
 from lthbench.suite.schema import Suite
 from lthbench.suite.slurm import SlurmOptions, load_profile
-from lthbench.tasks.spec import MaskSpec
 
 
 class Cluster(str, Enum):
@@ -50,7 +50,12 @@ class Cluster(str, Enum):
 
 ProfileOption = Annotated[str | None, typer.Option("--profile", help="Of your Slurm options; else `default`.")]
 SbatchOption = Annotated[
-    list[str] | None, typer.Option("--sbatch", metavar="KEY=VALUE", help="A further option of sbatch (repeatable).")
+    list[str] | None,
+    typer.Option(
+        "--sbatch",
+        metavar="KEY=VALUE",
+        help="A further option of sbatch, as licenses=a:1, or exclusive without a value (repeatable).",
+    ),
 ]
 
 
@@ -107,13 +112,14 @@ def submit(
     target = open_store(store.absolute(), may_be_new=True, tell=err.print)
     plan = make_plan(loaded, part, target.result)
     target.check()
-    _check_presence(plan, data)
+    check_data(plan, data)
     settings = Settings(
         target.root, data and data.absolute(), device, threads, checkpoint_every, compiled, stall_timeout=stall_timeout
     )
     done = submit_plan(
         plan, part, suite, settings, options,
-        cluster=cluster.value, queue=queued if cluster is Cluster.slurm else dict, retry_failed=retry_failed,
+        cluster=cluster.value, retry_failed=retry_failed,
+        queue=(lambda: queued(tell=err.print)) if cluster is Cluster.slurm else dict,
     )  # fmt: skip
     if as_json:
         print_json(asdict(done))
@@ -143,29 +149,19 @@ def slurm_options(
     """A suite's options, the profile's over them, and those of the command line over both."""
     options = suite.slurm.overlaid(load_profile(profile))
     flags = {name: value for name, value in given.items() if value is not None}
+    options = options.overlaid(_valid(flags, lambda fault: f"--{fault['loc'][0]} {fault['input']}".replace("_", "-")))
+    extra = {}
+    for entry in sbatch or ():
+        name, equals, value = entry.partition("=")
+        extra[name.lstrip("-")] = value if equals else True
+    further = _valid({"extra": extra}, lambda fault: "--sbatch").extra
+    return options.model_copy(update={"extra": options.extra | further})
+
+
+def _valid(given: dict[str, Any], option: Callable[[Any], str]) -> SlurmOptions:
+    """Options that were given, or the end of this command; `option` names the one that a fault of pydantic's is of."""
     try:
-        options = options.overlaid(SlurmOptions.model_validate(flags))
+        return SlurmOptions.model_validate(given)
     except ValidationError as error:
         fault = error.errors()[0]
-        message = fault["msg"].removeprefix("Value error, ")
-        fail(f"--{str(fault['loc'][0]).replace('_', '-')} {fault['input']}: {message}")
-    extra = dict(options.extra)
-    for entry in sbatch or ():
-        key, equals, value = entry.partition("=")
-        if not equals:
-            fail(f"--sbatch {entry}: write KEY=VALUE, as --sbatch licenses=foo:1")
-        extra[key.lstrip("-")] = value
-    return options.model_copy(update={"extra": extra})
-
-
-def _check_presence(plan: Plan, data: Path | None) -> None:
-    """Tell of a data set that is not there before jobs wait for a machine to tell it."""
-    from lthbench.data.commands import list_data
-
-    there = {status.name for status in list_data(data) if status.present}
-    needed = {task.spec.data.name for task in plan.tasks.values() if not isinstance(task.spec, MaskSpec)}
-    if absent := sorted(needed - there):
-        fail(
-            f"{', '.join(absent)}: not there{'' if data is None else f' in {data}'}; "
-            f"`lthbench data download {absent[0]} --data DIR`, then give --data DIR"
-        )
+        fail(f"{option(fault)}: {fault['msg'].removeprefix('Value error, ')}")

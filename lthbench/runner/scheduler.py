@@ -1,15 +1,30 @@
-"""What Slurm says of its queue, without accounting: squeue and scancel."""
+"""What Slurm says of its queue and its limits, without accounting: squeue, scontrol and scancel."""
 
 from __future__ import annotations
 
+import math
+import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+
+# One more than the largest index of an array, where a cluster's configuration does not say (slurm.conf(5)).
+MAX_ARRAY_SIZE = 1001
+_PATIENCE = 60.0  # seconds for which a controller that does not answer is asked again
+_PAUSES = 1.0, 120.0  # seconds between two attempts: first, and at most
+_TIMEOUT = 120.0  # seconds until a command that says nothing is ended
+_JOB = re.compile(r"([0-9]+)(?:_([0-9]+))?")
 
 
 class SchedulerError(Exception):
     """Slurm is not there or does not answer; the message says what to do."""
+
+
+class _NoAnswer(Exception):
+    """A command of Slurm failed, or said nothing in time; the message is what it said."""
 
 
 @dataclass(frozen=True)
@@ -22,26 +37,82 @@ class QueuedJob:
     reason: str
 
 
-def queued() -> dict[tuple[str, int], QueuedJob]:
+def _say_nothing(text: str) -> None: ...
+
+
+def queued(patience: float = _PATIENCE, tell: Callable[[str], None] = _say_nothing) -> dict[tuple[str, int], QueuedJob]:
     """The user's jobs by name and index within their array.
+
+    Args:
+        patience: seconds for which a controller that does not answer is asked again; inf has no end.
+        tell: called with what people should know: that Slurm does not answer, or said what nobody asked.
 
     Raises:
         SchedulerError: there is no Slurm, or it does not answer.
     """
-    lines = _call("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%L|%r|%j").splitlines()
+    said = _ask("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%L|%r|%j", patience=patience, tell=tell)
     jobs = {}
-    for line in lines:
-        job, state, left, reason, name = line.split("|", 4)
-        index = job.partition("_")[2]
-        jobs[name, int(index or 0)] = QueuedJob(job, state, left, reason)
+    for line in said.splitlines():
+        # A cluster's heading, a warning, or a job of a kind that is not sent from here.
+        fields = line.split("|", 4)
+        if len(fields) < 5 or (match := _JOB.fullmatch(fields[0])) is None:
+            tell(f"squeue said {line!r}, which is no job of ours; it is passed over")
+            continue
+        job, state, left, reason, name = fields
+        jobs[name, int(match[2] or 0)] = QueuedJob(job, state, left, reason)
     return jobs
 
 
 def cancel(jobs: Iterable[str]) -> None:
-    """Cancel jobs by their ids."""
+    """Cancel jobs by their ids.
+
+    Raises:
+        SchedulerError: some of them are queued or run all the same.
+    """
     jobs = list(jobs)
     for first in range(0, len(jobs), 500):
-        _call("scancel", *jobs[first : first + 500])
+        some = jobs[first : first + 500]
+        try:
+            _call("scancel", *some)
+        except _NoAnswer:  # of those that have ended since, it says the same as of those that it could not cancel
+            going = {job.job for job in queued().values() if job.state != "COMPLETING"}
+            if not going.isdisjoint(some):
+                _ask("scancel", *sorted(going.intersection(some)), patience=_PATIENCE)
+
+
+def largest_array() -> int:
+    """How many jobs an array of this cluster may have.
+
+    Raises:
+        SchedulerError: as `queued`.
+    """
+    if shutil.which("scontrol") is None:
+        return MAX_ARRAY_SIZE
+    config = _ask("scontrol", "show", "config", patience=_PATIENCE)
+    limits = re.findall(r"^MaxArraySize\s*=\s*([0-9]+)|\bmax_array_tasks=([0-9]+)", config, re.MULTILINE)
+    return max(1, min((int(first or second) for first, second in limits), default=MAX_ARRAY_SIZE))
+
+
+def _ask(program: str, *arguments: str, patience: float, tell: Callable[[str], None] = _say_nothing) -> str:
+    """What a command says that may be given twice; one that fails is given again, after longer and longer pauses."""
+    begun, pause = time.monotonic(), _PAUSES[0]
+    while True:
+        try:
+            said = _call(program, *arguments)
+        except _NoAnswer as error:
+            if time.monotonic() - begun + pause > patience:
+                raise SchedulerError(
+                    f"{error}; does Slurm run here? `lthbench run` runs a suite on this machine"
+                ) from error
+            if pause == _PAUSES[0]:
+                until = "until there is an answer" if math.isinf(patience) else f"for {patience:g} s"
+                tell(f"{error}; {program} is asked again, {until}")
+            time.sleep(pause)
+            pause = min(2 * pause, _PAUSES[1])
+        else:
+            if pause > _PAUSES[0]:
+                tell(f"{program} answers again, after {time.monotonic() - begun:.0f} s")
+            return said
 
 
 def _call(program: str, *arguments: str) -> str:
@@ -50,9 +121,15 @@ def _call(program: str, *arguments: str) -> str:
             f"{program} is not on the PATH: is this a login node of the cluster? "
             "`lthbench run` runs a suite on this machine"
         )
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    # The user's own SQUEUE_STATES, SQUEUE_PARTITION and the like would hide jobs.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
+    try:
+        done = subprocess.run(
+            [program, *arguments], capture_output=True, text=True, errors="replace", env=environment, timeout=_TIMEOUT
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _NoAnswer(f"{program}: said nothing in {_TIMEOUT:g} s") from error
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        reason = said[-1] if said else f"{program}: ended with code {done.returncode}"
-        raise SchedulerError(f"{reason}; does Slurm run here? `lthbench run` runs a suite on this machine")
+        raise _NoAnswer(said[-1] if said else f"{program}: ended with code {done.returncode}")
     return done.stdout

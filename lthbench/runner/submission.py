@@ -6,6 +6,8 @@ job is ever unknown), submitit's files, and the logs.
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 import re
 import time
@@ -23,7 +25,7 @@ from lthbench.runner.lanes import Lane, make_lanes, waves
 from lthbench.runner.lease import Lease
 from lthbench.runner.local import Watcher
 from lthbench.runner.queue import Outcome
-from lthbench.runner.scheduler import QueuedJob, SchedulerError, queued
+from lthbench.runner.scheduler import QueuedJob, SchedulerError, largest_array, queued
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store, StoreError, unusable
 from lthbench.suite.part import Part
@@ -33,11 +35,11 @@ from lthbench.tasks.atomic import write_json
 from lthbench.tasks.spec import Key
 
 if TYPE_CHECKING:
-    from submitit import Job
+    from submitit import Executor, Job
 
 Cluster = Literal["slurm", "local", "debug"]
 RECORD = "array.json"
-LARGEST_ARRAY = 1000  # Slurm's own default allows indices up to 1000
+_LONGEST_PAUSE = 60.0  # seconds between two looks at a queue that takes long to tell
 
 
 class LaneRecord(BaseModel):
@@ -171,11 +173,11 @@ def _submit(
         queued=sum(key in job_of for key in missing), failed=len(failed), waiting=len(hopeless) - len(failed)
     )
     lanes = make_lanes(plan, wanted)
+    largest = 1 if not lanes else largest_array() if cluster == "slurm" else len(os.sched_getaffinity(0))
     local: dict[int, Job[Any]] = {}
     for after, positions in waves(lanes):
         inputs = {t.key for p in positions for key in lanes[p].keys for t in plan.tasks[key].inputs}
         jobs = {job_of[key] for key in inputs if key in job_of}
-        largest = LARGEST_ARRAY if cluster == "slurm" else len(os.sched_getaffinity(0))
         for first in range(0, len(positions), largest):
             chosen = positions[first : first + largest]
             _wait([local[p] for p in after if p in local])
@@ -203,7 +205,7 @@ def _send(
     after: Collection[str],
 ) -> list[Job[Any]]:
     """Submit one array, which starts when the jobs `after` have ended, however they did."""
-    import submitit
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     from lthbench.runner.lane_job import LaneJob, Order
 
@@ -216,12 +218,7 @@ def _send(
     places = [LaneRecord(lane=str(lane), keys=its) for lane, its in zip(lanes, keys, strict=True)]
     record = Record(name=name, suite=str(suite.resolve()), cluster=cluster, submitted=now, lanes=places)
     write_json(folder / RECORD, record.model_dump())
-    try:
-        limits = {f"{name}_max_num_timeout": options.max_requeues for name in ("slurm", "local")}
-        executor = submitit.AutoExecutor(folder, cluster=cluster, **limits)
-    except RuntimeError as error:
-        raise SchedulerError(f"{error}; `lthbench run` runs a suite on this machine") from error
-    executor.update_parameters(**sbatch_parameters(name, options, after))
+    executor = _executor(cluster, folder, name, options, after)
     num_processes = options.nodes * options.tasks_per_node
     orders = [
         Order(suite.resolve(), part, lane.home, its, settings, options.signal_before / 2, num_processes)
@@ -229,7 +226,7 @@ def _send(
     ]
     try:
         jobs = executor.submit_array([LaneJob(order.text()) for order in orders])
-    except submitit.core.utils.FailedJobError as error:
+    except (FailedJobError, FailedSubmissionError) as error:
         raise SchedulerError(
             f"{str(error).strip()}; change the option that it names, or wait where a limit is reached, and submit "
             "again: what was sent before stays"
@@ -239,22 +236,48 @@ def _send(
     return jobs
 
 
+def _executor(cluster: Cluster, folder: Path, name: str, options: SlurmOptions, after: Collection[str]) -> Executor:
+    """What of submitit takes an array of jobs.
+
+    Raises:
+        SchedulerError: there is no Slurm.
+    """
+    import submitit
+
+    if cluster != "slurm":
+        executor = submitit.AutoExecutor(folder, cluster=cluster, local_max_num_timeout=options.max_requeues)
+        executor.update_parameters(timeout_min=options.time, nodes=options.nodes, tasks_per_node=options.tasks_per_node)
+        return executor
+    from lthbench.runner.arrays import ArrayExecutor
+
+    try:
+        array = ArrayExecutor(folder, options.max_requeues)
+    except RuntimeError as error:
+        raise SchedulerError(f"{error}; `lthbench run` runs a suite on this machine") from error
+    array.update_parameters(**sbatch_parameters(name, options, after))
+    return array
+
+
 def sbatch_parameters(name: str, options: SlurmOptions, after: Collection[str]) -> dict[str, Any]:
-    """What submitit is told of an array."""
+    """What submitit is told of an array for Slurm, by sbatch's names."""
     parameters: dict[str, Any] = {
-        "name": name,
-        "timeout_min": options.time,
-        "nodes": options.nodes,
-        "tasks_per_node": options.tasks_per_node,
-        "cpus_per_task": options.cpus_per_task,
-        "slurm_array_parallelism": options.max_running,
-        "slurm_signal_delay_s": options.signal_before,
-        "slurm_setup": list(options.setup) or None,
-        "slurm_additional_parameters": {"requeue": True, **options.extra},
-        "slurm_dependency": "afterany:" + ":".join(sorted(after)) if after else None,
+        "job_name": name,
+        "ntasks_per_node": options.tasks_per_node,
+        "array_parallelism": options.max_running,
+        "signal_delay_s": options.signal_before,
+        "setup": list(options.setup) or None,
+        "additional_parameters": {"requeue": True}
+        | {option: value for option, value in options.extra.items() if value is not False},
+        "dependency": "afterany:" + ":".join(sorted(after)) if after else None,
+        # Since Slurm 22.05 srun does not take this from the job any more.
+        "srun_args": [f"--cpus-per-task={options.cpus_per_task}"],
     }
-    same = ("partition", "gpus_per_task", "mem", "account", "qos", "constraint", "nodelist", "exclude")
-    return parameters | {f"slurm_{option}": getattr(options, option) for option in same}
+    same = (
+        "partition", "time", "nodes", "cpus_per_task", "gpus_per_task", "mem", "account", "qos", "constraint",
+        "nodelist", "exclude",
+    )  # fmt: skip
+    parameters |= {option: getattr(options, option) for option in same}
+    return {parameter: value for parameter, value in parameters.items() if value is not None}
 
 
 def run_on_slurm(
@@ -272,19 +295,30 @@ def run_on_slurm(
     """Submit what is missing of a plan and wait until none of the suite's jobs is left.
 
     Args:
-        poll: seconds between two looks at the queue and the store, or ten times what a look takes.
+        poll: seconds between two looks at the queue and the store, or ten times what a look takes, if less than
+            a minute.
+
+    A controller that does not answer is waited for.
 
     Jobs that end before they are done (they met too many time limits, or their node died) leave tasks that have
     neither run nor failed: they are blocked.
     """
     store = Store(settings.store)
-    submit(plan, part, suite, settings, options, cluster="slurm", queue=queued, retry_failed=retry_failed)
+    told: set[str] = set()
+
+    def tell(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            watcher.told(text)
+
+    look = functools.partial(queued, tell=tell)
+    submit(plan, part, suite, settings, options, cluster="slurm", queue=look, retry_failed=retry_failed)
     outcome = Outcome()
     left = {key: plan.kept(key) for key in missing}
     busy = True
     while busy:
         begun = time.monotonic()
-        busy = bool(queued_jobs(store, suite, queued()))
+        busy = bool(queued_jobs(store, suite, look(math.inf)))
         still = set(store.missing(left))
         for key in [key for key in left if key not in still]:
             del left[key]
@@ -296,7 +330,7 @@ def run_on_slurm(
                 outcome.failed[key] = error
                 watcher.failed(key, 0, error)
         if busy:
-            time.sleep(max(poll, 10 * (time.monotonic() - begun)))
+            time.sleep(max(poll, min(10 * (time.monotonic() - begun), _LONGEST_PAUSE)))
     outcome.blocked = [key for key in left if key not in outcome.failed]
     return outcome
 

@@ -52,6 +52,43 @@ def _is_memory(text: str) -> str:
     return text
 
 
+def _is_line(text: str) -> str:
+    if not (text and text.isprintable()):
+        raise ValueError("does not fit on a line of a script")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_is_line)]
+
+# Options of sbatch that are lthbench's own: by them it finds its jobs, orders them and stops them in time.
+KEPT = frozenset(
+    {"array", "clusters", "dependency", "error", "job-name", "no-requeue", "open-mode", "output", "parsable", "requeue"}
+    | {"signal", "test-only", "wait", "wrap"}
+)
+# Those that have keys here: the jobs themselves go by some of them.
+_KEYS = {"ntasks-per-node": "tasks_per_node"} | {
+    key.replace("_", "-"): key
+    for key in (
+        "partition", "time", "gpus_per_task", "cpus_per_task", "mem", "account", "qos", "constraint", "nodelist",
+        "exclude", "nodes",
+    )
+}  # fmt: skip
+
+
+def _by_name(given: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+    """Further options of sbatch by the names that it has for them."""
+    options = {written.replace("_", "-"): value for written, value in given.items()}
+    for name in options:
+        if not re.fullmatch(r"[a-z][a-z0-9-]+", name):
+            raise ValueError(f"{name!r} is no option of sbatch; write its long name, as licenses or exclusive")
+        if name in _KEYS:
+            raise ValueError(f"{name} has a key of its own; write {_KEYS[name]}")
+        if name in KEPT:
+            cure = "; set SLURM_CLUSTERS in the environment, which squeue reads too" if name == "clusters" else ""
+            raise ValueError(f"{name} is set by lthbench itself{cure}")
+    return options
+
+
 class SlurmOptions(BaseModel):
     """What a job asks of Slurm, and how a suite's jobs are treated.
 
@@ -63,28 +100,28 @@ class SlurmOptions(BaseModel):
         max_requeues: how often a job that met its time limit is requeued before it gives up.
         signal_before: seconds before the end at which a training is told to write its checkpoint.
         setup: shell lines before the job's command, as `module load cuda`.
-        extra: further options of sbatch, by name.
+        extra: further options of sbatch, by name; true for one that has no value, false leaves it out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    partition: str | None = None
+    partition: Line | None = None
     time: Minutes = 240
     gpus_per_task: Annotated[int, Field(ge=0)] | None = None
     cpus_per_task: Count = 1
     mem: Annotated[str, AfterValidator(_is_memory)] | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    nodelist: str | None = None
-    exclude: str | None = None
+    account: Line | None = None
+    qos: Line | None = None
+    constraint: Line | None = None
+    nodelist: Line | None = None
+    exclude: Line | None = None
     nodes: Count = 1
     tasks_per_node: Count = 1
     max_running: Count = 50
     max_requeues: Annotated[int, Field(ge=0)] = 10
     signal_before: Annotated[int, Field(ge=1)] = 90
     setup: tuple[str, ...] = ()
-    extra: dict[str, str | int] = {}
+    extra: Annotated[dict[str, Line | int | bool], AfterValidator(_by_name)] = {}
 
     def overlaid(self, over: SlurmOptions) -> SlurmOptions:
         """These options with those laid over them that `over` was given."""

@@ -65,7 +65,7 @@ def measure(folder: Path, include: str, replicates: int) -> dict[str, float]:
 def test_cost_grows_in_proportion_to_tasks(benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if benchmark.disabled:
         pytest.skip("measured with --benchmark-enable")
-    for name, line in (("sbatch", "echo Submitted batch job $$"), ("srun", "")):
+    for name, line in (("sbatch", "echo $$"), ("srun", ""), ("scontrol", "")):
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)
         program.write_text(f"#!/bin/sh\n{line}\n")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from synthetic_store import put_result
 
+from lthbench import cli
+from lthbench.data.error import DataError
+from lthbench.runner import scheduler
+from lthbench.runner.local import Watcher
 from lthbench.runner.scheduler import QueuedJob, SchedulerError
 from lthbench.runner.settings import Settings
 from lthbench.runner.status import suite_status
 from lthbench.runner.store import Store
-from lthbench.runner.submission import Submitted, jobs_folder, log_of, read_records, submit
+from lthbench.runner.submission import Submitted, jobs_folder, log_of, read_records, run_on_slurm, submit
 from lthbench.suite.load import load_suite
 from lthbench.suite.part import WHOLE
 from lthbench.suite.plan import Plan, make_plan
@@ -24,16 +30,22 @@ class Jobs:
     """A suite, a store, and a cluster that takes jobs and never runs them."""
 
     def __init__(self, suite: Path, folder: Path) -> None:
-        self.suite, self.sbatch = suite, folder / "sbatch"
+        self.suite, self.folder = suite, folder
         self.store = Store(folder / "store")
         self.store.check()
         self.plan: Plan = make_plan(load_suite(suite))
         (folder / "srun").touch(mode=0o755)
-        self.answer("echo Submitted batch job $$")
+        self.put("scontrol", "echo MaxArraySize = 1001")
+        self.answer("echo $$")
+
+    def put(self, name: str, line: str) -> None:
+        """Put a line of shell in the place of a program of Slurm."""
+        path = self.folder / name
+        path.write_text(f"#!/bin/sh\n{line}\n")
+        path.chmod(0o755)
 
     def answer(self, line: str) -> None:
-        self.sbatch.write_text(f"#!/bin/sh\n{line}\n")
-        self.sbatch.chmod(0o755)
+        self.put("sbatch", line)
 
     def submit(self, queue: Queue | None = None, retry_failed: bool = False) -> Submitted:
         return submit(
@@ -76,13 +88,96 @@ def test_jobs_of_a_submission_that_was_killed_before_it_knew_their_number_are_kn
         jobs.submit()
     (record,) = read_records(jobs.store)
     assert record.job is None
-    jobs.answer("echo Submitted batch job $$")
+    jobs.answer("echo $$")
     queue = jobs.queue()  # for Slurm had taken them
     sent = jobs.submit(queue)
     assert sent.queued == sum(len(lane.keys) for lane in record.lanes) > 0
     assert sent.tasks == len(jobs.plan.tasks) - sent.queued
     dependent = [path.read_text() for path in jobs_folder(jobs.store).glob("*/*_submission.sh")]
     assert dependent and all("--dependency=afterany:7_" in text for text in dependent), "they wait for those"
+
+
+def test_no_array_is_larger_than_the_cluster_allows(jobs: Jobs) -> None:
+    jobs.submit()
+    sizes = [len(record.lanes) for record in read_records(jobs.store)]
+    assert max(sizes) > 2
+    jobs.put("scontrol", "echo 'MaxArraySize            = 2'")
+    sent = jobs.submit()
+    smaller = [len(record.lanes) for record in read_records(jobs.store)][len(sizes) :]
+    assert max(smaller) == 2 and sum(smaller) == sum(sizes) and sent.arrays == len(smaller)
+
+
+@pytest.mark.parametrize("answer", ["echo '412;second'", "echo 'sbatch: lua: account is me'; echo 412; echo"])
+def test_the_number_of_jobs_is_read_from_what_sbatch_says_to_programs(answer: str, jobs: Jobs) -> None:
+    jobs.answer(f'[ "$1" = --parsable ] && {{ {answer}; }}')
+    jobs.submit()
+    records = list(read_records(jobs.store))
+    assert {record.job for record in records} == {"412"}
+    for record in records:
+        folder = jobs_folder(jobs.store) / record.name
+        for index in range(len(record.lanes)):
+            assert (folder / f"{record.job_of(index)}_submitted.pkl").exists(), "where the job looks for its order"
+
+
+def test_an_answer_of_sbatch_without_a_number_is_told(jobs: Jobs) -> None:
+    jobs.answer("echo queued, thanks")
+    with pytest.raises(SchedulerError, match="sbatch said 'queued, thanks', and no job's number"):
+        jobs.submit()
+
+
+def test_the_environment_does_not_name_jobs_or_stop_them_otherwise(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SBATCH_JOB_NAME", "mine")
+    monkeypatch.setenv("SBATCH_SIGNAL", "USR1@5")
+    monkeypatch.setenv("SBATCH_ARRAY_INX", "0-3")
+    monkeypatch.setenv("SBATCH_RESERVATION", "ours")
+    jobs.answer(f"env | grep ^SBATCH_ >{jobs.folder}/seen; echo $$")
+    jobs.submit()
+    assert (jobs.folder / "seen").read_text() == "SBATCH_RESERVATION=ours\n"
+
+
+def test_a_controller_that_is_down_does_not_end_the_waiting(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "_PAUSES", (1e-3, 1e-3))
+    down = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+    # Once jobs are sent it is down; then one of them is there; then it is down, and then there is none.
+    jobs.put("squeue", "exit 0")
+    answers = iter([*["down"] * 9, "queued", *["down"] * 5, "gone"])
+    call = subprocess.run
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        if command[0] != "squeue" or not (records := list(read_records(jobs.store))):
+            return call(command, **options)
+        answer = next(answers)
+        if answer == "down":
+            return subprocess.CompletedProcess(command, 1, "", down)
+        line = f"7_0|RUNNING|1:00|None|{records[-1].name}\n" if answer == "queued" else ""
+        return subprocess.CompletedProcess(command, 0, line, "")
+
+    monkeypatch.setattr(scheduler.subprocess, "run", run)
+    told: list[str] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher, "told", told.append)
+    settings, options = Settings(jobs.store.root), SlurmOptions()
+    outcome = run_on_slurm(
+        jobs.plan, WHOLE, jobs.suite, settings, options, watcher, missing=list(jobs.plan.tasks), poll=0.01
+    )
+    assert next(answers, None) is None, "it waited until the jobs were gone"
+    assert len(outcome.blocked) == len(jobs.plan.tasks) and sum(down in text for text in told) == 1
+
+
+@pytest.mark.parametrize("command", ["submit", "run"])
+def test_damaged_data_are_told_before_anything_is_queued(command: str, jobs: Jobs) -> None:
+    jobs.suite.write_text(jobs.suite.read_text().replace("fashion-mnist-10k", "cifar10"))
+    folder = jobs.folder / "data" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for name in ("batches.meta", "test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
+        (folder / name).write_bytes(b"cut short")
+    options = {"store": jobs.store.root, "data": jobs.folder / "data"}
+    with pytest.raises(DataError, match="cifar-10-batches-py"):
+        if command == "submit":
+            cli.submit.submit(jobs.suite, **options)
+        else:
+            cli.run.run(jobs.suite, executor=cli.run.Executor.slurm, **options)
+    assert not jobs_folder(jobs.store).exists()
 
 
 def test_jobs_wait_for_the_jobs_whose_results_they_need_and_for_no_others(jobs: Jobs) -> None:

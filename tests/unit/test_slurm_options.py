@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lthbench.cli.submit import slurm_options
+from lthbench.runner.arrays import ArrayExecutor
 from lthbench.runner.submission import sbatch_parameters
 from lthbench.suite.load import load_suite
 from lthbench.suite.located import SuiteError
@@ -60,6 +62,11 @@ def test_a_suite_a_profile_and_the_command_line_are_laid_over_each_other(tiny_su
         ("{time: soon}", r"tiny.yaml:\d+: slurm.time: is no time; write 12h"),
         ("{mem: lots}", r"tiny.yaml:\d+: slurm.mem: "),
         ("{max_running: 0}", r"tiny.yaml:\d+: slurm.max_running: "),
+        ("{extra: {job_name: mine}}", r"tiny.yaml:\d+: slurm.extra: job-name is set by lthbench itself"),
+        ("{extra: {time: 2h}}", r"tiny.yaml:\d+: slurm.extra: time has a key of its own; write time"),
+        ("{extra: {ntasks-per-node: 2}}", r"slurm.extra: ntasks-per-node has a key of its own; write tasks_per_node"),
+        ("{extra: {clusters: b}}", r"slurm.extra: clusters is set .*; set SLURM_CLUSTERS in the environment"),
+        ('{partition: "gpu\\ntouch x"}', r"tiny.yaml:\d+: slurm.partition: does not fit on a line of a script"),
     ],
 )
 def test_a_fault_of_the_section_is_told_with_file_line_key_and_cure(
@@ -90,29 +97,64 @@ def test_a_fault_of_the_command_line_names_the_option(tiny_suite: Path, capsys: 
     for given, sbatch, message in (
         ({"time": "soon"}, [], "--time soon: is no time; write 12h"),
         ({"max_running": 0}, [], "--max-running 0: "),
-        ({}, ["licenses"], "--sbatch licenses: write KEY=VALUE"),
+        ({}, ["job-name=mine"], "--sbatch: job-name is set by lthbench itself"),
+        ({}, ["L=a:1"], "--sbatch: 'L' is no option of sbatch; write its long name"),
+        ({}, ["licenses="], "--sbatch: does not fit on a line of a script"),
+        ({}, ["comment=a\n touch /tmp/x"], "--sbatch: does not fit on a line of a script"),
     ):
         with pytest.raises(SystemExit):
             slurm_options(suite, None, given, sbatch)
         assert message in capsys.readouterr().err
 
 
-def test_submitit_makes_a_script_of_the_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import submitit
-
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[SlurmOptions], str]:
+    """What sbatch is given for an array of twenty jobs."""
     (tmp_path / "srun").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    executor = submitit.AutoExecutor(tmp_path, cluster="slurm")
-    options = SlurmOptions(
-        partition="gpu", time="12h", gpus_per_task=1, nodes=2, tasks_per_node=4, mem="16G", setup=("module load cuda",),
-        max_running=9, signal_before=120, extra={"licenses": "a:1"},
+
+    def write(options: SlurmOptions) -> str:
+        executor = ArrayExecutor(tmp_path)
+        executor.update_parameters(**sbatch_parameters("name", options, ["12_1", "11"]))
+        executor.parameters["map_count"] = 20
+        return str(executor._make_submission_file_text("command", "uid"))
+
+    return write
+
+
+def test_submitit_makes_a_script_of_the_options(script: Callable[[SlurmOptions], str]) -> None:
+    text = script(
+        SlurmOptions(
+            partition="gpu", time="12h", gpus_per_task=1, nodes=2, tasks_per_node=4, mem="16G", max_running=9,
+            setup=("module load cuda",), signal_before=120, extra={"licenses": "a:1"},
+        )
     )  # fmt: skip
-    executor.update_parameters(**sbatch_parameters("name", options, ["12_1", "11"]))
-    executor._executor.parameters["map_count"] = 20
-    script = executor._executor._make_submission_file_text("command", "uid")
     for line in (
         "partition=gpu", "time=720", "gpus-per-task=1", "nodes=2", "ntasks-per-node=4", "mem=16G", "array=0-19%9",
         "signal=USR2@120", "licenses=a:1", "dependency=afterany:11:12_1", "requeue", "job-name=name",
     ):  # fmt: skip
-        assert f"#SBATCH --{line}\n" in script, script
-    assert script.index("module load cuda") < script.index("\nsrun")
+        assert f"#SBATCH --{line}\n" in text, text
+    assert text.index("module load cuda") < text.index("\nsrun")
+
+
+def test_srun_is_told_the_processors_of_a_process_which_it_does_not_take_from_the_job(
+    script: Callable[[SlurmOptions], str],
+) -> None:
+    text = script(SlurmOptions(cpus_per_task=6))
+    assert "#SBATCH --cpus-per-task=6\n" in text
+    (srun,) = (line for line in text.splitlines() if line.startswith("srun"))
+    assert " --cpus-per-task=6 " in srun
+
+
+def test_an_option_without_a_value_can_be_given_and_taken_back(
+    script: Callable[[SlurmOptions], str], tiny_suite: Path, profiles: Path
+) -> None:
+    tiny_suite.write_text(tiny_suite.read_text() + "slurm: {extra: {exclusive: true, spread_job: true, nice: 7}}\n")
+    suite = load_suite(tiny_suite)
+    text = script(slurm_options(suite, None, {}))
+    for line in ("exclusive", "spread-job", "nice=7"):
+        assert f"#SBATCH --{line}\n" in text, text
+    profiles.write_text("default: {extra: {exclusive: false}}\n")
+    text = script(slurm_options(suite, None, {}, ["--contiguous"]))
+    assert "#SBATCH --contiguous\n" in text and "exclusive" not in text
+    assert "#SBATCH --exclusive=user\n" in script(slurm_options(suite, None, {}, ["exclusive=user"]))
