@@ -59,6 +59,9 @@ StallOption = Annotated[
         help="Seconds without progress after which a worker is ended and its task tried once more; 0 only tells.",
     ),
 ]
+GraphsOption = Annotated[
+    bool, typer.Option("--graphs/--no-graphs", help="On a GPU, launch recorded training steps; the same bits, faster.")
+]
 DEFAULT_STORE = Path("store")
 
 # Into a file or a pipe tables are wider than the 80 columns that would be taken for want of a terminal.

@@ -14,6 +14,7 @@ from lthbench.cli.app import (
     MAX_PROCESSES,
     ArmOption,
     DataOption,
+    GraphsOption,
     JsonOption,
     PairOption,
     SuiteArgument,
@@ -64,6 +65,7 @@ def bench_training(
     data: DataOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: ThreadsOption = 1,
+    graphs: GraphsOption = True,
     as_json: JsonOption = False,
 ) -> None:
     """Time training steps of every pair, as a share of the device's matrix products; with --curve, learn for a while.
@@ -93,7 +95,7 @@ def bench_training(
             recipe = cell.recipe.model_copy(update={k: v for k, v in changes.items() if v is not None})
             if recipe.precision not in peaks:
                 peaks[recipe.precision] = matmul_rate(recipe.precision, chosen)
-            row = arm_throughput(cell, recipe, peaks[recipe.precision], chosen)
+            row = arm_throughput(cell, recipe, peaks[recipe.precision], chosen, graphs=graphs)
             if curve:
                 steps = progress.add_task("  steps", total=curve)
                 report = partial(_show, progress, steps)

@@ -20,6 +20,7 @@ from lthbench.cli.app import (
     MAX_PROCESSES,
     ArmOption,
     DataOption,
+    GraphsOption,
     JsonOption,
     LevelsOption,
     OnlyOption,
@@ -87,6 +88,7 @@ def run(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Train on compiled models: faster after a minute; other bits.")
     ] = False,
+    graphs: GraphsOption = True,
     processes: Annotated[
         int,
         typer.Option(
@@ -117,7 +119,7 @@ def run(
 
     def settings_now() -> Settings:
         found = _settings(store, data, device, threads, checkpoint_every, compiled, processes)
-        return replace(found, stall_timeout=stall_timeout)
+        return replace(found, stall_timeout=stall_timeout, graphs=graphs)
 
     export = tensorboard_exporter() if tensorboard is not None else None
     loaded = load_suite(suite)
@@ -139,7 +141,7 @@ def run(
             options = slurm_options(loaded, profile, {}, sbatch)
             of_jobs = Settings(
                 target.root, data and data.absolute(), device, threads, checkpoint_every, compiled,
-                stall_timeout=stall_timeout,
+                stall_timeout=stall_timeout, graphs=graphs,
             )  # fmt: skip
             return lambda plan, missing, watcher: run_on_slurm(
                 plan, part, suite, of_jobs, options, watcher, missing=missing, retry_failed=retry_failed

@@ -14,6 +14,7 @@ from lthbench.cli.app import (
     DEFAULT_STORE,
     ArmOption,
     DataOption,
+    GraphsOption,
     JsonOption,
     LevelsOption,
     OnlyOption,
@@ -84,6 +85,7 @@ def submit(
     checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 60.0,
     stall_timeout: StallOption = STALL_TIMEOUT,
     compiled: Annotated[bool, typer.Option("--compile", help="Train on compiled models.")] = False,
+    graphs: GraphsOption = True,
     only: OnlyOption = None,
     pair: PairOption = None,
     arm: ArmOption = None,
@@ -114,8 +116,9 @@ def submit(
     target.check()
     check_data(plan, data)
     settings = Settings(
-        target.root, data and data.absolute(), device, threads, checkpoint_every, compiled, stall_timeout=stall_timeout
-    )
+        target.root, data and data.absolute(), device, threads, checkpoint_every, compiled,
+        stall_timeout=stall_timeout, graphs=graphs,
+    )  # fmt: skip
     done = submit_plan(
         plan, part, suite, settings, options,
         cluster=cluster.value, retry_failed=retry_failed,

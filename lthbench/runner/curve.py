@@ -70,9 +70,11 @@ class Throughput:
         return self.images_per_second * self.flops_per_image / self.matmul_flops
 
 
-def arm_throughput(cell: Cell, recipe: Recipe, matmul_flops: float, device: torch.device) -> Throughput:
+def arm_throughput(
+    cell: Cell, recipe: Recipe, matmul_flops: float, device: torch.device, *, graphs: bool = True
+) -> Throughput:
     """Time training steps of an arm, by its own recipe or a changed one."""
-    rate = training_rate(cell.model, cell.data.name, recipe, device)
+    rate = training_rate(cell.model, cell.data.name, recipe, device, graphs=graphs)
     return Throughput(
         pair=cell.pair,
         arm=cell.arm,

@@ -39,8 +39,13 @@ def is_lost(device: torch.device) -> bool:
     return False
 
 
-def within_memory(compute: Callable[[], dict[str, Any]], tell: Callable[[str], None]) -> dict[str, Any]:
+def within_memory(
+    compute: Callable[[], dict[str, Any]], frugally: Callable[[], dict[str, Any]], tell: Callable[[str], None]
+) -> dict[str, Any]:
     """Do a computation; where the GPU's memory does not suffice, once more after all that is unused was given back.
+
+    Args:
+        frugally: computes the same in the least memory.
 
     Raises:
         DeviceMemoryError: it does not suffice then either.
@@ -54,7 +59,7 @@ def within_memory(compute: Callable[[], dict[str, Any]], tell: Callable[[str], N
     gc.collect()
     torch.cuda.empty_cache()
     try:
-        return compute()
+        return frugally()
     except torch.OutOfMemoryError as error:
         raise DeviceMemoryError(
             f"{_first_line(error)} It needs a GPU with more memory, a recipe with a micro_batch, or fewer processes "

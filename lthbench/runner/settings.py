@@ -30,6 +30,7 @@ class Settings:
         processes: how many processes make one training together, on a GPU each where device is cuda (the first on
             cuda:N, the others on those after it); part of the environment that decides bits.
         stall_timeout: seconds without progress after which a worker is ended and its task tried once more; 0 never.
+        graphs: on a GPU, let trainings launch recorded passes; changes no bit.
     """
 
     store: Path
@@ -40,6 +41,7 @@ class Settings:
     compile: bool = False
     processes: int = 1
     stall_timeout: float = STALL_TIMEOUT
+    graphs: bool = True
 
     def dumps(self) -> str:
         """These settings as JSON, for another process."""

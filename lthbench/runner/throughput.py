@@ -67,14 +67,16 @@ def matmul_rate(precision: Precision, device: torch.device) -> float:
     return max(rates)
 
 
-def training_rate(model: ModelSpec, data: str, recipe: Recipe, device: torch.device) -> TrainingRate:
+def training_rate(
+    model: ModelSpec, data: str, recipe: Recipe, device: torch.device, *, graphs: bool = True
+) -> TrainingRate:
     """Time training steps of a recipe, with a mask; the batch is smaller where one would take seconds."""
     batch = min(recipe.batch_size, 4)
-    step = _training_step(model, data, recipe, batch, device)
+    step = _training_step(model, data, recipe, batch, device, graphs)
     count, seconds = _repeated(step, device, SECONDS / 10)
     wanted = min(recipe.batch_size, int(SECONDS / 2 * count / seconds))
     if wanted > batch:
-        batch, step = wanted, _training_step(model, data, recipe, wanted, device)
+        batch, step = wanted, _training_step(model, data, recipe, wanted, device, graphs)
     count, seconds = _repeated(step, device, SECONDS)
     return TrainingRate(
         model=model,
@@ -125,7 +127,9 @@ def _network(model: ModelSpec, data: str, device: torch.device, seed: int = 0) -
     return network
 
 
-def _training_step(model: ModelSpec, data: str, recipe: Recipe, batch: int, device: torch.device) -> Callable[[], int]:
+def _training_step(
+    model: ModelSpec, data: str, recipe: Recipe, batch: int, device: torch.device, graphs: bool
+) -> Callable[[], int]:
     """A call that trains one step and says of how many images."""
     # The rate of learning changes no time, and labels of noise should not make weights infinite.
     optimizer = recipe.optimizer.model_copy(update={"lr": 1e-9})
@@ -143,6 +147,7 @@ def _training_step(model: ModelSpec, data: str, recipe: Recipe, batch: int, devi
         seed=0,
         mask=mask,
         anchors={n: parameters[n].detach().clone() for n in mask} if recipe.pull else None,
+        graphs=graphs,
     )
     network.train()
 

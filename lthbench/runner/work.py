@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,6 +140,8 @@ class Worker:
                 sign=reports.sign,
                 checkpoint_every=self.settings.checkpoint_every,
                 compile=self.settings.compile,
+                graphs=self.settings.graphs,
+                tell=self.tell,
                 asked=self.asked,
                 ranks=ranks,
                 scratch=scratch,
@@ -146,7 +149,8 @@ class Worker:
                 | {"compile": self.settings.compile, "processes": self.leader.size},
             )
             if ranks.size == 1:
-                result = within_memory(lambda: run_task(parsed, context), self.tell)
+                frugal = replace(context, graphs=False)  # a graph keeps the memory of all its activations
+                result = within_memory(partial(run_task, parsed, context), partial(run_task, parsed, frugal), self.tell)
             else:  # the others would not begin again
                 result = run_task(parsed, context)
         lease.check()

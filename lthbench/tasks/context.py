@@ -56,6 +56,8 @@ class Context:
             for long takes the task for hung.
         checkpoint_every: seconds between checkpoints within a training.
         compile: whether trainings run on compiled models.
+        graphs: whether trainings on a GPU may launch recorded passes, which have the same bits.
+        tell: called with what people should know of the task beside its result.
         scratch: where files are written before they are renamed into the folder (`write_atomically`); None is the
             folder itself.
         inputs: what was read of other tasks so far, by key.
@@ -73,6 +75,8 @@ class Context:
     sign: Callable[[], None] = lambda: None
     checkpoint_every: float = 60.0
     compile: bool = False
+    graphs: bool = True
+    tell: Callable[[str], None] = lambda text: None
     asked: Callable[[], Literal["save", "stop"] | None] = lambda: None
     ranks: Ranks = Ranks()  # noqa: RUF009 (immutable)
     scratch: Path | None = None

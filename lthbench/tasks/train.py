@@ -186,6 +186,8 @@ def _fit(
         tracked=start.layout.prunable,
         tracker=tracker,
         compile=context.compile,
+        graphs=context.graphs,
+        tell=context.tell,
         ranks=context.ranks,
     )
     if unknown := [step for step in context.keep if not spec.begin <= step < trainer.end]:

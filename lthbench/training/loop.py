@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from lthbench.training.batches import Batches, Part
 from lthbench.training.optimizer import make_optimizer
 from lthbench.training.ranks import Ranks
 from lthbench.training.recipe import Recipe
+from lthbench.training.recorded import Passes, RecordedPasses
 from lthbench.training.tracking import Tracker
 from lthbench.training.whole_batch import count_batches_on_host, normalise_over
 
@@ -62,8 +64,12 @@ class Trainer:
         tracker: told of every batch and every step.
         compile: train on the model as torch.compile makes it: after a minute of compilation, faster; results
             agree with the plain ones within rounding, and repeat bit for bit.
+        graphs: on a GPU, take the passes of whole batches from a CUDA graph (training/recorded.py), which has the bits
+            of the eager ones: a step is tried both ways when the first whole batch comes, and where they differ, or
+            the passes cannot be recorded, all are eager. Not with `compile`, several ranks, or a micro batch.
         ranks: this process among those that make this training together, each with the same arguments. They take
             the batches of one process, divided, and come to its results within rounding, the same bits on each.
+        tell: called with why graphs were asked for and are not used.
     """
 
     def __init__(
@@ -82,7 +88,9 @@ class Trainer:
         tracked: Iterable[str] = (),
         tracker: Tracker | None = None,
         compile: bool = False,
+        graphs: bool = True,
         ranks: Ranks = Ranks(),  # noqa: B008 (immutable)
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.model, self.images, self.recipe, self.ranks = model, images, recipe, ranks
         self.tracker = tracker
@@ -105,6 +113,9 @@ class Trainer:
             self._forward = torch.compile(model, dynamic=False, options=options)
         else:
             self._forward = ranks.wrap(model, images.batch(torch.zeros(1, dtype=torch.int64)))
+        self._recorded: RecordedPasses | None = None
+        self._may_record = graphs and self.device.type == "cuda" and not compile and ranks.size == 1
+        self._tell = tell
         self._linears = [] if compile or recipe.precision != "float32" else linear_layers(model)
         parameters = dict(model.named_parameters())
         self._tracked = {name: parameters[name].detach() for name in tracked}
@@ -146,14 +157,20 @@ class Trainer:
         factor = self.recipe.schedule.factor(step, self.total, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.optimizer.lr * factor
-        self.optimizer.zero_grad(set_to_none=True)
+        if self._may_record and len(parts) == 1 and len(index) == self.batch_size:
+            self._may_record = False
+            self._recorded = self._record(parts[0])
+        passes: Passes
+        if self._recorded and len(parts) == 1 and self._recorded.fit(parts[0]):
+            passes = self._recorded
+        else:
+            passes = partial(self._backward, len(index))
+            self.optimizer.zero_grad(set_to_none=True)
         right = torch.zeros(len(index), dtype=torch.int32, device=self.device) if self.tracker else None
         loss_sum: Tensor | None = None
         for part in parts:
-            for layer, kept in zip(self.batches.stochastic, part.kept, strict=True):
-                layer.kept = kept
             with nullcontext() if part is parts[-1] else self.ranks.without_sum(self._forward):
-                logits, part_loss = self._backward(part, len(index))
+                logits, part_loss = passes(part)
             loss_sum = part_loss if loss_sum is None else loss_sum + part_loss
             if right is not None:
                 right[part.places] = (logits.argmax(1) == self.images.labels[index[part.places]]).int()
@@ -167,8 +184,49 @@ class Trainer:
         self.progress.num_seen += len(index)
         self.progress.step += 1
 
-    def _backward(self, part: Part, batch_size: int) -> tuple[Tensor, Tensor]:
+    def _record(self, part: Part) -> RecordedPasses | None:
+        """The passes of whole batches, recorded, where a step with them has the bits of an eager one; else None.
+
+        Both are tried on a batch; then everything is as it was.
+        """
+        tensors, note = self.state()
+        before = {name: t.clone() for name, t in tensors.items()}
+
+        def go_back() -> None:
+            # A step changes in place what the optimizer took from what was restored.
+            self.restore({name: t.clone() for name, t in before.items()}, note)
+
+        eager = partial(self._backward, self.batch_size)
+        try:
+            recorded = RecordedPasses(eager, self.model, part)
+            made = []
+            for passes in (eager, recorded):
+                go_back()
+                made.append(self._tried(passes, part))
+            if not (differ := [name for name in made[0] if not _same_bits(made[0][name], made[1][name])]):
+                return recorded
+            reason = (
+                f"{', '.join(differ[:3])} ({len(differ)} of {len(made[0])} tensors) differ from those of an eager step"
+            )
+        except RuntimeError as error:
+            torch.cuda.synchronize(self.device)  # which fails where the GPU was lost: then it is no matter of graphs
+            reason = str(error).strip().partition("\n")[0]
+        finally:
+            go_back()
+        self._tell(f"no CUDA graph is used in this training: {reason}")
+        return None
+
+    def _tried(self, passes: Passes, part: Part) -> dict[str, Tensor]:
+        """What a step on a batch makes: outputs, weights, statistics, optimizer state."""
+        self.optimizer.zero_grad(set_to_none=True)
+        logits, loss = passes(part)
+        self.optimizer.step()
+        return {name: t.clone() for name, t in {"logits": logits, "loss": loss, **self.state()[0]}.items()}
+
+    def _backward(self, batch_size: int, part: Part) -> tuple[Tensor, Tensor]:
         """Forward and backward pass of a part of a batch; its logits and the sum of its images' losses."""
+        for layer, kept in zip(self.batches.stochastic, part.kept, strict=True):
+            layer.kept = kept
         low, count = self.recipe.precision == "bfloat16", len(part.images)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=low), by_onednn(self._linears):
             logits = self._forward(part.images)
@@ -230,6 +288,10 @@ class Trainer:
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.progress = Progress(**note)
         self._loss_sum.fill_(self.progress.loss_sum)
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
 
 
 def _squared_distances(a: list[Tensor], b: list[Tensor]) -> Tensor:
