@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -30,8 +32,9 @@ def read_bounded(path: Path, limit: int) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise DocumentError(f"{path}: is no regular file")
+        size = os.fstat(descriptor).st_size
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            content = file.read(limit + 1)
+            content = file.read(min(size, limit) + 1)
     finally:
         os.close(descriptor)
     if len(content) > limit:
@@ -40,17 +43,29 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def parse_document(content: bytes, model: type[Model], path: Path) -> Model:
-    """Read JSON as a model, types as they are: no word is taken for a number.
+    """Read JSON as a model, types as they are: no word is taken for a number, and no key is there twice.
 
     Raises:
         DocumentError: it is no JSON, or not of the model's form.
     """
+    try:
+        json.loads(content, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise DocumentError(f"{path}: is no JSON that can be used ({error})") from error
     try:
         return model.model_validate_json(content, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise DocumentError(f"{path}: {place + ': ' if place else ''}{first['msg']}") from error
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
 
 
 def read_document(path: Path, model: type[Model], limit: int = LARGEST_DOCUMENT) -> Model:

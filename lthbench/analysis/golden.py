@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from lthbench.documents import DocumentError, read_document
 from lthbench.suite.located import SuiteError
 from lthbench.tasks.atomic import write_atomically
 
@@ -89,7 +90,7 @@ class Comparison:
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Recorded(_Strict):
@@ -151,11 +152,11 @@ def read_golden(folder: Path) -> dict[Path, Golden]:
     found = {}
     for path in sorted(folder.glob("*.json")):
         try:
-            found[path] = Golden.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
-            where = ".".join(map(str, first["loc"]))
-            raise GoldenError(f"{path}: {where}: {first['msg']}; restore the file from version control") from error
+            found[path] = read_document(path, Golden)
+        except DocumentError as error:
+            raise GoldenError(f"{error}; restore the file from version control") from error
+        except OSError as error:
+            raise GoldenError(f"{path}: {error.strerror}; restore the file from version control") from error
     return found
 
 

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from lthbench.analysis.verdict import SILENT, Verdict
+from lthbench.documents import DocumentError, read_document
 from lthbench.runner.store import MARKER, Store, StoreError, unusable
 from lthbench.tasks.atomic import write_json
 
@@ -30,7 +31,7 @@ class Look(BaseModel):
         alpha: at which it was decided.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     claim: str
     pair: str
@@ -59,10 +60,9 @@ def read_looks(store: Store) -> list[Look]:
     try:
         for path in sorted((store.root / FOLDER).glob("*.json")):
             try:
-                found += _Record.model_validate_json(path.read_bytes()).looks
-            except ValidationError as error:
-                fault = error.errors()[0]["msg"]
-                raise StoreError(f"{path}: is no record of verdicts that were seen ({fault}); delete it") from error
+                found += read_document(path, _Record).looks
+            except DocumentError as error:
+                raise StoreError(f"{error}: it is no record of verdicts that were seen; delete it") from error
     except OSError as error:
         raise unusable(store.root, error) from error
     return found

@@ -186,7 +186,7 @@ class _Journal:
             _write_atomically(self._path, f"{fingerprint}\n".encode())
         for line in lines[1:] if lines and lines[0] == fingerprint else []:
             fields = line.split()
-            if len(fields) == 3 and len(fields[2]) == 64:  # the last line may be cut off
+            if len(fields) == 3 and fields[1].isdecimal() and len(fields[2]) == 64:  # the last line may be cut off
                 self.done[fields[0], int(fields[1])] = fields[2]
         self._file = self._path.open("ab")
         self._file.write(b"\n")

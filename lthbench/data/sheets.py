@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel, ConfigDict
 
 from lthbench.data.error import DataError
+from lthbench.documents import read_document
 
 FOLDER = Path(__file__).parent / "embedded"
 NAME = "fashion-mnist-10k"
 SIDE = 28
 COLUMNS = 50
+
+
+class _Split(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sheets: list[str]
+    sha256: str
+    labels: str
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    origin: str
+    train: _Split
+    test: _Split
 
 
 def read_split(split: str, folder: Path = FOLDER) -> tuple[np.ndarray, np.ndarray]:
@@ -28,21 +45,22 @@ def read_split(split: str, folder: Path = FOLDER) -> tuple[np.ndarray, np.ndarra
     """
     again = "reinstall lthbench"
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())[split]
+        found = read_document(folder / "manifest.json", _Manifest)
+        manifest = found.train if split == "train" else found.test
         # A sheet of 2,500 images has 2 million pixels; Pillow's guard against decompression bombs stays on.
-        sheets = [np.asarray(Image.open(folder / name).convert("L")) for name in manifest["sheets"]]
-    except (OSError, KeyError, ValueError) as error:
+        sheets = [np.asarray(Image.open(folder / name).convert("L")) for name in manifest.sheets]
+        labels = np.array([int(digit) for digit in manifest.labels], np.int64)
+    except (OSError, ValueError) as error:
         raise DataError(f"{NAME}: {folder} cannot be read ({error}); {again}") from error
-    labels = np.array([int(digit) for digit in manifest["labels"]], np.int64)
     images = np.concatenate([_tiles(sheet) for sheet in sheets])
     if len(images) != len(labels):
         raise DataError(f"{NAME}: {folder} holds {len(images)} {split} images, expected {len(labels)}; {again}")
     in_file_order = np.empty_like(images)
     in_file_order[np.argsort(labels, kind="stable")] = images
     digest = hashlib.sha256(in_file_order.tobytes()).hexdigest()
-    if digest != manifest["sha256"]:
+    if digest != manifest.sha256:
         found = f"the {split} pixels in {folder} have SHA-256 {digest}"
-        raise DataError(f"{NAME}: {found}, expected {manifest['sha256']}; {again}")
+        raise DataError(f"{NAME}: {found}, expected {manifest.sha256}; {again}")
     return in_file_order, labels
 
 

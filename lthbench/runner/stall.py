@@ -44,7 +44,7 @@ class Stall(BaseModel):
         process, machine, job: whose; `job` is Slurm's, or empty.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     since: str
     seconds: Annotated[float, Field(ge=0)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lthbench.data.spec import DATASETS, Augment
+from lthbench.documents import DocumentError, read_document
 from lthbench.home import user_folder
 from lthbench.models.spec import ModelSpec
 from lthbench.tasks.atomic import write_atomically
@@ -163,12 +163,9 @@ def read_calibration(path: Path) -> Calibration:
         CalibrationError: the file is no calibration of this version.
     """
     try:
-        return Calibration.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        fault = str(error)
-        if isinstance(error, ValidationError):
-            first = error.errors(include_url=False)[0]
-            fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return read_document(path, Calibration)
+    except (OSError, DocumentError) as error:
+        fault = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{path}: ")
         raise CalibrationError(
             f"{path}: is no calibration that this program can use ({fault}); delete it, then run "
             "`lthbench plan SUITE --calibrate`"

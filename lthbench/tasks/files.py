@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lthbench.documents import DocumentError
+from lthbench.documents import DocumentError, read_bounded
 from lthbench.tasks.atomic import write_atomically
 from lthbench.tasks.header import metadata, parse_header
 from lthbench.tasks.result import Artefact, read_artefact
 
 # Below so many bytes saved the zeros of a tensor are written out.
 _WORTH_PACKING = 256
+_LARGEST = 64 << 30
 
 
 def write_tensors(
@@ -67,16 +69,21 @@ def read_tensors(
     Raises:
         DocumentError: the file is not what was written, or no file of tensors.
     """
-    content = path.read_bytes() if artefact is None else read_artefact(path, artefact)
+    content = read_bounded(path, _LARGEST) if artefact is None else read_artefact(path, artefact)
     try:
         stored = load(content)
-        note, packed = parse_header(content)
+        note, packed = parse_header(content, path)
         for name, shape in packed.items():
+            packed_bits = stored.pop(f"present:{name}").numpy()
+            if math.prod(shape) > 8 * packed_bits.size:
+                raise ValueError(f"{name} has fewer bits than weights")
             whole = torch.zeros(shape)
             flat = whole.view(-1)
-            bits = np.unpackbits(stored.pop(f"present:{name}").numpy(), count=flat.numel())
+            bits = np.unpackbits(packed_bits, count=flat.numel())
             flat[torch.from_numpy(bits).bool()] = stored[name]
             stored[name] = whole
+    except DocumentError:
+        raise
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         raise DocumentError(f"{path}: holds no tensors that can be read ({error})") from error
     return {name: stored[name].to(device) for name in sorted(stored)}, note

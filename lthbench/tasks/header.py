@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from lthbench.documents import DocumentError, parse_document
 
 # Of several entries of metadata safetensors writes any first; of one, equal contents give equal files.
 ENTRY = "lthbench"
 _LARGEST = 100 << 20  # as safetensors has it
+
+
+class _Header(BaseModel):
+    metadata: Annotated[dict[str, str], Field(alias="__metadata__")]
+
+
+class _Entry(BaseModel):
+    note: dict[str, Any]
+    packed: dict[str, list[Annotated[int, Field(ge=0)]]]
 
 
 def metadata(note: dict[str, Any], packed: dict[str, list[int]]) -> dict[str, str]:
@@ -16,26 +29,27 @@ def metadata(note: dict[str, Any], packed: dict[str, list[int]]) -> dict[str, st
     return {ENTRY: json.dumps({"note": note, "packed": packed})}
 
 
-def parse_header(content: bytes) -> tuple[dict[str, Any], dict[str, list[int]]]:
+def parse_header(content: bytes, path: Path) -> tuple[dict[str, Any], dict[str, list[int]]]:
     """The note and the shapes of packed tensors, from a file's first bytes.
 
     Raises:
-        ValueError, KeyError, TypeError: they are of another form.
+        DocumentError: they are of another form.
     """
     size = int.from_bytes(content[:8], "little")
-    found = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][ENTRY])
-    return found["note"], found["packed"]
+    header = parse_document(content[8 : 8 + size], _Header, path)
+    found = parse_document(header.metadata.get(ENTRY, "").encode(), _Entry, path)
+    return found.note, found.packed
 
 
 def read_note(path: Path) -> dict[str, Any]:
     """The note of a file, whose tensors are not read.
 
     Raises:
-        ValueError, KeyError, TypeError: it is no file of a task.
+        DocumentError: it is no file of a task.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
         head = file.read(8)
         if (size := int.from_bytes(head, "little")) > _LARGEST:
-            raise ValueError(f"{path}: has no header")
-        return parse_header(head + file.read(size))[0]
+            raise DocumentError(f"{path}: has no header")
+        return parse_header(head + file.read(size), path)[0]
