@@ -45,8 +45,8 @@ def read_split(split: str, folder: Path = FOLDER) -> tuple[np.ndarray, np.ndarra
     """
     again = "reinstall lthbench"
     try:
-        found = read_document(folder / "manifest.json", _Manifest)
-        manifest = found.train if split == "train" else found.test
+        whole = read_document(folder / "manifest.json", _Manifest)
+        manifest = whole.train if split == "train" else whole.test
         # A sheet of 2,500 images has 2 million pixels; Pillow's guard against decompression bombs stays on.
         sheets = [np.asarray(Image.open(folder / name).convert("L")) for name in manifest.sheets]
         labels = np.array([int(digit) for digit in manifest.labels], np.int64)
