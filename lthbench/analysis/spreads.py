@@ -76,12 +76,12 @@ class Spreads:
 
     @classmethod
     def known(cls, suite: Path) -> Spreads:
-        """From the golden results of a suite and of the shipped quick suite.
+        """From the golden results of a suite and of the shipped tour, which has every experiment.
 
         Raises:
             SuiteError: golden results cannot be read, or what recorded them.
         """
-        files = dict.fromkeys(file.resolve() for file in (suite, shipped_suites() / "quick.yaml"))
+        files = dict.fromkeys(file.resolve() for file in (suite, shipped_suites() / "tour.yaml"))
         return cls(tuple(pair for file in files for pair in recorded_pairs(file)))
 
     def of(self, test: Test, claim: Claim) -> Callable[[str, Pair], Spread]:

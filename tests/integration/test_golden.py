@@ -27,9 +27,9 @@ REPOSITORY = Path(__file__).parents[2]
 QUICK = "lenet-fashion-10k"
 
 SMALL = f"""\
-title: quick, in small
+title: every pair of the tour, in small
 replicates: 2
-include: [{REPOSITORY}/suites/quick.yaml]
+include: [{REPOSITORY}/suites/tour.yaml]
 micro: {{steps: 24, batch_size: 8, num_train: 32, num_test: 40, validation: 10}}
 experiments:
   imp: {{levels: 2}}

@@ -23,11 +23,11 @@ from lthbench.suite.plan import make_plan
 from lthbench.tasks import interpolate
 from lthbench.training.loop import Trainer
 
-QUICK = Path(__file__).parents[2] / "suites" / "quick.yaml"
+TOUR = Path(__file__).parents[2] / "suites" / "tour.yaml"
 REDUCED = f"""\
-title: the quick suite on a few images
+title: every experiment on a few images
 replicates: 1
-include: [{QUICK}]
+include: [{TOUR}]
 pairs:
   lenet-fashion-10k:
     model: {{width: 10}}
@@ -84,7 +84,7 @@ class Seen(Counter[str]):
         monkeypatch.setattr(interpolate, "evaluate_line", line)
 
 
-def test_a_run_of_the_quick_suite_does_what_was_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_every_experiment_does_what_was_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "suite.yaml").write_text(REDUCED)
     plan = make_plan(load_suite(tmp_path / "suite.yaml"), Part(EXPERIMENTS, ("lenet-fashion-10k",), levels=2))
     store, seen = Store(tmp_path / "store"), Seen()

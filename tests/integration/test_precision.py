@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 
 from lthbench.data.load import load
@@ -12,8 +15,16 @@ from lthbench.training.loop import Trainer, evaluate
 from lthbench.training.recipe import Recipe
 
 
-def test_a_training_in_bfloat16_keeps_float32_weights_and_comes_as_far_as_one_in_float32() -> None:
-    data, spec = DataSpec(name="fashion-mnist-10k", num_train=4000), ModelSpec(name="resnet8", width=8)
+# Convolutions in bfloat16 are slow on processors without instructions for it: the small network sees few images.
+@pytest.mark.parametrize(
+    ("model_fields", "num_train", "at_least"),
+    [({"name": "lenet-300-100", "width": 100}, 4000, 0.7), ({"name": "resnet8", "width": 2}, 1000, 0.25)],
+    ids=["lenet", "resnet"],
+)
+def test_a_training_in_bfloat16_keeps_float32_weights_and_comes_as_far_as_one_in_float32(
+    model_fields: dict[str, Any], num_train: int, at_least: float
+) -> None:
+    data, spec = DataSpec(name="fashion-mnist-10k", num_train=num_train), ModelSpec(**model_fields)
     splits = load(data)
     accuracy = {}
     for precision in ("float32", "bfloat16"):
@@ -33,6 +44,6 @@ def test_a_training_in_bfloat16_keeps_float32_weights_and_comes_as_far_as_one_in
         trainer.run()
         assert all(p.dtype == torch.float32 for p in model.parameters())
         accuracy[precision] = evaluate(model, splits.test)[1]
-    assert accuracy["float32"] > 0.6
+    assert accuracy["float32"] > at_least
     assert accuracy["bfloat16"] != accuracy["float32"], "it is another computation"
     assert abs(accuracy["bfloat16"] - accuracy["float32"]) < 0.05

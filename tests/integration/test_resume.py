@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_cli import call
 
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
@@ -23,14 +24,14 @@ replicates: 1
 pairs:
   pair:
     model: {name: resnet8, width: 2}
-    data: {name: fashion-mnist-10k, num_train: 640}
+    data: {name: fashion-mnist-10k, num_train: 320}
     recipe:
-      steps: 8ep
+      steps: 5ep
       batch_size: 32
       optimizer: {name: sgd, lr: 0.05, momentum: 0.9, nesterov: true, weight_decay: 1.0e-3}
       augment: {crop: 2, flip: true}
     arms: {sgd: {}, adam: {recipe: {optimizer: {name: adamw, lr: 1.0e-3}}}}
-    experiments: {imp: {levels: 2, rewind: 1ep}, stability: {spawns: [2ep3it], points: 3}}
+    experiments: {imp: {levels: 2, rewind: 1ep}, stability: {spawns: [2ep3it], points: 3, arms: [sgd]}}
 """
 
 
@@ -43,7 +44,7 @@ pairs:
     model: {name: swin-small64, width: 12, drop_path: 0.3}
     data: {name: fashion-mnist-10k, num_train: 80}
     recipe:
-      steps: 8ep
+      steps: 5ep
       batch_size: 16
       micro_batch: 12
       ema: 0.9
@@ -103,7 +104,7 @@ def test_a_run_killed_again_and_again_ends_in_the_bits_of_an_uninterrupted_one(
         process = run(suite, store)
         # Killed a moment after a training began; the moment decides whether in a training, a mask or a line.
         deadline = time.monotonic() + 300
-        moment, before = rng.uniform(0, 1.5), checkpoints(store)
+        moment, before = rng.uniform(0, 0.7), checkpoints(store)
         while process.poll() is None and time.monotonic() < deadline:
             if kills < 3 and checkpoints(store) - before:
                 deadline = min(deadline, time.monotonic() + moment)
@@ -123,10 +124,13 @@ def test_a_run_killed_again_and_again_ends_in_the_bits_of_an_uninterrupted_one(
     assert not checkpoints(store)
 
 
-def test_running_a_finished_suite_again_trains_nothing(tmp_path: Path) -> None:
-    suite = tmp_path / "suite.yaml"
-    suite.write_text(SUITE.replace("8ep", "4ep").replace("640", "64"))
-    assert run(suite, tmp_path / "store").wait() == 0
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*")}
-    assert run(suite, tmp_path / "store").wait() == 0
-    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*")} == before
+def test_running_a_finished_suite_again_trains_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "suite.yaml").write_text(SUITE.replace("5ep", "4ep").replace("320", "64"))
+    store = tmp_path / "store"
+    again = ("run", tmp_path / "suite.yaml", "--store", store, "--workers", "0", "--device", "cpu")
+    assert call(capsys, monkeypatch, *again)[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
+    assert call(capsys, monkeypatch, *again)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == before

@@ -39,9 +39,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Cell:
 
 
 @cache
-def quick_cell() -> Cell:
-    """The first cell of the quick suite: 9,000 train images, batches of 64, 10 epochs."""
-    return next(iter(load_suite(SUITES / "quick.yaml").cells()))
+def tour_cell() -> Cell:
+    """A cell of the tour: 9,000 train images, batches of 64, 10 epochs."""
+    return next(cell for cell in load_suite(SUITES / "tour.yaml").cells() if cell.pair == "lenet-fashion-10k")
 
 
 def knowing(cell: Cell, result_of: Callable[[Task], Mapping[str, Any] | None]) -> Cell:
@@ -74,7 +74,7 @@ def test_convergence_needs_validation_images(tiny: Cell) -> None:
 @settings(deadline=None)
 @given(st.integers(0, 4), st.integers(0, 4))
 def test_a_recipe_is_classed_by_its_onset_against_the_arms_own(own: int, other: int) -> None:
-    cell = quick_cell()
+    cell = tour_cell()
     experiment = Sensitivity(vary={"batch_size": (128,)}, grid=("0it", "1ep", "2ep", "3ep"), levels=())
     onset_of = {64: own, 128: other}
 
@@ -99,7 +99,7 @@ def test_a_recipe_is_classed_by_its_onset_against_the_arms_own(own: int, other: 
 @given(st.floats(0.02, 0.9), st.sampled_from(["early-stopping", "low-lr"]))
 def test_matching_finds_the_search_whose_distance_is_the_pulled_ones(target: float, control: str) -> None:
     """Distances planted as a smooth growing function of the rate and of the iterations are matched to 2 %."""
-    cell = quick_cell()
+    cell = tour_cell()
     total = cell.iterations(cell.search.steps)
 
     def distance(task: Task) -> float:
@@ -132,7 +132,7 @@ def test_matching_finds_the_search_whose_distance_is_the_pulled_ones(target: flo
 @given(st.floats(-2, 1), st.floats(0.1, 0.9))
 def test_a_penalty_towards_0_is_matched_as_near_as_one_comes(turn: float, target: float) -> None:
     """Distances planted as falling up to a strength, and rising beyond it."""
-    cell = quick_cell()
+    cell = tour_cell()
 
     def reached(strength: float) -> float:
         return 0.5 + 0.2 * abs(math.log10(strength / 0.01) - turn)
@@ -235,7 +235,7 @@ def test_a_mask_moves_to_other_classes_with_a_new_output_layer(tiny: Cell) -> No
     assert native.key == replace(tiny, data=shoes, _masks={}).ticket(1).key, "found on the target as on any source"
 
 
-@pytest.mark.parametrize("suite", ["quick", "paper"])
+@pytest.mark.parametrize("suite", ["tour", "paper"])
 def test_every_experiment_is_in_the_suite(suite: str) -> None:
     pairs = load_suite(SUITES / f"{suite}.yaml").pairs.values()
     made = {type(experiment) for pair in pairs for experiment in pair.experiments.values()}
@@ -274,7 +274,7 @@ def stable_at(pattern: str, measured: list[int] | None = None) -> Callable[[Task
 
 def onset_of(pattern: str, measured: list[int] | None = None, **options: Any) -> dict[str, float]:
     grid = tuple(f"{epoch}ep" for epoch in range(len(pattern)))
-    cell = knowing(quick_cell(), stable_at(pattern, measured))
+    cell = knowing(tour_cell(), stable_at(pattern, measured))
     (reading,) = [r for r in Onset(grid=grid, **options).readings(cell) if r.variant == "onset"]
     return reading.numbers([{"status": "ok", "metrics": {}, "epoch_losses": [1.0]}])
 
@@ -285,7 +285,7 @@ def onset_of(pattern: str, measured: list[int] | None = None, **options: Any) ->
 )
 def test_the_onset_is_the_first_step_from_which_on_all_are_stable(pattern: str, above: int, at: int | None) -> None:
     found = onset_of(pattern)
-    an_epoch = quick_cell().steps_per_epoch()
+    an_epoch = tour_cell().steps_per_epoch()
     assert found["onset_above"] == (above * an_epoch if above >= 0 else -1)
     assert found["onset_above_share"] == max(above, 0) / 10
     if at is None:
@@ -322,7 +322,7 @@ def test_the_same_share_of_two_lengths_is_one_point_of_the_grid() -> None:
 
     found = {
         metric: value
-        for reading in experiment.readings(knowing(quick_cell(), planted))
+        for reading in experiment.readings(knowing(tour_cell(), planted))
         if reading.variant == "batch_size = 128: onset"
         for metric, value in reading.numbers([{"status": "ok", "metrics": {}, "epoch_losses": [1.0]}]).items()
     }
@@ -341,7 +341,7 @@ def test_shares_that_are_one_iteration_of_a_short_training_are_refused(tiny: Cel
 
 
 def test_only_sgd_has_a_noise_scale() -> None:
-    cell = quick_cell()
+    cell = tour_cell()
     assert noise_scale(cell) == pytest.approx(0.02 * 9000 / (64 * 0.1))
 
     def with_optimizer(optimizer: Any) -> Cell:

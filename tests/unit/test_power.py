@@ -141,7 +141,7 @@ def test_a_spread_is_the_pairs_own_if_recorded_else_assumed_or_that_of_other_pai
     recorded = next(r for r in spreads.recorded if r.evidence.name == "lenet-garments")
     accuracy, probe = claims["C4"].tests[1], claims["C17"].tests[1]
     own = spreads.of(accuracy, claims["C4"])("lenet-garments", recorded.pair)
-    assert own.value is not None and own.source == "recorded: lenet-garments of quick.yaml, 3 replicates"
+    assert own.value is not None and own.source == "recorded: lenet-garments of tour.yaml, 3 replicates"
     assumed = spreads.of(accuracy, claims["C4"])("resnet20-cifar10", pair)
     assert (assumed.value, assumed.source) == (ASSUMED, ASSUMED_FROM)
     elsewhere = spreads.of(probe, claims["C17"])("resnet20-cifar10", pair)
@@ -149,8 +149,8 @@ def test_a_spread_is_the_pairs_own_if_recorded_else_assumed_or_that_of_other_pai
 
 
 def test_a_recorded_spread_is_that_of_the_recorded_numbers() -> None:
-    spreads = Spreads.known(SUITES / "quick.yaml")
-    claims = load_suite(SUITES / "quick.yaml").claims
+    spreads = Spreads.known(SUITES / "tour.yaml")
+    claims = load_suite(SUITES / "tour.yaml").claims
     recorded = next(r for r in spreads.recorded if r.evidence.name == "lenet-garments")
     ticket, reinit = (
         [recorded.evidence.values(s, "test_accuracy", 4)[r] for r in range(3)]
