@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lthbench.runner.store import Fault, Store, StoreError, unusable
-from lthbench.tasks.layout import DAMAGED, RESULT
+from lthbench.tasks.layout import CHECKPOINT, DAMAGED, RESULT, SCRATCH
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 # Nobody is still at work on a file that he was to rename so long ago.
@@ -27,7 +27,7 @@ class Inspection:
         faults: key -> what is wrong with the task.
         outdated: tasks that read what another computation has by now replaced by other bits.
         set_aside: files that were found damaged before.
-        abandoned: files that a killed process had half written.
+        abandoned: files that a killed process had half written, or had no use for any more.
     """
 
     tasks: int = 0
@@ -86,7 +86,7 @@ def repair(store: Store, found: Inspection, tell: Callable[[str], None]) -> None
         tell(f"{store.folder(key)}: read what has other bits by now; it is to be run again")
         store.withdraw(key)
     for path in found.abandoned:
-        tell(f"{path}: half written by a process that is no more; deleted")
+        tell(f"{path}: left by a process that is no more; deleted")
         path.unlink(missing_ok=True)
 
 
@@ -102,7 +102,13 @@ def _is_up_to_date(store: Store, key: str) -> bool:
 
 
 def _abandoned(root: Path) -> Iterator[Path]:
+    """Files that a process was killed before it could rename or delete."""
     now = time.time()
-    for path in root.rglob(".*.tmp"):
-        if path.is_file() and now - path.stat().st_mtime > _ABANDONED:
+    for path in root.rglob("*"):
+        is_left = (
+            (path.name.startswith(".") and path.suffix == ".tmp")
+            or path.parent.name.startswith(SCRATCH)
+            or (path.name == CHECKPOINT and (path.parent / RESULT).exists())
+        )
+        if is_left and path.is_file() and now - path.stat().st_mtime > _ABANDONED:
             yield path

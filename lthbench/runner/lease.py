@@ -25,6 +25,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 BEAT = 15.0
+_LONGEST_LOOK = 15.0  # seconds between two looks of who waits for a lease
 _LARGEST = 4096  # bytes of a lease's file that are read
 PATIENCE = 90.0  # a beat may be late by the attribute cache of a network file system, which is 60 s at most
 
@@ -94,7 +95,7 @@ class Lease:
         self.path, self.beat, self.patience, self._waits = path, beat, patience, waits
         self.owner = uuid.uuid4().hex
         self.lost = False
-        self._watched: dict[Path, tuple[object, float]] = {}
+        self._watched: dict[Path, tuple[Holder | None, float, float]] = {}
         self._released = threading.Event()
 
     def __enter__(self) -> Lease:
@@ -112,27 +113,31 @@ class Lease:
 
     def try_acquire(self) -> bool:
         """Take the lease if it is free, or its holder is dead; asked again and again, this notices the death."""
-        if self._create(self.path):
-            self._hold()
-            return True
-        holder = holder_of(self.path)
-        if holder is None or not (_died_here(holder.who) or self._untouched(self.path, holder)):
+        if not self._create(self.path):
+            holder = holder_of(self.path)
+            if holder is None or not (_died_here(holder.who) or self._untouched(self.path, holder)):
+                return False
+            self._take_over(holder)
+        # Whatever happened while this process was suspended on its way here: what stands there counts.
+        if not self._is_own():
             return False
-        return self._take_over(holder)
+        self._hold()
+        return True
 
     def check(self) -> None:
         """Raise LeaseLostError where the lease is another's by now."""
-        holder = holder_of(self.path)
-        if holder is None or holder.who.owner != self.owner:
-            self.lost = True
+        self.lost = self.lost or not self._is_own()
         if self.lost:
             raise LeaseLostError(f"{self.path}: another process took over; was this one suspended?")
 
     def release(self) -> None:
         self._released.set()
-        holder = holder_of(self.path)
-        if holder is not None and holder.who.owner == self.owner:
+        if self._is_own():
             self.path.unlink(missing_ok=True)
+
+    def _is_own(self) -> bool:
+        holder = holder_of(self.path)
+        return holder is not None and holder.who.owner == self.owner
 
     def _create(self, path: Path) -> bool:
         try:
@@ -148,24 +153,18 @@ class Lease:
             os.close(descriptor)
         return True
 
-    def _take_over(self, dead: Holder) -> bool:
+    def _take_over(self, dead: Holder) -> None:
         """Put this lease in the place of a dead holder's; of several that try, one does it."""
         gate = self.path.with_name(f"{self.path.name}.{re.sub(r'[^0-9a-f]', '', dead.who.owner)[:32] or 'unknown'}")
         if not self._create(gate):
             holder = holder_of(gate)
             if holder is not None and (_died_here(holder.who) or self._untouched(gate, holder)):
                 gate.unlink(missing_ok=True)  # who had the gate died in it
-            return False
-        now = holder_of(self.path)
-        if now is None or now.who != dead.who:
+        elif holder_of(self.path) != dead:  # another was faster, or the holder is awake again
             gate.unlink(missing_ok=True)
-            return False
-        try:
-            gate.replace(self.path)
-        except FileNotFoundError:  # someone took this process for dead
-            return False
-        self._hold()
-        return True
+        else:
+            with contextlib.suppress(FileNotFoundError):  # someone took this process for dead
+                gate.replace(self.path)
 
     def _hold(self) -> None:
         self._released.clear()
@@ -181,12 +180,13 @@ class Lease:
 
     def _untouched(self, path: Path, holder: Holder) -> bool:
         """Whether the file has been as it is for as long as this process' patience lasts."""
-        state = (holder.who.owner, holder.touched)
-        before, since = self._watched.get(path, (None, 0.0))
-        if before != state:
-            self._watched[path] = (state, time.monotonic())
-            return False
-        return time.monotonic() - since > self.patience
+        now = time.monotonic()
+        before, since, last = self._watched.get(path, (None, now, now))
+        # Who has not looked for long was suspended, and the holder perhaps with it: then the watch begins anew.
+        if before != holder or now - last > _LONGEST_LOOK:
+            since = now
+        self._watched[path] = holder, since, now
+        return now - since > self.patience
 
 
 @functools.cache
@@ -223,7 +223,11 @@ def _died_here(who: Who) -> bool:
     if who.machine != _machine():
         return False
     try:
+        if who.pid > 0:
+            os.kill(who.pid, 0)  # where /proc shows no processes of other users, they are there all the same
         process = psutil.Process(who.pid)
         return process.status() == psutil.STATUS_ZOMBIE or _start_of(process) != who.started
-    except (psutil.NoSuchProcess, ValueError):
+    except PermissionError:
+        return False
+    except (ProcessLookupError, psutil.NoSuchProcess, ValueError, OverflowError):
         return True

@@ -18,7 +18,8 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from lthbench.documents import DocumentError, read_bounded, read_document
-from lthbench.runner.lease import Lease
+from lthbench.runner.lease import Lease, LeaseLostError
+from lthbench.runner.scratch import Scratch
 from lthbench.tasks.atomic import write_atomically, write_json
 from lthbench.tasks.layout import DAMAGED, ENDED, FAILURE, LEASE, LOST, RESULT, SPEC, WITHDRAWN, weights_file
 from lthbench.tasks.result import Artefact, fault_of, read_result, read_spec
@@ -189,24 +190,33 @@ class Store:
             tell: called with what was found.
             wait: for another process that holds the task; else it is left to that.
         """
-        lease = Lease(self.folder(key) / LEASE)
-        if not wait and not lease.try_acquire():
-            return []
-        with lease if wait else _released(lease):
+        faults: list[Fault] = []
+        with contextlib.suppress(LeaseLostError), self._held(key, wait=wait) as scratch:
+            if scratch is None:
+                return []
             faults = self.inspect(key)
             for fault in faults:
                 tell(f"{fault}; it is set aside, and its task is to be run again")
-                if fault.path.exists():
-                    fault.path.replace(fault.path.with_name(fault.path.name + DAMAGED))
+                scratch.rename(fault.path.name, fault.path.name + DAMAGED)
             if faults:
-                self.withdraw(key)
+                scratch.rename(RESULT, WITHDRAWN)
         return faults
 
     def withdraw(self, key: str) -> None:
-        """Take a result back, by who holds the task: what it says of files will not hold any more."""
-        folder = self.folder(key)
-        if (folder / RESULT).exists():
-            (folder / RESULT).replace(folder / WITHDRAWN)
+        """Take a result back, unless another process holds the task: what it says of files does not hold any more."""
+        with contextlib.suppress(LeaseLostError), self._held(key, wait=False) as scratch:
+            if scratch is not None:
+                scratch.rename(RESULT, WITHDRAWN)
+
+    @contextlib.contextmanager
+    def _held(self, key: str, *, wait: bool) -> Iterator[Scratch | None]:
+        """Hold a task; None where another process does, and is not waited for."""
+        lease = Lease(self.folder(key) / LEASE)
+        if not wait and not lease.try_acquire():
+            yield None
+            return
+        with lease if wait else _released(lease), Scratch(self.folder(key), lease) as scratch:
+            yield scratch
 
     def failure(self, key: str) -> str | None:
         """Why the last attempt at a task failed, or None."""

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lthbench.documents import DocumentError, read_document
 from lthbench.runner.lanes import Lane, make_lanes, waves
-from lthbench.runner.lease import Lease
+from lthbench.runner.lease import Lease, LeaseLostError
 from lthbench.runner.local import Watcher
 from lthbench.runner.queue import Outcome
 from lthbench.runner.scheduler import QueuedJob, SchedulerError, largest_array, queued
@@ -132,13 +132,18 @@ def submit(
         queue: what is queued or runs.
 
     Raises:
-        SchedulerError: Slurm is not there, or does not take the jobs.
+        SchedulerError: Slurm is not there, or does not take the jobs; or this process was suspended meanwhile.
     """
     store = Store(settings.store)
     try:
         jobs_folder(store).mkdir(exist_ok=True)
-        with Lease(jobs_folder(store) / "lease"):  # of two submissions at once, the second sees the first's jobs
-            return _submit(plan, part, suite, store, settings, options, cluster, queue(), retry_failed)
+        # Of two submissions at once, the second sees the first's jobs.
+        with Lease(jobs_folder(store) / "lease") as lease:
+            return _submit(plan, part, suite, store, settings, options, cluster, queue(), retry_failed, lease)
+    except LeaseLostError as error:
+        raise SchedulerError(
+            "another submission went on while this one was suspended: what was sent stays; submit again"
+        ) from error
     except OSError as error:
         raise unusable(jobs_folder(store), error) from error
 
@@ -153,6 +158,7 @@ def _submit(
     cluster: Cluster,
     queue: Mapping[tuple[str, int], QueuedJob],
     retry_failed: bool,
+    lease: Lease,
 ) -> Submitted:
     missing = store.missing({key: plan.kept(key) for key in plan.tasks})
     failed: Collection[str] = store.failures(missing)
@@ -181,6 +187,7 @@ def _submit(
         for first in range(0, len(positions), largest):
             chosen = positions[first : first + largest]
             _wait([local[p] for p in after if p in local])
+            lease.check()
             sent = _send(plan, part, suite, store, settings, options, cluster, [lanes[p] for p in chosen], jobs)
             if cluster != "slurm":
                 local |= dict(zip(chosen, sent, strict=True))

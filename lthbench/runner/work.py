@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +15,7 @@ from lthbench.runner.device import DeviceLostError, is_lost, within_memory
 from lthbench.runner.environment import device_here, environment, make_deterministic
 from lthbench.runner.lease import Lease, LeaseLostError
 from lthbench.runner.ranks import Leader, device_of_rank
+from lthbench.runner.scratch import Scratch
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store, is_about_the_disk, unusable
 from lthbench.tasks.atomic import write_atomically, write_json
@@ -31,7 +29,6 @@ from lthbench.tasks.layout import (
     LEASE,
     LOST,
     RESULT,
-    SCRATCH,
     SPEC,
     STALLED,
     WITHDRAWN,
@@ -90,15 +87,16 @@ class Worker:
         while True:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                with Lease(folder / LEASE, waits=self.waits) as lease, _scratch(folder, lease.owner) as scratch:
+                with Lease(folder / LEASE, waits=self.waits) as lease, Scratch(folder, lease) as scratch:
                     if self.store.is_done(key, keep) and (result := self.store.result(key)) is not None:
+                        _tidy_up(scratch)
                         return result
                     try:
                         return self._run(key, spec, keep, report, lease, scratch)
                     except Exception as error:
                         lease.check()  # without it nothing could be written, which is no fault of the task
                         if is_lost(self.device):
-                            raise self._lost(folder, error, scratch) from error
+                            raise self._lost(folder, error, scratch.path) from error
                         raise
             except LeaseLostError as error:
                 self.tell(f"{error} Nothing of this process was written since; the other's result is waited for")
@@ -119,16 +117,16 @@ class Worker:
         keep: frozenset[int],
         report: Callable[[int, int], None],
         lease: Lease,
-        scratch: Path,
+        scratch: Scratch,
     ) -> dict[str, Any]:
         folder, parsed = self.store.folder(key), parse_spec(spec)
         reports = _Reports(lease, report)
         (folder / STALLED).unlink(missing_ok=True)
-        self.store.withdraw(key)
+        scratch.rename(RESULT, WITHDRAWN)  # what it says of files will not hold any more
         keep |= _kept_before(folder, key)
-        write_atomically(folder / SPEC, spec.encode(), scratch)
+        write_atomically(folder / SPEC, spec.encode(), scratch.path)
         if isinstance(parsed, TrainSpec) and (folder / CHECKPOINT).exists():
-            self._take_up(folder, parsed, keep)
+            self._take_up(scratch, parsed, keep)
         with self.leader.training(key, spec) as ranks:
             context = Context(
                 folder=folder,
@@ -144,7 +142,7 @@ class Worker:
                 tell=self.tell,
                 asked=self.asked,
                 ranks=ranks,
-                scratch=scratch,
+                scratch=scratch.path,
                 environment=environment(self.device)
                 | {"compile": self.settings.compile, "processes": self.leader.size},
             )
@@ -154,10 +152,8 @@ class Worker:
             else:  # the others would not begin again
                 result = run_task(parsed, context)
         lease.check()
-        write_json(folder / RESULT, result, scratch)
-        for name in (CHECKPOINT, FAILURE, WITHDRAWN, LOST, ENDED):
-            with contextlib.suppress(FileNotFoundError):
-                (folder / name).replace(scratch / name)
+        write_json(folder / RESULT, result, scratch.path)
+        _tidy_up(scratch)
         return result
 
     def _lost(self, folder: Path, error: Exception, scratch: Path) -> DeviceLostError:
@@ -170,17 +166,16 @@ class Worker:
             try_again=not before,
         )
 
-    def _take_up(self, folder: Path, spec: TrainSpec, keep: frozenset[int]) -> None:
+    def _take_up(self, scratch: Scratch, spec: TrainSpec, keep: frozenset[int]) -> None:
         """Leave a checkpoint that the training can go on from; else it starts over."""
-        path = folder / CHECKPOINT
         try:
-            check_checkpoint(folder, spec, keep)
+            check_checkpoint(scratch.folder, spec, keep)
         except DocumentError as error:
             self.tell(f"{error}; it is set aside, and the training starts over")
-            path.replace(path.with_name(path.name + DAMAGED))
+            scratch.rename(CHECKPOINT, CHECKPOINT + DAMAGED)
         except UnfitError as error:
             self.tell(f"{error}; the training starts over")
-            path.unlink()
+            scratch.remove(CHECKPOINT)
 
 
 class _Reports:
@@ -206,25 +201,10 @@ class _Reports:
             self._send(*self._at)
 
 
-@contextlib.contextmanager
-def _scratch(folder: Path, owner: str) -> Iterator[Path]:
-    """The folder that who holds a task writes in, from which files are renamed into their place.
-
-    The folders of all former holders are taken away first. A process that was suspended until another took its task
-    over, and wakes, can then write nothing any more; and what a killed one had half written is gone.
-    """
-    own = folder / f"{SCRATCH}{owner}"
-    own.mkdir()
-    for other in folder.glob(f"{SCRATCH}*"):
-        if other != own:
-            # Renamed first, which takes it from its owner at once, whatever that one writes meanwhile.
-            gone = folder / f"{SCRATCH}gone-{uuid.uuid4().hex}"
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(other.rename(gone), ignore_errors=True)
-    try:
-        yield own
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
+def _tidy_up(scratch: Scratch) -> None:
+    """Delete what a task that is done has no use for, by this process or by one that ended before it could."""
+    for name in (CHECKPOINT, FAILURE, WITHDRAWN, LOST, ENDED):
+        scratch.remove(name)
 
 
 def _kept_before(folder: Path, key: str) -> frozenset[int]:

@@ -119,6 +119,16 @@ def test_the_number_of_jobs_is_read_from_what_sbatch_says_to_programs(answer: st
             assert (folder / f"{record.job_of(index)}_submitted.pkl").exists(), "where the job looks for its order"
 
 
+def test_a_submission_that_was_suspended_while_another_went_on_sends_nothing_more(jobs: Jobs) -> None:
+    lease = jobs_folder(jobs.store) / "lease"
+    # While it sends its first array it sleeps, until another has waited for 90 s and taken its lease.
+    jobs.answer(f"""echo '{{"owner": "another", "machine": "far away"}}' >{lease}; echo $$""")
+    with pytest.raises(SchedulerError, match=r"another submission went on while this one was suspended.*submit again"):
+        jobs.submit()
+    assert len(list(read_records(jobs.store))) == 1
+    lease.unlink()
+
+
 def test_an_answer_of_sbatch_without_a_number_is_told(jobs: Jobs) -> None:
     jobs.answer("echo queued, thanks")
     with pytest.raises(SchedulerError, match="sbatch said 'queued, thanks', and no job's number"):

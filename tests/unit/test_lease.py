@@ -9,11 +9,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from lthbench.runner import lease as lease_module
 from lthbench.runner.lease import Lease, LeaseLostError
+from lthbench.runner.scratch import Scratch
 
 
 def test_a_lease_is_one_process_at_a_time_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -161,3 +164,109 @@ def test_whatever_stands_in_a_lease_it_is_waited_for_and_then_taken(tmp_path: Pa
     with Lease(path, patience=0.05) as lease:
         lease.check()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_of_another_user_that_proc_does_not_show_is_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lease"
+
+    def hidden(pid: int) -> psutil.Process:
+        raise psutil.NoSuchProcess(pid)
+
+    def not_permitted(pid: int, number: int) -> None:
+        raise PermissionError
+
+    with Lease(path) as lease:
+        monkeypatch.setattr(psutil, "Process", hidden)
+        monkeypatch.setattr(os, "kill", not_permitted)
+        assert not Lease(path).try_acquire()
+        lease.check()
+
+
+def test_who_was_suspended_together_with_the_holder_lets_it_wake_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(lease_module, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=time.sleep))
+    path = tmp_path / "lease"
+    path.write_text(json.dumps({"owner": "suspended", "machine": "far away"}))
+    waiting = Lease(path)
+    assert not waiting.try_acquire()
+    clock[0] = 1000.0  # as Ctrl-Z and fg have it, or a virtual machine that was paused
+    assert not waiting.try_acquire(), "it has not watched since"
+    for clock[0] in range(1002, 1090, 2):
+        assert not waiting.try_acquire()
+    clock[0] = 1092.0
+    assert waiting.try_acquire()
+    waiting.release()
+
+
+def test_a_holder_that_wakes_while_its_lease_is_being_taken_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lease"
+    sleeper = Lease(path)
+    assert sleeper.try_acquire()
+    taker = Lease(path)
+    create = taker._create
+
+    def create_and_let_it_wake(gate: Path) -> bool:
+        created = create(gate)
+        os.utime(path)
+        return created
+
+    monkeypatch.setattr(lease_module, "_died_here", lambda who: True)
+    monkeypatch.setattr(taker, "_create", create_and_let_it_wake)
+    assert not taker.try_acquire()
+    sleeper.check()
+    sleeper.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_is_taken_for_dead_on_its_way_to_a_lease_does_not_take_it_for_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lease"
+    first, second = Lease(path), Lease(path)
+    create = first._create
+
+    def sleep_after_creating(name: Path) -> bool:
+        created = create(name)
+        name.unlink()  # who waited in vain for 90 s
+        assert second.try_acquire()
+        return created
+
+    monkeypatch.setattr(first, "_create", sleep_after_creating)
+    assert not first.try_acquire()
+    second.check()
+    second.release()
+
+
+def test_who_lost_a_task_before_it_changed_anything_takes_nothing_from_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lease"
+    sleeper, successor = Lease(path), Lease(path)
+    assert sleeper.try_acquire()
+    check = sleeper.check
+
+    def check_and_sleep() -> None:
+        check()
+        path.unlink()  # who waited in vain for 90 s
+        assert successor.try_acquire()
+        Scratch(tmp_path, successor).__enter__()
+
+    monkeypatch.setattr(sleeper, "check", check_and_sleep)
+    with Scratch(tmp_path, sleeper) as scratch:
+        monkeypatch.setattr(sleeper, "check", check)
+        (tmp_path / "file").touch()
+        with pytest.raises(LeaseLostError):
+            scratch.remove("file")
+        with pytest.raises(LeaseLostError):
+            scratch.rename("file", "other")
+    successors = Scratch(tmp_path, successor)
+    assert successors.path.exists() and (tmp_path / "file").exists()
+    successors.rename("file", "other")
+    assert (tmp_path / "other").exists()
+    successor.release()
