@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import shutil
 import site
 import subprocess
@@ -114,6 +115,19 @@ def default_archs(version: str) -> str:
     return ";".join(known) + "+PTX"
 
 
+def write_digests() -> Path:
+    """Write the digests of the sources as a header, where it would change, and return its folder."""
+    digest = runpy.run_path(str(ROOT / "lthbench/ops/sources.py"))["digest"]
+    header = ROOT / "build/sources_digest.h"
+    parts = {kind: digest(ROOT / "csrc", kind) for kind in ("cpu", "cuda")}
+    text = "".join(f'#define LTH_BUILT_FROM_{kind.upper()} "{part}"\n' for kind, part in parts.items())
+    header.parent.mkdir(exist_ok=True)
+    if not header.is_file() or header.read_text() != text:  # else what includes it would be compiled again
+        header.write_text(text)
+    say("sources", ", ".join(f"{kind} {part}" for kind, part in parts.items()))
+    return header.parent
+
+
 def extensions() -> tuple[list[object], dict[str, object]]:
     """The extension modules and the build command, or nothing for a pure Python installation."""
     if flag("LTHBENCH_NO_EXTENSION"):
@@ -156,6 +170,7 @@ def extensions() -> tuple[list[object], dict[str, object]]:
         "-Wno-psabi",  # every function that takes a vector is inlined
     ]
     cxx += [f"-DTORCH_TARGET_VERSION={TARGET}"] if debug else ["-g0", f"-DTORCH_TARGET_VERSION={TARGET}"]
+    include = [str(write_digests())]
     jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
 
     def sources(*patterns: str) -> list[str]:
@@ -165,6 +180,7 @@ def extensions() -> tuple[list[object], dict[str, object]]:
         CppExtension(
             "lthbench._C",
             sources("csrc/*.cpp", "csrc/cpu/*.cpp"),
+            include_dirs=include,
             extra_compile_args={"cxx": cxx},
             py_limited_api=True,
         )
@@ -180,6 +196,7 @@ def extensions() -> tuple[list[object], dict[str, object]]:
             CUDAExtension(
                 "lthbench._C_cuda",
                 sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu"),
+                include_dirs=include,
                 extra_compile_args={"cxx": [*cxx, "-DUSE_CUDA"], "nvcc": nvcc},
                 py_limited_api=True,
             )

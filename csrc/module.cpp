@@ -2,6 +2,8 @@
 // binary).
 #include <Python.h>
 
+#include "common/built_from.h"
+
 int add_update_plan(PyObject* module);  // plan.cpp
 
 namespace {
@@ -13,7 +15,8 @@ PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__C() {
   PyObject* module = PyModule_Create(&definition);
-  if (module && add_update_plan(module) < 0) {
+  if (module && (add_update_plan(module) < 0 ||
+                 PyModule_AddStringConstant(module, "built_from", LTH_BUILT_FROM_CPU) < 0)) {
     Py_DECREF(module);
     return nullptr;
   }

@@ -2,6 +2,7 @@
 // an UpdatePlan of lthbench._C runs on for parameters on a GPU.
 #include <Python.h>
 
+#include "../common/built_from.h"
 #include "../masked_update.h"
 
 namespace {
@@ -25,7 +26,8 @@ PyMODINIT_FUNC PyInit__C_cuda() {
   if (!module) return nullptr;
   PyObject* capsule =
       PyCapsule_New(const_cast<lth::UpdateBackend*>(&backend), lth::kUpdateBackendName, nullptr);
-  if (!capsule || PyModule_AddObject(module, "update_backend", capsule) < 0) {
+  if (!capsule || PyModule_AddStringConstant(module, "built_from", LTH_BUILT_FROM_CUDA) < 0 ||
+      PyModule_AddObject(module, "update_backend", capsule) < 0) {
     Py_XDECREF(capsule);
     Py_DECREF(module);
     return nullptr;

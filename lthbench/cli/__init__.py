@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
+from typing import TextIO
 
 from lthbench.cli import (
     bench,
@@ -20,7 +22,7 @@ from lthbench.cli import (
     verify,
     watch,
 )
-from lthbench.cli.app import app, fail
+from lthbench.cli.app import app, err, fail
 from lthbench.data.error import DataError
 from lthbench.runner.device import DeviceLostError
 from lthbench.runner.scheduler import SchedulerError
@@ -52,9 +54,26 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # where the terminal has fewer characters than names do
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = _in_one_line
+            app()
     except (SuiteError, StoreError, SchedulerError, DataError, CalibrationError, DeviceLostError) as error:
         fail(str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         fail(f"{where}{error.strerror or error}")
+
+
+def _in_one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of lthbench's own as its errors are, and others as Python does."""
+    if category.__module__.partition(".")[0] == "lthbench":
+        err.print(f"lthbench: {message}")
+    else:
+        (file or sys.stderr).write(warnings.formatwarning(message, category, filename, lineno, line))

@@ -31,6 +31,34 @@ app.add_typer(data_app, name="data")
 bench_app = typer.Typer(help="Benchmarks.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 
+
+def _print_version(wanted: bool) -> None:
+    """Print the versions that results depend on, and what is compiled, from which sources; then end."""
+    if not wanted:
+        return
+    import platform
+
+    import torch
+
+    from lthbench import __version__
+    from lthbench.ops._library import build_info, built_from
+
+    state, built = build_info(), built_from()
+    parts = [f"{part} {built.get(part) or state[part]}" for part in ("cpu", "cuda")]
+    out.print(f"lthbench {__version__}, Python {platform.python_version()}, torch {torch.__version__}")
+    out.print(f"kernels: {', '.join(parts)}; used: {state['selected']}")
+    raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show versions and kernels.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
 MAX_PROCESSES = 1024  # of threads, too: more is a slip, and would take a machine down
 SuiteArgument = Annotated[
     Path,

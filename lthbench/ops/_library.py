@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import multiprocessing
 import os
 import warnings
+from pathlib import Path
 from types import ModuleType
 
 import torch
+
+from lthbench.ops import sources
+
+CSRC = Path(__file__).parents[2] / "csrc"  # beside the package in a checkout; an installed wheel has none
+BUILD_AGAIN = "build them again by ci/install.sh"
+
+
+class KernelWarning(UserWarning):
+    """The kernels that are here are not those that should be; the message is one line with its cure."""
 
 
 def _load(name: str) -> tuple[ModuleType | None, str]:
@@ -46,6 +57,22 @@ def build_info() -> dict[str, str]:
     }
 
 
+def built_from() -> dict[str, str]:
+    """The digest of the sources that each loaded part was compiled from (lthbench.ops.sources); empty where unknown."""
+    modules = {"cpu": _cpu, "cuda": _cuda}
+    return {part: getattr(module, "built_from", "") for part, module in modules.items() if module}
+
+
+def of_other_sources(csrc: Path = CSRC) -> list[str]:
+    """The loaded parts that were compiled from other sources than those beside the package.
+
+    None where there are no sources, as in an installed wheel, or where a part does not tell its own.
+    """
+    if not (csrc / "ops.cpp").is_file():
+        return []
+    return [part for part, built in built_from().items() if built and built != sources.digest(csrc, part)]
+
+
 def extension(device: torch.device | str = "cpu") -> ModuleType:
     """The extension module of a device's type.
 
@@ -69,8 +96,20 @@ def _register_fakes() -> None:
     except RuntimeError as error:
         _cpu, _cuda = None, None
         _cpu_reason = _cuda_reason = f"built from older sources ({error}); reinstall lthbench to build it again"
-        warnings.warn(f"lthbench's kernels are not used: {_cpu_reason}", stacklevel=2)
+        warnings.warn(f"lthbench's kernels are not used: {_cpu_reason}", KernelWarning, stacklevel=2)
+
+
+def _tell_of_other_sources() -> None:
+    if parts := of_other_sources():
+        warnings.warn(
+            f"lthbench's kernels ({', '.join(parts)}) were compiled from other sources than those in {CSRC}, of "
+            f"another checkout or an older state; {BUILD_AGAIN}",
+            KernelWarning,
+            stacklevel=2,
+        )
 
 
 if _cpu:
     _register_fakes()
+if multiprocessing.parent_process() is None:  # the others would each say it again
+    _tell_of_other_sources()

@@ -13,17 +13,19 @@ import psutil
 import torch
 
 from lthbench.data.commands import list_data
-from lthbench.ops._library import build_info
+from lthbench.ops._library import BUILD_AGAIN, build_info, built_from, of_other_sources
 from lthbench.ops.selfcheck import run_families
 from lthbench.runner.environment import environment
 from lthbench.runner.narrow import train_narrow
+
+Level = Literal["ok", "note", "problem"]
 
 
 @dataclass(frozen=True)
 class Finding:
     """One thing that was looked at: fine, worth a note, or a problem."""
 
-    level: Literal["ok", "note", "problem"]
+    level: Level
     what: str
     text: str
 
@@ -43,9 +45,7 @@ def examine(store: Path, data: Path | None) -> list[Finding]:
         ),
         _gpus(),
     ]
-    for part, state in build_info().items():
-        fine = state in ("loaded", "kernels") or (part == "cuda" and not torch.cuda.is_available())
-        findings.append(Finding("ok" if fine else "note", f"kernels, {part}", state))
+    findings += _kernels()
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         for family, (right, form) in run_families(device).items():
             findings.append(
@@ -64,6 +64,21 @@ def examine(store: Path, data: Path | None) -> list[Finding]:
             Finding("note", "data sets", f"not there: {', '.join(missing)}; `lthbench data download NAME --data DIR`")
         )
     findings.append(_disk(store))
+    return findings
+
+
+def _kernels() -> list[Finding]:
+    """What is loaded, from which sources, whether these are those that are here, and what is used."""
+    findings, built, others = [], built_from(), of_other_sources()
+    for part, state in build_info().items():
+        level: Level = "ok" if state in ("loaded", "kernels") else "note"
+        if part == "cuda" and not torch.cuda.is_available():
+            level = "ok"
+        if part in others:
+            level, state = "problem", f"{state}, of other sources ({built[part]}) than those in csrc/; {BUILD_AGAIN}"
+        elif part in built:
+            state += f", built from sources {built[part] or 'that it does not tell'}"
+        findings.append(Finding(level, f"kernels, {part}", state))
     return findings
 
 

@@ -1,0 +1,96 @@
+"""Kernels that were compiled from other sources than those beside the package are told of."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lthbench import __version__, cli
+from lthbench.ops import _library
+from lthbench.ops._library import KernelWarning, built_from, kernels_available, of_other_sources
+from lthbench.ops.sources import digest
+from lthbench.runner import doctor
+
+CSRC = Path(__file__).parents[2] / "csrc"
+
+
+@pytest.mark.skipif(not kernels_available("cpu"), reason="the kernels are not built")
+def test_the_kernels_under_test_are_compiled_from_the_sources_under_test() -> None:
+    assert built_from() == {part: digest(CSRC, part) for part in built_from()}
+
+
+@pytest.mark.parametrize(
+    ("file", "changed"),
+    [("ops.cpp", {"cpu"}), ("cpu/masks.cpp", {"cpu"}), ("cuda/masks.cu", {"cuda"}), ("masks.h", {"cpu", "cuda"})],
+)
+def test_a_changed_source_changes_the_digest_of_what_is_compiled_from_it(
+    file: str, changed: set[str], tmp_path: Path
+) -> None:
+    csrc = shutil.copytree(CSRC, tmp_path / "csrc")
+    before = {part: digest(csrc, part) for part in ("cpu", "cuda")}
+    assert before == {part: digest(CSRC, part) for part in ("cpu", "cuda")}, "where the sources lie is no part of it"
+    with (csrc / file).open("a") as source:
+        source.write("//\n")
+    assert {part for part, old in before.items() if digest(csrc, part) != old} == changed
+
+
+def test_only_parts_that_tell_their_sources_are_compared_and_only_in_a_checkout(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(_library, "_cpu", SimpleNamespace(built_from="0123456789ab"))
+    monkeypatch.setattr(_library, "_cuda", SimpleNamespace())
+    assert of_other_sources() == ["cpu"]
+    assert of_other_sources(tmp_path) == []
+    monkeypatch.setattr(_library, "_cpu", SimpleNamespace(built_from=digest(CSRC, "cpu")))
+    assert of_other_sources() == []
+
+
+def test_the_doctor_calls_kernels_of_other_sources_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "build_info", lambda: {"cpu": "loaded"})
+    monkeypatch.setattr(doctor, "built_from", lambda: {"cpu": "0123456789ab"})
+    for others, level, text in (
+        ([], "ok", "loaded, built from sources 0123456789ab"),
+        (
+            ["cpu"],
+            "problem",
+            "loaded, of other sources (0123456789ab) than those in csrc/; build them again by ci/install.sh",
+        ),
+    ):
+        monkeypatch.setattr(doctor, "of_other_sources", lambda others=others: others)
+        assert doctor._kernels() == [doctor.Finding(level, "kernels, cpu", text)]  # type: ignore[arg-type]
+
+
+def test_the_command_line_tells_of_them_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_library, "of_other_sources", lambda: ["cpu", "cuda"])
+    monkeypatch.setattr(cli, "app", _library._tell_of_other_sources)
+    cli.main()
+    told = capsys.readouterr().err
+    assert told.startswith("lthbench: lthbench's kernels (cpu, cuda) were compiled from other sources than those in ")
+    assert told.endswith("build them again by ci/install.sh\n") and told.count("\n") == 1
+    with pytest.warns(KernelWarning):
+        _library._tell_of_other_sources()
+    monkeypatch.setattr(cli, "app", lambda: warnings.warn("of a library", UserWarning, stacklevel=1))
+    cli.main()
+    assert "UserWarning: of a library" in capsys.readouterr().err
+
+
+def test_the_version_names_torch_and_the_sources_of_the_kernels(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_library, "_cpu", SimpleNamespace(built_from="0123456789ab"))
+    monkeypatch.setattr(_library, "_cuda", None)
+    monkeypatch.setattr(_library, "_cuda_reason", "not built at install")
+    monkeypatch.delenv("LTHBENCH_REFERENCE", raising=False)
+    monkeypatch.setattr(sys, "argv", ["lthbench", "--version"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    first, second = capsys.readouterr().out.splitlines()
+    assert end.value.code == 0 and first.startswith(f"lthbench {__version__}, Python 3.") and ", torch 2." in first
+    assert second == "kernels: cpu 0123456789ab, cuda not built at install; used: kernels"
