@@ -217,11 +217,14 @@ class Trainer:
         return None
 
     def _tried(self, passes: Passes, part: Part) -> dict[str, Tensor]:
-        """What a step on a batch makes: outputs, weights, statistics, optimizer state."""
+        """What a step on a batch makes: outputs, gradients, weights, statistics, optimizer state."""
         self.optimizer.zero_grad(set_to_none=True)
         logits, loss = passes(part)
         self.optimizer.step()
-        return {name: t.clone() for name, t in {"logits": logits, "loss": loss, **self.state()[0]}.items()}
+        made = {"logits": logits, "loss": loss, **self.state()[0]}
+        # A first step of a warm-up moves no weight: of gradients, without momentum, it tells nothing.
+        made |= {f"gradient.{name}": p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+        return {name: t.clone() for name, t in made.items()}
 
     def _backward(self, batch_size: int, part: Part) -> tuple[Tensor, Tensor]:
         """Forward and backward pass of a part of a batch; its logits and the sum of its images' losses."""

@@ -18,6 +18,7 @@ from lthbench.runner.signals import Signals
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
+from lthbench.tasks.context import Context
 
 SUITE = """\
 title: one arm
@@ -105,9 +106,11 @@ def test_too_little_memory_is_met_by_one_more_attempt_and_then_by_advice(
     times: int, plan: Plan, on_gpu: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reserved: list[int] = []
+    graphs: list[bool] = []
 
-    def found(*arguments: Any) -> dict[str, Any]:
+    def found(spec: Any, context: Context) -> dict[str, Any]:
         reserved.append(torch.cuda.memory_reserved())
+        graphs.append(context.graphs)
         if len(reserved) <= times:
             torch.empty(100 << 30, dtype=torch.uint8, device="cuda")
         return {"status": "ok", "metrics": {}}
@@ -116,6 +119,7 @@ def test_too_little_memory_is_met_by_one_more_attempt_and_then_by_advice(
     torch.empty(1 << 30, dtype=torch.uint8, device="cuda")  # and is cached now
     outcome = run_plan(plan, on_gpu, num_workers=0)
     assert reserved[0] >= 1 << 30 > reserved[1]
+    assert graphs[:2] == [True, False]  # whose memory no other work can have
     if times == 1:
         assert not outcome.failed
     else:

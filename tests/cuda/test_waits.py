@@ -26,7 +26,7 @@ SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
 
 
 def trainer(model: str, data: str, **recipe: Any) -> Trainer:
-    """A training of four batches an epoch."""
+    """A training of four batches an epoch, of eager steps."""
     make_deterministic(1)
     device, spec = torch.device("cuda"), ModelSpec(name=model)
     network = make_network(spec, DataSpec(name=data), device)
@@ -42,6 +42,7 @@ def trainer(model: str, data: str, **recipe: Any) -> Trainer:
         seed=0,
         mask={name: torch.ones_like(weights[name], dtype=torch.bool) for name in names},
         tracked=names,
+        graphs=False,
     )
 
 

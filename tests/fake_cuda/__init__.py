@@ -27,6 +27,7 @@ class Counts:
     memsets: int = 0
     mallocs: int = 0
     library: int = 0  # of the launches, those of cuBLAS and cuDNN: each is one or more kernels on a GPU
+    recorded: int = 0  # put down for a graph while a stream was captured; launching the graph is one launch
 
     def __str__(self) -> str:
         return ", ".join(f"{getattr(self, f.name)} {f.name}" for f in fields(self))

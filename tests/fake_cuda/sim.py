@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -78,6 +79,11 @@ class Sim(TorchDispatchMode):
                 devices[id(hosts[id(t)])] = t
             return hosts[id(t)]
 
+        recording = fake_cuda._library.fc_capturing() and (wanted is None or to_device)
+        if recording:  # a number travels in a launch as it is now
+            args, kwargs = tree_map(
+                lambda a: a.clone() if isinstance(a, Tensor) and not a.is_cuda and not a.dim() else a, (args, kwargs)
+            )
         args, kwargs = tree_map(host, (args, kwargs))
         kwargs.pop("pin_memory", None)
         if wanted is not None:
@@ -98,7 +104,29 @@ class Sim(TorchDispatchMode):
                 ctypes.memmove(_readable(made.data_ptr()), t.data_ptr(), min(there, made.untyped_storage().nbytes()))
             return made
 
-        return tree_map(device, result)
+        given = tree_map(device, result)
+        if recording:
+            _put_down(lambda: func(*args, **kwargs), result, given)
+        return given
+
+
+_put_down_operators: list[Any] = []  # what graphs call stays here
+
+
+def _put_down(compute: Callable[[], Any], result: Any, given: Any) -> None:
+    """Let the graph that is captured compute an operator anew, and put what is new into what it has given."""
+    pairs = zip(tree_flatten(result)[0], tree_flatten(given)[0], strict=True)
+    made = [_on_host(t) if isinstance(t, Tensor) and t is not r and t.is_cuda else None for r, t in pairs]
+
+    @ctypes.CFUNCTYPE(None)
+    def work() -> None:
+        with torch.no_grad():
+            for new, place in zip(tree_flatten(compute())[0], made, strict=True):
+                if place is not None and new.data_ptr() != place.data_ptr():
+                    place.copy_(new)
+
+    _put_down_operators.append(work)
+    fake_cuda._library.fc_put_down(work)
 
 
 def _traced(tensors: list[Tensor]) -> bool:

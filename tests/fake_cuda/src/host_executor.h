@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -44,10 +45,10 @@ const uint64_t* exchange(unsigned mask,
                          uint64_t value);  // every lane's value, once all lanes of the mask are here
 void run(dim3 grid, dim3 block, const std::function<void()>& body);
 
-// The kernels of a file: part of a mangled name -> how to call it
+// The kernels of a file: part of a mangled name -> a launch with the arguments as they are now
 struct Kernel {
   const char *file, *name, *form;
-  void (*call)(dim3, dim3, void**);
+  std::function<void()> (*bind)(dim3, dim3, void**);
 };
 struct Known {
   Known(std::vector<Kernel> kernels);
@@ -70,12 +71,13 @@ void launch(dim3 g, dim3 b, K kernel, A... a) {
   run(g, b, [=] { kernel(a...); });
 }
 template <class... P, size_t... I>
-void call_with(void (*kernel)(P...), dim3 g, dim3 b, void** a, std::index_sequence<I...>) {
-  run(g, b, [=] { kernel(*static_cast<std::remove_cv_t<std::remove_reference_t<P>>*>(a[I])...); });
+std::function<void()> bind_with(void (*kernel)(P...), dim3 g, dim3 b, void** a, std::index_sequence<I...>) {
+  const std::tuple<P...> arguments(*static_cast<P*>(a[I])...);
+  return [=] { run(g, b, [&] { std::apply(kernel, arguments); }); };
 }
 template <class... P>
-void call(void (*kernel)(P...), dim3 g, dim3 b, void** a) {
-  call_with(kernel, g, b, a, std::index_sequence_for<P...>{});
+std::function<void()> bind(void (*kernel)(P...), dim3 g, dim3 b, void** a) {
+  return bind_with(kernel, g, b, a, std::index_sequence_for<P...>{});
 }
 }  // namespace emu
 

@@ -14,7 +14,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <string>
@@ -46,12 +48,23 @@ State& state() {
   return *s;
 }  // never destroyed: libraries call in until the very end
 size_t used = 0;  // bytes of all devices
-long launches, syncs, h2d, d2h, memsets, mallocs, library_calls;
+long launches, syncs, h2d, d2h, memsets, mallocs, library_calls, recorded;
 bool detail = false;
 cudaError_t sticky = cudaSuccess;
 thread_local int current = 0;
 thread_local std::vector<Configuration> configurations;
-bool (*runner)(const char*, dim3, dim3, void**) = nullptr;
+using Work = std::function<void()>;
+Work* (*runner)(const char*, dim3, dim3, void**) = nullptr;  // what a kernel computes, with its arguments
+
+// The capture under way: one at a time, as torch takes them, and on one stream.
+struct Capture {
+  cudaStream_t stream = nullptr;  // nullptr: nothing is captured
+  unsigned long long id = 0;
+  cudaError_t failed = cudaSuccess;
+  std::vector<Work> nodes;
+  std::vector<std::pair<char*, std::string>> before;  // device memory, where kernels compute
+} capture;
+thread_local cudaStreamCaptureMode capture_mode = cudaStreamCaptureModeGlobal;
 
 bool guarded() {
   static const bool g = getenv("FAKE_CUDA") && strcmp(getenv("FAKE_CUDA"), "count");
@@ -90,11 +103,33 @@ void* readable(const void* p) {
   auto i = region_of(p);
   return i == state().regions.end() ? (void*)p : i->second.host + ((char*)p - i->first);
 }
-void copy(void* to, const void* from, size_t n, cudaMemcpyKind kind) {
+// Whether what was asked for is put down for a graph and not done now.
+bool put_down(cudaStream_t stream, const std::string& name, const Work& work) {
+  if (!capture.stream) return false;
+  if (!stream) {  // the legacy stream would wait for the one that is captured
+    capture.failed = cudaErrorStreamCaptureImplicit;
+    return true;
+  }
+  ++recorded;
+  note("recorded " + name);
+  capture.nodes.push_back(work);
+  return true;
+}
+// What may not be done while a stream is captured: it ends the capture.
+cudaError_t forbidden() {
+  if (!capture.stream || capture_mode == cudaStreamCaptureModeRelaxed) return cudaSuccess;
+  return capture.failed = cudaErrorStreamCaptureUnsupported;
+}
+#define NOT_IN_A_CAPTURE \
+  if (const cudaError_t error = forbidden()) return error
+void copy(void* to, const void* from, size_t n, cudaMemcpyKind kind, cudaStream_t stream) {
   const bool up = kind == cudaMemcpyHostToDevice, down = kind == cudaMemcpyDeviceToHost;
+  const char* name = up ? "copy to device" : down ? "copy to host" : "copy on device";
+  const auto work = [=] { memmove(readable(to), readable(from), n); };
+  if (put_down(stream, name, work)) return;
   ++(up ? h2d : down ? d2h : launches);
-  note(up ? "copy to device" : down ? "copy to host" : "copy on device");
-  memmove(readable(to), readable(from), n);
+  note(name);
+  work();
 }
 void synced(const char* what) {
   ++syncs;
@@ -105,26 +140,32 @@ void protect(int allowed) {
   Lock l(state().mutex);
   for (auto& [address, region] : state().regions) mprotect(address, region.bytes, allowed);
 }
-cudaError_t launched(const void* f, dim3 grid, dim3 block, void** args) {
-  ++launches;
-  static const char* trap = getenv("FAKE_CUDA_BREAK");
-  if (trap && !unlink(trap)) sticky = cudaErrorIllegalAddress;
+cudaError_t launched(const void* f, dim3 grid, dim3 block, void** args, cudaStream_t stream) {
   auto& kernels = state().kernels;
   auto i = kernels.find(f);
   const std::string name = i == kernels.end() ? "?" : i->second;
-  note("kernel " + name.substr(0, 150));
-  if (runner) {
+  const std::shared_ptr<Work> computes(runner ? runner(name.c_str(), grid, block, args) : nullptr);
+  if (!computes) idle(name);
+  const auto work = [computes] {
+    if (!computes) return;
     protect(PROT_READ | PROT_WRITE);
-    if (!runner(name.c_str(), grid, block, args)) idle(name);
+    (*computes)();
     protect(PROT_NONE);
-  }
+  };
+  const std::string called = "kernel " + name.substr(0, 150);
+  if (put_down(stream, called, work)) return capture.failed;
+  ++launches;
+  static const char* trap = getenv("FAKE_CUDA_BREAK");
+  if (trap && !unlink(trap)) sticky = cudaErrorIllegalAddress;
+  note(called);
+  work();
   NOW_CUDA;
 }
 }  // namespace
 
 // For fake_cuda.py, sim.py and the other names
 API void fc_counts(long* out) {
-  const long c[] = {launches, syncs, h2d, d2h, memsets, mallocs, library_calls};
+  const long c[] = {launches, syncs, h2d, d2h, memsets, mallocs, library_calls, recorded};
   memcpy(out, c, sizeof c);
 }
 API void* fc_readable(const void* p) { return readable(p); }
@@ -136,13 +177,16 @@ API void fc_detail(int on) {
 API void fc_names(void (*tell)(const char*, long)) {
   for (auto& [name, count] : state().names) tell(name.c_str(), count);
 }
-API void fc_set_runner(bool (*r)(const char*, dim3, dim3, void**)) { runner = r; }
+API void fc_set_runner(Work* (*r)(const char*, dim3, dim3, void**)) { runner = r; }
+API int fc_capturing() { return capture.stream != nullptr; }
+API void fc_put_down(void (*work)()) { put_down(capture.stream, "operator", work); }
 API void fc_break_device(int broken) { sticky = broken ? cudaErrorIllegalAddress : cudaSuccess; }
 API void fc_library(const char* name) {
+  idle(name);
+  if (put_down(capture.stream, std::string("library ") + name, [] {})) return;
   ++library_calls;
   ++launches;
   note(std::string("library ") + name);
-  idle(name);
 }
 
 // Devices
@@ -234,9 +278,13 @@ API cudaError_t cudaDeviceGetPCIBusId(char* s, int n, int d) {
 API cudaError_t cudaGetLastError() { NOW_CUDA; }
 API cudaError_t cudaPeekAtLastError() { NOW_CUDA; }
 API const char* cudaGetErrorString(cudaError_t e) {
-  return e == cudaErrorIllegalAddress     ? "an illegal memory access was encountered"
-         : e == cudaErrorMemoryAllocation ? "out of memory"
-                                          : "fake error";
+  return e == cudaErrorIllegalAddress             ? "an illegal memory access was encountered"
+         : e == cudaErrorMemoryAllocation         ? "out of memory"
+         : e == cudaErrorStreamCaptureUnsupported ? "operation not permitted when stream is capturing"
+         : e == cudaErrorStreamCaptureInvalidated ? "operation failed due to a previous error during capture"
+         : e == cudaErrorStreamCaptureImplicit
+             ? "operation would make the legacy stream depend on a capturing stream"
+             : "fake error";
 }
 API const char* cudaGetErrorName(cudaError_t e) {
   return e == cudaErrorIllegalAddress ? "cudaErrorIllegalAddress" : "cudaErrorFake";
@@ -245,6 +293,7 @@ API const char* cudaGetErrorName(cudaError_t e) {
 // Memory. Unless FAKE_CUDA=count, the address that the caller gets cannot be read or written; a second one
 // can.
 API cudaError_t cudaMalloc(void** p, size_t n) {
+  NOT_IN_A_CAPTURE;
   ++mallocs;
   n = (n + 4095) / 4096 * 4096;
   Lock l(state().mutex);
@@ -261,6 +310,7 @@ API cudaError_t cudaMalloc(void** p, size_t n) {
   NOW_CUDA;
 }
 API cudaError_t cudaFree(void* p) {
+  NOT_IN_A_CAPTURE;
   Lock l(state().mutex);
   auto i = state().regions.find((char*)p);
   if (i == state().regions.end()) return cudaSuccess;
@@ -283,19 +333,23 @@ API cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   *total = total_bytes();
   NOW_CUDA;
 }
-API cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t n, cudaMemcpyKind k, cudaStream_t) {
-  copy(to, from, n, k);
+API cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t n, cudaMemcpyKind k, cudaStream_t s) {
+  copy(to, from, n, k, s);
+  if (capture.failed) return capture.failed;
   NOW_CUDA;
 }
 API cudaError_t cudaMemcpy(void* to, const void* from, size_t n, cudaMemcpyKind k) {
-  copy(to, from, n, k);
+  NOT_IN_A_CAPTURE;
+  copy(to, from, n, k, nullptr);
   synced("cudaMemcpy");
   NOW_CUDA;
 }
-API cudaError_t cudaMemsetAsync(void* p, int v, size_t n, cudaStream_t) {
+API cudaError_t cudaMemsetAsync(void* p, int v, size_t n, cudaStream_t s) {
+  const auto work = [=] { memset(readable(p), v, n); };
+  if (put_down(s, "memset", work)) return capture.failed;
   ++memsets;
   note("memset");
-  memset(readable(p), v, n);
+  work();
   NOW_CUDA;
 }
 API cudaError_t cudaMemset(void* p, int v, size_t n) { return cudaMemsetAsync(p, v, n, nullptr); }
@@ -310,14 +364,17 @@ API cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* a, const void* p
 
 // Streams and events: nothing is ever pending
 API cudaError_t cudaDeviceSynchronize() {
+  NOT_IN_A_CAPTURE;
   synced("deviceSynchronize");
   NOW_CUDA;
 }
 API cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  NOT_IN_A_CAPTURE;
   synced("streamSynchronize");
   NOW_CUDA;
 }
 API cudaError_t cudaEventSynchronize(cudaEvent_t) {
+  NOT_IN_A_CAPTURE;
   synced("eventSynchronize");
   NOW_CUDA;
 }
@@ -331,15 +388,65 @@ API cudaError_t cudaStreamGetPriority(cudaStream_t, int* p) {
   *p = 0;
   return cudaSuccess;
 }
-API cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* s) {
-  *s = cudaStreamCaptureStatusNone;
+API cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* s) {
+  *s = !stream || stream != capture.stream ? cudaStreamCaptureStatusNone
+       : capture.failed                    ? cudaStreamCaptureStatusInvalidated
+                                           : cudaStreamCaptureStatusActive;
   return cudaSuccess;
 }
-API cudaError_t cudaStreamGetCaptureInfo(cudaStream_t, cudaStreamCaptureStatus* s, unsigned long long* id,
-                                         cudaGraph_t*, const cudaGraphNode_t**, const cudaGraphEdgeData**,
-                                         size_t*) {
-  *s = cudaStreamCaptureStatusNone;
-  if (id) *id = 0;
+API cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus* s,
+                                         unsigned long long* id, cudaGraph_t*, const cudaGraphNode_t**,
+                                         const cudaGraphEdgeData**, size_t*) {
+  cudaStreamIsCapturing(stream, s);
+  if (id) *id = *s == cudaStreamCaptureStatusNone ? 0 : capture.id;
+  return cudaSuccess;
+}
+API cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  std::swap(*mode, capture_mode);
+  return cudaSuccess;
+}
+
+// Graphs. Nothing is computed while a stream is captured: where the operators of torch compute all the same,
+// to know what they return, device memory is as it was afterwards.
+API cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  if (!stream || capture.stream) return cudaErrorStreamCaptureUnsupported;
+  static unsigned long long captures = 0;
+  capture = {stream, ++captures};
+  Lock l(state().mutex);
+  for (auto& [address, region] : state().regions)
+    if (runner) capture.before.emplace_back(address, std::string(region.host, region.bytes));
+  NOW_CUDA;
+}
+API cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  *graph = nullptr;
+  if (!stream || stream != capture.stream) return cudaErrorIllegalState;
+  Capture ended;
+  std::swap(ended, capture);
+  for (auto& [address, bytes] : ended.before) memcpy(readable(address), bytes.data(), bytes.size());
+  if (ended.failed) return cudaErrorStreamCaptureInvalidated;
+  *graph = (cudaGraph_t) new std::vector<Work>(std::move(ended.nodes));
+  NOW_CUDA;
+}
+API cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t*, size_t* n) {
+  *n = ((std::vector<Work>*)graph)->size();
+  return cudaSuccess;
+}
+API cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
+  *exec = (cudaGraphExec_t) new std::vector<Work>(*(std::vector<Work>*)graph);
+  NOW_CUDA;
+}
+API cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
+  ++launches;
+  note("graph");
+  for (auto& work : *(std::vector<Work>*)exec) work();
+  NOW_CUDA;
+}
+API cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete (std::vector<Work>*)graph;
+  return cudaSuccess;
+}
+API cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  delete (std::vector<Work>*)exec;
   return cudaSuccess;
 }
 API cudaError_t cudaEventCreate(cudaEvent_t* e) {
@@ -381,18 +488,18 @@ API cudaError_t __cudaGetKernel(cudaKernel_t* k, const void* f) {
   *k = (cudaKernel_t)f;
   return cudaSuccess;
 }
-API cudaError_t __cudaLaunchKernel(cudaKernel_t f, dim3 g, dim3 b, void** args, size_t, cudaStream_t) {
-  return launched((const void*)f, g, b, args);
+API cudaError_t __cudaLaunchKernel(cudaKernel_t f, dim3 g, dim3 b, void** args, size_t, cudaStream_t s) {
+  return launched((const void*)f, g, b, args, s);
 }
-API cudaError_t cudaLaunchKernel(const void* f, dim3 g, dim3 b, void** args, size_t, cudaStream_t) {
-  return launched(f, g, b, args);
+API cudaError_t cudaLaunchKernel(const void* f, dim3 g, dim3 b, void** args, size_t, cudaStream_t s) {
+  return launched(f, g, b, args, s);
 }
 API cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* c, const void* f, void** args) {
-  return launched(f, c->gridDim, c->blockDim, args);
+  return launched(f, c->gridDim, c->blockDim, args, c->stream);
 }
 API cudaError_t cudaLaunchCooperativeKernel(const void* f, dim3 g, dim3 b, void** args, size_t,
-                                            cudaStream_t) {
-  return launched(f, g, b, args);
+                                            cudaStream_t s) {
+  return launched(f, g, b, args, s);
 }
 API cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* n, const void*, int, size_t) {
   *n = 4;
