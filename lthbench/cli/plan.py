@@ -244,6 +244,7 @@ def _print_hours(cost: list[Cost], devices: list[Device]) -> None:
     out.print(
         "Reading, writing and starting tasks are left out; experiments that choose tasks by results (onset, "
         "regulariser) count as far as they are known."
+        + (" Hours of a GPU are those of one worker on it." if any(d.unit == "gpuh" for d in devices) else "")
     )
 
 

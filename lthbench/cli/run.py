@@ -78,7 +78,9 @@ def run(
             min=0, max=MAX_PROCESSES, help="Processes; 0 runs in this one. Default: one a core, or --per-device a GPU."
         ),
     ] = None,
-    per_device: Annotated[int, typer.Option(min=1, max=MAX_PROCESSES, help="Worker processes a GPU.")] = 1,
+    per_device: Annotated[
+        int, typer.Option(min=1, max=MAX_PROCESSES, help="Worker processes a GPU, for small networks.")
+    ] = 1,
     threads: ThreadsOption = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda (all GPUs) or cuda:N.")] = "auto",
     checkpoint_every: Annotated[

@@ -7,6 +7,7 @@ import io
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -185,3 +186,25 @@ def test_a_number_of_threads_that_no_machine_has_is_refused(
 ) -> None:
     code, _, err = call(capsys, monkeypatch, "run", tiny_suite, "--threads", "1000000")
     assert code == 2 and "--threads" in err and "1024" in err
+
+
+@pytest.mark.parametrize(("option", "expected"), [("--graphs", True), ("--no-graphs", False)])
+def test_every_training_is_told_whether_it_may_record_its_passes(
+    option: str,
+    expected: bool,
+    tiny_suite: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = set()
+
+    def trainer(*arguments: Any, graphs: bool, **options: Any) -> None:
+        told.add(graphs)
+        raise RuntimeError("no training is wanted")
+
+    monkeypatch.setattr("lthbench.tasks.train.Trainer", trainer)
+    code, _, _ = call(
+        capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "store", "--executor", "debug", option
+    )
+    assert (code, told) == (1, {expected})
