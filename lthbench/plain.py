@@ -12,6 +12,8 @@ from rich.text import Text
 
 def visible(text: str) -> str:
     """Text whose control characters, and those that turn the direction of writing, stand as Python's escapes."""
+    if text.isprintable():  # as nearly all is: nothing of the kind is in it
+        return text
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in _CONTROL else ascii(c)[1:-1] for c in text)
 
 

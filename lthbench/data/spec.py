@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import count, groupby
 from typing import Annotated, Any, Literal
 
@@ -175,30 +176,8 @@ class DataSpec(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> DataSpec:
-        if self.class_list and self.name != "imagenet100":
-            raise ValueError(f"{self.name} has no choice of classes; leave out class_list")
-        if self.class_list and self.num_train is None:
-            raise ValueError("num_train must be given with class_list")
-        if self.classes is not None:
-            num_classes = DATASETS[self.name].num_classes
-            if self.classes[-1] >= num_classes:
-                raise ValueError(f"classes has {self.classes[-1]}, but those of {self.name} are 0 to {num_classes - 1}")
-            if len(self.classes) == num_classes:
-                raise ValueError(f"classes has every class of {self.name}; leave it out")
-            if not self.info.balanced and self.num_train is None:
-                raise ValueError(f"num_train must be given with classes of {self.name}, which differ in size")
-        wanted = self.validation + (self.num_train or 1)
-        known = not self.class_list and (self.classes is None or self.info.balanced)
-        if known and wanted > self.info.num_train:
-            raise ValueError(
-                f"{self.title} has {self.info.num_train} train images, but validation ({self.validation}) and "
-                f"num_train ({self.num_train or 'at least 1'}) need {wanted}"
-            )
-        num_test = self.model_copy(update={"num_test": None}).info.num_test
-        if known and (self.num_test or 0) > num_test:
-            raise ValueError(f"{self.title} has {num_test} test images, but num_test is {self.num_test}")
-        if self.like and DATASETS[self.name].image_shape[0] != 1:
-            raise ValueError(f"{self.name} has colours; only grey images can stand in for others by `like`")
+        if fault := _fault(self, self.info):
+            raise ValueError(fault)
         return self
 
     @property
@@ -306,3 +285,33 @@ class Augment(BaseModel):
 def num_train_images(spec: DataSpec) -> int:
     """Return how many images an epoch of `spec` has; the data need not be present."""
     return spec.num_train or spec.info.num_train - spec.validation
+
+
+@lru_cache
+def _fault(spec: DataSpec, info: DataInfo) -> str | None:
+    """What in a specification contradicts the rest of it, or the data set; every task that has it asks."""
+    if spec.class_list and spec.name != "imagenet100":
+        return f"{spec.name} has no choice of classes; leave out class_list"
+    if spec.class_list and spec.num_train is None:
+        return "num_train must be given with class_list"
+    if spec.classes is not None:
+        num_classes = DATASETS[spec.name].num_classes
+        if spec.classes[-1] >= num_classes:
+            return f"classes has {spec.classes[-1]}, but those of {spec.name} are 0 to {num_classes - 1}"
+        if len(spec.classes) == num_classes:
+            return f"classes has every class of {spec.name}; leave it out"
+        if not info.balanced and spec.num_train is None:
+            return f"num_train must be given with classes of {spec.name}, which differ in size"
+    wanted = spec.validation + (spec.num_train or 1)
+    known = not spec.class_list and (spec.classes is None or info.balanced)
+    if known and wanted > info.num_train:
+        return (
+            f"{spec.title} has {info.num_train} train images, but validation ({spec.validation}) and "
+            f"num_train ({spec.num_train or 'at least 1'}) need {wanted}"
+        )
+    num_test = spec.model_copy(update={"num_test": None}).info.num_test
+    if known and (spec.num_test or 0) > num_test:
+        return f"{spec.title} has {num_test} test images, but num_test is {spec.num_test}"
+    if spec.like and DATASETS[spec.name].image_shape[0] != 1:
+        return f"{spec.name} has colours; only grey images can stand in for others by `like`"
+    return None
