@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 class DeviceLostError(Exception):
-    """This process can compute nothing more on its GPU, as after an illegal memory access; another process may.
+    """This process can compute nothing more with what it was given, another may.
+
+    Its GPU gives nothing but errors, as after an illegal memory access, or the processes started with it are gone.
 
     Attributes:
         try_again: whether the task that it was lost in is to be tried again: once.

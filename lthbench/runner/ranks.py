@@ -26,6 +26,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from lthbench.runner.allocator import kept_memory
+from lthbench.runner.device import DeviceLostError
 from lthbench.runner.environment import make_deterministic
 from lthbench.runner.settings import Settings, num_ranks
 from lthbench.runner.store import Store
@@ -111,13 +112,18 @@ class Leader:
 
         Raises:
             RuntimeError: another process ended; the next training starts new ones.
+            DeviceLostError: this process cannot start them, and has lost them before.
         """
         parsed = parse_spec(spec)
         if self.size == 1 or not (isinstance(parsed, TrainSpec) and parsed.probe in (None, "affine")):
             yield Ranks()
             return
         if self.started_together and not dist.is_initialized():
-            raise RuntimeError("the processes that were started together are no longer connected; start them anew")
+            # After one of them ended, or another process took a task over from this one.
+            raise DeviceLostError(
+                "the processes that were started together are no longer connected: started anew, they go on from here",
+                try_again=True,
+            )
         try:
             if not dist.is_initialized():
                 self._start()

@@ -19,6 +19,7 @@ import torch
 from integration import rank_program
 from torch import Tensor
 
+from lthbench.runner.device import DeviceLostError
 from lthbench.runner.local import Watcher, run_plan
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store
@@ -196,3 +197,14 @@ def test_processes_that_torchrun_starts_make_each_training_with_the_losses_of_on
         # In float32, where rounding grows from step to step.
         assert together[key]["epoch_losses"] == pytest.approx(alone["epoch_losses"], rel=0.02)
         assert together[key]["epoch_losses"][0] == pytest.approx(alone["epoch_losses"][0], rel=1e-3)
+
+
+def test_who_has_lost_the_processes_started_with_it_begins_anew_and_fails_no_task(
+    tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun or Slurm set it; their connection is broken up
+    plan, store = make_plan(load_suite(tiny_suite)), Store(tmp_path / "store")
+    store.check()
+    with pytest.raises(DeviceLostError, match="no longer connected: started anew, they go on from here") as lost:
+        run_plan(plan, Settings(store.root), num_workers=0)
+    assert lost.value.try_again and not store.failures(plan.tasks)
