@@ -140,8 +140,11 @@ def extensions() -> tuple[list[object], dict[str, object]]:
         import torch
     except ImportError:
         torch = None
-    if compiler is None or torch is None:
-        missing = "C++ compiler" if compiler is None else "torch at build time (use --no-build-isolation)"
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if compiler is None or torch is None or not headers.is_file():
+        missing = "C++ compiler" if compiler is None else f"{headers} (of Debian's python3-dev, say)"
+        if torch is None:
+            missing = "torch at build time (use --no-build-isolation)"
         if flag("FORCE_CUDA"):
             raise SystemExit(f"FORCE_CUDA=1, but the extension cannot be built: no {missing}")
         say("extension", f"left out: no {missing}; the plain PyTorch reference is used")

@@ -43,7 +43,7 @@ from lthbench.cli.export import tensorboard_exporter
 from lthbench.cli.report import default_folder
 from lthbench.cli.results import print_results, print_summary
 from lthbench.cli.submit import ProfileOption, SbatchOption, slurm_options
-from lthbench.cli.verdicts import find_verdicts, note_look, print_verdicts
+from lthbench.cli.verdicts import find_verdicts, note_look, print_verdicts, tell_of_reference
 from lthbench.runner.queue import last_line
 from lthbench.runner.settings import STALL_TIMEOUT, Settings, num_ranks
 from lthbench.runner.store import Store
@@ -115,6 +115,7 @@ def run(
     ] = None,
 ) -> None:
     """Run what is missing of a suite, then show its results. Running a finished suite again trains nothing."""
+    from lthbench.ops._library import why_no_kernels
     from lthbench.runner.local import Watcher, run_plan
     from lthbench.runner.queue import Outcome
     from lthbench.runner.submission import run_on_slurm
@@ -149,6 +150,8 @@ def run(
                 plan, part, suite, of_jobs, options, watcher, missing=missing, retry_failed=retry_failed
             )
         settings = settings_now()
+        if (reason := why_no_kernels(settings.device)) is not None:
+            err.print(f"no kernels ({reason}): the plain PyTorch reference computes, slower")
         devices = _devices(settings)
         cores = max(1, len(os.sched_getaffinity(0)) // processes)
         count = cores if settings.device == "cpu" else per_device * len(devices)
@@ -192,6 +195,7 @@ def run(
         if verdicts := find_verdicts(loaded, target, suite):
             print_verdicts(verdicts, with_parts=False)
             note_look(loaded, target, verdicts)
+        tell_of_reference(plan, target, out)
         # What diverged takes tasks out of the plan, of which some may have run by then.
         before = len(plan.tasks.keys() - ran) - len(outcome.failed) - len(outcome.blocked)
         out.print(

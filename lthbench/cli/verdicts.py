@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -27,7 +28,7 @@ from lthbench.cli.app import (
 from lthbench.plain import visible
 from lthbench.runner.store import Store, StoreError
 from lthbench.suite.load import load_suite
-from lthbench.suite.plan import make_plan
+from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
 
 if TYPE_CHECKING:
@@ -50,7 +51,16 @@ def verdicts(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: 
         out.print(f"{suite} names no claims; write `claims: [claims]` in it")
     else:
         print_verdicts(found)
+    tell_of_reference(make_plan(loaded, result_of=target.result), target, err if as_json else out)
     note_look(loaded, target, found)
+
+
+def tell_of_reference(plan: Plan, store: Store, console: Console) -> None:
+    """Tell how many results the plain PyTorch reference computed, without compiled kernels, if it did any."""
+    results = [result for key in plan.tasks if (result := store.result(key)) is not None]
+    plain = sum(result["environment"].get("kernels") is False for result in results)
+    if plain:
+        console.print(f"Computed by the plain PyTorch reference, without kernels: {plain:,} of {len(results):,} tasks")
 
 
 def note_look(suite: Suite, store: Store, found: Sequence[Verdict]) -> None:

@@ -48,6 +48,13 @@ def kernels_available(device: torch.device | str = "cpu") -> bool:
     return module is not None and not reference_wanted()
 
 
+def why_no_kernels(device: torch.device | str = "cpu") -> str | None:
+    """Why the reference is used on a device, or None where its kernels are."""
+    if kernels_available(device):
+        return None
+    return "LTHBENCH_REFERENCE=1" if reference_wanted() else build_info()[torch.device(device).type]
+
+
 def build_info() -> dict[str, str]:
     """What is loaded, one line a part, for reports: part -> "loaded" or the reason why not."""
     return {

@@ -8,11 +8,17 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
 from lthbench.cli import main
-from lthbench.cli.app import print_json
+from lthbench.cli.app import out, print_json
+from lthbench.cli.verdicts import tell_of_reference
+from lthbench.ops import _library
+from lthbench.ops._library import why_no_kernels
+from lthbench.suite.load import load_suite
+from lthbench.suite.plan import make_plan
 
 
 def call(
@@ -208,3 +214,25 @@ def test_every_training_is_told_whether_it_may_record_its_passes(
         capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "store", "--executor", "debug", option
     )
     assert (code, told) == (1, {expected})
+
+
+def test_what_the_reference_computed_without_kernels_is_told_beside_the_verdicts(
+    tiny_suite: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = make_plan(load_suite(tiny_suite))
+    keys = list(plan.tasks)
+    for plain, told in ((0, ""), (2, f"reference, without kernels: 2 of {len(keys)} tasks\n")):
+        found = {key: {"environment": {"kernels": key not in keys[:plain]}} for key in keys}
+        tell_of_reference(plan, SimpleNamespace(result=found.get), out)  # type: ignore[arg-type]
+        printed = capsys.readouterr().out
+        assert printed.endswith(told) if plain else printed == ""
+
+
+def test_why_the_reference_computes_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_library, "_cpu", object())
+    monkeypatch.setattr(_library, "_cuda", None)
+    monkeypatch.setattr(_library, "_cuda_reason", "not built at install")
+    monkeypatch.delenv("LTHBENCH_REFERENCE", raising=False)
+    assert (why_no_kernels("cpu"), why_no_kernels("cuda:1")) == (None, "not built at install")
+    monkeypatch.setenv("LTHBENCH_REFERENCE", "1")
+    assert why_no_kernels("cpu") == "LTHBENCH_REFERENCE=1"
