@@ -7,8 +7,8 @@ import io
 import json
 import math
 from pathlib import Path
-from typing import Any
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
