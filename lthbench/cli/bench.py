@@ -21,6 +21,7 @@ from lthbench.cli.app import (
     ThreadsOption,
     bench_app,
     chosen_device,
+    err,
     out,
     print_json,
     progress_bar,
@@ -95,11 +96,14 @@ def bench_training(
             recipe = cell.recipe.model_copy(update={k: v for k, v in changes.items() if v is not None})
             if recipe.precision not in peaks:
                 peaks[recipe.precision] = matmul_rate(recipe.precision, chosen)
-            row = arm_throughput(cell, recipe, peaks[recipe.precision], chosen, graphs=graphs)
+            tell = partial(_tell, f"{cell.pair} {cell.arm}")
+            row = arm_throughput(cell, recipe, peaks[recipe.precision], chosen, graphs=graphs, tell=tell)
             if curve:
                 steps = progress.add_task("  steps", total=curve)
                 report = partial(_show, progress, steps)
-                row = replace(row, curve=training_curve(cell, recipe, curve, data, chosen, report=report))
+                row = replace(
+                    row, curve=training_curve(cell, recipe, curve, data, chosen, graphs=graphs, report=report)
+                )
                 progress.remove_task(steps)
             rows.append(row)
             progress.advance(line)
@@ -108,6 +112,10 @@ def bench_training(
         return
     _print_throughput(rows, peaks, str(suite))
     _print_curves(rows)
+
+
+def _tell(arm: str, text: str) -> None:
+    err.print(visible(f"{arm}: {text}"))
 
 
 def _show(progress: Progress, line: TaskID, done: int) -> None:

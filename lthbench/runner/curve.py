@@ -71,10 +71,16 @@ class Throughput:
 
 
 def arm_throughput(
-    cell: Cell, recipe: Recipe, matmul_flops: float, device: torch.device, *, graphs: bool = True
+    cell: Cell,
+    recipe: Recipe,
+    matmul_flops: float,
+    device: torch.device,
+    *,
+    graphs: bool = True,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Throughput:
-    """Time training steps of an arm, by its own recipe or a changed one."""
-    rate = training_rate(cell.model, cell.data.name, recipe, device, graphs=graphs)
+    """Time training steps of an arm, by its own recipe or a changed one; `graphs` and `tell` are as of `Trainer`."""
+    rate = training_rate(cell.model, cell.data.name, recipe, device, graphs=graphs, tell=tell)
     return Throughput(
         pair=cell.pair,
         arm=cell.arm,
@@ -109,6 +115,7 @@ def training_curve(
     device: torch.device,
     *,
     held_out: int = 1000,
+    graphs: bool = True,
     report: Callable[[int], None] = lambda done: None,
 ) -> Curve:
     """Train a network from initialisation for so many steps, by a recipe whose schedule is compressed to them.
@@ -123,7 +130,7 @@ def training_curve(
     model = make_network(cell.model, cell.data, device)
     set_initial_weights(model, cell.model, seed=0)
     num_classes = cell.data.info.num_classes
-    trainer = Trainer(model, splits.train, short, num_classes=num_classes, seed=0)
+    trainer = Trainer(model, splits.train, short, num_classes=num_classes, seed=0, graphs=graphs)
     judges = splits.validation.sample(held_out)
     before = evaluate(model, judges)[1]
     model.train()

@@ -68,15 +68,25 @@ def matmul_rate(precision: Precision, device: torch.device) -> float:
 
 
 def training_rate(
-    model: ModelSpec, data: str, recipe: Recipe, device: torch.device, *, graphs: bool = True
+    model: ModelSpec,
+    data: str,
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    graphs: bool = True,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> TrainingRate:
-    """Time training steps of a recipe, with a mask; the batch is smaller where one would take seconds."""
+    """Time training steps of a recipe, with a mask; the batch is smaller where one would take seconds.
+
+    Args:
+        graphs, tell: as of `Trainer`.
+    """
     batch = min(recipe.batch_size, 4)
-    step = _training_step(model, data, recipe, batch, device, graphs)
+    step = _training_step(model, data, recipe, batch, device, graphs, tell)
     count, seconds = _repeated(step, device, SECONDS / 10)
     wanted = min(recipe.batch_size, int(SECONDS / 2 * count / seconds))
     if wanted > batch:
-        batch, step = wanted, _training_step(model, data, recipe, wanted, device, graphs)
+        batch, step = wanted, _training_step(model, data, recipe, wanted, device, graphs, tell)
     count, seconds = _repeated(step, device, SECONDS)
     return TrainingRate(
         model=model,
@@ -128,7 +138,13 @@ def _network(model: ModelSpec, data: str, device: torch.device, seed: int = 0) -
 
 
 def _training_step(
-    model: ModelSpec, data: str, recipe: Recipe, batch: int, device: torch.device, graphs: bool
+    model: ModelSpec,
+    data: str,
+    recipe: Recipe,
+    batch: int,
+    device: torch.device,
+    graphs: bool,
+    tell: Callable[[str], None],
 ) -> Callable[[], int]:
     """A call that trains one step and says of how many images."""
     # The rate of learning changes no time, and labels of noise should not make weights infinite.
@@ -148,6 +164,7 @@ def _training_step(
         mask=mask,
         anchors={n: parameters[n].detach().clone() for n in mask} if recipe.pull else None,
         graphs=graphs,
+        tell=tell,
     )
     network.train()
 
