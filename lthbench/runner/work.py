@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -121,12 +121,13 @@ class Worker:
     ) -> dict[str, Any]:
         folder, parsed = self.store.folder(key), parse_spec(spec)
         reports = _Reports(lease, report)
+        here = environment(self.device) | {"compile": self.settings.compile, "processes": self.leader.size}
         (folder / STALLED).unlink(missing_ok=True)
         scratch.rename(RESULT, WITHDRAWN)  # what it says of files will not hold any more
         keep |= _kept_before(folder, key)
         write_atomically(folder / SPEC, spec.encode(), scratch.path)
         if isinstance(parsed, TrainSpec) and (folder / CHECKPOINT).exists():
-            self._take_up(scratch, parsed, keep)
+            self._take_up(scratch, parsed, keep, here)
         with self.leader.training(key, spec) as ranks:
             context = Context(
                 folder=folder,
@@ -143,8 +144,7 @@ class Worker:
                 asked=self.asked,
                 ranks=ranks,
                 scratch=scratch.path,
-                environment=environment(self.device)
-                | {"compile": self.settings.compile, "processes": self.leader.size},
+                environment=here,
             )
             if ranks.size == 1:
                 frugal = replace(context, graphs=False)  # a graph keeps the memory of all its activations
@@ -166,10 +166,12 @@ class Worker:
             try_again=not before,
         )
 
-    def _take_up(self, scratch: Scratch, spec: TrainSpec, keep: frozenset[int]) -> None:
+    def _take_up(
+        self, scratch: Scratch, spec: TrainSpec, keep: frozenset[int], here: Mapping[str, str | int | bool]
+    ) -> None:
         """Leave a checkpoint that the training can go on from; else it starts over."""
         try:
-            check_checkpoint(scratch.folder, spec, keep)
+            check_checkpoint(scratch.folder, spec, keep, here)
         except DocumentError as error:
             self.tell(f"{error}; it is set aside, and the training starts over")
             scratch.rename(CHECKPOINT, CHECKPOINT + DAMAGED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from lthbench.tasks.layout import CHECKPOINT, weights_file
 from lthbench.tasks.result import Artefact, ArtefactName, fault_of
 from lthbench.tasks.spec import TrainSpec
 from lthbench.training.loop import Progress
+
+# Of an environment: our version (the specification has its own, of what would change results) and Python's.
+_NO_MATTER = {"lthbench", "python"}
 
 
 class UnfitError(Exception):
@@ -28,6 +31,7 @@ class CheckpointNote(BaseModel):
         task: key of the training.
         progress: where it stands.
         kept: the files of the kept steps before that.
+        environment: versions, device and threads, as the result will tell them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,6 +39,7 @@ class CheckpointNote(BaseModel):
     task: str
     progress: Progress
     kept: dict[ArtefactName, Artefact]
+    environment: dict[str, str | int | bool]
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> CheckpointNote:
@@ -42,15 +47,19 @@ class CheckpointNote(BaseModel):
         return cls.model_validate_json(json.dumps(content), strict=True)
 
 
-def check_checkpoint(folder: Path, spec: TrainSpec, keep: Iterable[int]) -> None:
+def check_checkpoint(
+    folder: Path, spec: TrainSpec, keep: Iterable[int], environment: Mapping[str, str | int | bool]
+) -> None:
     """Make sure that a training can go on from the checkpoint in its folder.
 
     Args:
         keep: the steps whose weights are to be there at the end.
+        environment: in which it would go on. A result names one environment, whose bits it has.
 
     Raises:
         DocumentError: the checkpoint is not what was written, or not of this training.
-        UnfitError: it lies behind a step that is to be kept, whose weights are not there.
+        UnfitError: it lies behind a step that is to be kept, whose weights are not there; or another environment
+            wrote it.
     """
     path = folder / CHECKPOINT
     _, content = read_checkpoint(path)
@@ -60,6 +69,10 @@ def check_checkpoint(folder: Path, spec: TrainSpec, keep: Iterable[int]) -> None
         raise DocumentError(f"{path}: {error.errors()[0]['msg']}") from error
     if note.task != folder.name or note.progress.step < spec.begin:
         raise DocumentError(f"{path}: is of another training")
+    there, here = note.environment, dict(environment)
+    if differ := sorted(name for name in {*there, *here} - _NO_MATTER if there.get(name) != here.get(name)):
+        told = ", ".join(f"{name} ({there.get(name)!r}, here {here.get(name)!r})" for name in differ)
+        raise UnfitError(f"{path}: is of another environment, whose bits are others: {told}")
     passed = {weights_file(step) for step in keep if step < note.progress.step}
     if missing := sorted(passed - note.kept.keys()):
         raise UnfitError(f"{path}: is past what is to be kept by now: {', '.join(missing)}")

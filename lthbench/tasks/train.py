@@ -212,7 +212,12 @@ def _fit(
         if asked or now - last_checkpoint > context.checkpoint_every:
             last_checkpoint = now
             tensors, standing = trainer.state()
-            note = CheckpointNote(task=context.folder.name, progress=Progress(**standing), kept=kept)
+            note = CheckpointNote(
+                task=context.folder.name,
+                progress=Progress(**standing),
+                kept=kept,
+                environment=dict(context.environment),
+            )
             context.write_checkpoint(tensors, note.model_dump(mode="json"))
         if asked == "stop":
             raise Interrupted(f"at step {trainer.progress.step}")

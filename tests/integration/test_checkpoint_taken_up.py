@@ -13,6 +13,7 @@ import pytest
 from lthbench.data.spec import DataSpec
 from lthbench.documents import DocumentError
 from lthbench.models.spec import ModelSpec
+from lthbench.runner import work
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store
 from lthbench.runner.work import Worker
@@ -69,6 +70,30 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 @pytest.fixture
 def runs(tmp_path: Path) -> Runs:
     return Runs(tmp_path / "store")
+
+
+@pytest.mark.parametrize("change", [{"torch": "1.0"}, {"processor": "another"}, {"threads": 64}])
+def test_a_checkpoint_of_another_environment_is_told_of_and_the_training_starts_over(
+    change: dict[str, object], runs: Runs, undisturbed: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = work.environment
+    monkeypatch.setattr(work, "environment", lambda device: real(device) | change)
+    runs.stopped({2, 6}, 4)
+    monkeypatch.setattr(work, "environment", real)
+    assert runs.finished({2, 6}) == undisturbed
+    (told,) = runs.told
+    (name,) = change
+    assert f"another environment, whose bits are others: {name} (" in told and "starts over" in told
+
+
+def test_another_version_of_python_takes_a_checkpoint_up(
+    runs: Runs, undisturbed: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = work.environment
+    monkeypatch.setattr(work, "environment", lambda device: real(device) | {"python": "3.99"})
+    runs.stopped({2, 6}, 4)
+    monkeypatch.setattr(work, "environment", real)
+    assert runs.finished({2, 6}) == undisturbed and not runs.told
 
 
 def test_a_training_goes_on_from_its_checkpoint_with_the_steps_kept_before_it(
