@@ -196,12 +196,16 @@ def _conclude(
 ) -> Comparison:
     level = LEVEL if kind == "statistical" else None
     how = f"by {num_tests} tests at a family-wise level of {LEVEL:g}" if level else "bit for bit"
-    differing = len({difference.key for difference in differences})
     num_compared = sum(key in golden for key in results)
+    differing = len({difference.key for difference in differences if difference.key in plan.tasks})
+    gone = len({difference.key for difference in differences if difference.key not in plan.tasks})
+    number, state = (differing, "differ") if differences else (num_compared, "agree")
+    counted = f"{number} of {len(plan.tasks)} tasks {state}"
+    counted += f" and {gone} that are recorded are no longer planned" if gone else ""
     return Comparison(
         kind,
         "differs" if differences else "agreed",
-        f"{differing or num_compared} of {len(plan.tasks)} tasks {'differ' if differing else 'agree'}, compared {how}",
+        f"{counted}, compared {how}",
         files,
         len(plan.tasks),
         len(results),

@@ -233,6 +233,23 @@ def test_a_suite_whose_tasks_are_others_than_recorded_differs(small: Path, lthbe
     code, (bitwise, _), _ = lthbench_("verify", small, "--store", small.parent / "store", "--json")
     assert (code, {d["what"] for d in bitwise["differences"]}) == (1, {"task"})
     assert all(d["found"] is None and "level 2" in d["task"] for d in bitwise["differences"])
+    gone = len({d["key"] for d in bitwise["differences"]})
+    assert (
+        f"0 of {bitwise['num_tasks']} tasks differ and {gone} that are recorded are no longer planned"
+        in bitwise["reason"]
+    )
+
+
+def test_a_task_that_has_another_key_than_recorded_is_counted_once(small: Path, lthbench_: Verify) -> None:
+    (file,) = (small.parent / "golden" / "small").iterdir()
+    golden = json.loads(file.read_text())
+    for number, task in enumerate(golden["tasks"]):  # as where a schema version has changed every key
+        task["key"] = f"{number:032x}"
+    file.write_text(json.dumps(golden))
+    code, (bitwise, _), _ = lthbench_("verify", small, "--store", small.parent / "store", "--json")
+    number = len(golden["tasks"])
+    assert (code, bitwise["state"]) == (1, "differs")
+    assert bitwise["reason"].startswith(f"{number} of {number} tasks differ and {number} that are recorded")
 
 
 @pytest.mark.parametrize(
