@@ -90,6 +90,12 @@ StallOption = Annotated[
 GraphsOption = Annotated[
     bool, typer.Option("--graphs/--no-graphs", help="On a GPU, launch recorded training steps; the same bits, faster.")
 ]
+OutsideOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-outside", help="Let the suite include files, and name claims, that lie outside its folder and ours."
+    ),
+]
 DEFAULT_STORE = Path("store")
 
 # Into a file or a pipe tables are wider than the 80 columns that would be taken for want of a terminal.
@@ -128,7 +134,8 @@ def progress_bar(*, transient: bool = False) -> Progress:
 def again(command: str, suite: Path, *words: str) -> str:
     """A command to propose: with the folders that this one was told of, so that it means the same."""
     options = ("--store", "--data") if command in ("run", "submit") else ("--store",)
-    return shlex.join(["lthbench", command, str(suite), *words, *given(*options)])
+    outside = ["--allow-outside"] if "--allow-outside" in sys.argv else []
+    return shlex.join(["lthbench", command, str(suite), *words, *given(*options), *outside])
 
 
 def given(*options: str) -> list[str]:

@@ -16,6 +16,7 @@ from lthbench.cli.app import (
     DataOption,
     GraphsOption,
     JsonOption,
+    OutsideOption,
     PairOption,
     SuiteArgument,
     ThreadsOption,
@@ -67,6 +68,7 @@ def bench_training(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: ThreadsOption = 1,
     graphs: GraphsOption = True,
+    allow_outside: OutsideOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Time training steps of every pair, as a share of the device's matrix products; with --curve, learn for a while.
@@ -79,7 +81,7 @@ def bench_training(
     from lthbench.runner.environment import make_deterministic
     from lthbench.runner.throughput import matmul_rate
 
-    loaded, chosen = load_suite(suite), torch.device(chosen_device(device))
+    loaded, chosen = load_suite(suite, allow_outside=allow_outside), torch.device(chosen_device(device))
     part = Part(pairs=tuple(pair or ()), arms=tuple(arm or ()), replicates=1)
     part.check(loaded)
     make_deterministic(threads)

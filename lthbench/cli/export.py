@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from lthbench.cli.app import DEFAULT_STORE, StoreOption, SuiteArgument, app, fail, open_store, out
+from lthbench.cli.app import DEFAULT_STORE, OutsideOption, StoreOption, SuiteArgument, app, fail, open_store, out
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
@@ -22,9 +22,10 @@ def tensorboard(
     suite: SuiteArgument,
     folder: Annotated[Path, typer.Option("--out", help="Folder for the event files.")],
     store: StoreOption = DEFAULT_STORE,
+    allow_outside: OutsideOption = False,
 ) -> None:
     """Write TensorBoard event files of what is done; running it again adds what is new."""
-    new = tensorboard_exporter()(*_plan(suite, store), folder)
+    new = tensorboard_exporter()(*_plan(suite, store, allow_outside), folder)
     out.print(f"{new:,} new trainings in {folder}: tensorboard --logdir {folder}")
 
 
@@ -33,6 +34,7 @@ def mlflow(
     suite: SuiteArgument,
     where: Annotated[str, typer.Option("--out", help="Folder, or the URI of a tracking server or data base.")],
     store: StoreOption = DEFAULT_STORE,
+    allow_outside: OutsideOption = False,
 ) -> None:
     """Log what is done to MLflow, a run a training; running it again adds what is new."""
     try:
@@ -40,7 +42,7 @@ def mlflow(
     except ModuleNotFoundError as error:
         _missing(error, "mlflow")
     uri = where if ":" in where else Path(where).absolute().as_uri()
-    new = export_mlflow(*_plan(suite, store), uri)
+    new = export_mlflow(*_plan(suite, store, allow_outside), uri)
     how = "MLFLOW_ALLOW_FILE_STORE=true mlflow ui" if uri.startswith("file:") else "mlflow ui"
     out.print(f"{new:,} new runs in {where}: {how} --backend-store-uri {uri}")
 
@@ -54,8 +56,8 @@ def tensorboard_exporter() -> Callable[[Plan, Store, Path], int]:
     return export_tensorboard
 
 
-def _plan(suite: Path, store: Path) -> tuple[Plan, Store]:
-    loaded, source = load_suite(suite), open_store(store)
+def _plan(suite: Path, store: Path, allow_outside: bool) -> tuple[Plan, Store]:
+    loaded, source = load_suite(suite, allow_outside=allow_outside), open_store(store)
     return make_plan(loaded, result_of=source.result), source
 
 

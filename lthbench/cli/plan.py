@@ -17,6 +17,7 @@ from lthbench.cli.app import (
     JsonOption,
     LevelsOption,
     OnlyOption,
+    OutsideOption,
     PairOption,
     ReplicatesOption,
     StoreOption,
@@ -58,6 +59,7 @@ _STYLE = {
 def plan(
     suite: SuiteArgument,
     store: StoreOption = DEFAULT_STORE,
+    allow_outside: OutsideOption = False,
     only: OnlyOption = None,
     pair: PairOption = None,
     arm: ArmOption = None,
@@ -86,7 +88,7 @@ def plan(
     from lthbench.suite.devices import NAMED, Measured
 
     hours = parse_budget(budget) if budget is not None else None
-    loaded, target = load_suite(suite), open_store(store, may_be_new=True)
+    loaded, target = load_suite(suite, allow_outside=allow_outside), open_store(store, may_be_new=True)
     part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
     part.check(loaded)
     if only_power:

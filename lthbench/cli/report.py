@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lthbench.cli.app import DEFAULT_STORE, StoreOption, SuiteArgument, app, fail, open_store, out
+from lthbench.cli.app import DEFAULT_STORE, OutsideOption, StoreOption, SuiteArgument, app, fail, open_store, out
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 
@@ -16,6 +16,7 @@ from lthbench.suite.plan import make_plan
 def report(
     suite: SuiteArgument,
     store: StoreOption = DEFAULT_STORE,
+    allow_outside: OutsideOption = False,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder it is written to. Default: STORE/reports/SUITE.")
     ] = None,
@@ -26,7 +27,7 @@ def report(
     from lthbench.analysis.report.write import write_report
 
     target = open_store(store)
-    plan = make_plan(load_suite(suite), result_of=target.result)
+    plan = make_plan(load_suite(suite, allow_outside=allow_outside), result_of=target.result)
     folder = folder or default_folder(suite, store)
     try:
         page = write_report(plan, target, folder, suite, FORMATS if figures else ())

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from lthbench.cli.app import DEFAULT_STORE, JsonOption, StoreOption, SuiteArgument, app, open_store, out, print_json
+from lthbench.cli.app import (
+    DEFAULT_STORE,
+    JsonOption,
+    OutsideOption,
+    StoreOption,
+    SuiteArgument,
+    app,
+    open_store,
+    out,
+    print_json,
+)
 from lthbench.plain import csv_cell
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
@@ -26,11 +36,12 @@ COLLAPSE = "empty_layers"
 def results(
     suite: SuiteArgument,
     store: StoreOption = DEFAULT_STORE,
+    allow_outside: OutsideOption = False,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Print the measured numbers: a summary, or one row a number with --json or --csv."""
-    loaded, source = load_suite(suite), open_store(store)
+    loaded, source = load_suite(suite, allow_outside=allow_outside), open_store(store)
     plan = make_plan(loaded, result_of=source.result)
     if as_json or as_csv:
         print_results(plan, source, "json" if as_json else "csv")

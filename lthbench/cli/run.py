@@ -24,6 +24,7 @@ from lthbench.cli.app import (
     JsonOption,
     LevelsOption,
     OnlyOption,
+    OutsideOption,
     PairOption,
     ReplicatesOption,
     StallOption,
@@ -66,6 +67,7 @@ class Executor(str, Enum):
 def run(
     suite: SuiteArgument,
     store: StoreOption = DEFAULT_STORE,
+    allow_outside: OutsideOption = False,
     data: DataOption = None,
     executor: Annotated[
         Executor, typer.Option(help="local: worker processes; debug: this one; slurm: jobs, as by submit, and wait.")
@@ -125,7 +127,7 @@ def run(
         return replace(found, stall_timeout=stall_timeout, graphs=graphs)
 
     export = tensorboard_exporter() if tensorboard is not None else None
-    loaded = load_suite(suite)
+    loaded = load_suite(suite, allow_outside=allow_outside)
     part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
     target = open_store(store.absolute(), may_be_new=True, tell=err.print)
     plan = make_plan(loaded, part, target.result)

@@ -11,6 +11,7 @@ from rich.table import Table
 from lthbench.cli.app import (
     DEFAULT_STORE,
     JsonOption,
+    OutsideOption,
     StoreOption,
     SuiteArgument,
     again,
@@ -28,13 +29,18 @@ _PATIENCE = 5.0  # seconds for which Slurm is asked again: without it, most of w
 
 
 @app.command()
-def status(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+def status(
+    suite: SuiteArgument,
+    store: StoreOption = DEFAULT_STORE,
+    allow_outside: OutsideOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Show how far a suite is: tasks done, missing, failed, diverged, with empty layers; and its jobs."""
     from lthbench.runner.scheduler import SchedulerError, queued
     from lthbench.runner.status import suite_status
     from lthbench.runner.submission import read_records
 
-    loaded, target = load_suite(suite), open_store(store)
+    loaded, target = load_suite(suite, allow_outside=allow_outside), open_store(store)
     plan = make_plan(loaded, result_of=target.result)
     queue, problem = None, ""
     if any(record.cluster == "slurm" for record in read_records(target)):

@@ -18,6 +18,7 @@ from lthbench.cli.app import (
     JsonOption,
     LevelsOption,
     OnlyOption,
+    OutsideOption,
     PairOption,
     ReplicatesOption,
     StallOption,
@@ -64,6 +65,7 @@ SbatchOption = Annotated[
 def submit(
     suite: SuiteArgument,
     store: StoreOption = DEFAULT_STORE,
+    allow_outside: OutsideOption = False,
     data: DataOption = None,
     profile: ProfileOption = None,
     partition: Annotated[str | None, typer.Option()] = None,
@@ -103,7 +105,7 @@ def submit(
     from lthbench.runner.scheduler import queued
     from lthbench.runner.submission import submit as submit_plan
 
-    loaded = load_suite(suite)
+    loaded = load_suite(suite, allow_outside=allow_outside)
     given = {
         "partition": partition, "time": time, "gpus_per_task": gpus_per_task, "cpus_per_task": cpus_per_task,
         "mem": mem, "account": account, "qos": qos, "constraint": constraint, "nodelist": nodelist,

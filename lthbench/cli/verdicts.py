@@ -16,6 +16,7 @@ from rich.text import Text
 from lthbench.cli.app import (
     DEFAULT_STORE,
     JsonOption,
+    OutsideOption,
     StoreOption,
     SuiteArgument,
     app,
@@ -41,9 +42,14 @@ _STYLE = {
 
 
 @app.command()
-def verdicts(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False) -> None:
+def verdicts(
+    suite: SuiteArgument,
+    store: StoreOption = DEFAULT_STORE,
+    allow_outside: OutsideOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Show each claim of a suite with its verdict, what was found, interval, test and n; with --json all there is."""
-    loaded, target = load_suite(suite), open_store(store)
+    loaded, target = load_suite(suite, allow_outside=allow_outside), open_store(store)
     found = find_verdicts(loaded, target, suite)
     if as_json:
         print_json([asdict(verdict) for verdict in found])

@@ -17,6 +17,7 @@ from lthbench.cli.app import (
     JsonOption,
     LevelsOption,
     OnlyOption,
+    OutsideOption,
     PairOption,
     ReplicatesOption,
     StoreOption,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 def verify(
     suite: SuiteArgument,
     store: StoreOption = DEFAULT_STORE,
+    allow_outside: OutsideOption = False,
     golden: Annotated[
         Path | None, typer.Option(help="Folder of the golden files; default golden/NAME beside the suite.")
     ] = None,
@@ -73,7 +75,7 @@ def verify(
     from lthbench.analysis.golden import golden_folder, read_golden
 
     part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
-    loaded, source = load_suite(suite), open_store(store)
+    loaded, source = load_suite(suite, allow_outside=allow_outside), open_store(store)
     plan = make_plan(loaded, part, source.result)
     if artefacts:
         if update or reference or statistical:

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lthbench.cli.app import DEFAULT_STORE, StoreOption, SuiteArgument, app, open_store, out
+from lthbench.cli.app import DEFAULT_STORE, OutsideOption, StoreOption, SuiteArgument, app, open_store, out
 from lthbench.plain import visible
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
@@ -28,12 +28,13 @@ _SHOWN = 12
 def watch(
     suite: SuiteArgument,
     store: StoreOption = DEFAULT_STORE,
+    allow_outside: OutsideOption = False,
     every: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 5.0,
 ) -> None:
     """Watch a suite run, here or on a cluster: what runs, how fast, what failed. Ctrl-C leaves; the run goes on."""
     from lthbench.runner.live import Live
 
-    loaded, target = load_suite(suite), open_store(store)
+    loaded, target = load_suite(suite, allow_outside=allow_outside), open_store(store)
     plan = make_plan(loaded, result_of=target.result)
     live = Live(plan, target)
     found = live.look()

@@ -24,6 +24,9 @@ from lthbench.data.error import DataError
 from lthbench.data.spec import DATASETS
 from lthbench.data.tree import Tree, class_list_id, read_class_list, scan
 
+# Of the edges of an image; as its shorter one is resized to `side`, it would become side x ratio pixels long.
+_LARGEST_RATIO = 100
+
 # Raise it when the pixels of a prepared image would change.
 VERSION = 1
 CHUNK_BYTES = 1 << 25
@@ -151,12 +154,16 @@ def decode(name: str, file: Path, side: int) -> np.ndarray:
     torchvision's ImageFolder does.
 
     Raises:
-        DataError: the file cannot be read, is no image or a broken one, or has more than 8 bits a channel.
+        DataError: the file cannot be read, is no image or a broken one, has more than 8 bits a channel, or is so long
+            and narrow that resizing would make it huge.
     """
     try:
         with Image.open(file, formats=("JPEG", "PNG")) as opened:
             if opened.mode.startswith(("I", "F")):  # converting these cuts all values above 255 to white
                 raise DataError(f"{name}: {file} has more than 8 bits a channel; save it with 8")
+            if max(opened.size) > _LARGEST_RATIO * min(opened.size):
+                shape = " x ".join(f"{edge:,}" for edge in opened.size)
+                raise DataError(f"{name}: {file} has {shape} pixels, which is no photograph; replace it")
             image = opened.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the system, not of Pillow

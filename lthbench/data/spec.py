@@ -100,6 +100,8 @@ DATASETS: dict[str, DataInfo] = {
 }  # fmt: skip
 
 
+_MOST_CLASSES = max(info.num_classes for info in DATASETS.values())
+
 Share = Annotated[float, Field(gt=0, le=1)]
 Strength = Annotated[float, Field(ge=0)]
 
@@ -165,6 +167,8 @@ class DataSpec(BaseModel):
             if first > last:
                 raise ValueError(f"the range {item} holds no class; write {last}-{first}")
             spelt_out += range(first, last + 1)
+            if len(spelt_out) > _MOST_CLASSES:
+                raise ValueError(f"names {len(spelt_out):,} classes and more; no data set has so many")
         return tuple(spelt_out)
 
     @field_validator("classes")

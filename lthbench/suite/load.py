@@ -45,17 +45,25 @@ _SUITE_KEYS = (
     "title", "include", "replicates", "selection_replicates", "experiments", "claims", "looks", "pairs", "micro",
     "slurm",
 )  # fmt: skip
+Folders = tuple[Path, ...] | None
+"""Where included files may lie; None is everywhere."""
+
 _PAIR_KEYS = ("model", "data", "pruning", "recipe", "arms", "experiments", "claim_levels")
 _ARM_KEYS = ("class", "extends", "recipe", "search")
 
 
-def load_suite(path: Path) -> Suite:
+def load_suite(path: Path, *, allow_outside: bool = False) -> Suite:
     """Read and validate a suite.
+
+    Args:
+        allow_outside: whether it may include suites, and name claims, that lie neither in or under its own folder nor
+            among those that ship with the package.
 
     Raises:
         SuiteError: with one line per fault.
     """
-    tree = _with_includes(path, ())
+    inside = None if allow_outside else (path.parent.resolve(), shipped_suites().resolve())
+    tree = _with_includes(path, (), inside)
     pairs = {}
     micro = tree.get("micro")
     for name, pair in tree.child("pairs", {}).value.items():
@@ -125,7 +133,7 @@ def _experiment(label: str, node: Located, where: tuple[str, ...]) -> Experiment
     return read_as(EXPERIMENTS[name], Located(options, node.file, node.line), where)
 
 
-def _with_includes(path: Path, parents: tuple[Path, ...]) -> Located:
+def _with_includes(path: Path, parents: tuple[Path, ...], inside: Folders) -> Located:
     """The tree of a file laid over the trees it includes."""
     resolved = path.resolve()
     if resolved in parents:
@@ -137,13 +145,14 @@ def _with_includes(path: Path, parents: tuple[Path, ...]) -> Located:
     check_keys(tree, _SUITE_KEYS)
     own = {key: child for key, child in tree.value.items() if key != "include"}
     result = Located(own, tree.file, tree.line)
-    claims = _claim_files(tree)
+    claims = _claim_files(tree, inside)
     for entry in reversed(tree.child("include", []).value):
         if not isinstance(entry.value, str):
             raise SuiteError(f"{entry.place}: include: expected a path, found {entry.written}")
+        _check_inside(path.parent / entry.value, entry, "include", inside)
         if not (path.parent / entry.value).exists():
             raise SuiteError(f"{entry.place}: include: {entry.value}: cannot be read, there is no such file")
-        included = _with_includes(path.parent / entry.value, (*parents, resolved))
+        included = _with_includes(path.parent / entry.value, (*parents, resolved), inside)
         # An included suite's own experiments belong to its pairs; the including suite's are for all.
         shared = included.child("experiments", {})
         pairs = {
@@ -162,7 +171,16 @@ def _with_includes(path: Path, parents: tuple[Path, ...]) -> Located:
     return result
 
 
-def _claim_files(tree: Located) -> list[Located]:
+def _check_inside(path: Path, entry: Located, key: str, inside: Folders) -> None:
+    """Refuse a file outside of some folders: a suite of somebody else's would have it read, and shown in its faults."""
+    if inside is not None and not any(path.resolve().is_relative_to(folder) for folder in inside):
+        raise SuiteError(
+            f"{entry.place}: {key}: {entry.value}: lies neither in the suite's folder nor among the suites that ship "
+            "with the package; move it there, or give --allow-outside"
+        )
+
+
+def _claim_files(tree: Located, inside: Folders) -> list[Located]:
     """The claims files that a suite names itself, those of folders in the order of their names.
 
     What is not beside the suite is looked for among the shipped suites, so that `claims` are the paper's anywhere.
@@ -174,10 +192,13 @@ def _claim_files(tree: Located) -> list[Located]:
         path = (tree.file.parent / entry.value).resolve()
         if not path.exists() and (shipped := shipped_suites() / entry.value).exists():
             path = shipped
+        _check_inside(path, entry, "claims", inside)
         if not path.exists():
             raise SuiteError(f"{entry.place}: claims: {entry.value}: cannot be read, there is no such file or folder")
         if path.is_dir() and not list(path.glob("*.yaml")):
             raise SuiteError(f"{entry.place}: claims: the folder {entry.value} has no .yaml file")
+        for file in path.glob("*.yaml") if path.is_dir() else ():
+            _check_inside(file, entry, "claims", inside)  # by a link
         files += [
             Located(file, entry.file, entry.line) for file in (sorted(path.glob("*.yaml")) if path.is_dir() else [path])
         ]

@@ -108,12 +108,16 @@ def make_plan(suite: Suite, part: Part = WHOLE, result_of: Callable[[str], Resul
     """
     part.check(suite)
     plan = Plan(suite)
+    num_replicates = suite.selection_replicates + (part.replicates or suite.replicates)
+    replicates: set[int] = set()
     for cell, label, reading in _readings(suite, part, lambda task: result_of(task.key)):
         plan.readings.append(PlacedReading(cell, label, reading))
         for task in (reading.task, *reading.others):
             plan.add(task, label, cell)
-        if len(plan.tasks) > MAX_TASKS:
-            raise SuiteError(f"more than {MAX_TASKS:,} tasks are too many for a plan; give fewer replicates or levels")
+        replicates.add(cell.replicate)
+        # Replicates are outermost and share no task: while the first is planned, each will have as many at least.
+        if (expected := len(plan.tasks) * (num_replicates if len(replicates) == 1 else 1)) > MAX_TASKS:
+            raise SuiteError(_too_many(expected, num_replicates))
     for key, task in plan.tasks.items():  # few images, other data and varied recipes as well
         spec = task.spec
         if not isinstance(spec, TrainSpec) or spec.probe not in (None, "affine"):
@@ -123,22 +127,35 @@ def make_plan(suite: Suite, part: Part = WHOLE, result_of: Callable[[str], Resul
     return plan
 
 
+def _too_many(number: int, num_replicates: int) -> str:
+    return (
+        f"at least {number:,} tasks (replicates: {num_replicates:,}) are too many for a plan, which has {MAX_TASKS:,} "
+        "at most; give fewer replicates, levels, points or children"
+    )
+
+
 def _readings(
     suite: Suite, part: Part, result_of: Callable[[Task], Result | None]
 ) -> Iterator[tuple[Cell, str, Reading]]:
     for cell in filter(part.has_cell, suite.cells(result_of)):
-        found = []
-        for label, experiment in suite.pairs[cell.pair].experiments.items():
-            if not part.has_experiment(label, experiment, cell):
-                continue
-            try:
-                found += [(label, reading) for reading in experiment.readings(cell) if part.has_reading(reading)]
-            except ValueError as error:
-                raise SuiteError(f"pairs.{cell.pair}.arms.{cell.arm}, experiment {label}: {error}") from error
-        wanted = candidates(suite, cell, found) if cell.is_selection else None
+        found = _readings_of(suite, part, cell)
+        if cell.is_selection:
+            listed = list(found)
+            wanted = candidates(suite, cell, listed)
+            found = ((label, r) for label, r in listed if r.selects or (r.level and (label, r.variant) in wanted))
         for label, reading in found:
-            if wanted is None or reading.selects or (reading.level and (label, reading.variant) in wanted):
-                yield cell, label, reading
+            yield cell, label, reading
+
+
+def _readings_of(suite: Suite, part: Part, cell: Cell) -> Iterator[tuple[str, Reading]]:
+    for label, experiment in suite.pairs[cell.pair].experiments.items():
+        if not part.has_experiment(label, experiment, cell):
+            continue
+        try:
+            for reading in filter(part.has_reading, experiment.readings(cell)):
+                yield label, reading
+        except ValueError as error:
+            raise SuiteError(f"pairs.{cell.pair}.arms.{cell.arm}, experiment {label}: {error}") from error
 
 
 def candidates(suite: Suite, cell: Cell, readings: Iterable[tuple[str, Reading]]) -> set[tuple[str, str]]:

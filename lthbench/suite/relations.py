@@ -18,9 +18,19 @@ from lthbench.suite.schema import Pair, Suite
 from lthbench.tasks.spec import layers_of, num_survivors
 from lthbench.training.recipe import Recipe
 
+MAX_CELLS = 100_000
+
 
 def suite_faults(suite: Suite) -> Iterator[Fault]:
     """Of what a suite says of itself, of data, models and recipes; before anything is made small."""
+    num_arms = sum(len(pair.arms) for pair in suite.pairs.values())
+    if (number := num_arms * (suite.replicates + suite.selection_replicates)) > MAX_CELLS:
+        yield Fault(
+            ("replicates",),
+            f"{num_arms:,} arms with all replicates are {number:,} cells, each of which has tasks, and more than "
+            f"{MAX_CELLS:,}; give fewer of both",
+        )
+        return
     if suite.looks > suite.replicates:
         yield Fault(
             ("looks",),
