@@ -17,8 +17,16 @@ LARGEST_DOCUMENT = 64 << 20
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def on_one_line(text: str) -> str:
+    """A text as it can be printed on one line: what a file holds may be line ends, or commands to the terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class DocumentError(ValueError):
-    """A file that does not hold what it should; the message names the file and the place in it."""
+    """A file that does not hold what it should; the message names the file and the place in it, on one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(on_one_line(message))
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

@@ -2,13 +2,17 @@
 
 A pickle is a program: loading one may import and call anything. CIFAR's files need lists, dicts, byte
 strings, integers and one uint8 array; `decode` understands exactly the opcodes that build those. The NumPy
-names that the array is made from stand for plain tuples here; every other name or opcode is refused.
+names that the array is made from stand for plain tuples here; every other name or opcode is refused. Tuples may hold
+one another, so that each doubles what is hashed, printed or made an array of: none of this is done to what they hold.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import pickletools
+import reprlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +60,26 @@ def _read(name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read one batch file."""
     if not path.is_file():
         raise missing(name, path, "a batch of CIFAR's Python version")
+    if (size := path.stat().st_size) > _LARGEST:
+        raise damaged(name, path, f"has {size:,} bytes", f"at most {_LARGEST:,}")
     raw = path.read_bytes()
     digest = hashlib.md5(raw, usedforsecurity=False).hexdigest()
     if digest != _MD5[name][path.name]:
         raise damaged(name, path, f"has MD5 {digest}", f"the original's {_MD5[name][path.name]}")
     try:
         batch = decode(raw)
+        images, numbers = batch.get("data"), batch.get("labels" if name == "cifar10" else "fine_labels")
+        if not isinstance(images, np.ndarray) or not isinstance(numbers, list) or not _are_integers(numbers):
+            raise ValueError("it has no array with its labels")
+        labels = np.array(numbers, np.int64)
     except ValueError as error:
         raise damaged(name, path, f"is no CIFAR batch ({error})", "byte strings, integers and one array") from error
-    labels = np.array(batch["labels" if name == "cifar10" else "fine_labels"], np.int64)
-    images: np.ndarray = batch["data"]
     if images.shape != (len(labels), 3072):
         raise damaged(name, path, f"holds an array {images.shape}", f"({len(labels)}, 3072)")
     return images.reshape(-1, 3, 32, 32), labels
 
 
+_LARGEST = 1 << 28  # bytes; CIFAR-100's train images have 148 MiB
 _MARK = object()
 _ARRAY, _NDARRAY, _DTYPE = ("reconstruct",), ("ndarray",), ("dtype",)
 _GLOBALS = {
@@ -135,6 +144,8 @@ def decode(raw: bytes) -> dict[str, Any]:
                     stack[-1].extend(items)
                 case "SETITEMS":
                     items = to_mark()
+                    if not all(isinstance(key, str) for key in items[::2]):
+                        raise ValueError("it has a key that is no string")
                     stack[-1].update(zip(items[::2], items[1::2], strict=True))
                 case "GLOBAL":
                     if arg not in _GLOBALS:
@@ -155,13 +166,17 @@ def decode(raw: bytes) -> dict[str, Any]:
     return {key: value.value if isinstance(value, _Array) else value for key, value in stack[0].items()}
 
 
+def _are_integers(values: Iterable[object]) -> bool:
+    return all(type(value) is int for value in values)
+
+
 def _reduce(function: object, args: object) -> object:
     """What CIFAR's REDUCE opcodes make: an empty array, or the description of uint8."""
     if function is _ARRAY and args == (_NDARRAY, (0,), "b"):
         return _Array()
     if function is _DTYPE and args == ("u1", 0, 1):
         return _DTYPE
-    raise ValueError(f"it makes {function!r} of {args!r}")
+    raise ValueError(f"it makes {reprlib.repr(function)} of {reprlib.repr(args)}")
 
 
 def _fill(target: object, state: object) -> None:
@@ -169,8 +184,9 @@ def _fill(target: object, state: object) -> None:
     if target is _DTYPE:
         return
     if not isinstance(target, _Array) or not isinstance(state, tuple):
-        raise ValueError(f"it sets the state of {target!r}")
+        raise ValueError(f"it sets the state of {reprlib.repr(target)}")
     version, shape, dtype, fortran, content = state
-    if (version, dtype, fortran) != (1, _DTYPE, False) or len(content) != int(np.prod(shape)):
+    sizes = isinstance(shape, tuple) and _are_integers(shape)
+    if not sizes or (version, dtype, fortran) != (1, _DTYPE, False) or len(content) != math.prod(shape):
         raise ValueError("its array is not uint8 in C order of the stated shape")
     target.value = np.frombuffer(content.encode("latin-1"), np.uint8).reshape(shape)

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from lthbench.data.spec import DATASETS
+from lthbench.documents import on_one_line
 
 
 class DataError(Exception):
-    """A data set cannot be used; the message names the file or folder, what was expected, and the cure."""
+    """A data set cannot be used; the message names the file or folder, what was expected, and the cure, on one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(on_one_line(message))
 
 
 def missing(name: str, path: Path, expected: str) -> DataError:

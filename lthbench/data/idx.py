@@ -50,11 +50,11 @@ def _read(name: str, path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """Read one idx file: magic 0x0000 08 rank, the big-endian sizes, then the bytes."""
     if not path.is_file():
         raise missing(name, path, f"the idx file of {shape[0]} entries")
-    raw = path.read_bytes()
     header = struct.pack(f">{1 + len(shape)}I", 0x0800 | len(shape), *shape)
     expected = len(header) + int(np.prod(shape))
-    if len(raw) != expected:
-        raise damaged(name, path, f"has {len(raw)} bytes", f"{expected} ({' x '.join(map(str, shape))})")
+    if (size := path.stat().st_size) != expected:
+        raise damaged(name, path, f"has {size} bytes", f"{expected} ({' x '.join(map(str, shape))})")
+    raw = path.read_bytes()
     if not raw.startswith(header):
         raise damaged(name, path, f"begins with {raw[: len(header)].hex()}", f"the idx header {header.hex()}")
     digest = hashlib.sha256(raw).hexdigest()

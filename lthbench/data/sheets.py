@@ -48,11 +48,11 @@ def read_split(split: str, folder: Path = FOLDER) -> tuple[np.ndarray, np.ndarra
         whole = read_document(folder / "manifest.json", _Manifest)
         manifest = whole.train if split == "train" else whole.test
         # A sheet of 2,500 images has 2 million pixels; Pillow's guard against decompression bombs stays on.
-        sheets = [np.asarray(Image.open(folder / name).convert("L")) for name in manifest.sheets]
+        sheets = [_tiles(np.asarray(Image.open(folder / name).convert("L"))) for name in manifest.sheets]
+        images = np.concatenate(sheets)
         labels = np.array([int(digit) for digit in manifest.labels], np.int64)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{NAME}: {folder} cannot be read ({error}); {again}") from error
-    images = np.concatenate([_tiles(sheet) for sheet in sheets])
     if len(images) != len(labels):
         raise DataError(f"{NAME}: {folder} holds {len(images)} {split} images, expected {len(labels)}; {again}")
     in_file_order = np.empty_like(images)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lthbench.documents import DocumentError, read_bounded, read_document
+from lthbench.documents import DocumentError, on_one_line, read_bounded, read_document
 from lthbench.runner.lease import Lease, LeaseLostError
 from lthbench.runner.scratch import Scratch
 from lthbench.tasks.atomic import write_atomically, write_json
@@ -46,7 +46,10 @@ def _head(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class StoreError(Exception):
-    """A store that cannot be used; the message names the folder and the cure."""
+    """A store that cannot be used; the message names the folder and the cure, on one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(on_one_line(message))
 
 
 class Fault(NamedTuple):

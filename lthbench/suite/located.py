@@ -183,7 +183,7 @@ def _locate(node: yaml.Node, path: Path) -> Located:
         mapping: dict[str, Located] = {}
         for key_node, value_node in node.value:
             key_line = _line(key_node.start_mark)
-            if not isinstance(key_node, yaml.ScalarNode):
+            if not (isinstance(key_node, yaml.ScalarNode) and key_node.value.isprintable()):
                 raise SuiteError(f"{path}:{key_line}: a key must be a plain word")
             if key_node.value in mapping:
                 raise SuiteError(f"{path}:{key_line}: {key_node.value}: the key is given twice")
@@ -191,6 +191,8 @@ def _locate(node: yaml.Node, path: Path) -> Located:
         return Located(mapping, path, line)
     if isinstance(node, yaml.SequenceNode):
         return Located([_locate(child, path) for child in node.value], path, line)
+    if re.search("[\ud800-\udfff]", node.value):
+        raise SuiteError(f"{path}:{line}: the text has half of a character; write it without \\u")
     try:
         value = _scalar(node.tag.removeprefix(_TAG), node.value)
     except ValueError as error:

@@ -10,15 +10,16 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lthbench.documents import DocumentError, read_bounded
+from lthbench.documents import DocumentError, parse_document, read_bounded
 from lthbench.tasks.atomic import write_atomically
 from lthbench.tasks.header import metadata, parse_header
 from lthbench.tasks.result import Artefact, read_artefact
@@ -89,6 +90,10 @@ def read_tensors(
     return {name: stored[name].to(device) for name in sorted(stored)}, note
 
 
+class _MaskNote(BaseModel):
+    shapes: dict[str, list[Annotated[int, Field(ge=0)]]]
+
+
 def write_mask(path: Path, mask: Mapping[str, Tensor], scratch: Path | None = None) -> Artefact:
     """Write a mask, 1 bit a weight."""
     packed = {name: torch.from_numpy(np.packbits(m.cpu().numpy().reshape(-1))) for name, m in mask.items()}
@@ -96,12 +101,19 @@ def write_mask(path: Path, mask: Mapping[str, Tensor], scratch: Path | None = No
 
 
 def read_mask(path: Path, device: torch.device | str = "cpu", artefact: Artefact | None = None) -> dict[str, Tensor]:
-    """Read a mask as bool tensors, True where a weight survives; `artefact` as of `read_tensors`."""
+    """Read a mask as bool tensors, True where a weight survives; `artefact` as of `read_tensors`.
+
+    Raises:
+        DocumentError: the file is not what was written, or holds no mask.
+    """
     packed, note = read_tensors(path, artefact=artefact)
+    shapes = parse_document(json.dumps(note).encode(), _MaskNote, path).shapes
     mask = {}
-    for name, shape in note["shapes"].items():
-        bits = np.unpackbits(packed[name].numpy(), count=int(np.prod(shape)))
-        mask[name] = torch.from_numpy(bits).bool().reshape(shape).to(device)
+    for name, shape in shapes.items():
+        bits, count = packed.get(name), math.prod(shape)
+        if bits is None or bits.dtype != torch.uint8 or bits.shape != (-(-count // 8),):
+            raise DocumentError(f"{path}: holds no mask of {shape} for {name}")
+        mask[name] = torch.from_numpy(np.unpackbits(bits.numpy(), count=count)).bool().reshape(shape).to(device)
     return mask
 
 
