@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Any
 import pytest
 from conftest import TINY
 
+from lthbench.runner.inspection import inspect_store, repair
 from lthbench.runner.local import Watcher, run_plan
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store, StoreError
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.files import read_tensors, write_tensors
-from lthbench.tasks.layout import MASK, RESULT, SPEC, weights_file
+from lthbench.tasks.layout import CHECKPOINT, MASK, RESULT, SCRATCH, SPEC, weights_file
 from lthbench.tasks.result import Artefact, read_result, seal
 from lthbench.tasks.spec import MaskSpec, Task, TrainSpec
 
@@ -264,3 +266,22 @@ def test_the_result_of_another_task_is_none_of_this_one(copied: tuple[Plan, Stor
     shutil.copy(store.folder(one) / RESULT, store.folder(other) / RESULT)
     with pytest.raises(StoreError, match=f"is the result of task {one}"):
         store.is_done(other)
+
+
+def test_what_a_killed_process_left_of_a_task_is_deleted_and_what_it_goes_on_from_is_not(
+    copied: tuple[Plan, Store],
+) -> None:
+    plan, store = copied
+    done, unfinished = list(plan.tasks)[:2]
+    (store.folder(unfinished) / RESULT).unlink()
+    left = [store.folder(done) / CHECKPOINT, store.folder(done) / f"{SCRATCH}dead" / CHECKPOINT]
+    stays = [store.folder(unfinished) / CHECKPOINT, store.folder(done) / f"{SCRATCH}alive" / ".mask.tmp"]
+    for path in (*left, *stays):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    for path in (*left, stays[0]):
+        os.utime(path, (0, 0))  # nobody is still at work on it
+    found = inspect_store(store)
+    assert found.abandoned == sorted(left)
+    repair(store, found, lambda text: None)
+    assert not any(path.exists() for path in left) and all(path.exists() for path in stays)
