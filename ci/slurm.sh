@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs a command with a Slurm of one node and two processors on this machine: ci/slurm.sh [--accounting] COMMAND...
+# Runs a command with a Slurm on this machine, of two nodes with two processors and one: ci/slurm.sh [--accounting]
+# COMMAND...
 #
 # slurm-wlm and munge are installed from Debian where they are missing. --accounting adds slurmdbd with a MariaDB of
 # its own. All of it lives in a temporary folder and ends with the command. Where it cannot be had, this says why and
@@ -50,7 +51,7 @@ stop() {
   set +e
   # Jobs first, so that no process of theirs is left behind.
   [ ${#pids[@]} -lt 2 ] || { scancel --full --user root; sleep 0.5; } >/dev/null 2>&1
-  for pid in $(cat "$work"/slurmd.pid 2>/dev/null) "${pids[@]}"; do kill "$pid"; done 2>/dev/null
+  for pid in $(cat "$work"/slurmd.*.pid 2>/dev/null) "${pids[@]}"; do kill "$pid"; done 2>/dev/null
   for pid in "${pids[@]}"; do wait "$pid"; done 2>/dev/null
   rm -rf "$work"
 }
@@ -83,23 +84,24 @@ pids+=($!)
 until_true 20 test -S "$work/munge/socket"
 
 host=$(hostname -s)
-mkdir "$work/state" "$work/spool"
+mkdir "$work/state"
+# Names that every machine can resolve, as the processes of a job meet at the first of its nodes.
+nodes=(127.0.0.1 127.0.0.2)
 cat >"$work/slurm.conf" <<CONF
 ClusterName=lthbench
 SlurmctldHost=$host(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 SlurmctldPort=$(free_port)
-SlurmdPort=$(free_port)
 AuthType=auth/munge
 AuthInfo=socket=$work/munge/socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation=$work/state
-SlurmdSpoolDir=$work/spool
+SlurmdSpoolDir=$work/spool.%n
 SlurmctldPidFile=$work/slurmctld.pid
-SlurmdPidFile=$work/slurmd.pid
+SlurmdPidFile=$work/slurmd.%n.pid
 SlurmctldLogFile=$work/slurmctld.log
-SlurmdLogFile=$work/slurmd.log
+SlurmdLogFile=$work/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -115,8 +117,9 @@ SlurmdTimeout=10
 ReturnToService=2
 SlurmdParameters=config_overrides
 PriorityType=priority/basic
-NodeName=$host NodeAddr=127.0.0.1 CPUs=2 RealMemory=4096 State=UNKNOWN
-PartitionName=batch Nodes=$host Default=YES MaxTime=INFINITE State=UP
+NodeName=${nodes[0]} NodeHostname=$host NodeAddr=127.0.0.1 Port=$(free_port) CPUs=2 RealMemory=4096 State=UNKNOWN
+NodeName=${nodes[1]} NodeHostname=$host NodeAddr=127.0.0.1 Port=$(free_port) CPUs=1 RealMemory=4096 State=UNKNOWN
+PartitionName=batch Nodes=${nodes[0]},${nodes[1]} Default=YES MaxTime=INFINITE State=UP
 CONF
 if [ -n "$accounting" ]; then
   mkdir "$work/mariadb"
@@ -161,7 +164,9 @@ fi
 export SLURM_CONF=$work/slurm.conf
 slurmctld -D >>"$work/slurmctld.log" 2>&1 &
 pids+=($!)
-slurmd -D >>"$work/slurmd.log" 2>&1 &
-pids+=($!)
-until_true 40 bash -c "sinfo --noheader --format %t | grep -qx idle"
+for node in "${nodes[@]}"; do
+  slurmd -D -N "$node" >>"$work/slurmd.$node.log" 2>&1 &
+  pids+=($!)
+done
+until_true 40 bash -c 'test "$(sinfo --noheader --Node --format %t | grep -cx idle)" = 2'
 "${command[@]}"
