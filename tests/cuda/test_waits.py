@@ -25,10 +25,10 @@ from lthbench.training.whole_batch import count_batches_on_host, normalise_over
 SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
 
 
-def trainer(model: str, data: str, **recipe: Any) -> Trainer:
+def trainer(model: str, data: str, drop_path: float = 0.0, **recipe: Any) -> Trainer:
     """A training of four batches an epoch, of eager steps."""
     make_deterministic(1)
-    device, spec = torch.device("cuda"), ModelSpec(name=model)
+    device, spec = torch.device("cuda"), ModelSpec(name=model, drop_path=drop_path)
     network = make_network(spec, DataSpec(name=data), device)
     set_initial_weights(network, spec, 0)
     weights = dict(network.named_parameters())
@@ -123,6 +123,37 @@ def test_a_step_and_an_epochs_end_launch_and_wait_as_counted(model: str, monkeyp
     assert (step.syncs, end.syncs) == (0, 1)
     assert step.launches <= LAUNCHES[model]
     assert end.launches <= LAUNCHES_OF_AN_EPOCHS_END
+
+
+# The recipe of Swin (suites/swin-tinyimagenet.yaml), and an average: what its sources do beside the passes.
+SWIN: dict[str, Any] = {
+    "optimizer": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.05},
+    "schedule": {"name": "cosine", "warmup": "1ep"},
+    "label_smoothing": 0.1,
+    "ema": 0.999,
+    "drop_last": True,
+}
+SWIN_AUGMENT = {"crop": 4, "flip": True, "erase": 0.25, "mixup": 1.0, "cutmix": 1.0, "mix_probability": 0.5}
+# Policy -> the most launches of ten steps: the policy's operations differ from step to step.
+SWIN_LAUNCHES = {"autoaugment": 1384, "randaugment": 1452}
+
+
+@pytest.mark.fake_cuda("guard")
+@pytest.mark.parametrize(("policy", "value"), [("autoaugment", "imagenet"), ("randaugment", [2, 9])])
+def test_a_step_of_swins_whole_recipe_waits_for_nothing_and_launches_as_counted(policy: str, value: Any) -> None:
+    import fake_cuda
+
+    augment = {**SWIN_AUGMENT, policy: value}
+    training = trainer("swin-small64", "tinyimagenet", drop_path=0.1, augment=augment, **SWIN)
+    training.one_step()
+    launches = []
+    with fake_cuda.counted() as counts:
+        for _ in range(10):
+            with fake_cuda.counted() as step:
+                training.one_step()
+            launches.append(step.launches)
+    assert counts.syncs == 0
+    assert max(launches) <= SWIN_LAUNCHES[policy], launches
 
 
 class Alone(Ranks):
