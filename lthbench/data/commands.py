@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
+import tarfile
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +19,9 @@ from lthbench.data.sheets import FOLDER
 from lthbench.data.spec import DATASETS, DataInfo
 from lthbench.data.tree import class_list_id, read_class_list
 from lthbench.names import unknown
+
+# What a server that ends too early, answers with something else or sends a broken archive makes of a download.
+_BROKEN = (OSError, RuntimeError, ValueError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -78,11 +84,23 @@ def download_data(name: str, root: Path | None) -> DataStatus:
         # train=True fetches the files of both splits. Its reading of them is not used: `check` reads safely.
         fetch = getattr(datasets, info.download)
         root.mkdir(parents=True, exist_ok=True)
+        before = _files(info, root)
         try:
             fetch(str(root), train=True, download=True)
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"{name}: torchvision could not download it to {root} ({error})") from error
+        except _BROKEN as error:
+            for path in _files(info, root) - before:  # cut off, perhaps
+                path.unlink(missing_ok=True)
+            fault = str(error).strip() or type(error).__name__
+            raise DataError(
+                f"{name}: torchvision could not download it to {root} ({fault.splitlines()[0]}); try again"
+            ) from error
     return _checked(_status(name, info, root), root)
+
+
+def _files(info: DataInfo, root: Path) -> set[Path]:
+    """The files that a download may make: archives in the root, and what lies in the data set's own folder."""
+    own = root / Path(info.folder).parts[0]
+    return {path for path in (*root.glob("*"), *own.rglob("*")) if path.is_file()}
 
 
 def prepare_data(

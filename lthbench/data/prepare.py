@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import PIL
-from filelock import FileLock, Timeout
 from PIL import Image
 
 from lthbench.data.error import DataError
 from lthbench.data.spec import DATASETS
 from lthbench.data.tree import Tree, class_list_id, read_class_list, scan
+from lthbench.lease import Lease
 
 # Of the edges of an image; as its shorter one is resized to `side`, it would become side x ratio pixels long.
 _LARGEST_RATIO = 100
@@ -59,7 +59,7 @@ def prepare(
         The folder of the prepared arrays.
 
     Raises:
-        DataError: the images are missing, partial or corrupt, or another process prepares them.
+        DataError: the images are missing, partial or corrupt.
     """
     info = DATASETS[name]
     if info.kind != "tree":
@@ -72,14 +72,13 @@ def prepare(
         return target
     tree = scan(name, root, class_list)
     partial = target.with_name(target.name + ".partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(target.with_name(target.name + ".lock"), timeout=0):
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with Lease(target.with_name(target.name + ".lease")):  # another process that prepares it is waited for
+        if not (target / MANIFEST).is_file():
+            partial.mkdir(exist_ok=True)
             manifest = _prepare(name, tree, partial, workers or os.cpu_count() or 1, on_progress)
             _write_atomically(partial / MANIFEST, json.dumps(manifest, indent=1).encode())
             partial.rename(target)
-    except Timeout as error:
-        raise DataError(f"{name}: another process is preparing {target}; wait for it") from error
     return target
 
 

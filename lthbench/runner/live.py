@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lthbench.data.spec import num_train_images
-from lthbench.runner.lease import PATIENCE, holder_of
+from lthbench.lease import PATIENCE, holder_of
 from lthbench.runner.stall import Stall, stall_of
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan

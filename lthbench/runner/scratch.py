@@ -15,7 +15,7 @@ import uuid
 from pathlib import Path
 from types import TracebackType
 
-from lthbench.runner.lease import Lease
+from lthbench.lease import Lease
 from lthbench.tasks.layout import SCRATCH
 
 _TRIES = 20

@@ -21,7 +21,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from lthbench.documents import DocumentError, read_document
-from lthbench.runner.lease import Holder
+from lthbench.lease import Holder
 from lthbench.runner.store import Store
 from lthbench.tasks.atomic import write_json
 from lthbench.tasks.layout import STALLED

@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lthbench.runner.lease import holder_of
+from lthbench.lease import holder_of
 from lthbench.runner.scheduler import QueuedJob
 from lthbench.runner.stall import Stall, stall_of
 from lthbench.runner.store import Store, has_kept

@@ -18,7 +18,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from lthbench.documents import DocumentError, on_one_line, read_bounded, read_document
-from lthbench.runner.lease import Lease, LeaseLostError
+from lthbench.lease import Lease, LeaseLostError
 from lthbench.runner.scratch import Scratch
 from lthbench.tasks.atomic import write_atomically, write_json
 from lthbench.tasks.layout import DAMAGED, ENDED, FAILURE, LEASE, LOST, RESULT, SPEC, WITHDRAWN, weights_file

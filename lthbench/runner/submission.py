@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from lthbench.documents import DocumentError, read_document
+from lthbench.lease import Lease, LeaseLostError
 from lthbench.runner.lanes import Lane, make_lanes, waves
-from lthbench.runner.lease import Lease, LeaseLostError
 from lthbench.runner.local import Watcher
 from lthbench.runner.queue import Outcome
 from lthbench.runner.scheduler import QueuedJob, SchedulerError, largest_array, queued

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lthbench.documents import DocumentError
+from lthbench.lease import Lease, LeaseLostError
 from lthbench.runner.device import DeviceLostError, is_lost, within_memory
 from lthbench.runner.environment import device_here, environment, make_deterministic
-from lthbench.runner.lease import Lease, LeaseLostError
 from lthbench.runner.ranks import Leader, device_of_rank
 from lthbench.runner.scratch import Scratch
 from lthbench.runner.settings import Settings

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lthbench.data.spec import DATASETS, Augment
 from lthbench.documents import DocumentError, read_document
 from lthbench.home import user_folder
+from lthbench.lease import Lease
 from lthbench.models.spec import ModelSpec
 from lthbench.tasks.atomic import write_atomically
 
@@ -149,7 +149,7 @@ def save_calibration(found: Calibration) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     words = f"{found.device} {found.kind} torch {found.torch} {found.threads} threads"
     path = folder / (re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-") + ".json")
-    with FileLock(path.with_suffix(".lock")):
+    with Lease(path.with_suffix(".lease")):
         if path.exists():
             found = read_calibration(path).with_rates(found)
         write_atomically(path, (found.model_dump_json(indent=1) + "\n").encode())

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
+from lthbench.lease import holder_of
 from lthbench.runner import local, stall
-from lthbench.runner.lease import holder_of
 from lthbench.runner.local import Watcher, run_plan
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store

@@ -11,7 +11,7 @@ from synthetic_store import put_result
 
 import lthbench.runner.live as live_module
 from lthbench.cli import main
-from lthbench.runner.lease import Lease
+from lthbench.lease import Lease
 from lthbench.runner.live import Live
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite

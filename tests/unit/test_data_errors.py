@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import socketserver
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,38 @@ def test_a_download_that_fails_is_told_with_its_reason(
     monkeypatch.setattr(datasets, "MNIST", fetch)
     with pytest.raises(DataError, match=rf"mnist: torchvision could not download it to {tmp_path} \({fault}\)"):
         download_data("mnist", tmp_path)
+
+
+ANSWERS = {
+    "not found": b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+    "cut off": b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc",
+    "cut off between chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n5\r\nab",
+    "for ever elsewhere": b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n",
+    "another file": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc",
+    "no HTTP": b"\xff\xfe\r\n\r\n",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_what_a_server_breaks_off_is_told_in_a_line_and_leaves_nothing(
+    answer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(answer)
+
+    monkeypatch.setenv("no_proxy", "*")
+    (tmp_path / "of another.gz").write_text("stays")
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_address[1]}/"])
+        with pytest.raises(DataError, match="mnist: torchvision could not download it") as raised:
+            download_data("mnist", tmp_path)
+        server.shutdown()
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["of another.gz"]
 
 
 def test_a_cifar_batch_of_another_shape_is_named_even_with_the_right_checksum(

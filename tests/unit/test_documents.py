@@ -21,7 +21,7 @@ from lthbench.data.prepare import MANIFEST, VERSION, folder_of
 from lthbench.data.prepared import read_split
 from lthbench.data.tree import class_list_id
 from lthbench.documents import DocumentError, read_document
-from lthbench.runner.lease import Who, holder_of
+from lthbench.lease import Who, holder_of
 from lthbench.runner.stall import Stall
 from lthbench.runner.store import Store, StoreError
 from lthbench.runner.submission import LaneRecord, Record, read_records

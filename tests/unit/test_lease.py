@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from lthbench.runner import lease as lease_module
-from lthbench.runner.lease import Lease, LeaseLostError
+from lthbench import lease as lease_module
+from lthbench.lease import Lease, LeaseLostError
 from lthbench.runner.scratch import Scratch
 
 
@@ -55,7 +55,7 @@ def test_many_contenders_never_hold_it_together(tmp_path: Path) -> None:
 def test_the_lease_of_a_killed_process_of_this_machine_is_free_at_once(tmp_path: Path) -> None:
     path = tmp_path / "lease"
     program = (
-        "import os, signal, sys; from pathlib import Path; from lthbench.runner.lease import Lease\n"
+        "import os, signal, sys; from pathlib import Path; from lthbench.lease import Lease\n"
         "Lease(Path(sys.argv[1])).__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", program, str(path)], check=False)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -15,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 from PIL import Image
 from pydantic import ValidationError
 from torchvision.transforms import v2
@@ -26,6 +28,7 @@ from lthbench.data.error import DataError
 from lthbench.data.images import unpack
 from lthbench.data.spec import DATASETS, Augment, DataSpec
 from lthbench.data.tree import class_list_id, scan
+from lthbench.lease import Lease
 
 NAME, SIDE = "tinyimagenet", 16
 CLASSES = ["n01", "n02", "n03"]
@@ -191,11 +194,34 @@ def test_other_images_start_the_preparation_afresh(tmp_path: Path) -> None:
     assert np.array_equal(colours(pixels[:1])[0], decoded([(base / "train/n01/images/n01_0.JPEG", 0)])[0])
 
 
-def test_two_preparations_at_once_are_refused(tmp_path: Path) -> None:
+def test_of_two_preparations_at_once_the_second_waits_and_takes_what_the_first_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tree(tmp_path)
     (tmp_path / "prepared").mkdir()
-    with FileLock(tmp_path / "prepared" / f"{NAME}.lock"), pytest.raises(DataError, match="another process"):
-        prepare.prepare(NAME, tmp_path)
+    with Lease(tmp_path / "prepared" / f"{NAME}.lease"), concurrent.futures.ThreadPoolExecutor(1) as pool:
+        second = pool.submit(prepare.prepare, NAME, tmp_path)
+        with pytest.raises(concurrent.futures.TimeoutError):
+            second.result(timeout=0.3)
+        folder = tmp_path / "prepared" / NAME
+        folder.mkdir()
+        (folder / "manifest.json").write_text("of the first")
+    assert second.result(timeout=10) == folder
+    assert (folder / "manifest.json").read_text() == "of the first"
+    assert [path.name for path in (tmp_path / "prepared").iterdir()] == [NAME]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_disk_that_knows_no_locks_is_prepared_on(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in ("flock", "lockf", "fcntl"):
+        monkeypatch.setattr(fcntl, name, refuse)
+    tree(tmp_path)
+    assert (prepare.prepare(NAME, tmp_path) / "manifest.json").is_file()
 
 
 # What is wrong with the images is said before anything is written

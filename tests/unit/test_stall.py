@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
+from lthbench.lease import Lease
 from lthbench.runner import lane_job
 from lthbench.runner.lane_job import Order
-from lthbench.runner.lease import Lease
 from lthbench.runner.settings import Settings
 from lthbench.runner.signals import Signals
 from lthbench.runner.stall import BEGINNING, OwnTime, Stall, Stalls
