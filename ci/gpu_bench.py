@@ -104,7 +104,7 @@ def network(name: str) -> dict[str, object]:
         "masked SGD, captured": 20.125 * num_weights,
         "masked SGD + pull + distance": 24.125 * num_weights,
         "masked AdamW": 28.125 * num_weights,
-        "threshold + masks": 8.375 * num_scores,
+        "threshold + masks": 4.25 * num_scores,
     }
     return {"seconds": seconds, "bytes": moved}
 

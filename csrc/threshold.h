@@ -34,10 +34,10 @@ int64_t count_bits_cpu(const uint32_t* words, int64_t num_words);
 int64_t prune_lowest_cpu(const ScoreTensor* tensors, size_t num_tensors, const int64_t* num_pruned,
                          size_t num_groups, bool magnitude, const PruneOutcome& outcome);
 
-// The CUDA forms. Everything that `outcome` and `tensors` point to lies on the device, the list of tensors on
-// the host. Selection by a bracket reads the weights once, by digits (radix) three times; it may miss the
-// threshold of a group, and selection by digits is then asked. `workspace` has prune_workspace_bytes_cuda()
-// bytes, aligned to 16.
+// The CUDA forms. Everything that `tally` and `tensors` point to lies on the device, the lists themselves on
+// the host. Pruning by a bracket reads the weights once, by digits (radix) four times; the bracket may miss
+// the threshold of a group, and digits are then asked. `workspace` has prune_workspace_bytes_cuda() bytes,
+// aligned to 16.
 enum class SelectBy { kBracket, kRadix };
 enum class PruneStatus : int32_t {
   kFound = 0,
@@ -53,6 +53,12 @@ size_t prune_workspace_bytes_cuda(const ScoreTensor* tensors, size_t num_tensors
 void prune_lowest_cuda(const ScoreTensor* tensors, size_t num_tensors, const int64_t* num_pruned,
                        size_t num_groups, bool magnitude, SelectBy by, const PruneTally& tally,
                        void* workspace, void* stream);
-void count_bits_cuda(const uint32_t* words, int64_t num_words, int64_t* count, void* stream);
+
+struct MaskWords {
+  const uint32_t* words;
+  int64_t num_words;
+};
+// counts: [masks]
+void count_bits_cuda(const MaskWords* masks, size_t num_masks, int64_t* counts, void* stream);
 
 }  // namespace lth

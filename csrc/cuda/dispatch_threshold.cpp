@@ -13,13 +13,14 @@ namespace {
 Tensor count_survivors(const std::vector<Tensor>& masks) {
   const OnDeviceOf device(masks[0]);
   Tensor counts = torch::stable::new_empty(masks[0], {static_cast<int64_t>(masks.size())}, ScalarType::Long);
-  auto* count = static_cast<int64_t*>(counts.mutable_data_ptr());
+  std::vector<MaskWords> words;
   for (size_t i = 0; i < masks.size(); ++i) {
-    const int64_t words = check_packed(item("masks", i), masks[i]);
+    const int64_t num_words = check_packed(item("masks", i), masks[i]);
     LTH_CHECK(same_device(masks[i], masks[0]), item("masks", i), " lies on another device than masks[0]");
-    count_bits_cuda(static_cast<const uint32_t*>(masks[i].const_data_ptr()), words, count + i,
-                    device.stream());
+    words.push_back({static_cast<const uint32_t*>(masks[i].const_data_ptr()), num_words});
   }
+  count_bits_cuda(words.data(), words.size(), static_cast<int64_t*>(counts.mutable_data_ptr()),
+                  device.stream());
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return counts;
 }

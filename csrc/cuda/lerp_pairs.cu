@@ -26,8 +26,7 @@ __device__ __forceinline__ float point(float a, float b, float alpha) {
 template <bool kRectified>
 __global__ void __launch_bounds__(kThreads)
     lerp_kernel(const __grid_constant__ Table table, const float* __restrict__ alphas, int64_t num_points) {
-  int p = 0;
-  while (p + 1 < table.num_pairs && table.first_block[p + 1] <= blockIdx.x) ++p;
+  const int p = last_not_behind(table.num_pairs, blockIdx.x, [&](int i) { return table.first_block[i]; });
   const LerpPair pair = table.pairs[p];
   const int64_t begin = int64_t(blockIdx.x - table.first_block[p]) * kChunk;
   const int64_t end = begin + kChunk < pair.count ? begin + kChunk : pair.count;

@@ -1,6 +1,7 @@
 // Masked update on CUDA. A block takes kSpan weights of one tensor, four at a time where the addresses allow;
 // the table of tensors travels as a kernel argument, so a step needs no upload and can be captured in a
-// graph. Each block writes one partial of the squared distance; a second kernel sums them in a fixed order.
+// graph: one launch for up to 370 tensors, or for 46 each on a driver before CUDA 12.1. Each block writes one
+// partial of the squared distance; a second kernel sums them in a fixed order.
 //
 // Bytes per weight, calculated: 20 + 1/8 for SGD with momentum, 28 + 1/8 for AdamW, and 4 more with an
 // anchor. At 3.35 TB/s (calculated, not measured) a step of ResNet-50 with anchors is 0.18 ms.
@@ -16,14 +17,17 @@ constexpr int kWarps = kThreads / 32;
 constexpr int kPerThread = 16;
 constexpr int64_t kSpan = kThreads * kPerThread;
 constexpr unsigned kFullWarp = 0xffffffffu;
-constexpr int kMaxTensors = 48;  // in one launch: kernel arguments hold at most 4 KiB on every toolkit
 
+template <int kRoom>
 struct Table {
-  UpdateTensor tensors[kMaxTensors];
-  unsigned first_block[kMaxTensors];
+  UpdateTensor tensors[kRoom];
+  unsigned first_block[kRoom];
   int num_tensors;
 };
-static_assert(sizeof(Table) <= 4040, "kernel arguments hold at most 4096 bytes");
+constexpr int kFew = 46, kMany = kManyArgumentBytes > kFewArgumentBytes ? 370 : kFew;
+constexpr size_t kOtherArgumentBytes = sizeof(AdamWOptions) + 2 * sizeof(void*);
+static_assert(sizeof(Table<kFew>) + kOtherArgumentBytes <= kFewArgumentBytes);
+static_assert(sizeof(Table<kMany>) + kOtherArgumentBytes <= kManyArgumentBytes);
 
 struct SgdRule {
   using Options = SgdOptions;
@@ -149,12 +153,11 @@ __device__ inline double block_sum(double value) {
   return total;
 }
 
-template <class Rule>
-__global__ void __launch_bounds__(kThreads)
-    update_kernel(const __grid_constant__ Table table, const typename Rule::Options options, const float* lr,
-                  double* partials) {
-  int found = 0;
-  while (found + 1 < table.num_tensors && table.first_block[found + 1] <= blockIdx.x) ++found;
+template <class Rule, int kRoom>
+__device__ __forceinline__ void update_block(const Table<kRoom>& table, const typename Rule::Options& options,
+                                             const float* lr, double* partials) {
+  const int found =
+      last_not_behind(table.num_tensors, blockIdx.x, [&](int i) { return table.first_block[i]; });
   const UpdateTensor t = table.tensors[found];
   typename Rule::Options o = options;
   float step_size = t.step_size, correction = t.correction;
@@ -174,6 +177,20 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+template <class Rule>
+__global__ void __launch_bounds__(kThreads)
+    update_few_kernel(const __grid_constant__ Table<kFew> table, const typename Rule::Options options,
+                      const float* lr, double* partials) {
+  update_block<Rule>(table, options, lr, partials);
+}
+
+template <class Rule>
+__global__ void __launch_bounds__(kThreads)
+    update_many_kernel(const __grid_constant__ Table<kMany> table, const typename Rule::Options options,
+                       const float* lr, double* partials) {
+  update_block<Rule>(table, options, lr, partials);
+}
+
 // Thread i sums every kThreads-th partial from i on, then the threads' sums are added as in every block.
 __global__ void __launch_bounds__(kThreads)
     sum_kernel(const double* partials, int64_t count, double* distance) {
@@ -185,18 +202,17 @@ __global__ void __launch_bounds__(kThreads)
 
 int64_t num_blocks(const UpdateTensor& t) { return (t.numel + kSpan - 1) / kSpan; }
 
-template <class Rule>
-void launch(const UpdateTensor* tensors, size_t count, const typename Rule::Options& options, const float* lr,
-            double* partials, double* distance, void* stream) {
-  const auto s = static_cast<cudaStream_t>(stream);
-  Table table;
+// Calls launch(table, number of its blocks, number of the blocks before them) until all tensors with
+// something to do had their turn; returns the number of all blocks.
+template <int kRoom, class Launch>
+int64_t launch_tables(const UpdateTensor* tensors, size_t count, Launch launch) {
+  Table<kRoom> table;
   table.num_tensors = 0;
-  int64_t blocks = 0, written = 0;
+  int64_t blocks = 0, before = 0;
   const auto flush = [&] {
     if (table.num_tensors == 0) return;
-    LTH_LAUNCH(update_kernel<Rule>, static_cast<unsigned>(blocks), kThreads, 0, s, table, options, lr,
-               distance ? partials + written : nullptr);
-    written += blocks;
+    launch(table, static_cast<unsigned>(blocks), before);
+    before += blocks;
     table.num_tensors = 0;
     blocks = 0;
   };
@@ -205,9 +221,28 @@ void launch(const UpdateTensor* tensors, size_t count, const typename Rule::Opti
     table.tensors[table.num_tensors] = tensors[i];
     table.first_block[table.num_tensors++] = static_cast<unsigned>(blocks);
     blocks += num_blocks(tensors[i]);
-    if (table.num_tensors == kMaxTensors) flush();
+    if (table.num_tensors == kRoom) flush();
   }
   flush();
+  return before;
+}
+
+template <class Rule>
+void launch(const UpdateTensor* tensors, size_t count, const typename Rule::Options& options, const float* lr,
+            double* partials, double* distance, void* stream) {
+  const auto s = static_cast<cudaStream_t>(stream);
+  int64_t written;
+  if (count > kFew && takes_many_argument_bytes()) {
+    written = launch_tables<kMany>(tensors, count, [&](const auto& table, unsigned blocks, int64_t before) {
+      LTH_LAUNCH(update_many_kernel<Rule>, blocks, kThreads, 0, s, table, options, lr,
+                 distance ? partials + before : nullptr);
+    });
+  } else {
+    written = launch_tables<kFew>(tensors, count, [&](const auto& table, unsigned blocks, int64_t before) {
+      LTH_LAUNCH(update_few_kernel<Rule>, blocks, kThreads, 0, s, table, options, lr,
+                 distance ? partials + before : nullptr);
+    });
+  }
   if (distance) LTH_LAUNCH(sum_kernel, 1, kThreads, 0, s, partials, written, distance);
 }
 

@@ -1,71 +1,79 @@
-// The threshold's key by digits of 11, 11 and 10 bits, with a read of all weights for each:
-//
-//   histogram   counts the next digit of the keys that are still possible
-//   narrow      chooses the digit
-//
-// Three reads of scores and masks, whatever the scores are.
+// The threshold's key by digits of 11, 11 and 10 bits, with a read of all scores and masks for each, whatever
+// the scores are. The last block of a group to count a digit chooses it.
 #include "select.h"
 
 namespace lth {
 namespace {
 
-__global__ void __launch_bounds__(kThreads) histogram_kernel(Work work, bool magnitude) {
+template <bool kMagnitude, Access kAccess>
+__device__ __forceinline__ void count_digits(const Chunk& chunk, uint32_t base, uint32_t last,
+                                             unsigned* bins) {
+  const int shift = bin_shift(last);
+#pragma unroll 1
+  for (int round = 0; round < kRounds; ++round) {
+    const int i = (round * kThreads + static_cast<int>(threadIdx.x)) * kEach;
+    const uint32_t survivors = i < chunk.length ? mask_byte(chunk, i) : 0u;
+    if (__ballot_sync(kFullWarp, survivors != 0) == 0) continue;
+    uint32_t bits[kEach] = {};
+    if (survivors) load_each<kAccess>(chunk, i, bits);
+    for (int j = 0; j < kEach; ++j) {
+      const uint32_t above = score_key(bits[j], kMagnitude) - base;
+      count_bin(bins, (survivors >> j & 1u) && above <= last, above >> shift);
+    }
+  }
+}
+
+// 64 registers: left alone, nvcc takes 40 and spills.
+template <bool kMagnitude>
+__global__ void __launch_bounds__(kThreads, 4) histogram_kernel(Work work) {
   __shared__ unsigned bins[kBins];
-  const ChunkPlace chunk = work.chunks[blockIdx.x];
-  const GroupState group = work.groups[chunk.group];
-  if (!group.searching) return;
-  const ScoreTensor t = work.tensors[chunk.tensor];
+  const Chunk chunk = work.chunks[blockIdx.x];
+  GroupState& group = work.groups[chunk.group];
+  if (group.rank == 0) return;
+  const uint32_t base = group.base, last = group.last;
   for (int i = threadIdx.x; i < kBins; i += kThreads) bins[i] = 0;
   __syncthreads();
-  const int shift = bin_shift(group.last);
-  for (int64_t tile = chunk.begin; tile < chunk.begin + kSpan && tile < t.numel; tile += kTile) {
-    const Four four = load_four(t, tile + 4 * static_cast<int64_t>(threadIdx.x), magnitude);
-    for (int j = 0; j < 4; ++j) {
-      const uint32_t above = four.keys[j] - group.base;
-      count_bin(bins, (four.survivors >> j & 1u) && above <= group.last, above >> shift);
-    }
+  switch (access_of(chunk)) {
+    case Access::kWords:
+      count_digits<kMagnitude, Access::kWords>(chunk, base, last, bins);
+      break;
+    case Access::kHalves:
+      count_digits<kMagnitude, Access::kHalves>(chunk, base, last, bins);
+      break;
+    default:
+      count_digits<kMagnitude, Access::kNarrow>(chunk, base, last, bins);
   }
   __syncthreads();
   Count* total = work.bins + static_cast<int64_t>(chunk.group) * kBins;
   for (int i = threadIdx.x; i < kBins; i += kThreads) {
     if (bins[i]) atomicAdd(&total[i], static_cast<Count>(bins[i]));
   }
-}
-
-__global__ void __launch_bounds__(kThreads) narrow_kernel(Work work, PruneStatus* status) {
-  GroupState& group = work.groups[blockIdx.x];
-  Count* bins = work.bins + static_cast<int64_t>(blockIdx.x) * kBins;
-  const bool searching = group.searching;
-  const uint32_t last = group.last;
+  if (!is_last_block(group, group.num_chunks)) return;
   const int shift = bin_shift(last);
-  const Count rank = group.rank;
-  // Its barriers keep the state's readers before its one writer.
-  const Count total = find_bin(bins, rank, [&](unsigned bin, Count before) {
-    if (!searching) return;
+  const Count left = group.left;
+  __syncthreads();  // all have read the state
+  // With fewer survivors than the rank no bin is found, and what is found does not matter.
+  find_bin(total, left, [&](unsigned bin, Count before, Count) {
     const uint32_t passed = bin << shift, width = (1u << shift) - 1;
-    group.base += passed;
+    group.base = group.low = group.high = base + passed;
     group.last = last - passed < width ? last - passed : width;
-    group.rank = rank - before;
-    group.searching = group.last != 0;
+    group.left = left - before;
   });
-  for (int i = threadIdx.x; i < kBins; i += kThreads) bins[i] = 0;
-  if (threadIdx.x == 0 && searching && rank > total) {
-    status[blockIdx.x] = PruneStatus::kTooMany;
-    group.searching = 0;
-  }
+  __syncthreads();
+  for (int i = threadIdx.x; i < kBins; i += kThreads) total[i] = 0;
 }
 
 }  // namespace
 
-void narrow(const Work& work, PruneStatus* status, void* stream) {
-  LTH_LAUNCH(narrow_kernel, work.num_groups, kThreads, 0, static_cast<cudaStream_t>(stream), work, status);
-}
-
-void select_by_radix(const Work& work, bool magnitude, PruneStatus* status, void* stream) {
+void select_by_radix(const Work& work, bool magnitude, void* stream) {
+  if (work.num_chunks == 0) return;
   const auto s = static_cast<cudaStream_t>(stream);
   for (int digit = 0; digit < kDigits; ++digit) {
-    if (work.num_chunks) LTH_LAUNCH(histogram_kernel, work.num_chunks, kThreads, 0, s, work, magnitude);
-    narrow(work, status, s);
+    if (magnitude) {
+      LTH_LAUNCH(histogram_kernel<true>, work.num_chunks, kThreads, 0, s, work);
+    } else {
+      LTH_LAUNCH(histogram_kernel<false>, work.num_chunks, kThreads, 0, s, work);
+    }
   }
 }
 

@@ -113,20 +113,55 @@ inline unsigned __ballot_sync(unsigned m, bool vote) {
   for (int i = 0; i < 32; ++i) votes |= (m >> i & 1) && all[i] ? 1u << i : 0u;
   return votes;
 }
+template <class T, class Combined>
+T lth_reduce(unsigned m, T v, Combined combined) {
+  const uint64_t* all = emu::exchange(m, emu::bits(v));
+  for (unsigned i = 0; i < 32; ++i)
+    if ((m >> i & 1) && i != emu::lane()) v = combined(v, emu::value<T>(all[i]));
+  return v;
+}
+template <class T>
+T __reduce_add_sync(unsigned m, T v) {
+  return lth_reduce(m, v, [](T a, T b) { return T(a + b); });
+}
+template <class T>
+T __reduce_min_sync(unsigned m, T v) {
+  return lth_reduce(m, v, [](T a, T b) { return std::min(a, b); });
+}
+template <class T>
+T __reduce_max_sync(unsigned m, T v) {
+  return lth_reduce(m, v, [](T a, T b) { return std::max(a, b); });
+}
+inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(unsigned x) { return __builtin_ffs(x); }
+inline int __clzll(unsigned long long x) { return x ? __builtin_clzll(x) : 64; }
 inline int __clz(unsigned x) { return x ? __builtin_clz(x) : 32; }
 template <class T, class U>
 T atomicAdd(T* p, U v) {
   return __atomic_fetch_add(p, (T)v, __ATOMIC_RELAXED);
 }
+template <class T, class U>
+T atomicAnd(T* p, U v) {
+  return __atomic_fetch_and(p, (T)v, __ATOMIC_RELAXED);
+}
 template <class T>
 T __ldg(const T* p) {
   return *p;
 }
+template <class T>
+T __ldcg(const T* p) {
+  return *p;
+}
 inline float __uint_as_float(unsigned b) { return emu::value<float>(b); }
 
+#define CUDART_VERSION 13000
 using cudaStream_t = void*;
+constexpr int cudaSuccess = 0;
+inline int cudaDriverGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
 inline int cudaMemcpyAsync(void* to, const void* from, size_t n, cudaMemcpyKind, void*) {
   memcpy(to, from, n);

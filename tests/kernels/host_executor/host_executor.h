@@ -15,6 +15,7 @@
 #include <source_location>
 #include <type_traits>
 
+#define CUDART_VERSION 13000
 #define __global__
 #define __device__
 #define __host__
@@ -92,6 +93,19 @@ T shuffle(unsigned mask, T value, unsigned source, bool in_range, Where where) {
   return value;
 }
 
+template <class T, class Combined>
+T reduce(unsigned mask, T value, Combined combined, Where where) {
+  static_assert(sizeof(T) == 4, "a device reduces 32 bits");
+  std::uint64_t values[32];
+  gather(mask, std::uint64_t(value), values, false, where);
+  const unsigned self = lane();
+  for (unsigned i = 0; i < 32; ++i)
+    if (mask >> i & 1 && i != self) value = combined(value, T(values[i]));
+  return value;
+}
+
+inline int driver_version = 13000;  // of CUDA; a test may set an older one
+
 }  // namespace lth_host
 
 inline void __syncthreads(lth_host::Where where = lth_host::Where::current()) {
@@ -148,6 +162,18 @@ inline void __syncwarp(unsigned mask = 0xffffffffu, lth_host::Where where = lth_
   std::uint64_t values[32];
   lth_host::gather(mask, 0, values, true, where);
 }
+template <class T>
+T __reduce_add_sync(unsigned mask, T value, lth_host::Where where = lth_host::Where::current()) {
+  return lth_host::reduce(mask, value, [](T a, T b) { return T(a + b); }, where);
+}
+template <class T>
+T __reduce_min_sync(unsigned mask, T value, lth_host::Where where = lth_host::Where::current()) {
+  return lth_host::reduce(mask, value, [](T a, T b) { return a < b ? a : b; }, where);
+}
+template <class T>
+T __reduce_max_sync(unsigned mask, T value, lth_host::Where where = lth_host::Where::current()) {
+  return lth_host::reduce(mask, value, [](T a, T b) { return a < b ? b : a; }, where);
+}
 inline void __threadfence() {}
 
 template <class T, class Update>
@@ -191,6 +217,7 @@ T atomicCAS(T* p, std::type_identity_t<T> compare, std::type_identity_t<T> v) {
 inline int __popc(unsigned x) { return std::popcount(x); }
 inline int __popcll(unsigned long long x) { return std::popcount(x); }
 inline int __ffs(unsigned x) { return x ? std::countr_zero(x) + 1 : 0; }
+inline int __clzll(long long x) { return std::countl_zero(static_cast<unsigned long long>(x)); }
 inline int __clz(unsigned x) { return std::countl_zero(x); }
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
 inline int __float_as_int(float x) { return std::bit_cast<int>(x); }
@@ -205,6 +232,10 @@ inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fsqrt_rn(float a) { return std::sqrt(a); }
 template <class T>
 T __ldg(const T* p) {
+  return *p;
+}
+template <class T>
+T __ldcg(const T* p) {
   return *p;
 }
 template <class T>
@@ -224,6 +255,10 @@ enum cudaMemcpyKind {
   cudaMemcpyDeviceToDevice,
   cudaMemcpyDefault
 };
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  *version = lth_host::driver_version;
+  return cudaSuccess;
+}
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
 inline cudaError_t cudaMemsetAsync(void* p, int value, std::size_t bytes, cudaStream_t = nullptr) {

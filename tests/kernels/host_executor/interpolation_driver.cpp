@@ -67,6 +67,7 @@ int main(int, char** arguments) {
   check_lerp(random, num_weights);
   check_count(random, 3, num_weights / 300 + 1, 10);
   check_count(random, 2, 67, 100);
+  check_count(random, 2, 9, 133);
   check_count(random, 1, 5, 1);
   check_count(random, 2, 0, 10);
   std::puts("equal");

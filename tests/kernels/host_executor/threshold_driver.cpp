@@ -35,11 +35,14 @@ struct Case {
   std::vector<Buffer<uint32_t>> scores;  // the 16-bit types use half of the room
   std::vector<Buffer<uint32_t>> masks, got, expected;
   std::vector<lth::ScoreTensor> tensors;
-  int64_t survivors[2] = {};
+  std::vector<int64_t> survivors;  // of each group
 };
 
-Case make_case(std::mt19937_64& random, const std::vector<int64_t>& sizes, Kind kind) {
+// The tensors take turns in groups, as the numbers of `turns` have it.
+Case make_case(std::mt19937_64& random, const std::vector<int64_t>& sizes, Kind kind,
+               const std::vector<int32_t>& turns = {0, 1, 0, 0}) {
   Case c;
+  c.survivors.assign(1 + size_t(*std::max_element(turns.begin(), turns.end())), 0);
   for (size_t i = 0; i < sizes.size(); ++i) {
     const int64_t n = sizes[i];
     const auto type = static_cast<lth::ScoreType>(i % 3);
@@ -60,44 +63,55 @@ Case make_case(std::mt19937_64& random, const std::vector<int64_t>& sizes, Kind 
     for (int64_t w = 0; w < c.masks.back().size(); ++w)
       c.masks.back()[w] = uint32_t(random()) | uint32_t(random());
     if (n % 32) c.masks.back()[n / 32] &= (1u << (n % 32)) - 1;
-    const int32_t group = i % 4 == 1;
-    c.survivors[group] += lth::count_bits_cpu(c.masks.back().data(), c.masks.back().size());
-    int64_t count = -1;
-    lth::count_bits_cuda(c.masks.back().data(), c.masks.back().size(), &count, nullptr);
-    if (count != lth::count_bits_cpu(c.masks.back().data(), c.masks.back().size()))
-      wrong("count is %lld", (long long)count);
+    const int32_t group = turns[i % turns.size()];
+    c.survivors[size_t(group)] += lth::count_bits_cpu(c.masks.back().data(), c.masks.back().size());
     c.tensors.push_back({c.scores.back().data(), c.masks.back().data(), nullptr, n, type, group});
   }
   return c;
+}
+
+// The survivors of a list of masks in one go.
+void check_counts(Case& c) {
+  std::vector<lth::MaskWords> masks;
+  for (auto& mask : c.masks) masks.push_back({mask.data(), mask.size()});
+  Buffer<int64_t> counts(int64_t(masks.size()));
+  lth::count_bits_cuda(masks.data(), masks.size(), counts.data(), nullptr);
+  for (size_t i = 0; i < masks.size(); ++i)
+    if (counts[int64_t(i)] != lth::count_bits_cpu(masks[i].words, masks[i].num_words))
+      wrong("count %d is %lld", int(i), (long long)counts[int64_t(i)]);
 }
 
 int num_selections, num_missed;
 
 // One way to the threshold, or both, against the CPU kernel.
 void check(Case& c, double fraction, bool magnitude, bool both) {
-  const size_t count = c.tensors.size();
-  const int64_t num_pruned[2] = {int64_t(fraction * c.survivors[0]),
-                                 int64_t((1 - fraction) * c.survivors[1])};
-  Buffer<float> threshold(2), expected_threshold(2);
-  Buffer<int64_t> tally(2 * count);
-  Buffer<lth::PruneStatus> status(2);
+  const size_t count = c.tensors.size(), num_groups = c.survivors.size();
+  std::vector<int64_t> num_pruned(num_groups);
+  for (size_t g = 0; g < num_groups; ++g)
+    num_pruned[g] = int64_t((g % 2 ? 1 - fraction : fraction) * double(c.survivors[g]));
+  Buffer<float> threshold((int64_t(num_groups))), expected_threshold((int64_t(num_groups)));
+  Buffer<int64_t> tally(2 * int64_t(count));
+  Buffer<lth::PruneStatus> status((int64_t(num_groups)));
   std::vector<int64_t> pruned(count), nan(count);
   std::vector<lth::ScoreTensor> on_cuda = c.tensors, on_cpu = c.tensors;
   for (size_t i = 0; i < count; ++i) {
     on_cuda[i].pruned = c.got[i].data();
     on_cpu[i].pruned = c.expected[i].data();
   }
-  lth::prune_lowest_cpu(on_cpu.data(), count, num_pruned, 2, magnitude,
+  lth::prune_lowest_cpu(on_cpu.data(), count, num_pruned.data(), num_groups, magnitude,
                         {expected_threshold.data(), pruned.data(), nan.data()});
-  const size_t bytes = lth::prune_workspace_bytes_cuda(on_cuda.data(), count, 2);
+  const size_t bytes = lth::prune_workspace_bytes_cuda(on_cuda.data(), count, num_groups);
   Buffer<uint64_t> workspace(int64_t(bytes / 8));
+  for (int64_t i = 0; i < workspace.size(); ++i) workspace[i] = 0xa5a5a5a5a5a5a5a5u;  // what was there before
   for (lth::SelectBy by : {lth::SelectBy::kBracket, lth::SelectBy::kRadix}) {
     if (by == lth::SelectBy::kRadix && !both) break;
-    lth::prune_lowest_cuda(on_cuda.data(), count, num_pruned, 2, magnitude, by,
+    lth::prune_lowest_cuda(on_cuda.data(), count, num_pruned.data(), num_groups, magnitude, by,
                            {threshold.data(), tally.data(), status.data()}, workspace.data(), nullptr);
-    for (int g = 0; g < 2; ++g)
-      if (status[g] == lth::PruneStatus::kTooMany) wrong("a possible group is called impossible");
-    const bool missed = status[0] == lth::PruneStatus::kMissed || status[1] == lth::PruneStatus::kMissed;
+    bool missed = false;
+    for (size_t g = 0; g < num_groups; ++g) {
+      if (status[int64_t(g)] == lth::PruneStatus::kTooMany) wrong("a possible group is called impossible");
+      missed |= status[int64_t(g)] == lth::PruneStatus::kMissed;
+    }
     ++num_selections;
     if (missed && by == lth::SelectBy::kRadix) wrong("the digits missed a threshold");
     num_missed += missed;
@@ -105,7 +119,7 @@ void check(Case& c, double fraction, bool magnitude, bool both) {
     expect_equal("threshold", threshold, expected_threshold);
     for (size_t i = 0; i < count; ++i) {
       expect_equal("mask", c.got[i], c.expected[i]);
-      if (tally[2 * i] != pruned[i] || tally[2 * i + 1] != nan[i])
+      if (tally[2 * int64_t(i)] != pruned[i] || tally[2 * int64_t(i) + 1] != nan[i])
         wrong("the counts of tensor %d differ", int(i));
     }
   }
@@ -158,11 +172,24 @@ int main(int, char** arguments) {
   const std::vector<int64_t> sizes = {num_weights / 10, 0, 5, num_weights / 20 | 1, 4096, 33};
   for (int kind = 0; kind < kNumKinds; ++kind) {
     Case c = make_case(random, sizes, static_cast<Kind>(kind));
+    check_counts(c);
     for (double fraction : {0.2, 0.0, 0.9})
       check(c, fraction, kind % 2 == 0 || fraction == 0.2, fraction == 0.2);
   }
-  Case large = make_case(random, {num_weights}, kNormal);
+  Case large = make_case(random, {num_weights}, kNormal, {0});
   check(large, 0.2, true, false);
+  // More tensors, or more groups, than fit the tables of one launch on an older driver.
+  std::vector<int64_t> many(45), layers(45, 1);
+  std::vector<int32_t> each(layers.size());
+  for (size_t i = 0; i < many.size(); ++i) many[i] = int64_t(i % 40 + 1), each[i] = int32_t(i);
+  layers[20] = layers[43] = 700;
+  Case listed = make_case(random, many, kGrid, {0}), apart = make_case(random, layers, kGrid, each);
+  check_counts(listed);
+  for (int version : {13000, 12000}) {
+    lth_host::driver_version = version;
+    check(listed, 0.3, true, false);
+    check(apart, 0.3, true, false);
+  }
   check_statuses(num_weights);
   check_statuses(100);
   if (10 * num_missed > num_selections) wrong("%d of %d brackets missed", num_missed, num_selections);
