@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lthbench.names import unknown
+from lthbench.suite.located import SuiteError
+
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -14,6 +17,14 @@ def shipped_suites() -> Path:
 
 
 def find_suite(named: Path) -> Path:
-    """The suite file that is meant: a path, or the bare name of a shipped suite, as `quick`, where no file has it."""
-    shipped = shipped_suites() / f"{named}.yaml"
-    return shipped if named.name == str(named) and not named.exists() and shipped.is_file() else named
+    """The suite file that is meant: a path, or the bare name of a shipped suite, as `quick`, where no file has it.
+
+    Raises:
+        SuiteError: a bare name is that of no file here and of no shipped suite.
+    """
+    if named.name != str(named) or named.exists():
+        return named
+    names = sorted(file.stem for file in shipped_suites().glob("*.yaml"))
+    if str(named) not in names:
+        raise SuiteError(f"{named}: there is no such file here, and {unknown('shipped suite', str(named), names)}")
+    return shipped_suites() / f"{named}.yaml"

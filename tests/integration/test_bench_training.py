@@ -31,7 +31,7 @@ def test_a_curve_learns_and_the_rate_is_a_share_of_the_matrix_product(
     )
     assert code == 0, err
     (row,) = json.loads(out)
-    assert row["batch"] == 64 and row["precision"] == "float32"
+    assert 4 <= row["batch"] <= 64 and row["precision"] == "float32", "fewer images where a batch takes long"
     assert row["flops_per_image"] == 3 * 2 * (784 * 30 + 30 * 10 + 10 * 10), (
         "a LeNet of 30 and 10 units, counted by hand"
     )

@@ -71,7 +71,7 @@ def digests(plan: Plan, store: Store) -> dict[str, object]:
 def test_a_suspended_worker_is_replaced_and_the_suite_ends_in_the_same_bits(plan: Plan, tmp_path: Path) -> None:
     store = new_store(tmp_path / "store")
     watcher = Stopper(store, times=1)
-    outcome = run_plan(plan, Settings(store.root, checkpoint_every=0, stall_timeout=1.0), 1, watcher)
+    outcome = run_plan(plan, Settings(store.root, checkpoint_every=0, stall_timeout=4.0), 1, watcher)
     assert not outcome.failed and sorted(outcome.ran) == sorted(plan.tasks)
     (told,) = watcher.stalls
     (pid,) = watcher.pids
@@ -87,7 +87,7 @@ def test_a_suspended_worker_is_replaced_and_the_suite_ends_in_the_same_bits(plan
 def test_a_task_that_hangs_twice_has_failed(plan: Plan, tmp_path: Path) -> None:
     store = new_store(tmp_path / "store")
     watcher = Stopper(store, times=2)
-    outcome = run_plan(plan, Settings(store.root, stall_timeout=1.0), 1, watcher)
+    outcome = run_plan(plan, Settings(store.root, stall_timeout=4.0), 1, watcher)
     (error,) = outcome.failed.values()
     assert "second time" in error and len(watcher.pids) == 2 and outcome.blocked
 

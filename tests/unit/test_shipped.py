@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lthbench.suite import shipped
+from lthbench.suite.located import SuiteError
 from lthbench.suite.shipped import find_suite, shipped_suites
 
 CHECKOUT = Path(__file__).parents[2] / "suites"
@@ -25,7 +26,9 @@ def test_a_checkout_has_its_suites_beside_the_package_and_a_wheel_has_them_withi
 def test_a_bare_name_is_a_shipped_suite_and_a_path_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_suite(Path("quick")) == CHECKOUT / "quick.yaml"
-    assert find_suite(Path("quik")) == Path("quik")
+    for wrong in ("quik", "quick.yaml"):
+        with pytest.raises(SuiteError, match=f"{wrong}: there is no such file here, .*did you mean 'quick'"):
+            find_suite(Path(wrong))
     assert find_suite(Path("folder/quick")) == Path("folder/quick")
     (tmp_path / "quick").write_text("one's own")
     assert find_suite(Path("quick")) == Path("quick")
