@@ -106,7 +106,7 @@ def _run(names: list[str], folder: Path, mode: str) -> dict[str, tuple[str, str]
         run = [STAND_IN / "run.sh", folder, mode, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         # Two devices, so that a program that takes the wrong one is seen.
         env = {**os.environ, REPORT: str(report), "FAKE_CUDA_DEVICES": "2"}
-        done = subprocess.run([*run, *left], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+        done = subprocess.run([*run, *left], cwd=ROOT, env=env, capture_output=True, text=True, timeout=1800)
         lines = [json.loads(line) for line in report.read_text().splitlines()] if report.exists() else []
         begun = [line["test"] for line in lines if line["outcome"] == "begun"]
         results |= {line["test"]: (line["outcome"], line["text"]) for line in lines if line["outcome"] != "begun"}

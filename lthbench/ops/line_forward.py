@@ -81,8 +81,9 @@ def _one(model: nn.Module, networks: Networks, k: int, images: Tensor) -> Tensor
 
 
 def _stacked(model: nn.Module, networks: Networks, images: Tensor) -> Tensor:
-    # Under vmap torch asks for the layout of what goes to cuDNN, and knows of one alone.
-    images = images.contiguous()
+    # Under vmap torch asks for the layout of what goes to cuDNN, and knows of one alone. Grey images whose channel lies
+    # last are contiguous as they are; flattened, they lose the strides that say so.
+    images = images.contiguous().flatten().view(images.shape)
 
     def one(state: dict[str, Tensor]) -> Tensor:
         return functional_call(model, {**networks.constant, **state}, (images,))

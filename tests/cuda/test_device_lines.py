@@ -16,6 +16,7 @@ from lthbench.tasks.network import make_network, set_initial_weights, weights_of
 PAIRS = {
     "lenet-300-100": "fashion-mnist",
     "conv-4": "cifar10",
+    "resnet8": "fashion-mnist",  # grey: channels last and first at once
     "resnet20": "cifar10",
     "swin-small64": "tinyimagenet",
 }

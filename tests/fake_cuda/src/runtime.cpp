@@ -287,7 +287,9 @@ API const char* cudaGetErrorString(cudaError_t e) {
              : "fake error";
 }
 API const char* cudaGetErrorName(cudaError_t e) {
-  return e == cudaErrorIllegalAddress ? "cudaErrorIllegalAddress" : "cudaErrorFake";
+  return e == cudaErrorIllegalAddress     ? "cudaErrorIllegalAddress"
+         : e == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation"
+                                          : "cudaErrorFake";
 }
 
 // Memory. Unless FAKE_CUDA=count, the address that the caller gets cannot be read or written; a second one
@@ -295,6 +297,8 @@ API const char* cudaGetErrorName(cudaError_t e) {
 API cudaError_t cudaMalloc(void** p, size_t n) {
   NOT_IN_A_CAPTURE;
   ++mallocs;
+  *p = nullptr;
+  if (!n) NOW_CUDA;  // nothing, as of a tensor without elements, has no address
   n = (n + 4095) / 4096 * 4096;
   Lock l(state().mutex);
   if (used + n > total_bytes()) return cudaErrorMemoryAllocation;
