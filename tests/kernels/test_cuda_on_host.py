@@ -203,9 +203,9 @@ FAULTS = [
     ),
     Fault(
         "increment that is not atomic",
-        "cuda/prune_resolve.cu",
-        "possible[atomicAdd(&num_possible, 1u)] = finalist;",
-        "possible[num_possible++] = finalist;",
+        "cuda/select_bracket.cu",
+        "atomicAdd(&bins[end][above >> shift], 1u);",
+        "++bins[end][above >> shift];",
         "threshold_driver",
     ),
     Fault(
