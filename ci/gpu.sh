@@ -65,11 +65,11 @@ leave_out() {  # name, reason
 lthbench() { try "$1" "$python" -m lthbench "${@:2}"; }
 
 # The suites, whole or as little of them as there is.
-quick=(suites/quick.yaml) micro=(suites/micro.yaml) paper=(suites/paper.yaml) bench=() tests=() length="40ep" width=16
+quick=(suites/quick.yaml) micro=(suites/micro.yaml) paper=(suites/paper.yaml) bench=() tests=() length="40ep" width=16 images=4000
 if [ -n "${REHEARSE:-}" ]; then
   quick+=(--replicates 1 --arm early --only imp --levels 1)
   micro+=(--pair lenet-fashion --replicates 1)
-  paper=(suites/quick.yaml) bench=(--seconds 0.01 --pair lenet-garments) tests=(-k "cuda and masks") length="2ep" width=2
+  paper=(suites/quick.yaml) bench=(--seconds 0.01 --pair lenet-garments) tests=(-k "cuda and masks") length="2ep" width=2 images=256
 fi
 
 equal_digests() {  # two stores
@@ -135,7 +135,7 @@ replicates: 1
 pairs:
   resnet20:
     model: {name: resnet20, width: $width}
-    data: {name: fashion-mnist-10k, num_train: 4000}
+    data: {name: fashion-mnist-10k, num_train: $images}
     pruning: {rate: 0.36}
     recipe:
       steps: $length
