@@ -50,10 +50,9 @@ class Stopper(Watcher):
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    monkeypatch.setattr(local, "LEAST", 0.3)
+    monkeypatch.setattr(local, "LEAST", 2.0)
     monkeypatch.setattr(local, "LOOK", 0.05)
     monkeypatch.setattr(stall, "LOOK", 0.05)
-    monkeypatch.setattr(stall, "MULTIPLE", 2.0)
     (tmp_path / "suite.yaml").write_text(SUITE)
     return make_plan(load_suite(tmp_path / "suite.yaml"))
 
@@ -68,14 +67,15 @@ def digests(plan: Plan, store: Store) -> dict[str, object]:
     return {key: (result := store.result(key)) and result["artefacts"] for key in plan.tasks}
 
 
+@pytest.mark.slow
 def test_a_suspended_worker_is_replaced_and_the_suite_ends_in_the_same_bits(plan: Plan, tmp_path: Path) -> None:
     store = new_store(tmp_path / "store")
     watcher = Stopper(store, times=1)
     outcome = run_plan(plan, Settings(store.root, checkpoint_every=0, stall_timeout=4.0), 1, watcher)
     assert not outcome.failed and sorted(outcome.ran) == sorted(plan.tasks)
-    (told,) = watcher.stalls
     (pid,) = watcher.pids
-    assert "no progress" in told and f"process {pid}" in told and "--stall-timeout" in told
+    told = next(what for what in watcher.stalls if f"process {pid}" in what)
+    assert "no progress" in told and "--stall-timeout" in told
     assert watcher.noted, "status and watch see it in the store"
     assert not list(store.root.glob(f"tasks/*/*/{STALLED}"))
     straight = new_store(tmp_path / "straight")
