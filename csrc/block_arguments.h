@@ -10,17 +10,22 @@
 
 namespace lth {
 
-inline void check_array(const char* name, const Tensor& t, int64_t dim) {
+inline void check_array(const char* name, const Tensor& t, ScalarType dtype, const char* dtype_name,
+                        int64_t dim, const Tensor& input) {
+  check_dtype(name, t, dtype, dtype_name);
+  check_device(name, t, "input", input);
   LTH_CHECK(t.is_contiguous() && t.dim() == dim, name, " is not contiguous with ", dim, " dimensions");
+}
+
+inline void check_array(const char* name, const Tensor& t, int64_t dim, const Tensor& input) {
+  check_array(name, t, ScalarType::Float, "float32", dim, input);
 }
 
 // Sets the sizes of a layer that input and bias give, and where these lie.
 template <class Layer>
 void set_operands(Layer& layer, const Tensor& input, const Tensor& bias) {
-  check_dtype("input", input, ScalarType::Float, "float32");
-  check_dtype("bias", bias, ScalarType::Float, "float32");
-  check_array("input", input, 5);
-  check_array("bias", bias, 1);
+  check_array("input", input, 5, input);
+  check_array("bias", bias, 1, input);
   layer.num_blocks = input.size(0);
   layer.num_inputs = input.size(1);
   layer.height = input.size(2) - 2;
@@ -28,6 +33,8 @@ void set_operands(Layer& layer, const Tensor& input, const Tensor& bias) {
   layer.num_outputs = bias.numel();
   LTH_CHECK(input.size(4) == kBlock && layer.height > 0 && layer.width > 0,
             "input has no shape [G, C, H + 2, W + 2, 16] with H and W at least 1");
+  LTH_CHECK(layer.num_inputs > 0, "input has no channel");
+  LTH_CHECK(layer.num_outputs > 0, "bias has no output channel");
   layer.input = static_cast<const float*>(input.const_data_ptr());
   layer.bias = static_cast<const float*>(bias.const_data_ptr());
 }
@@ -39,8 +46,7 @@ Tensor set_output(Layer& layer, const Tensor& input, const std::optional<Tensor>
   Tensor output =
       torch::stable::new_empty(input, {layer.num_blocks, layer.num_outputs, height + 2, width + 2, kBlock});
   if (other) {
-    check_dtype("other", *other, ScalarType::Float, "float32");
-    check_array("other", *other, 5);
+    check_array("other", *other, 5, input);
     for (int64_t d = 0; d < 5; ++d)
       LTH_CHECK(other->size(d) == output.size(d), "other has ", other->size(d), " entries in dimension ", d,
                 ", the output ", output.size(d));

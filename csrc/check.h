@@ -6,31 +6,15 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <cstdint>
-#include <sstream>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
-// Throws std::runtime_error with the message alone, where STD_TORCH_CHECK would add this file's name.
-#define LTH_CHECK(condition, ...)                                            \
-  do {                                                                       \
-    if (!(condition)) throw std::runtime_error(::lth::message(__VA_ARGS__)); \
-  } while (0)
+#include "common/require.h"
 
 namespace lth {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-template <class... Parts>
-std::string message(const Parts&... parts) {
-  std::ostringstream out;
-  ((out << parts), ...);
-  return out.str();
-}
-
-// The name of element i of a list argument, for messages.
-inline std::string item(const char* list, size_t i) { return message(list, "[", i, "]"); }
 
 inline void check_length(const char* list, size_t length, const char* of, size_t expected) {
   LTH_CHECK(length == expected, list, " has ", length, " tensors, expected one for each of the ", expected,
@@ -42,8 +26,29 @@ inline void check_dtype(const std::string& name, const Tensor& t, ScalarType dty
             dtype_name);
 }
 
-inline bool same_device(const Tensor& a, const Tensor& b) {
-  return a.is_cpu() == b.is_cpu() && a.get_device_index() == b.get_device_index();
+// `t` may be walked together with the argument `first_name` of the same call.
+inline void check_device(const std::string& name, const Tensor& t, const std::string& first_name,
+                         const Tensor& first) {
+  LTH_CHECK(t.device() == first.device(), name, " lies on another device than ", first_name,
+            "; move one to the other");
+}
+
+inline void check_contiguous(const std::string& name, const Tensor& t) {
+  LTH_CHECK(t.is_contiguous(), name, " is not contiguous; call .contiguous() on it");
+}
+
+// A mask of so many weights, one bit each. On a GPU nothing waits for its last word: the kernels there pass
+// over the bits after the last weight.
+inline const uint32_t* packed_mask(const std::string& name, const Tensor& words, int64_t numel) {
+  check_dtype(name, words, ScalarType::Int, "int32 (a packed mask)");
+  check_contiguous(name, words);
+  const int64_t expected = numel / 32 + (numel % 32 != 0);
+  LTH_CHECK(words.numel() == expected, name, " has ", words.numel(), " words, expected ", expected, " for ",
+            numel, " weights; see pack_mask");
+  const auto* bits = static_cast<const uint32_t*>(words.const_data_ptr());
+  LTH_CHECK(!words.is_cpu() || numel % 32 == 0 || bits[numel / 32] >> (numel % 32) == 0, name,
+            " has bits set after the last of its ", numel, " weights; see pack_mask");
+  return bits;
 }
 
 // True when the elements fill [data, data + numel) without gaps or overlap, in whatever order.

@@ -1,15 +1,18 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <utility>
+
 #include "check.h"
 #include "probe.h"
+#include "spans.h"
 
 namespace lth {
 namespace {
 
 Tensor probe_read(const Tensor& words) {
-  LTH_CHECK(words.is_contiguous() && words.element_size() == 4,
-            "words must be contiguous, 4 bytes an element");
+  check_contiguous("words", words);
+  LTH_CHECK(words.element_size() == 4, "words has ", words.element_size(), " bytes an element, expected 4");
   Tensor sum = torch::stable::empty({}, ScalarType::Long);
   *static_cast<int64_t*>(sum.mutable_data_ptr()) =
       probe_read_cpu(static_cast<const uint32_t*>(words.const_data_ptr()), words.numel());
@@ -17,11 +20,15 @@ Tensor probe_read(const Tensor& words) {
 }
 
 void probe_update(const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& d) {
-  for (const Tensor* t : {&a, &b, &c, &d}) {
-    check_dtype("each argument", *t, ScalarType::Float, "float32");
-    LTH_CHECK(t->is_contiguous() && t->numel() == a.numel(),
-              "a, b, c, d must be contiguous and of one length");
+  Spans spans;
+  for (const auto& [name, t] : {std::pair{"a", &a}, {"b", &b}, {"c", &c}, {"d", &d}}) {
+    check_dtype(name, *t, ScalarType::Float, "float32");
+    check_device(name, *t, "a", a);
+    check_contiguous(name, *t);
+    LTH_CHECK(t->numel() == a.numel(), name, " has ", t->numel(), " elements, a ", a.numel());
+    spans.add(name, *t, t == &a || t == &b);
   }
+  spans.check_disjoint();
   probe_update_cpu(static_cast<float*>(a.mutable_data_ptr()), static_cast<float*>(b.mutable_data_ptr()),
                    static_cast<const float*>(c.const_data_ptr()),
                    static_cast<const float*>(d.const_data_ptr()), a.numel());

@@ -13,12 +13,9 @@ Tensor sparse_convolution(const Tensor& input, const Tensor& values, const Tenso
                           int64_t kernel, int64_t stride, int64_t padding, bool rectified) {
   SparseConvolution layer{};
   set_operands(layer, input, bias);
-  check_dtype("values", values, ScalarType::Float, "float32");
-  check_dtype("taps", taps, ScalarType::Int, "int32");
-  check_dtype("row_starts", row_starts, ScalarType::Int, "int32");
-  check_array("values", values, 1);
-  check_array("taps", taps, 1);
-  check_array("row_starts", row_starts, 1);
+  check_array("values", values, 1, input);
+  check_array("taps", taps, ScalarType::Int, "int32", 1, input);
+  check_array("row_starts", row_starts, ScalarType::Int, "int32", 1, input);
   layer.num_weights = values.numel();
   layer.kernel = kernel;
   layer.stride = stride;
@@ -26,13 +23,15 @@ Tensor sparse_convolution(const Tensor& input, const Tensor& values, const Tenso
   layer.rectified = rectified;
   LTH_CHECK(kernel >= 1 && stride >= 1 && padding >= 0 && padding <= 1, "kernel, stride and padding are ",
             kernel, ", ", stride, " and ", padding, ", expected at least 1, at least 1, and 0 or 1");
-  layer.out_height = (layer.height + 2 * padding - kernel) / stride + 1;
-  layer.out_width = (layer.width + 2 * padding - kernel) / stride + 1;
   LTH_CHECK(layer.height + 2 * padding >= kernel && layer.width + 2 * padding >= kernel, "kernel is ", kernel,
             ", larger than the padded input");
+  layer.out_height = (layer.height + 2 * padding - kernel) / stride + 1;
+  layer.out_width = (layer.width + 2 * padding - kernel) / stride + 1;
+  const int64_t limit = std::numeric_limits<int32_t>::max();
+  LTH_CHECK(
+      input.size(2) < limit / input.size(3) && layer.num_inputs < limit / (input.size(2) * input.size(3)),
+      "input has ", layer.num_inputs, " planes, more than 32-bit offsets reach");
   const int64_t num_taps = layer.num_inputs * kernel * kernel;
-  LTH_CHECK(layer.num_inputs * input.size(2) * input.size(3) < std::numeric_limits<int32_t>::max(),
-            "input has ", layer.num_inputs, " planes, more than 32-bit offsets reach");
   LTH_CHECK(taps.numel() == layer.num_weights, "taps has ", taps.numel(), " entries, values ",
             layer.num_weights);
   LTH_CHECK(row_starts.numel() == layer.num_outputs + 1, "row_starts has ", row_starts.numel(),
@@ -42,11 +41,16 @@ Tensor sparse_convolution(const Tensor& input, const Tensor& values, const Tenso
   layer.row_starts = static_cast<const int32_t*>(row_starts.const_data_ptr());
   LTH_CHECK(layer.row_starts[0] == 0 && layer.row_starts[layer.num_outputs] == layer.num_weights,
             "row_starts does not go from 0 to the ", layer.num_weights, " of values");
-  for (int64_t o = 0; o < layer.num_outputs; ++o)
-    LTH_CHECK(layer.row_starts[o] <= layer.row_starts[o + 1], "row_starts decreases at entry ", o + 1);
-  for (int64_t i = 0; i < layer.num_weights; ++i)
-    LTH_CHECK(layer.taps[i] >= 0 && layer.taps[i] < num_taps, "taps[", i, "] is ", layer.taps[i],
-              ", expected 0 to ", num_taps - 1);
+  for (int64_t o = 0; o < layer.num_outputs; ++o) {
+    LTH_CHECK(layer.row_starts[o] <= layer.row_starts[o + 1] && layer.row_starts[o + 1] <= layer.num_weights,
+              "row_starts decreases at entry ", o + 1);
+    for (int64_t i = layer.row_starts[o]; i < layer.row_starts[o + 1]; ++i) {
+      LTH_CHECK(layer.taps[i] >= 0 && layer.taps[i] < num_taps, "taps[", i, "] is ", layer.taps[i],
+                ", expected 0 to ", num_taps - 1);
+      LTH_CHECK(i == layer.row_starts[o] || layer.taps[i - 1] < layer.taps[i], "taps[", i, "] is ",
+                layer.taps[i], ", not above the one before it in output channel ", o);
+    }
+  }
   Tensor output = set_output(layer, input, other, layer.out_height, layer.out_width);
   sparse_convolution_cpu(layer);
   return output;

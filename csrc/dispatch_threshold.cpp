@@ -9,11 +9,11 @@ namespace lth {
 namespace {
 
 Tensor count_survivors(const std::vector<Tensor>& masks) {
+  check_counted(masks);
   Tensor counts = torch::stable::empty({static_cast<int64_t>(masks.size())}, ScalarType::Long);
   auto* count = static_cast<int64_t*>(counts.mutable_data_ptr());
   for (size_t i = 0; i < masks.size(); ++i) {
-    const int64_t words = check_packed(item("masks", i), masks[i]);
-    count[i] = count_bits_cpu(static_cast<const uint32_t*>(masks[i].const_data_ptr()), words);
+    count[i] = count_bits_cpu(static_cast<const uint32_t*>(masks[i].const_data_ptr()), masks[i].numel());
   }
   return counts;
 }

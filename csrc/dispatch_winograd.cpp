@@ -11,8 +11,7 @@ Tensor winograd_convolution(const Tensor& input, const Tensor& weight, const Ten
   WinogradConvolution layer{};
   set_operands(layer, input, bias);
   layer.rectified = rectified;
-  check_dtype("weight", weight, ScalarType::Float, "float32");
-  check_array("weight", weight, 4);
+  check_array("weight", weight, 4, input);
   LTH_CHECK(weight.size(0) == layer.num_outputs && weight.size(1) == layer.num_inputs &&
                 weight.size(2) == 3 && weight.size(3) == 3,
             "weight has shape [", weight.size(0), ", ", weight.size(1), ", ", weight.size(2), ", ",

@@ -1,8 +1,11 @@
 // Checks of the interpolation operators' arguments, the same on every device.
 #pragma once
 
+#include <cmath>
+
 #include "check.h"
 #include "common/interpolation.h"
+#include "spans.h"
 
 namespace lth {
 
@@ -12,25 +15,28 @@ inline std::string shape(const Tensor& t) {
   return text + "]";
 }
 
-inline bool overlap(const Tensor& x, const Tensor& y) {
-  const auto first = reinterpret_cast<uintptr_t>(x.const_data_ptr());
-  const auto second = reinterpret_cast<uintptr_t>(y.const_data_ptr());
-  return first < second + y.numel() * sizeof(float) && second < first + x.numel() * sizeof(float);
-}
-
 inline void check_weights(const std::string& name, const Tensor& t, const Tensor& alphas) {
   check_dtype(name, t, ScalarType::Float, "float32");
-  LTH_CHECK(same_device(t, alphas), name, " is on another device than alphas; move one to the other");
-  LTH_CHECK(t.is_contiguous(), name, " is not contiguous; call .contiguous() on it");
+  check_device(name, t, "alphas", alphas);
+  check_contiguous(name, t);
+}
+
+// On a GPU nothing waits for the points' values: a point that is no number makes networks of NaN there.
+inline void check_points(const Tensor& alphas) {
+  check_dtype("alphas", alphas, ScalarType::Float, "float32");
+  LTH_CHECK(alphas.dim() == 1 && alphas.numel() > 0 && alphas.is_contiguous(),
+            "alphas is not a contiguous vector of at least one point");
+  if (!alphas.is_cpu()) return;
+  const auto* values = static_cast<const float*>(alphas.const_data_ptr());
+  for (int64_t k = 0; k < alphas.numel(); ++k)
+    LTH_CHECK(std::isfinite(values[k]), "alphas[", k, "] is ", values[k], ", expected a number");
 }
 
 inline std::vector<LerpPair> lerp_arguments(const std::vector<Tensor>& out, const std::vector<Tensor>& a,
                                             const std::vector<Tensor>& b, const Tensor& alphas) {
   check_length("b", b.size(), "a", a.size());
   check_length("out", out.size(), "a", a.size());
-  check_dtype("alphas", alphas, ScalarType::Float, "float32");
-  LTH_CHECK(alphas.dim() == 1 && alphas.numel() > 0 && alphas.is_contiguous(),
-            "alphas is not a contiguous vector of at least one point");
+  check_points(alphas);
   std::vector<LerpPair> pairs;
   pairs.reserve(a.size());
   for (size_t i = 0; i < a.size(); ++i) {
@@ -44,23 +50,23 @@ inline std::vector<LerpPair> lerp_arguments(const std::vector<Tensor>& out, cons
       same = sizes[d] == other[d] && sizes[d] == stacked[d + 1];
     LTH_CHECK(same, item("a", i), ", ", item("b", i), " and ", item("out", i), " have shapes ", shape(a[i]),
               ", ", shape(b[i]), " and ", shape(out[i]), ", expected S, S and [", alphas.numel(), ", *S]");
-    if (a[i].numel() > 0) {
-      LTH_CHECK(!overlap(out[i], a[i]) && !overlap(out[i], b[i]), item("out", i),
-                " shares memory with an end; give it a buffer of its own");
-    }
     pairs.push_back({static_cast<const float*>(a[i].const_data_ptr()),
                      static_cast<const float*>(b[i].const_data_ptr()),
                      static_cast<float*>(out[i].mutable_data_ptr()), a[i].numel()});
   }
+  Spans spans;
+  spans.add("out", out, true);
+  spans.add("a", a, false);
+  spans.add("b", b, false);
+  spans.add("alphas", alphas, false);
+  spans.check_disjoint();
   return pairs;
 }
 
 // The layer without its output.
 inline LerpLinear linear_arguments(const Tensor& a, const Tensor& b, const Tensor& alphas,
                                    const Tensor& weight, const Tensor& bias, bool rectified) {
-  check_dtype("alphas", alphas, ScalarType::Float, "float32");
-  LTH_CHECK(alphas.dim() == 1 && alphas.numel() > 0 && alphas.is_contiguous(),
-            "alphas is not a contiguous vector of at least one point");
+  check_points(alphas);
   check_weights("a", a, alphas);
   check_weights("b", b, alphas);
   check_weights("weight", weight, alphas);
@@ -88,9 +94,9 @@ inline LogitsBatch logits_arguments(const Tensor& logits, const Tensor& labels) 
             ", expected [B] with B = ", logits.size(1));
   LTH_CHECK(logits.size(2) < (int64_t(1) << 31), "logits has ", logits.size(2),
             " classes, expected less than 2^31");
-  LTH_CHECK(same_device(logits, labels), "labels is on another device than logits; move one to the other");
-  LTH_CHECK(logits.is_contiguous(), "logits is not contiguous; call .contiguous() on it");
-  LTH_CHECK(labels.is_contiguous(), "labels is not contiguous; call .contiguous() on it");
+  check_device("labels", labels, "logits", logits);
+  check_contiguous("logits", logits);
+  check_contiguous("labels", labels);
   return {static_cast<const float*>(logits.const_data_ptr()),
           static_cast<const int64_t*>(labels.const_data_ptr()), logits.size(0), logits.size(1),
           logits.size(2)};

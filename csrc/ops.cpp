@@ -33,4 +33,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
       "masked_adamw_(Tensor(a!)[] weights, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
       "Tensor[] masks, Tensor[] anchors, float lr, float beta1, float beta2, float eps, float weight_decay, "
       "float pull, int step) -> Tensor");
+
+  // Refuses what these two would: for the plan of an optimizer, which is built from such lists and then steps
+  // without them. An empty tensor stands for none in every list but `weights`.
+  m.def(
+      "check_update(Tensor[] weights, Tensor[] first, Tensor[] second, Tensor[] masks, Tensor[] anchors, "
+      "Tensor[] steps, bool steps_on_device) -> ()");
 }

@@ -2,12 +2,14 @@
 //
 // It holds for each parameter its address, layout, state, packed mask and anchor, with a reference to every
 // object, and at each step asks Python only for what may have changed: the gradients, and whether a
-// parameter or a state was replaced. Where the running torch can (2.14 and later) it reads tensors through
-// libtorch's C interface, else through their Python methods, so it depends on no version of torch or Python.
+// parameter, a state or an anchor was replaced, moved or given another shape. What it is built from has
+// passed check_update. Where the running torch can (2.14 and later) it reads tensors through libtorch's C
+// interface, else through their Python methods, so it depends on no version of torch or Python.
 #include <Python.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 
 #include <algorithm>
+#include <iterator>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -51,7 +53,7 @@ extern "C" __attribute__((weak)) AOTITorchError torch_tensor_from_pyobject(void*
 struct PythonError {};  // a Python exception is set
 
 struct Names {
-  PyObject *data_ptr, *grad, *stride, *dtype, *numel, *step;
+  PyObject *data_ptr, *grad, *shape, *stride, *dtype, *numel, *step;
 };
 Names names;
 
@@ -85,20 +87,21 @@ class Handle {
     void* pointer = nullptr;
     return aoti_torch_get_data_ptr(handle_, &pointer) == AOTI_TORCH_SUCCESS ? pointer : nullptr;
   }
-  int32_t dtype() const {
+  bool is_float() const {
     int32_t dtype = -1;
-    aoti_torch_get_dtype(handle_, &dtype);
-    return dtype;
+    return aoti_torch_get_dtype(handle_, &dtype) == AOTI_TORCH_SUCCESS && dtype == aoti_torch_dtype_float32();
   }
-  // Whether its elements lie in memory as those of a tensor with these strides.
-  bool has_strides(const std::vector<int64_t>& wanted) const {
-    int64_t dim = 0, *strides = nullptr;
+  // Whether it has these sizes, and its elements lie in memory at these strides.
+  bool lies_as(const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) const {
+    int64_t dim = 0, *own_sizes = nullptr, *own_strides = nullptr;
     if (aoti_torch_get_dim(handle_, &dim) != AOTI_TORCH_SUCCESS ||
-        dim != static_cast<int64_t>(wanted.size()) ||
-        aoti_torch_get_strides(handle_, &strides) != AOTI_TORCH_SUCCESS) {
+        dim != static_cast<int64_t>(sizes.size()) ||
+        aoti_torch_get_sizes(handle_, &own_sizes) != AOTI_TORCH_SUCCESS ||
+        aoti_torch_get_strides(handle_, &own_strides) != AOTI_TORCH_SUCCESS) {
       return false;
     }
-    return std::equal(wanted.begin(), wanted.end(), strides);
+    return std::equal(sizes.begin(), sizes.end(), own_sizes) &&
+           std::equal(strides.begin(), strides.end(), own_strides);
   }
 
  private:
@@ -123,6 +126,8 @@ bool equal(PyObject* a, PyObject* b) {
   return same == 1;
 }
 
+void* data(const Handle& handle, PyObject* tensor) { return handle ? handle.data() : address(tensor); }
+
 // A state tensor, such as momentum_buffer, and the dictionary entry it must still be.
 struct State {
   Ref key, tensor;
@@ -131,15 +136,22 @@ struct State {
 };
 
 struct Row {
-  Ref param, stride, dtype, entry, mask, anchor;
+  Ref param, shape, stride, dtype, entry, mask, anchor;
   State first, second, step;
-  Handle handle;                 // of the parameter
-  std::vector<int64_t> strides;  // the same as `stride`
+  Handle handle, anchor_handle;         // of the parameter and its anchor
+  std::vector<int64_t> sizes, strides;  // the same as `shape` and `stride`
+};
+
+// Memory that a step writes.
+struct Span {
+  const float *begin, *end;
 };
 
 struct Plan {
   std::vector<Row> rows;
   std::vector<lth::UpdateTensor> tensors;
+  std::vector<Span> written;        // by address; they do not overlap
+  std::vector<const float*> apart;  // the gradient of each row that was last found apart from them
   lth::UpdateSchedule schedule{nullptr, 0};
   std::vector<double> partials;
   Ref capsule;
@@ -172,8 +184,10 @@ void add_row(Plan& plan, PyObject* tuple) {
   lth::UpdateTensor t{};
   row.param = Ref::to(param);
   row.handle = Handle(param);
+  row.shape = attribute(param, names.shape);
   row.stride = method(param, names.stride);
   for (Py_ssize_t d = 0; d < PyTuple_Size(row.stride.get()); ++d) {
+    row.sizes.push_back(PyLong_AsLongLong(PyTuple_GetItem(row.shape.get(), d)));
     row.strides.push_back(PyLong_AsLongLong(PyTuple_GetItem(row.stride.get(), d)));
   }
   row.dtype = attribute(param, names.dtype);
@@ -192,32 +206,53 @@ void add_row(Plan& plan, PyObject* tuple) {
   }
   if (anchor != Py_None) {
     row.anchor = Ref::to(anchor);
+    row.anchor_handle = Handle(anchor);
     t.anchor = static_cast<const float*>(address(anchor));
   }
   take_state(row.step, names.step, step);
   if (step_on_device) t.step = row.step.data;
+  for (const float* begin : {t.weight, t.first, t.second}) {
+    if (begin && t.numel > 0) plan.written.push_back({begin, begin + t.numel});
+  }
   plan.rows.push_back(std::move(row));
   plan.tensors.push_back(t);
 }
 
+bool is_float(const Row& row, const Handle& handle, PyObject* tensor) {
+  return handle ? handle.is_float() : equal(attribute(tensor, names.dtype).get(), row.dtype.get());
+}
+
+// Whether a tensor has the shape and the strides that the row's weight had when the plan was built.
+bool lies_as_weight(const Row& row, const Handle& handle, PyObject* tensor) {
+  if (handle) return handle.lies_as(row.sizes, row.strides);
+  return equal(attribute(tensor, names.shape).get(), row.shape.get()) &&
+         equal(method(tensor, names.stride).get(), row.stride.get());
+}
+
+// Whether a state is no longer the optimizer's, or was moved.
 bool replaced(const Row& row, const State& state) {
-  if (!state.tensor) return false;
+  PyObject* tensor = state.tensor.get();
+  if (!tensor) return false;
   PyObject* now = PyDict_GetItemWithError(row.entry.get(), state.key.get());
   if (!now && PyErr_Occurred()) throw PythonError();
-  if (now != state.tensor.get()) return true;
-  return (state.handle ? state.handle.data() : address(now)) != state.data;
+  return now != tensor || data(state.handle, tensor) != state.data;
 }
 
 // The memory of a gradient that lies as its weight does; nullptr where it does not.
 const float* gradient(const Row& row, PyObject* grad) {
   const Handle handle(grad);
-  if (handle) {
-    const bool alike = handle.dtype() == row.handle.dtype() && handle.has_strides(row.strides);
-    return alike ? static_cast<const float*>(handle.data()) : nullptr;
-  }
-  if (!equal(attribute(grad, names.dtype).get(), row.dtype.get())) return nullptr;
-  if (!equal(method(grad, names.stride).get(), row.stride.get())) return nullptr;
-  return static_cast<const float*>(address(grad));
+  const bool alike = is_float(row, handle, grad) && lies_as_weight(row, handle, grad);
+  return alike ? static_cast<const float*>(data(handle, grad)) : nullptr;
+}
+
+void check_apart(Plan& plan, size_t i) {
+  const lth::UpdateTensor& t = plan.tensors[i];
+  if (t.grad == plan.apart[i] || t.numel == 0) return;
+  const auto after = std::lower_bound(plan.written.begin(), plan.written.end(), t.grad + t.numel,
+                                      [](const Span& span, const float* end) { return span.begin < end; });
+  LTH_CHECK(after == plan.written.begin() || std::prev(after)->end <= t.grad, lth::item("grads", i),
+            " overlaps in memory with what the step writes; give it storage of its own");
+  plan.apart[i] = t.grad;
 }
 
 // Reads this step's gradients; false when the plan no longer describes the parameters, so that it must be
@@ -227,11 +262,14 @@ bool refresh(Plan& plan, PyObject* grads, bool needs_state) {
   for (size_t i = 0; i < plan.rows.size(); ++i) {
     const Row& row = plan.rows[i];
     lth::UpdateTensor& t = plan.tensors[i];
-    if ((row.handle ? row.handle.data() : address(row.param.get())) != t.weight) return false;
+    PyObject* param = row.param.get();
+    if (data(row.handle, param) != t.weight || !lies_as_weight(row, row.handle, param)) return false;
+    // Its tensor is the plan's own, but the memory may be taken from it.
+    if (t.anchor && data(row.anchor_handle, row.anchor.get()) != t.anchor) return false;
     Ref own;
     PyObject* grad;
     if (grads == Py_None) {
-      own = attribute(row.param.get(), names.grad);
+      own = attribute(param, names.grad);
       grad = own.get();
     } else {
       grad = PyList_GetItem(grads, static_cast<Py_ssize_t>(i));
@@ -242,10 +280,11 @@ bool refresh(Plan& plan, PyObject* grads, bool needs_state) {
       plan.all_have_gradients = false;
       continue;
     }
-    if (needs_state && !t.first) return false;
+    if (needs_state && !t.first && t.numel > 0) return false;
     if (replaced(row, row.first) || replaced(row, row.second) || replaced(row, row.step)) return false;
     t.grad = gradient(row, grad);
     if (!t.grad && t.numel > 0) return false;
+    check_apart(plan, i);
   }
   return true;
 }
@@ -291,9 +330,9 @@ PyObject* plan_sgd(PyObject* self, PyObject* args) {
                           &nesterov, &place.stream, &place.lr, &place.partials, &place.distance)) {
       throw PythonError();
     }
-    if (!refresh(plan, grads, momentum != 0.0)) Py_RETURN_NONE;
     const lth::SgdOptions options =
         lth::sgd_options(lr, momentum, dampening, weight_decay, pull, nesterov != 0);
+    if (!refresh(plan, grads, momentum != 0.0)) Py_RETURN_NONE;
     const double distance = without_gil([&] {
       if (!plan.backend) return lth::sgd_cpu(plan.tensors.data(), plan.schedule, options, plan.partials);
       plan.backend->sgd(plan.tensors.data(), plan.tensors.size(), options,
@@ -317,15 +356,15 @@ PyObject* plan_adamw(PyObject* self, PyObject* args) {
                           &place.stream, &place.lr, &place.partials, &place.distance)) {
       throw PythonError();
     }
+    const lth::AdamWOptions options = lth::adamw_options(lr, beta1, beta2, eps, weight_decay, pull);
     if (!refresh(plan, grads, true)) Py_RETURN_NONE;
     for (size_t i = 0; i < plan.rows.size(); ++i) {
       lth::UpdateTensor& t = plan.tensors[i];
       if (!t.grad || t.step) continue;  // a step number on the device is counted there
       float& step = *plan.rows[i].step.data;
+      lth::set_adamw_step(t, lr, beta1, beta2, static_cast<int64_t>(step) + 1);
       step += 1.0f;
-      lth::set_adamw_step(t, lr, beta1, beta2, static_cast<int64_t>(step));
     }
-    const lth::AdamWOptions options = lth::adamw_options(lr, beta1, beta2, eps, weight_decay, pull);
     const double distance = without_gil([&] {
       if (!plan.backend) return lth::adamw_cpu(plan.tensors.data(), plan.schedule, options, plan.partials);
       plan.backend->adamw(plan.tensors.data(), plan.tensors.size(), options,
@@ -360,6 +399,9 @@ PyObject* plan_new(PyTypeObject* type, PyObject* args, PyObject*) {
     auto* plan = new Plan();
     reinterpret_cast<PlanObject*>(self.get())->plan = plan;
     for (Py_ssize_t i = 0; i < PyList_Size(rows); ++i) add_row(*plan, PyList_GetItem(rows, i));
+    std::sort(plan->written.begin(), plan->written.end(),
+              [](const Span& a, const Span& b) { return a.begin < b.begin; });
+    plan->apart.resize(plan->tensors.size());
     plan->schedule = lth::UpdateSchedule(plan->tensors.data(), plan->tensors.size());
     if (capsule != Py_None) {
       plan->capsule = Ref::to(capsule);
@@ -396,8 +438,9 @@ PyType_Spec plan_spec = {"lthbench._C.UpdatePlan", sizeof(PlanObject), 0, Py_TPF
 // Adds the type to the module; -1 with a Python exception set on failure.
 int add_update_plan(PyObject* module) {
   names = {PyUnicode_InternFromString("data_ptr"), PyUnicode_InternFromString("grad"),
-           PyUnicode_InternFromString("stride"),   PyUnicode_InternFromString("dtype"),
-           PyUnicode_InternFromString("numel"),    PyUnicode_InternFromString("step")};
+           PyUnicode_InternFromString("shape"),    PyUnicode_InternFromString("stride"),
+           PyUnicode_InternFromString("dtype"),    PyUnicode_InternFromString("numel"),
+           PyUnicode_InternFromString("step")};
   PyObject* type = PyType_FromSpec(&plan_spec);
   if (!type) return -1;
   if (PyModule_AddObject(module, "UpdatePlan", type) < 0) {

@@ -22,10 +22,14 @@ inline ScoreType score_type(const std::string& name, const Tensor& t) {
   return ScoreType::kFloat32;
 }
 
-inline int64_t check_packed(const std::string& name, const Tensor& mask) {
-  check_dtype(name, mask, ScalarType::Int, "int32 (a packed mask)");
-  LTH_CHECK(mask.is_contiguous(), name, " is not contiguous; call .contiguous() on it");
-  return mask.numel();
+// Masks that are only counted: of how many weights they are is not told.
+inline void check_counted(const std::vector<Tensor>& masks) {
+  LTH_CHECK(!masks.empty(), "masks is empty; give at least one tensor");
+  for (size_t i = 0; i < masks.size(); ++i) {
+    check_dtype(item("masks", i), masks[i], ScalarType::Int, "int32 (a packed mask)");
+    check_contiguous(item("masks", i), masks[i]);
+    check_device(item("masks", i), masks[i], "masks[0]", masks[0]);
+  }
 }
 
 // The tensors without their output, and the number of mask words of all of them.
@@ -33,6 +37,7 @@ inline std::vector<ScoreTensor> score_tensors(const std::vector<Tensor>& scores,
                                               const std::vector<Tensor>& masks,
                                               const std::vector<int64_t>& groups,
                                               const std::vector<int64_t>& num_pruned, int64_t& num_words) {
+  LTH_CHECK(!scores.empty(), "scores is empty; give at least one tensor");
   check_length("masks", masks.size(), "scores", scores.size());
   check_length("groups", groups.size(), "scores", scores.size());
   for (size_t g = 0; g < num_pruned.size(); ++g) {
@@ -44,19 +49,16 @@ inline std::vector<ScoreTensor> score_tensors(const std::vector<Tensor>& scores,
     ScoreTensor& t = tensors[i];
     t.type = score_type(item("scores", i), scores[i]);
     t.numel = scores[i].numel();
-    LTH_CHECK(scores[i].is_contiguous(), item("scores", i), " is not contiguous; call .contiguous() on it");
-    LTH_CHECK(same_device(scores[i], scores[0]) && same_device(masks[i], scores[0]), item("scores", i),
-              " and ", item("masks", i), " must lie on the device of scores[0]");
-    const int64_t words = (t.numel + 31) / 32;
-    LTH_CHECK(check_packed(item("masks", i), masks[i]) == words, item("masks", i), " has ", masks[i].numel(),
-              " words, expected ", words, " for ", t.numel, " scores; see pack_mask");
+    check_contiguous(item("scores", i), scores[i]);
+    check_device(item("scores", i), scores[i], "scores[0]", scores[0]);
+    check_device(item("masks", i), masks[i], "scores[0]", scores[0]);
+    t.mask = packed_mask(item("masks", i), masks[i], t.numel);
     LTH_CHECK(groups[i] >= 0 && groups[i] < static_cast<int64_t>(num_pruned.size()), item("groups", i),
               " is ", groups[i], ", expected 0 to ", static_cast<int64_t>(num_pruned.size()) - 1,
               ", an index of num_pruned");
     t.group = static_cast<int32_t>(groups[i]);
     t.scores = scores[i].const_data_ptr();
-    t.mask = static_cast<const uint32_t*>(masks[i].const_data_ptr());
-    num_words += words;
+    num_words += masks[i].numel();
   }
   return tensors;
 }

@@ -10,17 +10,21 @@ namespace {
 
 constexpr int64_t kGrain = 4096;  // words a thread
 
-// Eight bytes of 0 or 1 to eight bits: the product moves byte k's low bit to bit 56 + k.
+// Eight bytes to 1 where they are not 0: bytes seen as bool may hold any number.
+inline uint64_t ones(uint64_t eight) {
+  return (((eight & 0x7f7f7f7f7f7f7f7full) + 0x7f7f7f7f7f7f7f7full) | eight) >> 7 & 0x0101010101010101ull;
+}
+
+// Eight bytes to eight bits: the product moves byte k's low bit to bit 56 + k.
 inline uint32_t pack_eight(const unsigned char* bytes) {
   uint64_t eight;
   std::memcpy(&eight, bytes, sizeof eight);
-  return static_cast<uint32_t>((eight * 0x0102040810204080ull) >> 56);
+  return static_cast<uint32_t>((ones(eight) * 0x0102040810204080ull) >> 56);
 }
 
 // The eight low bits to eight bytes of 0 or 1.
 inline uint64_t unpack_eight(uint32_t bits) {
-  const uint64_t spread = ((bits & 0xffull) * 0x0101010101010101ull) & 0x8040201008040201ull;
-  return ((spread + 0x7f7f7f7f7f7f7f7full) | spread) >> 7 & 0x0101010101010101ull;
+  return ones(((bits & 0xffull) * 0x0101010101010101ull) & 0x8040201008040201ull);
 }
 
 }  // namespace
@@ -34,7 +38,7 @@ void pack_mask_cpu(const bool* mask, int64_t numel, uint32_t* words) {
       if (w * 32 + 32 <= numel) {
         for (int part = 0; part < 4; ++part) word |= pack_eight(from + 8 * part) << (8 * part);
       } else {
-        for (int64_t j = 0; w * 32 + j < numel; ++j) word |= static_cast<uint32_t>(from[j]) << j;
+        for (int64_t j = 0; w * 32 + j < numel; ++j) word |= static_cast<uint32_t>(from[j] != 0) << j;
       }
       words[w] = word;
     }

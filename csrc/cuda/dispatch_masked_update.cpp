@@ -23,11 +23,12 @@ Tensor masked_sgd(const std::vector<Tensor>& weights, const std::vector<Tensor>&
                   const std::vector<Tensor>& momenta, const std::vector<Tensor>& masks,
                   const std::vector<Tensor>& anchors, double lr, double momentum, double dampening,
                   double weight_decay, double pull, bool nesterov, bool first_step) {
+  const SgdOptions options = sgd_options(lr, momentum, dampening, weight_decay, pull, nesterov);
   const auto tensors = sgd_tensors(weights, grads, momenta, masks, anchors, momentum, first_step);
   const OnDeviceOf device(weights[0]);
   const Distance distance = make_distance(weights[0], tensors);
-  sgd_cuda(tensors.data(), tensors.size(), sgd_options(lr, momentum, dampening, weight_decay, pull, nesterov),
-           nullptr, distance.scratch(), distance.result(), device.stream());
+  sgd_cuda(tensors.data(), tensors.size(), options, nullptr, distance.scratch(), distance.result(),
+           device.stream());
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return distance.total;
 }
@@ -36,12 +37,13 @@ Tensor masked_adamw(const std::vector<Tensor>& weights, const std::vector<Tensor
                     const std::vector<Tensor>& exp_avgs, const std::vector<Tensor>& exp_avg_sqs,
                     const std::vector<Tensor>& masks, const std::vector<Tensor>& anchors, double lr,
                     double beta1, double beta2, double eps, double weight_decay, double pull, int64_t step) {
-  const auto tensors =
-      adamw_tensors(weights, grads, exp_avgs, exp_avg_sqs, masks, anchors, lr, beta1, beta2, step);
+  const AdamWOptions options = adamw_options(lr, beta1, beta2, eps, weight_decay, pull);
+  auto tensors = adamw_tensors(weights, grads, exp_avgs, exp_avg_sqs, masks, anchors);
+  for (UpdateTensor& t : tensors) set_adamw_step(t, lr, beta1, beta2, step);
   const OnDeviceOf device(weights[0]);
   const Distance distance = make_distance(weights[0], tensors);
-  adamw_cuda(tensors.data(), tensors.size(), adamw_options(lr, beta1, beta2, eps, weight_decay, pull),
-             nullptr, distance.scratch(), distance.result(), device.stream());
+  adamw_cuda(tensors.data(), tensors.size(), options, nullptr, distance.scratch(), distance.result(),
+             device.stream());
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return distance.total;
 }

@@ -11,13 +11,12 @@ namespace lth {
 namespace {
 
 Tensor count_survivors(const std::vector<Tensor>& masks) {
+  check_counted(masks);
   const OnDeviceOf device(masks[0]);
   Tensor counts = torch::stable::new_empty(masks[0], {static_cast<int64_t>(masks.size())}, ScalarType::Long);
   std::vector<MaskWords> words;
   for (size_t i = 0; i < masks.size(); ++i) {
-    const int64_t num_words = check_packed(item("masks", i), masks[i]);
-    LTH_CHECK(same_device(masks[i], masks[0]), item("masks", i), " lies on another device than masks[0]");
-    words.push_back({static_cast<const uint32_t*>(masks[i].const_data_ptr()), num_words});
+    words.push_back({static_cast<const uint32_t*>(masks[i].const_data_ptr()), masks[i].numel()});
   }
   count_bits_cuda(words.data(), words.size(), static_cast<int64_t*>(counts.mutable_data_ptr()),
                   device.stream());

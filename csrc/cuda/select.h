@@ -153,7 +153,10 @@ __device__ __forceinline__ void load_each(const Chunk& chunk, int i, uint32_t (&
 // The masks of a chunk by the byte, up to the end of the last word.
 __device__ inline int num_padded(const Chunk& chunk) { return (chunk.length + 31) / 32 * 32; }
 __device__ inline uint32_t mask_byte(const Chunk& chunk, int i) {
-  return reinterpret_cast<const uint8_t*>(chunk.mask)[i / kEach];
+  const uint32_t byte = reinterpret_cast<const uint8_t*>(chunk.mask)[i / kEach];
+  const int left = chunk.length - i;
+  // Whatever the last word holds, no weight survives that is not there.
+  return left >= kEach ? byte : left > 0 ? byte & ((1u << left) - 1u) : 0u;
 }
 __device__ inline void store_mask_byte(const Chunk& chunk, int i, uint32_t byte) {
   reinterpret_cast<uint8_t*>(chunk.pruned)[i / kEach] = static_cast<uint8_t>(byte);

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,11 +12,34 @@ from torch import Tensor, library
 
 
 def _register(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return library.register_fake(f"lthbench::{name}")
+    """Register a function as the operator's, behind a check that all tensors lie on one device."""
+
+    def decorate(fake: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(fake)
+
+        @functools.wraps(fake)
+        def checked(*arguments: Any) -> Any:
+            _check_devices(signature.bind(*arguments).arguments)
+            return fake(*arguments)
+
+        library.register_fake(f"lthbench::{name}")(checked)
+        return checked
+
+    return decorate
 
 
-def _device(tensors: list[Tensor]) -> torch.device:
-    return tensors[0].device if tensors else torch.device("cpu")
+def _check_devices(arguments: Mapping[str, Any]) -> None:
+    """Refuse tensors on several devices: with one meta tensor among real ones the dispatcher comes here too."""
+    named: list[tuple[str, Tensor]] = []
+    for name, value in arguments.items():
+        if isinstance(value, Tensor):
+            named.append((name, value))
+        elif isinstance(value, list):
+            named += [(f"{name}[{i}]", t) for i, t in enumerate(value) if isinstance(t, Tensor)]
+    first, like = named[0]
+    for name, t in named:
+        if t.device != like.device:
+            raise RuntimeError(f"{name} lies on {t.device}, {first} on {like.device}; move one to the other")
 
 
 def register() -> None:
@@ -32,19 +57,18 @@ def register() -> None:
 
     @_register("count_survivors")
     def _(masks: list[Tensor]) -> Tensor:
-        return torch.empty(len(masks), dtype=torch.int64, device=_device(masks))
+        return torch.empty(len(masks), dtype=torch.int64, device=masks[0].device)
 
     @_register("prune_lowest")
     def _(
         scores: list[Tensor], masks: list[Tensor], groups: list[int], num_pruned: list[int], magnitude: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         torch._check(len(masks) == len(scores), lambda: f"masks has {len(masks)} tensors, scores {len(scores)}")
-        like = masks[0] if masks else torch.empty(0)
         num_words = sum((s.numel() + 31) // 32 for s in scores)
         return (
-            like.new_empty(num_words, dtype=torch.int32),
-            torch.empty(len(num_pruned), dtype=torch.float32, device=_device(scores)),
-            torch.empty(len(scores), 2, dtype=torch.int64, device=_device(scores)),
+            masks[0].new_empty(num_words, dtype=torch.int32),
+            torch.empty(len(num_pruned), dtype=torch.float32, device=scores[0].device),
+            torch.empty(len(scores), 2, dtype=torch.int64, device=scores[0].device),
         )
 
     @_register("probe_read")
@@ -60,14 +84,41 @@ def register() -> None:
         pass
 
     @_register("masked_sgd_")
-    def _(weights: list[Tensor], grads: list[Tensor], *rest: Any) -> Tensor:
+    def _(
+        weights: list[Tensor],
+        grads: list[Tensor],
+        momenta: list[Tensor],
+        masks: list[Tensor],
+        anchors: list[Tensor],
+        *rates: float,
+    ) -> Tensor:
         torch._check(len(grads) == len(weights), lambda: f"grads has {len(grads)} tensors, weights {len(weights)}")
-        return torch.empty((), dtype=torch.float64, device=_device(weights))
+        return torch.empty((), dtype=torch.float64, device=weights[0].device)
 
     @_register("masked_adamw_")
-    def _(weights: list[Tensor], grads: list[Tensor], *rest: Any) -> Tensor:
+    def _(
+        weights: list[Tensor],
+        grads: list[Tensor],
+        exp_avgs: list[Tensor],
+        exp_avg_sqs: list[Tensor],
+        masks: list[Tensor],
+        anchors: list[Tensor],
+        *rates: float,
+    ) -> Tensor:
         torch._check(len(grads) == len(weights), lambda: f"grads has {len(grads)} tensors, weights {len(weights)}")
-        return torch.empty((), dtype=torch.float64, device=_device(weights))
+        return torch.empty((), dtype=torch.float64, device=weights[0].device)
+
+    @_register("check_update")
+    def _(
+        weights: list[Tensor],
+        first: list[Tensor],
+        second: list[Tensor],
+        masks: list[Tensor],
+        anchors: list[Tensor],
+        steps: list[Tensor],
+        steps_on_device: bool,
+    ) -> None:
+        pass
 
     @_register("lerp_stacked_")
     def _(out: list[Tensor], a: list[Tensor], b: list[Tensor], alphas: Tensor, rectified: bool) -> None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lthbench.ops._library import kernels_available
+from lthbench.ops.contract import check_no_gradient
 
 BLOCK = 16  # images
 
@@ -72,8 +73,11 @@ def sparse_convolution(
         [G, O, H' + 2, W' + 2, 16] float32 with a border of zeros.
 
     Raises:
-        RuntimeError: an argument's shape or dtype is not as above, or a tap lies outside the kernel.
+        RuntimeError: an argument's shape or dtype is not as above, a tap lies outside the kernel, or those of an
+            output channel do not ascend.
+        ValueError: a gradient is wanted.
     """
+    check_no_gradient(x=x, values=values, bias=bias, other=other)
     if kernels_available("cpu"):
         return torch.ops.lthbench.sparse_convolution(
             x, values, pattern.taps, pattern.row_starts, bias, other, kernel, stride, padding, rectified
@@ -103,7 +107,9 @@ def winograd_convolution(
 
     Raises:
         RuntimeError: an argument's shape or dtype is not as above.
+        ValueError: a gradient is wanted.
     """
+    check_no_gradient(x=x, weight=weight, bias=bias, other=other)
     if kernels_available("cpu"):
         return torch.ops.lthbench.winograd_convolution(x, weight, bias, other, rectified)
     return _reference(x, weight, bias, 1, 1, other, rectified)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lthbench.ops._library import kernels_available
+from lthbench.ops.contract import check_no_gradient
 
 
 class Counts(NamedTuple):
@@ -42,7 +43,7 @@ def lerp_stacked(
         One [K, *shape] tensor for each tensor of a.
 
     Raises:
-        ValueError: an argument's length, shape, dtype, device or layout is not as above.
+        ValueError: an argument's length, shape, dtype, device or layout is not as above, or its gradient is wanted.
     """
     check_lerp(a, b, alphas, out)
     if out is None:
@@ -103,6 +104,7 @@ def lerp_linear(a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tens
             f"a has shape {tuple(a.shape)} and weight {tuple(weight.shape)}, expected [B, H] and [K, H, N]"
             f" with K = {shape[0]} and N a multiple of 16"
         )
+    check_no_gradient(weight=weight, bias=bias)
     if bias.shape != (weight.shape[0], weight.shape[2]):
         raise ValueError(f"bias has shape {tuple(bias.shape)}, expected [K, N] as of weight")
     if alphas.device.type == "cpu" and kernels_available("cpu"):
@@ -175,6 +177,7 @@ def check_lerp(a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Se
                 raise ValueError(f"{name}[{i}] has dtype {t.dtype}, expected torch.float32")
             if t.device != alphas.device:
                 raise ValueError(f"{name}[{i}] is on {t.device}, alphas on {alphas.device}; move one to the other")
+            check_no_gradient(**{f"{name}[{i}]": t})
             if name == "out" and not t.is_contiguous():
                 raise ValueError(f"out[{i}] is not contiguous; give a buffer of new_empty")
 
@@ -189,3 +192,4 @@ def check_count(logits: Tensor, labels: Tensor) -> None:
         )
     if labels.device != logits.device:
         raise ValueError(f"labels is on {labels.device}, logits on {logits.device}; move one to the other")
+    check_no_gradient(logits=logits)

@@ -103,6 +103,9 @@ def _check(
 ) -> None:
     if len(points) == 0:
         raise ValueError("alphas is empty; give at least one point")
+    for k, point in enumerate(points.float()):
+        if not point.isfinite():
+            raise ValueError(f"alphas[{k}] is {float(point)}, expected a number")
     if set(state_a) != set(state_b):
         different = sorted(set(state_a) ^ set(state_b))
         raise ValueError(f"state_a and state_b hold different names: {', '.join(different[:5])}")

@@ -45,8 +45,20 @@ def is_dense(t: Tensor) -> bool:
     return True
 
 
+def laid_like(t: Tensor, like: Tensor) -> Tensor:
+    """The tensor, or a copy of it, whose elements lie in memory as those of `like`, a dense tensor of its shape.
+
+    Raises:
+        ValueError: it is of another shape.
+    """
+    if t.shape != like.shape:
+        raise ValueError(f"a mask or an anchor is {tuple(t.shape)}, its parameter {tuple(like.shape)}")
+    if t.stride() == like.stride():
+        return t
+    return torch.empty_like(like, dtype=t.dtype, requires_grad=False).copy_(t)
+
+
 def in_memory_order(t: Tensor, like: Tensor) -> Tensor:
     """The elements of t as a vector, in the order in which `like`, a dense tensor of its shape, holds its own."""
-    if t.stride() != like.stride():
-        t = torch.empty_like(like, dtype=t.dtype, requires_grad=False).copy_(t)
+    t = laid_like(t, like)
     return t.as_strided((t.numel(),), (1,), t.storage_offset())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lthbench.ops._library import extension, kernels_available
-from lthbench.ops.masks import in_memory_order, is_dense, pack_mask
+from lthbench.ops.masks import in_memory_order, is_dense, laid_like, pack_mask
 
 
 def supported(params: list[Tensor]) -> bool:
@@ -36,6 +36,9 @@ class GroupPlan:
         masks: parameter -> bool mask; they are packed.
         anchors: parameter -> initial value.
         step_on_device: whether the state's ``step`` counts on the device (capturable).
+
+    Raises:
+        RuntimeError: a state, a mask or an anchor does not lie as its parameter does, or two share memory.
     """
 
     def __init__(
@@ -50,17 +53,35 @@ class GroupPlan:
         self.params = list(params)
         self.device = params[0].device
         self.state_names = state_names
-        rows: list[tuple[Any, ...]] = []
-        for p in self.params:
-            fresh = _start_state(p, state, state_names)
-            entry = state.get(p, {})
-            names = [*state_names, None, None][:2]
-            states = [entry.get(name) if name else None for name in names]
-            # Aliases of the masks' and anchors' memory, which keep it alive whatever becomes of the tensors.
-            mask = pack_mask(in_memory_order(masks[p], p)) if p in masks else None
-            anchor = in_memory_order(anchors[p].detach().to(p.dtype), p) if p in anchors else None
-            step = entry.get("step") if state_names == ("exp_avg", "exp_avg_sq") else None
-            rows.append((p, entry, names[0], states[0], names[1], states[1], mask, anchor, step, step_on_device, fresh))
+        first_name, second_name = (*state_names, None, None)[:2]
+        fresh = [_start_state(p, state, state_names) for p in self.params]
+        entries = [state.get(p, {}) for p in self.params]
+        first = [entry.get(first_name) for entry in entries]
+        second = [entry.get(second_name) for entry in entries]
+        steps = [entry.get("step") if second_name else None for entry in entries]
+        # Aliases of the masks' and anchors' memory, which keep it alive whatever becomes of the tensors.
+        packed = [pack_mask(in_memory_order(masks[p], p)) if p in masks else None for p in self.params]
+        begun = [laid_like(anchors[p].detach().to(p.dtype), p) if p in anchors else None for p in self.params]
+        none = torch.empty(0)
+        lists = [[none if t is None else t for t in tensors] for tensors in (first, second, packed, begun, steps)]
+        if not second_name:
+            lists[1] = []
+        torch.ops.lthbench.check_update(self.params, *lists, step_on_device)
+        rows = [
+            (p, entry, first_name, *states, mask, anchor, step, step_on_device, new)
+            for p, entry, *states, mask, anchor, step, new in zip(
+                self.params,
+                entries,
+                first,
+                [second_name] * len(first),
+                second,
+                packed,
+                begun,
+                steps,
+                fresh,
+                strict=True,
+            )
+        ]
         backend = extension("cuda").update_backend if self.device.type == "cuda" else None
         self._plan = extension("cpu").UpdatePlan(rows, backend)
         self._anchored = any(p in anchors for p in self.params)

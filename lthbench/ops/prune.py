@@ -74,6 +74,8 @@ def prune_lowest(
     else:
         rule = _ReferenceRule(scores, masks, magnitude)
     minimum = [min_kept] * len(scores) if isinstance(min_kept, int) else list(min_kept)
+    if any(kept < 0 for kept in minimum):
+        raise ValueError(f"min_kept is {min_kept}, expected 0 or more")
     if len(minimum) != len(scores):
         raise ValueError(
             f"min_kept has {len(minimum)} numbers for {len(scores)} tensors; give one each, or a single one"
@@ -167,6 +169,8 @@ def _check_tensors(scores: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
             raise ValueError(f"masks[{i}] has dtype {mask.dtype}, expected torch.bool")
         if score.dtype not in SCORE_DTYPES:
             raise ValueError(f"scores[{i}] has dtype {score.dtype}, expected float32, bfloat16 or float16")
+        if score.device.type == "meta":
+            raise ValueError(f"scores[{i}] is on meta, where there are no values")
         if score.device != mask.device or score.device != scores[0].device:
             raise ValueError(f"scores[{i}] and masks[{i}] must all lie on one device")
 

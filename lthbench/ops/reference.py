@@ -84,7 +84,7 @@ def start_adamw(p: Tensor, state: dict[Tensor, Any], capturable: bool) -> None:
     """
     place = p.device if capturable else torch.device("cpu")
     if state[p]:
-        state[p]["step"] = state[p]["step"].to(place)
+        state[p]["step"] = torch.as_tensor(state[p]["step"]).to(place, torch.float32)
     else:
         state[p] = {
             "step": torch.zeros((), dtype=torch.float32, device=place),

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.optim import optimizer
 
 from lthbench.ops import reference
+from lthbench.ops.contract import check_apart, check_rates
 from lthbench.ops.plan import GroupPlan, supported
 
 _version = attrgetter("_version")
@@ -52,11 +53,19 @@ class _Masked(torch.optim.Optimizer):
                     )
                 if kind == "masks" and t.dtype != torch.bool:
                     raise ValueError(f"masks holds {t.dtype} for a parameter of {tuple(p.shape)}, expected torch.bool")
+                if kind == "anchors" and not t.is_floating_point():
+                    raise ValueError(f"anchors holds {t.dtype} for a parameter of {tuple(p.shape)}, expected a float")
+        check_apart((p for group in self.param_groups for p in group["params"]), self.anchors)
         self._pruned = {p: ~m for p, m in self.masks.items()}
         self._plans: dict[int, GroupPlan] = {}
         self._distances: list[Tensor | float] = []  # of the groups, after the last step on the kernels
         self._distance_versions: list[int] = []
         self.apply_masks()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, with the defaults for what it does not say; its rates are checked."""
+        super().add_param_group(param_group)
+        check_rates(self.param_groups[-1])
 
     @torch.no_grad()
     def apply_masks(self) -> None:
@@ -115,6 +124,8 @@ class _Masked(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict of this optimizer, or of its `torch.optim` counterpart; the masks are applied to it."""
         super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            check_rates(group)
         self._plans.clear()
         self.apply_masks()
 
@@ -135,6 +146,7 @@ class _Masked(torch.optim.Optimizer):
             if distance is not None:
                 return distance
             plan = self._new_plan(index, group, names)
+        check_rates(group)
         with torch.no_grad():
             self._reference_step(group)
         return None
@@ -172,8 +184,12 @@ class MaskedSGD(_Masked):
         lr, momentum, dampening, weight_decay, nesterov: as for torch.optim.SGD; weight decay is coupled. On CUDA
             lr may be a float32 tensor on the device, so that a captured graph follows its schedule.
         masks: parameter -> bool tensor of its shape, True where it survives; parameters without one are dense.
-        anchors: parameter -> the value it is pulled to and its distance is measured from.
+        anchors: parameter -> the value it is pulled to and its distance is measured from, in memory of its own.
         pull: lambda of (lambda/2) ||m (w - anchor)||^2, per group.
+
+    Raises:
+        ValueError: a rate is NaN, infinite or negative, a mask or an anchor does not fit its parameter, or an anchor
+            or another parameter shares a parameter's memory. `step` raises RuntimeError for rates that were set since.
     """
 
     def __init__(
@@ -189,8 +205,6 @@ class MaskedSGD(_Masked):
         anchors: Mapping[Tensor, Tensor] | None = None,
         pull: float = 0.0,
     ) -> None:
-        if nesterov and (momentum <= 0 or dampening != 0):
-            raise ValueError("nesterov needs a momentum above 0 and zero dampening")
         defaults = {
             "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
             "nesterov": nesterov, "pull": pull,
@@ -242,13 +256,14 @@ class MaskedAdamW(_Masked):
 
     def _start(self, group: dict[str, Any]) -> None:
         for p in group["params"]:
-            if p.grad is not None:
+            if p.grad is not None or self.state.get(p):
                 reference.start_adamw(p, self.state, group["capturable"])
 
     def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | float | None:
         steps = []
         if group["capturable"]:
             steps = [self.state[p]["step"] for p in group["params"] if p.grad is not None]
+        if steps:
             torch._foreach_add_(steps, 1.0)
         distance = plan.adamw(group)
         if distance is None and steps:

@@ -361,7 +361,7 @@ def test_a_wrong_argument_of_lerp_stacked_is_named(arguments, message):
 @needs_kernels
 def test_a_buffer_that_shares_memory_with_an_end_is_refused():
     a = torch.ones(3)
-    with pytest.raises(RuntimeError, match=r"out\[0\] shares memory"):
+    with pytest.raises(RuntimeError, match=r"out\[0\] and a\[0\] overlap in memory"):
         lerp_stacked([a], [X], ALPHAS, [a.view(1, 3)])
 
 
