@@ -506,3 +506,14 @@ def test_bool_masks_of_any_memory_layout_mask_the_same_weights(layout, device):
         assert optimizer.masks[p].dtype == torch.bool
         results.append([p, optimizer.state[p]["momentum_buffer"]])
     assert same_bits(*results)
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "dampening": 0.1}])
+def test_nesterov_needs_momentum_and_no_dampening(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="nesterov needs a momentum above 0 and zero dampening"):
+        MaskedSGD([torch.nn.Parameter(torch.zeros(2))], 0.1, nesterov=True, **options)
+
+
+def test_a_learning_rate_in_a_tensor_needs_a_capturable_optimizer() -> None:
+    with pytest.raises(ValueError, match="lr is a tensor, which needs capturable=True"):
+        MaskedAdamW([torch.nn.Parameter(torch.zeros(2))], torch.tensor(0.1))

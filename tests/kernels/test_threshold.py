@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import library
 
 from lthbench.ops import prune_lowest
-from lthbench.ops.masks import pack_mask, unpack_mask
+from lthbench.ops.masks import is_dense, pack_mask, unpack_mask
 
 SHAPES = [(300, 101), (64, 8, 3, 3), (7,), (0,), (33, 1)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -343,3 +343,19 @@ def test_opcheck(device):
     library.opcheck(ops.unpack_mask.default, (words[0], masks[0].numel()))
     library.opcheck(ops.count_survivors.default, (words,))
     library.opcheck(ops.prune_lowest.default, (scores, words, [0, 0, 1, 0, 1], [100, 5], True))
+
+
+def test_a_mask_on_another_device_than_its_scores_is_refused() -> None:
+    scores, masks = [torch.ones(3)] * 2, [torch.ones(3, dtype=torch.bool, device=where) for where in ("cpu", "meta")]
+    with pytest.raises(ValueError, match=r"scores\[1\] and masks\[1\] must all lie on one device"):
+        prune_lowest(scores, masks, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "strides", "dense"),
+    [((3, 1, 2), (1, 100, 3), True), ((3, 2), (1, 3), True), ((3, 2), (1, 4), False), ((3, 2), (0, 1), False)],
+)
+def test_elements_without_gaps_or_overlap_are_dense_whatever_a_dimension_of_one_strides(
+    size: tuple[int, ...], strides: tuple[int, ...], dense: bool
+) -> None:
+    assert is_dense(torch.empty_strided(size, strides)) is dense
