@@ -24,7 +24,7 @@ from lthbench.tasks.spec import num_survivors
 from lthbench.training.streams import stream
 
 REPOSITORY = Path(__file__).parents[2]
-QUICK = "lenet-fashion-10k"
+QUICK = "lenet-garments"
 
 SMALL = f"""\
 title: every pair of the tour, in small
