@@ -30,7 +30,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Of several processes (pytest-xdist), one has all tests on the stand-in, and a file's tests are one's."""
+    """Of several processes (pytest-xdist), one has all tests on the stand-in, and a file's tests are one's.
+
+    They begin in the order of their folders, so that the many short ones of tests/unit fill up the end.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
@@ -38,6 +41,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.partition("::")[0]
             return "tests/cuda" if file.startswith("tests/cuda/") else file
 
+    config.option.loadscopereorder = False
     return ByFile(config, log)
 
 

@@ -248,7 +248,9 @@ def _tensors(folder: Path, scratch: Path) -> dict[str, Reader]:
         model=ModelSpec(name="lenet-300-100"), data=DataSpec(name="fashion-mnist-10k"), recipe=recipe, seed=0
     )
     key = Task(spec).key
-    own, state = folder / "checkpoints" / key, {"task": key, "progress": {"step": 3, "epoch_losses": [0.5]}, "kept": {}}
+    own, environment = folder / "checkpoints" / key, {"torch": "2.14.1", "threads": 1}
+    progress = {"step": 3, "epoch_losses": [0.5]}
+    state = {"task": key, "progress": progress, "kept": {}, "environment": environment}
     own.mkdir(parents=True)
     made = scratch / "made"
 
@@ -278,7 +280,7 @@ def _tensors(folder: Path, scratch: Path) -> dict[str, Reader]:
         "note of tensors": Reader(places[1], sound, damage, lambda: read_note(places[1]), told),
         "mask": Reader(places[2], masks, damage, lambda: read_mask(places[2]), told, mask_again),
         "checkpoint": Reader(
-            own / CHECKPOINT, checkpoint, damage, lambda: check_checkpoint(own, spec, (5,)),
+            own / CHECKPOINT, checkpoint, damage, lambda: check_checkpoint(own, spec, (5,), environment),
             (DocumentError, UnfitError), seal=_with_note_sealed,
         ),
     }  # fmt: skip

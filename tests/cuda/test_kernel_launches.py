@@ -29,6 +29,7 @@ def test_a_network_is_pruned_in_four_launches_without_an_upload(network: str, la
     words = words_of(weights)
     groups = list(range(len(weights))) if layerwise else [0] * len(weights)
     counts = [1] * (max(groups) + 1)
+    torch.cuda.empty_cache()  # new memory holds zeros, which are success where nothing computes another status
     with fake_cuda.counted() as counted:
         torch.ops.lthbench.prune_lowest(weights, words, groups, counts, True)
     assert (counted.launches, counted.memsets, counted.to_device) == (4, 0, 0)

@@ -22,7 +22,7 @@ from lthbench.training.recipe import Recipe
 from lthbench.training.tracking import Tracker
 
 SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
-TOO_FAST = {"name": "sgd", "lr": 1e200}
+TOO_FAST = {"name": "sgd", "lr": 1e38}
 MIXED = {"crop": 2, "flip": True, "erase": 0.5, "mixup": 0.8, "cutmix": 1.0}
 
 # name -> model, images, recipe. 21 images in batches of 8 end in a batch of 5, which no number of ranks above 1 and

@@ -24,7 +24,7 @@ from lthbench.tasks.spec import num_survivors
 from lthbench.training.streams import stream
 
 REPOSITORY = Path(__file__).parents[2]
-QUICK = "lenet-garments"
+FIRST = "lenet-garments"
 
 SMALL = f"""\
 title: every pair of the tour, in small
@@ -124,7 +124,7 @@ def test_a_planted_fault_is_named_bit_for_bit(
     assert (code, bitwise["state"]) == (1, "differs")
     first = bitwise["differences"][0]
     task = task.replace("late", "early")  # tickets of every arm here
-    assert first["task"] == f"{QUICK} {task}"
+    assert first["task"] == f"{FIRST} {task}"
     _, _, text = lthbench_("verify", small, "--store", tmp_path / "s")
     assert f"first: {first['task']}" in text and "--update --reason 'WHY'" in text
     if "density" in what:
@@ -157,7 +157,7 @@ def test_a_changed_default_is_named_though_no_key_changes(small: Path, tmp_path:
     code, (bitwise, _), _ = lthbench_("verify", *options, "--json")
     assert (code, bitwise["state"]) == (1, "differs")
     of_first = [d["what"] for d in bitwise["differences"] if d["key"] == bitwise["differences"][0]["key"]]
-    assert bitwise["differences"][0]["task"] == f"{QUICK} early 0: dense of level 0"
+    assert bitwise["differences"][0]["task"] == f"{FIRST} early 0: dense of level 0"
     assert {"weights", "last_epoch_loss"} <= set(of_first) and not {"task", "start", "first_epoch_loss"} & set(of_first)
 
 

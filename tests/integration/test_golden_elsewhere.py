@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from test_golden import FAULTS, QUICK, REPOSITORY, Verify, lthbench_, run_python, run_with_changed_default
+from test_golden import FAULTS, REPOSITORY, Verify, lthbench_, run_python, run_with_changed_default
 
 from lthbench.analysis.comparison import compare_statistically
 from lthbench.analysis.golden import read_golden
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 
+PAIR = "lenet-fashion-10k"
 MICRO = REPOSITORY / "suites" / "micro.yaml"
 
 __all__ = ["lthbench_"]
@@ -23,19 +24,19 @@ def test_a_planted_fault_is_found_by_the_test_in_any_environment(
     fault: str, tmp_path: Path, lthbench_: Verify, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, name, wrong, task, what = FAULTS[fault]
-    options = (MICRO, "--store", tmp_path / "store", "--pair", QUICK)
+    options = (MICRO, "--store", tmp_path / "store", "--pair", PAIR)
     with monkeypatch.context() as patch:
         patch.setattr(module, name, wrong)
         assert lthbench_("run", *options, "--workers", "0", "--device", "cpu")[0] == 0
     code, (comparison,), _ = lthbench_("verify", *options, "--statistical", "--json")
     assert (code, comparison["state"]) == (1, "differs")
     first = comparison["differences"][0]
-    assert first["task"] == f"{QUICK} {task}"
+    assert first["task"] == f"{PAIR} {task}"
     assert first["what"] in what
 
 
 def test_sound_results_of_jobs_agree_with_the_golden_ones_by_the_test(tmp_path: Path, lthbench_: Verify) -> None:
-    options = (MICRO, "--store", tmp_path / "store", "--pair", QUICK)
+    options = (MICRO, "--store", tmp_path / "store", "--pair", PAIR)
     assert lthbench_("submit", *options, "--cluster", "debug", "--device", "cpu")[0] == 0
     code, (comparison,), text = lthbench_("verify", *options, "--statistical", "--json")
     assert (code, comparison["state"], comparison["differences"]) == (0, "agreed", []), text
@@ -43,7 +44,7 @@ def test_sound_results_of_jobs_agree_with_the_golden_ones_by_the_test(tmp_path: 
 
 
 def test_a_changed_default_is_found_though_no_key_changes(tmp_path: Path) -> None:
-    options = (str(MICRO), "--store", str(tmp_path / "store"), "--pair", QUICK)
+    options = (str(MICRO), "--store", str(tmp_path / "store"), "--pair", PAIR)
     run_with_changed_default("run", *options, "--workers", "0", "--device", "cpu")
     verified = run_python("from lthbench.cli import main; main()", "verify", *options, "--statistical", "--json")
     assert verified.returncode == 1, verified.stderr

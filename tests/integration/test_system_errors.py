@@ -25,7 +25,7 @@ from lthbench.suite.slurm import SlurmOptions, load_profile
 def test_an_error_of_the_system_is_one_line_with_its_path(
     error: OSError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny_suite: Path
 ) -> None:
-    def refused(*_: object) -> None:
+    def refused(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("lthbench.cli.plan.load_suite", refused)
