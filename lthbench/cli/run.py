@@ -194,7 +194,7 @@ def run(
         print_results(plan, target, "json")
     else:
         print_summary(plan, target)
-        if verdicts := find_verdicts(loaded, target, suite):
+        if loaded.claims and (verdicts := find_verdicts(make_plan(loaded, result_of=target.result), target, suite)):
             print_verdicts(verdicts, with_parts=False)
             note_look(loaded, target, verdicts)
         tell_of_reference(plan, target, out)

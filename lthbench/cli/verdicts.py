@@ -50,14 +50,15 @@ def verdicts(
 ) -> None:
     """Show each claim of a suite with its verdict, what was found, interval, test and n; with --json all there is."""
     loaded, target = load_suite(suite, allow_outside=allow_outside), open_store(store)
-    found = find_verdicts(loaded, target, suite)
+    plan = make_plan(loaded, result_of=target.result)
+    found = find_verdicts(plan, target, suite)
     if as_json:
         print_json([asdict(verdict) for verdict in found])
     elif not found:
         out.print(f"{suite} names no claims; write `claims: [claims]` in it")
     else:
         print_verdicts(found)
-    tell_of_reference(make_plan(loaded, result_of=target.result), target, err if as_json else out)
+    tell_of_reference(plan, target, err if as_json else out)
     note_look(loaded, target, found)
 
 
@@ -80,13 +81,13 @@ def note_look(suite: Suite, store: Store, found: Sequence[Verdict]) -> None:
         err.print(f"that these verdicts were seen is not recorded: {error}")
 
 
-def find_verdicts(suite: Suite, store: Store, path: Path) -> list[Verdict]:
-    """The verdicts on a suite's claims from what the store has; none where the suite names no claims."""
-    if not suite.claims:
+def find_verdicts(plan: Plan, store: Store, path: Path) -> list[Verdict]:
+    """The verdicts on the claims of a whole suite's plan from what the store has; none where it names no claims."""
+    if not plan.suite.claims:
         return []
     from lthbench.analysis.judge import verdicts
 
-    return [_with_options(v) for v in verdicts(make_plan(suite, result_of=store.result), store, str(path))]
+    return [_with_options(v) for v in verdicts(plan, store, str(path))]
 
 
 def _with_options(verdict: Verdict) -> Verdict:
