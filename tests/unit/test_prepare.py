@@ -199,7 +199,7 @@ def test_of_two_preparations_at_once_the_second_waits_and_takes_what_the_first_m
 ) -> None:
     tree(tmp_path)
     (tmp_path / "prepared").mkdir()
-    with Lease(tmp_path / "prepared" / f"{NAME}.lease"), concurrent.futures.ThreadPoolExecutor(1) as pool:
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, Lease(tmp_path / "prepared" / f"{NAME}.lease"):
         second = pool.submit(prepare.prepare, NAME, tmp_path)
         with pytest.raises(concurrent.futures.TimeoutError):
             second.result(timeout=0.3)
