@@ -165,9 +165,11 @@ def _run_in_workers(
     ended: set[str] = set()  # the tasks at which a worker was ended before
     try:
         while True:
-            for worker in workers:
+            for worker in list(workers):
                 if worker.key is None and (key := queue.pop()) is not None:
-                    worker.send(key, plan)
+                    if not worker.send(key, plan):  # it died while it had nothing to do
+                        worker = workers[worker.index] = _WorkerProcess(worker.index, worker.settings)
+                        worker.send(key, plan)
                     watcher.started(key, worker.index)
                     stalls.begin(worker.index, key, worker.pid)
             busy = {worker.connection: worker for worker in workers if worker.key is not None}
@@ -275,10 +277,15 @@ class _WorkerProcess:
             self.process.start()
         theirs.close()
 
-    def send(self, key: str, plan: Plan) -> None:
+    def send(self, key: str, plan: Plan) -> bool:
+        """Give the worker a task; whether it lives to hear of it."""
         self.key = key
         message = {"key": key, "spec": plan.tasks[key].canonical, "keep": sorted(plan.kept(key))}
-        self.connection.send_bytes(json.dumps(message).encode())
+        try:
+            self.connection.send_bytes(json.dumps(message).encode())
+        except OSError:
+            return False
+        return True
 
     def receive(self) -> dict[str, Any]:
         try:
