@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from lthbench.names import close, nearest
+from lthbench.names import close, nearest, suggestion
 
 Path = tuple[str | int, ...]
 
@@ -117,8 +117,7 @@ def validation_faults(
             case "union_tag_invalid":
                 tag = (*path, context["discriminator"].strip("'"))
                 tags = context["expected_tags"].replace("'", "").split(", ")
-                near = close(context["tag"], tags)
-                guess = f"; did you mean '{near[0]}'?" if near else ""
+                guess = suggestion(context["tag"], tags)
                 what = ", ".join(tags[:-1]) + f" or {tags[-1]}"
                 messages[tag] = f"expected {what}, found {written(tag)}{guess}"
             case "value_error":

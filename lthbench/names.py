@@ -14,11 +14,17 @@ def close(name: str, valid: Iterable[str]) -> list[str]:
     return [by_lower[word] for word in difflib.get_close_matches(name.lower(), by_lower, n=1)]
 
 
+def suggestion(name: str, valid: Iterable[str]) -> str:
+    """`; did you mean 'X'?` where a valid name is near, else nothing."""
+    near = close(name, valid)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """`; did you mean 'X'?` where a valid name is near, else the list of valid names."""
     valid = list(valid)
-    if near := close(name, valid):
-        return f"; did you mean '{near[0]}'?"
+    if guess := suggestion(name, valid):
+        return guess
     more = f" and {len(valid) - _LISTED} more" if len(valid) > _LISTED else ""
     return f"; known: {', '.join(valid[:_LISTED]) or 'none'}{more}"
 

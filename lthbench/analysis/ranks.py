@@ -68,10 +68,12 @@ def mean_rank_correlation(rows: Sequence[Sequence[float]]) -> float:
 
 def kappa(a: Sequence[bool], b: Sequence[bool]) -> float:
     """Cohen's kappa of two yes-or-no answers; NaN where both always give the same one answer."""
-    x, y = np.asarray(a), np.asarray(b)
-    agreed = float(np.mean(x == y))
-    chance = float(x.mean() * y.mean() + (1 - x.mean()) * (1 - y.mean()))
-    return math.nan if chance == 1 else (agreed - chance) / (1 - chance)
+    from statsmodels.stats.inter_rater import cohens_kappa
+
+    if len({*a, *b}) == 1:
+        return math.nan
+    table = np.histogram2d(np.asarray(a, dtype=float), np.asarray(b, dtype=float), bins=2, range=[[0, 1], [0, 1]])[0]
+    return float(cohens_kappa(table, return_results=False))
 
 
 def auc(score: Sequence[float], yes: Sequence[bool]) -> float:

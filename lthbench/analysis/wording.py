@@ -7,16 +7,14 @@ from collections.abc import Sequence
 
 from lthbench.analysis.quantity import digits_of, quantity
 from lthbench.analysis.verdict import Effect
+from lthbench.experiments.controls import CONTROLS
 from lthbench.suite.claim_tests import Selection
 
 # A variant of an experiment -> the networks that it measures, with {0} in the place of whose they are.
 _NOUNS: tuple[tuple[str, str], ...] = (
     (r"ticket", "{0}tickets"),
     (r"dense", "{0}dense networks"),
-    (r"reinit", "reinitialisations on {0}masks"),
-    (r"random", "random {0}masks"),
-    (r"shuffled", "shuffled {0}masks"),
-    (r"shuffled-weights", "{0}tickets with shuffled weights"),
+    *((kind, control.noun) for kind, control in CONTROLS.items()),
     (r"native ticket", "native {0}tickets"),
     (r"mask of ([^*]+)\*?", "{0}trainings on masks of {1}"),
     (r"ticket, budget (.+)", "{0}tickets of {1} of the search budget"),
@@ -59,7 +57,7 @@ def _noun(variant: str, whose: str) -> str:
 
 
 # That others are made of, as probes.
-_NETWORKS = {"ticket", "dense", "reinit", "random", "shuffled", "shuffled-weights", "native ticket"}
+_NETWORKS = {"ticket", "dense", "native ticket", *CONTROLS}
 
 
 def together(selections: Sequence[Selection], chosen: str | None = None) -> str:

@@ -71,7 +71,9 @@ class Cell:
     selection_replicates: int = 0
     search_anchor: Anchor = 0
     search_stop: int | None = None
-    _masks: dict[tuple[int, int], Task] = field(default_factory=dict, repr=False, compare=False)
+    # Level and rewind -> mask. They depend on all else that a cell is; not being given to `replace`, a changed cell
+    # begins with none.
+    _masks: dict[tuple[int, int], Task] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     @property
     def is_selection(self) -> bool:
@@ -93,16 +95,16 @@ class Cell:
         if not self.selection_replicates:
             return (self,)
         replicates = range(FIRST_SELECTION_REPLICATE, FIRST_SELECTION_REPLICATE + self.selection_replicates)
-        return tuple(replace(self, replicate=replicate, _masks={}) for replicate in replicates)
+        return tuple(replace(self, replicate=replicate) for replicate in replicates)
 
     def with_arm(self, name: str) -> Cell:
         """The cell of another arm of the same pair and replicate."""
         arm = self.arms[name]
-        return replace(self, arm=name, recipe=arm.recipe, search=arm.search, _masks={})
+        return replace(self, arm=name, recipe=arm.recipe, search=arm.search)
 
     def with_search(self, search: Recipe, *, anchor: Anchor = 0, stop: int | None = None) -> Cell:
         """This cell with another mask search."""
-        return replace(self, search=search, search_anchor=anchor, search_stop=stop, _masks={})
+        return replace(self, search=search, search_anchor=anchor, search_stop=stop)
 
     def iterations(self, steps: Steps, recipe: Recipe | None = None) -> int:
         """A point of training, or its length, in iterations; shares are of the recipe's own length."""

@@ -6,8 +6,8 @@ A ticket wins only if it also beats a reinitialisation on its mask (Liu et al. 2
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal, get_args
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
@@ -21,6 +21,42 @@ from lthbench.training.steps import Steps
 
 Kind = Literal["reinit", "random", "shuffled", "shuffled-weights", "one-shot", "movement"]
 REINITIALISATION = 1
+
+
+class Control(NamedTuple):
+    """How a control differs from the ticket that it is compared with.
+
+    Attributes:
+        noun: its networks, as a plural; {0} is whose they are.
+        mask: its mask, from the cell, the mask that was searched, and the level.
+        fields: of its training (TrainSpec).
+        rewinds: whether it begins from the weights that the ticket is rewound to; else at step 0.
+        is_searched: whether its mask comes of the searched one, and with it of the mask search's budget.
+    """
+
+    noun: str
+    mask: Callable[[Cell, Task, int], Task] = lambda cell, searched, level: searched
+    fields: Mapping[str, Any] = {}
+    rewinds: bool = True
+    is_searched: bool = True
+
+
+CONTROLS: dict[Kind, Control] = {
+    "reinit": Control("reinitialisations on {0}masks", fields={"init": REINITIALISATION}, rewinds=False),
+    "random": Control("random {0}masks", lambda cell, searched, level: cell.imitated_mask("random", searched, level)),
+    "shuffled": Control(
+        "shuffled {0}masks", lambda cell, searched, level: cell.imitated_mask("shuffled", searched, level)
+    ),
+    "shuffled-weights": Control("{0}tickets with shuffled weights", fields={"shuffle": True}),
+    "one-shot": Control(
+        "one-shot {0}masks", lambda cell, searched, level: cell.next_mask(cell.dense(), None, level), is_searched=False
+    ),
+    "movement": Control(
+        "{0}masks by movement",
+        lambda cell, searched, level: cell.next_mask(cell.dense(), None, level, criterion="movement"),
+        is_searched=False,
+    ),
+}
 
 
 class Controls(Experiment):
@@ -62,22 +98,16 @@ class Controls(Experiment):
         yield from rewind_faults(self.rewind, cell)
 
 
+def mask_and_fields(cell: Cell, kind: Kind, level: int, rewind: int) -> tuple[Task, dict[str, Any]]:
+    """The mask of a control, and the fields of a training (TrainSpec) that make it that control's."""
+    mask = CONTROLS[kind].mask(cell, searched_mask(cell, level, rewind), level)
+    return mask, {"noise": level, **CONTROLS[kind].fields}
+
+
 def control(cell: Cell, kind: Kind, level: int, rewind: int) -> Task:
     """The training of one control."""
-    searched = searched_mask(cell, level, rewind)
-    start = cell.spawn(rewind)
-    match kind:
-        case "reinit":
-            return cell.train(mask=searched, noise=level, init=REINITIALISATION)
-        case "shuffled-weights":
-            return cell.train(start=start, mask=searched, noise=level, shuffle=True)
-        case "random" | "shuffled":
-            mask = cell.imitated_mask(kind, searched, level)
-        case "one-shot":
-            mask = cell.next_mask(cell.dense(), None, level)
-        case "movement":
-            mask = cell.next_mask(cell.dense(), None, level, criterion="movement")
-    return cell.train(start=start, mask=mask, noise=level)
+    mask, fields = mask_and_fields(cell, kind, level, rewind)
+    return cell.train(start=cell.spawn(rewind) if CONTROLS[kind].rewinds else None, mask=mask, **fields)
 
 
 class CrossedMasks(Experiment):

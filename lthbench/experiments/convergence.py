@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field
 
 from lthbench.experiments.cell import Cell, Result
-from lthbench.experiments.controls import control
+from lthbench.experiments.controls import Kind, control
 from lthbench.experiments.experiment import Experiment, PrunedLevels, Reading
 from lthbench.fault import Fault
 from lthbench.tasks.spec import Task
@@ -21,7 +21,7 @@ from lthbench.training.steps import Steps
 FORGETTING = ("forgetting_events", "forgettable_share", "never_learned_share")
 CONVERGED = ("converged", "steps_to_converge", "epochs_to_converge", "share_to_converge", "share_unconverged")
 
-Network = Literal["ticket", "reinit", "random", "shuffled", "shuffled-weights", "one-shot", "movement"]
+Network = Literal["ticket", Kind]
 
 
 class Convergence(Experiment):

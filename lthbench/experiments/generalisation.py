@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from lthbench.data.spec import DataSpec, num_train_images
 from lthbench.experiments.aimp import Budgets, budget_faults, with_budget
 from lthbench.experiments.cell import Cell
-from lthbench.experiments.controls import REINITIALISATION
+from lthbench.experiments.controls import CONTROLS, Kind, mask_and_fields
 from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading
 from lthbench.experiments.imp import searched_mask
 from lthbench.fault import Fault
 from lthbench.tasks.spec import Task
 from lthbench.training.steps import Length, Steps
 
-Network = Literal["ticket", "dense", "random", "reinit", "shuffled-weights"]
+Network = Literal["ticket", "dense", Kind]
 Normalisation = Literal["batch", "estimated", "none", "affine"]
 # As variants name them, with a smaller budget of the mask search too.
 UNTRAINED = tuple(f"{network}{budget}" for network in get_args(Network) for budget in ("", " (budget *)"))
@@ -41,9 +41,7 @@ class _OfNetworks(Experiment):
     """What all three are made with.
 
     Attributes:
-        networks: the `ticket`, and what it is compared with: the `dense` network, a `random` mask of the same layer
-            densities, a reinitialisation on the ticket's mask (`reinit`), and its surviving weights permuted within
-            each layer (`shuffled-weights`).
+        networks: the `ticket`, and what it is compared with: the `dense` network and its controls (`Controls.kinds`).
         levels: the levels of the masks.
         budgets: fractions of the mask-search budget; the networks of b < 1 are named `ticket (budget 0.25)`.
     """
@@ -53,11 +51,12 @@ class _OfNetworks(Experiment):
     budgets: Budgets = (1,)
 
     def untrained(self, cell: Cell) -> Iterator[Untrained]:
-        """The networks that are compared, level by level; the dense one has no mask, whatever the budget."""
+        """The networks that are compared, level by level; those without a searched mask whatever the budget."""
         for level in self.levels:
             for network in self.networks:
-                for budget in self.budgets[: 1 if network == "dense" else None]:
-                    name = network if budget == 1 or network == "dense" else f"{network} (budget {budget:g})"
+                is_searched = network == "ticket" or (network != "dense" and CONTROLS[network].is_searched)
+                for budget in self.budgets[: None if is_searched else 1]:
+                    name = f"{network} (budget {budget:g})" if is_searched and budget != 1 else network
                     searching = with_budget(cell, budget, "compressed")
                     yield Untrained(name, level, *untrained(searching, network, level))
 
@@ -67,17 +66,11 @@ class _OfNetworks(Experiment):
 
 def untrained(cell: Cell, network: Network, level: int) -> tuple[Task | None, dict[str, Any]]:
     """The mask and the further fields of a training that starts from an untrained network of a level."""
-    match network:
-        case "dense":
-            return None, {"noise": level}
-        case "random":
-            return cell.imitated_mask("random", searched_mask(cell, level, 0), level), {"noise": level}
-        case "reinit":
-            return searched_mask(cell, level, 0), {"noise": level, "init": REINITIALISATION}
-        case "shuffled-weights":
-            return searched_mask(cell, level, 0), {"noise": level, "shuffle": True}
-        case "ticket":
-            return searched_mask(cell, level, 0), {"noise": level}
+    if network == "dense":
+        return None, {"noise": level}
+    if network == "ticket":
+        return searched_mask(cell, level, 0), {"noise": level}
+    return mask_and_fields(cell, network, level, 0)
 
 
 class FrozenFeatures(_OfNetworks):
@@ -200,7 +193,6 @@ class Transfer(_OfNetworks):
             data=target.data,
             recipe=cell.recipe.model_copy(update=changes),
             search=cell.search.model_copy(update=changes),
-            _masks={},
         )
 
     def readings(self, cell: Cell) -> Iterator[Reading]:

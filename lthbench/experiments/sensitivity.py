@@ -57,7 +57,7 @@ class Sensitivity(Onset):
         recipes = {AS_IT_IS: cell.recipe}
         for path, values in self.vary.items():
             recipes |= {f"{path} = {as_text(value)}": with_value(cell.recipe, path, value) for value in values}
-        varied = {name: replace(cell, recipe=r, search=r, _masks={}) for name, r in recipes.items()}
+        varied = {name: replace(cell, recipe=r, search=r) for name, r in recipes.items()}
         for name, other in varied.items():
             yield Reading(other.dense(), name, ACCURACY + DISTANCE, level=0)
             for reading in super().readings(other):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Average:
@@ -14,18 +15,20 @@ class Average:
     Running statistics are averaged as weights are; counters are those of the last step. A pruned weight is 0 all
     along, so its average is exactly 0 too.
 
+    The step is torch's own. Its `AveragedModel` begins with a copy of the weights after the first step instead, so
+    that results would differ, and averages counters too.
+
     Source: Polyak & Juditsky 1992; statistics averaged as in timm's ModelEmaV2.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+        self._step = get_ema_multi_avg_fn(decay)
         self._live = {name: t for name, t in model.state_dict().items() if t.is_floating_point()}
         self.values = {name: t.clone() for name, t in self._live.items()}
 
-    @torch.no_grad()
     def update(self) -> None:
         """Take one step's weights in."""
-        torch._foreach_lerp_(list(self.values.values()), list(self._live.values()), 1 - self.decay)
+        self._step(list(self.values.values()), list(self._live.values()), None)
 
     @torch.no_grad()
     def load(self, values: Mapping[str, Tensor]) -> None:

@@ -295,7 +295,7 @@ def test_bisection_finds_a_planted_onset(onset: int) -> None:
     def planted(task: Task) -> Mapping[str, Any]:
         return {"status": "ok", "metrics": {"validation_barrier": 0.001 if steps_of[task.key] >= onset else 0.3}}
 
-    known = replace(cell, result_of=planted, _masks={})
+    known = replace(cell, result_of=planted)
     for step in range(8):
         for line in experiment.lines(known, experiment.family(known, step), "interpolate"):
             steps_of[line.key] = step
@@ -315,7 +315,7 @@ def load_suite_text() -> Any:
 
 
 def test_an_onset_that_is_not_yet_known_plans_no_further_than_the_middle(early: Cell) -> None:
-    unknown = replace(early, result_of=lambda task: None, _masks={})
+    unknown = replace(early, result_of=lambda task: None)
     readings = list(Onset(grid=("0it", "1it", "2it", "3it")).readings(unknown))
     assert [reading.variant for reading in readings] == ["barrier"]
 

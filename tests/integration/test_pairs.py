@@ -122,4 +122,4 @@ def small(cell: Cell, root: Path) -> Cell:
     if name == IMAGENET:
         fields["class_list"] = class_list_id((root / "classes.txt").read_text().split())
     recipe = cell.recipe.model_copy(update={"steps": Steps(2), "batch_size": 2})
-    return dataclasses.replace(cell, data=DataSpec(**fields), recipe=recipe, search=recipe, _masks={})
+    return dataclasses.replace(cell, data=DataSpec(**fields), recipe=recipe, search=recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -194,7 +195,7 @@ def test_a_training_resumed_from_any_checkpoint_has_the_same_bits(cell: Cell, st
 
 def test_no_mask_is_made_from_a_diverged_network(tiny_run: Run, cell: Cell, tmp_path: Path) -> None:
     wild = cell.recipe.model_copy(update={"optimizer": cell.recipe.optimizer.model_copy(update={"lr": 1e6})})
-    diverging = Cell(**{**vars(cell), "recipe": wild, "search": wild, "_masks": {}})
+    diverging = replace(cell, recipe=wild, search=wild)
     plan, store = run_here(plan_of(tiny_run[0], cell, diverging.ticket(2)), tmp_path)
     assert result(store, diverging.dense())["status"] == "diverged"
     for task in (diverging.mask(1), diverging.ticket(1), diverging.mask(2), diverging.ticket(2)):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,7 +15,9 @@ from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lthbench.analysis.wording import named
 from lthbench.experiments import EXPERIMENTS, Cell
+from lthbench.experiments.controls import CONTROLS, Controls, Kind
 from lthbench.experiments.convergence import Convergence
 from lthbench.experiments.distance import Distance
 from lthbench.experiments.generalisation import FewShot, FrozenFeatures, Transfer
@@ -23,6 +25,7 @@ from lthbench.experiments.regulariser import MATCHED_WITHIN, Regulariser
 from lthbench.experiments.sensitivity import Sensitivity
 from lthbench.experiments.stability import Onset, Stability, noise_scale
 from lthbench.models.spec import ModelSpec
+from lthbench.suite.claim_tests import Selection
 from lthbench.suite.load import load_suite
 from lthbench.tasks.spec import InterpolateSpec, Task, TrainSpec
 from lthbench.training.distance import top_overlap
@@ -45,7 +48,37 @@ def tour_cell() -> Cell:
 
 
 def knowing(cell: Cell, result_of: Callable[[Task], Mapping[str, Any] | None]) -> Cell:
-    return replace(cell, result_of=result_of, _masks={})
+    return replace(cell, result_of=result_of)
+
+
+CHANGES: dict[str, Callable[[Cell], Any]] = {
+    "model": lambda cell: ModelSpec(name="lenet-300-100", width=20),
+    "data": lambda cell: cell.data.model_copy(update={"validation": cell.data.validation + 10}),
+    "pruning": lambda cell: cell.pruning.model_copy(update={"rate": 0.5}),
+    "recipe": lambda cell: cell.recipe.model_copy(update={"batch_size": 7}),
+    "search": lambda cell: cell.search.model_copy(update={"batch_size": 7}),
+    "replicate": lambda cell: cell.replicate + 1,
+    "search_anchor": lambda cell: "zero",
+    "search_stop": lambda cell: 1,
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_cell_has_its_own_masks_and_not_those_that_were_asked_before(tiny: Cell, name: str) -> None:
+    changed = {name: CHANGES[name](tiny)}
+    before = tiny.mask(2, rewind=1)
+    after = replace(tiny, **changed).mask(2, rewind=1)
+    values = {f.name: getattr(tiny, f.name) for f in fields(tiny) if f.init}
+    assert before is not None and after is not None
+    assert after.key == Cell(**(values | changed)).mask(2, rewind=1).key != before.key  # type: ignore[union-attr]
+
+
+def test_every_control_has_a_row_in_the_table_and_all_experiments_know_it() -> None:
+    assert tuple(CONTROLS) == get_args(Kind) == Controls.variants
+    for kind in CONTROLS:
+        assert kind in Convergence.variants
+        assert f"probe of {kind}, estimated" in FrozenFeatures.variants
+        assert " '" not in named(Selection(arm="late", variant=kind)), "verdicts have a noun for it"
 
 
 @given(curve=st.lists(st.floats(0, 1), min_size=1, max_size=9), dense=st.floats(0, 1), share=st.floats(0.5, 1))
@@ -66,7 +99,7 @@ def test_convergence_is_the_first_measurement_at_the_share_of_the_dense_accuracy
 
 
 def test_convergence_needs_validation_images(tiny: Cell) -> None:
-    bare = replace(tiny, data=tiny.data.model_copy(update={"validation": 0}), _masks={})
+    bare = replace(tiny, data=tiny.data.model_copy(update={"validation": 0}))
     (fault,) = Convergence(levels=(1,)).faults(bare)
     assert "validation" in fault.message and not list(Convergence(levels=(1,)).faults(tiny))
 
@@ -199,7 +232,7 @@ def test_the_largest_weights_of_an_unrelated_network_overlap_by_chance() -> None
 
 def test_statistics_are_measured_both_ways_where_batches_have_any(tiny: Cell) -> None:
     experiment = Stability(spawns=("0it",), statistics=("interpolate", "recompute"))
-    resnet = replace(tiny, model=ModelSpec(name="resnet8", width=2), _masks={})
+    resnet = replace(tiny, model=ModelSpec(name="resnet8", width=2))
     for cell, num_tasks in ((tiny, 1), (resnet, 2)):
         lines = [r for r in experiment.readings(cell) if r.variant != "child"]
         assert [r.variant for r in lines] == ["barrier", "barrier, recomputed statistics"]
@@ -232,7 +265,7 @@ def test_a_mask_moves_to_other_classes_with_a_new_output_layer(tiny: Cell) -> No
         assert isinstance(spec, TrainSpec) and spec.data == shoes
         assert spec.new_head == ("native" not in reading.variant)
     native = next(r.task for r in readings if r.variant == "train native ticket on fashion-mnist-10k [5 7 9]")
-    assert native.key == replace(tiny, data=shoes, _masks={}).ticket(1).key, "found on the target as on any source"
+    assert native.key == replace(tiny, data=shoes).ticket(1).key, "found on the target as on any source"
 
 
 @pytest.mark.parametrize("suite", ["tour", "paper"])
@@ -330,7 +363,7 @@ def test_the_same_share_of_two_lengths_is_one_point_of_the_grid() -> None:
 
 
 def test_an_onset_needs_validation_images(tiny: Cell) -> None:
-    bare = replace(tiny, data=tiny.data.model_copy(update={"validation": 0}), _masks={})
+    bare = replace(tiny, data=tiny.data.model_copy(update={"validation": 0}))
     (fault,) = Onset(grid=("0it", "1ep")).faults(bare)
     assert "give the pair's data a `validation`" in fault.message
 
@@ -345,7 +378,7 @@ def test_only_sgd_has_a_noise_scale() -> None:
     assert noise_scale(cell) == pytest.approx(0.02 * 9000 / (64 * 0.1))
 
     def with_optimizer(optimizer: Any) -> Cell:
-        return replace(cell, recipe=cell.recipe.model_copy(update={"optimizer": optimizer}), _masks={})
+        return replace(cell, recipe=cell.recipe.model_copy(update={"optimizer": optimizer}))
 
     assert noise_scale(with_optimizer(AdamW(name="adamw", lr=1e-3))) is None
     adam = knowing(with_optimizer(AdamW(name="adamw", lr=1e-3)), stable_at("SSS"))
