@@ -60,7 +60,7 @@ pairs:
       stability: {spawns: [1ep2it], points: 3, arms: [sgd]}
 """
 KINDS = ("all processes", "the main process", "one worker")
-_STEPS = 12  # between two kills, at most
+_STEPS = 4  # between two kills, at most
 
 
 class Signs(Watcher):
@@ -170,7 +170,7 @@ def contents(store: Path) -> dict[str, object]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="of all runs together")
-    parser.add_argument("--each", type=int, default=20, help="of one run, at most")
+    parser.add_argument("--each", type=int, default=40, help="of one run, at most")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)  # no thread that a fork would miss

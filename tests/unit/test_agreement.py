@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
-from lthbench.analysis.agreement import Sample, agreement
+from lthbench.analysis.agreement import Sample, _prior, agreement
 from lthbench.analysis.paired import holm
 
 LEVEL = 0.05
@@ -90,3 +90,45 @@ def test_an_image_more_or_less_is_no_difference_of_accuracies_that_never_varied(
 
 def test_one_value_alone_has_no_tolerance() -> None:
     assert agreement([Sample(np.zeros((1, 1)), np.ones(1))], LEVEL)[0].tolerance is None
+
+
+def test_without_replicates_in_other_environments_means_are_compared_by_the_spread_between_replicates() -> None:
+    recorded, found = np.array([[1.0], [2.0], [4.0]]), np.array([2.0, 4.0, 4.0])
+    (verdict,) = agreement([Sample(recorded, found)], LEVEL)
+    scale = 2 * recorded.var(ddof=1) / 3
+    assert verdict.p == pytest.approx(stats.f.sf(1.0 / scale, 1, 2))  # the means differ by 1
+    assert verdict.tolerance == pytest.approx((stats.f.isf(LEVEL, 1, 2) * scale) ** 0.5)
+
+
+def test_replicates_in_several_environments_are_compared_one_by_one() -> None:
+    recorded, found = np.array([[1.0, 3.0, 2.0], [5.0, 4.0, 6.0]]), np.array([3.0, 3.0])
+    (verdict,) = agreement([Sample(recorded, found)], LEVEL)
+    scale = (1 + 1 / 3) * (2 + 2) / (2 * 2)
+    assert verdict.p == pytest.approx(stats.f.sf((1**2 + 2**2) / 2 / scale, 2, 4))
+
+
+def test_no_spread_is_taken_for_smaller_than_a_twentieth_of_what_seeds_commonly_differ_by() -> None:
+    """The middle one of three quantities says what is common; one that varies more has its own."""
+    off = np.array([0.1, 0.1])
+    for seeds, common in ((0.01, 1.0), (1.0, 1.0), (10.0, 10.0)):
+        own = Sample(np.array([[0.0, 0.0], [seeds, seeds]]) * 2**0.5, np.array([0.0, seeds]) * 2**0.5 + off)
+        low, high = (Sample(np.array([[0.0, 0.0], [s, s]]) * 2**0.5, np.array([0.0, s]) * 2**0.5) for s in (0.1, 1.0))
+        others = [low, high] if seeds > 0.1 else [high, high]
+        scale = 1.5 * (0.05 * common) ** 2
+        p = agreement([own, *others], LEVEL)[0].p
+        assert p == pytest.approx(stats.f.sf(0.1**2 / scale, 2, 2)), seeds
+
+
+@pytest.mark.parametrize("degrees", [4.0, 20.0])
+def test_the_prior_is_that_from_which_spreads_were_drawn(degrees: float) -> None:
+    """Smyth 2004: a spread of d degrees of freedom is s0^2 times an F of d and d0 of them."""
+    quantiles = (np.arange(2000) + 0.5) / 2000
+    found = _prior((3.0 * stats.f.ppf(quantiles, 5, degrees)).tolist(), [5] * 2000)
+    assert found == pytest.approx((degrees, 3.0), rel=0.05)
+
+
+def test_spreads_that_differ_by_no_more_than_chance_have_one_prior_that_outweighs_them() -> None:
+    degrees, variance = _prior([2.0] * 10, [4] * 10)
+    assert degrees >= 1e6
+    assert variance == pytest.approx(2.0 * np.exp(np.log(2) - special.digamma(2)))
+    assert _prior([2.0] * 9, [4] * 9) == _prior([2.0] * 9 + [0.0] * 9, [4] * 18) == (0, 0), "too few spreads"

@@ -273,3 +273,98 @@ def test_what_a_term_predicts_of_what_is_left_out_is_one_minus_the_press_ratio()
         predicted_share(y, units, {"moved": x}, "speed")
     with pytest.raises(ModelError, match="too few"):
         predicted_share(y, units, {"moved": np.ones(12)}, "moved")
+
+
+def test_two_replicates_have_a_test_of_one_degree_of_freedom_which_is_cauchys() -> None:
+    expected = 0.5 - math.atan(3.0) / math.pi  # differences 1 and 2: mean 1.5, standard error .5
+    for found in (paired([1.0, 2.0]), paired_intervals([(1.0, 1.0), (2.0, 2.0)], [(0.0, 0.0)] * 2)):
+        assert found is not None and (found.mean, found.n) == (1.5, 2)
+        assert found.p_above(0) == pytest.approx(expected) and found.p_below(0) == pytest.approx(1 - expected)
+
+
+def test_what_differs_by_rounding_alone_is_told_by_the_size_of_the_differences() -> None:
+    third = [1e9 * (0.1 + 0.2), 1e9 * 0.3]
+    assert third[0] != third[1] and paired(third) is None
+    assert paired([1e-9, 2e-9]) is not None
+
+
+def test_one_replicate_has_no_power_and_two_have_some() -> None:
+    for power in (power_one_sided, power_equivalence):
+        assert power(1.0, 0.1, 1, 0.05) == 0 < power(1.0, 0.1, 2, 0.05)
+    assert power_equivalence(0.01, 1.0, 3, 0.05) == 0, "a chance is never below 0"
+
+
+def test_the_detectable_effect_is_the_first_that_reaches_80_percent_wherever_the_search_begins() -> None:
+    for start in (0.3, 1.0, 5.0):
+        found = detectable(lambda size: 0.8 if size >= 1 else 0.79, start)
+        assert found is not None and 1 <= found <= 1.001
+
+
+def test_holm_takes_a_family_that_is_larger_than_the_p_values() -> None:
+    assert holm([0.01, 0.02], family=5) == pytest.approx([0.05, 0.08])
+    assert holm([0.5, None], family=3) == [1.0, None]
+
+
+def test_wilcoxon_is_of_the_differences_from_a_number() -> None:
+    assert wilcoxon([3, 4, 5, 6, 7, 8], 2, "greater") == 1 / 64
+    assert wilcoxon([-3, -4, -5, -6, -7, -8], -2, "less") == 1 / 64
+
+
+def test_seven_configurations_have_all_their_orders_and_eight_have_random_ones() -> None:
+    assert ranks.permutation_p(np.arange(7.0), np.arange(7.0), "spearman") == pytest.approx(1 / math.factorial(7))
+    drawn = (1 + ranks.RESAMPLES) * ranks.permutation_p(np.arange(8.0), np.arange(8.0), "spearman")
+    assert drawn == pytest.approx(round(drawn)) and 1 <= drawn <= 3, "of 4999 random orders, and the observed one"
+
+
+def test_resampled_configurations_that_are_all_the_same_one_have_no_correlation() -> None:
+    both = np.arange(2.0)
+    found = ranks.bootstrap(both, both, "spearman")
+    assert set(found) == {1.0}
+    assert abs(len(found) / ranks.RESAMPLES - 1 / 2) < 4 * math.sqrt(1 / 4 / ranks.RESAMPLES)
+
+
+def test_the_mean_rank_correlation_is_of_the_rows_that_vary() -> None:
+    assert ranks.mean_rank_correlation([[1, 2, 3], [1, 3, 2], [4, 4, 4]]) == pytest.approx(0.75)
+    assert math.isnan(ranks.mean_rank_correlation([[1, 1, 1]] * 2))
+
+
+def test_leaving_one_out_gives_the_range_of_a_statistic() -> None:
+    assert ranks.leave_one_out(lambda indices: float(sum(indices)), 4) == (0 + 1 + 2, 1 + 2 + 3)
+    assert math.isnan(ranks.auc([1, 2], [False, False]))
+
+
+def test_terms_of_a_model_are_logarithms_levels_and_products() -> None:
+    random = np.random.default_rng(5)
+    a, b, units = random.uniform(1, 5, 12), random.uniform(1, 5, 12), list(range(12))
+    columns = {"a": a, "b": b, "level": ["x", "y", "z"] * 4}
+    of_level = {"x": 1.0, "y": 5.0, "z": 2.0}
+    for term, outcome in (
+        ("log a", 3 * np.log(a) - 1),
+        ("a x b", 2 * a * b + 1),
+        ("log a x b", np.log(a) * b),
+        ("factor level", [of_level[level] for level in columns["level"]]),
+    ):
+        assert predicted_share(outcome, units, columns, term) == pytest.approx(1), term
+    with pytest.raises(ModelError, match="no logarithm"):
+        predicted_share(a, units, {"a": a - a.min()}, "log a")
+    with pytest.raises(ModelError, match="all values are equal"):
+        predicted_share(np.ones(12), units, columns, "a")
+
+
+def test_the_tested_coefficient_is_the_models_wherever_its_term_stands_and_constant_terms_are_passed_over() -> None:
+    from statsmodels.regression.mixed_linear_model import MixedLM
+
+    random = np.random.default_rng(6)
+    replicates = np.repeat(np.arange(5), 4)
+    early, dose = np.tile([0.0, 0, 1, 1], 5), random.uniform(1, 2, 20)
+    outcome = 2 * early + np.log(dose) + random.normal(size=5)[replicates] + random.normal(0, 0.3, 20)
+    columns = {"early": early, "dose": dose, "density": np.full(20, 0.2)}
+    result = MixedLM(outcome, np.column_stack([np.ones(20), np.log(dose), early]), replicates).fit(reml=True)
+    for terms in (["log dose", "early"], ["early", "log density", "log dose"]):
+        found = fit(outcome, replicates.tolist(), replicates.tolist(), columns, terms, "early")
+        assert found.estimate == pytest.approx(result.fe_params[2], rel=1e-4)
+        assert found.wald_p == pytest.approx(result.pvalues[2], rel=1e-2)
+        # Jackknife: pseudo-values have the estimate for their mean, but for its small bias.
+        assert np.mean(found.pseudo_values) == pytest.approx(found.estimate, abs=0.05)
+    with pytest.raises(ModelError, match="all values are equal"):
+        fit(np.ones(20), replicates.tolist(), replicates.tolist(), columns, ["early"], "early")

@@ -53,3 +53,23 @@ def test_distance_angle_does_not_depend_on_scale_but_the_raw_distance_does() -> 
     ten = learning_distance({"w": 10 * a["w"]}, {"w": 10 * b["w"]}, None, ["w"])
     assert ten["distance_angle"] == pytest.approx(one["distance_angle"])
     assert ten["distance"] == pytest.approx(10 * one["distance"])
+
+
+def test_the_angle_of_the_same_direction_is_0_and_of_the_opposite_2_whatever_rounding_makes_of_the_cosine() -> None:
+    chance = torch.Generator().manual_seed(0)
+    cosines = set()
+    for _ in range(50):
+        w = torch.rand(3, generator=chance, dtype=torch.float64)
+        a, b = {"w": w}, {"w": w * 3}
+        cosines.add(float(torch.dot(w, 3 * w)) / math.sqrt(float(w.square().sum()) * float((3 * w).square().sum())))
+        assert learning_distance(a, b, None, ["w"])["distance_angle"] == pytest.approx(0, abs=1e-7)
+        assert learning_distance(a, {"w": -3 * w}, None, ["w"])["distance_angle"] == pytest.approx(2)
+    assert max(cosines) > 1, "some cosines are rounded up"
+
+
+def test_overlap_is_the_share_of_the_largest_fifth_among_survivors() -> None:
+    before = torch.tensor([9.0, -8, 7, 6, 1, 1, 1, 1, 1, 1, 99])
+    after = torch.tensor([9.0, 0, -7, 1, 1, 1, 1, 1, 1, 1, 0])
+    survivors = torch.arange(11) < 10
+    assert top_overlap(before, after, survivors) == 1 / 2
+    assert top_overlap(before, after, None) == 0.5
