@@ -168,12 +168,8 @@ def _of_replicate(name: str, replicate: int) -> str:
 def _recorded_point(placed: PlacedReading, replicate: int, tasks: Iterable[Recorded]) -> Point:
     reading, cell = placed.reading, placed.cell
     results: list[dict[str, Any]] = [{"status": task.status, "metrics": task.metrics} for task in tasks]
-    try:
-        numbers: Mapping[str, float] = reading.numbers(results)
-    except (KeyError, IndexError):  # it is computed from what is not recorded
-        numbers = {m: results[0]["metrics"][m] for m in reading.metrics if m in results[0]["metrics"]}
     return Point(
         cell.pair, placed.experiment, cell.arm, replicate, reading.variant, reading.level,
         results[0]["metrics"].get("density"), reading.step, "ok" if results[0]["status"] == "ok" else "diverged",
-        numbers, reading.task.key,
+        reading.numbers(results), reading.task.key,
     )  # fmt: skip

@@ -75,18 +75,25 @@ class Convergence(Experiment):
             yield Fault(("every",), f"{self.every}, {every:,} iterations, is longer than the training of {total:,}")
 
     def convergence(self, results: Sequence[Result], per_epoch: int) -> dict[str, float]:
-        """The convergence of the first of two tracked trainings, the second that of the dense network."""
-        goal = self.share * results[1]["metrics"]["validation_accuracy"]
-        begin, end = results[0]["steps"]
+        """The convergence of the first of two tracked trainings, the second that of the dense network.
+
+        None without what it is told by: measurements of the one, an accuracy of the other.
+        """
+        curve, steps = results[0].get("validation_curve"), results[0].get("steps")
+        dense = results[1]["metrics"].get("validation_accuracy")
+        if not curve or steps is None or dense is None:
+            return {}
+        goal = self.share * dense
+        begin, end = steps
         before = begin
-        for step, accuracy in results[0]["validation_curve"]:
+        for step, accuracy in curve:
             if accuracy >= goal:
-                steps = step - begin
+                taken = step - begin
                 return {
                     "converged": 1.0,
-                    "steps_to_converge": float(steps),
-                    "epochs_to_converge": steps / per_epoch,
-                    "share_to_converge": steps / (end - begin),
+                    "steps_to_converge": float(taken),
+                    "epochs_to_converge": taken / per_epoch,
+                    "share_to_converge": taken / (end - begin),
                     "share_unconverged": (before - begin) / (end - begin),
                 }
             before = step

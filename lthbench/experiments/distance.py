@@ -51,7 +51,9 @@ class Distance(Experiment):
 def by_layer(results: Sequence[Result]) -> dict[str, float]:
     """The relative distance and the overlap of every prunable layer."""
     forms = {"distance_relative": "layer_distance", "overlap": "layer_overlap"}
-    return {f"{form}/{layer}": value for form, name in forms.items() for layer, value in results[0][name].items()}
+    return {
+        f"{form}/{layer}": value for form, name in forms.items() for layer, value in results[0].get(name, {}).items()
+    }
 
 
 def after(epoch: int) -> Callable[[Sequence[Result]], Mapping[str, float]]:
@@ -61,9 +63,9 @@ def after(epoch: int) -> Callable[[Sequence[Result]], Mapping[str, float]]:
     """
 
     def distances(results: Sequence[Result]) -> dict[str, float]:
-        then, end = results[0]["epoch_distances"][epoch - 1], results[0]["metrics"]
-        if not end.get("distance"):
+        by_epoch, end = results[0].get("epoch_distances", ()), results[0]["metrics"]
+        if not end.get("distance") or len(by_epoch) < epoch:
             return {}
-        return {form: then * end[form] / end["distance"] for form in FORMS if form in end}
+        return {form: by_epoch[epoch - 1] * end[form] / end["distance"] for form in FORMS if form in end}
 
     return distances

@@ -166,7 +166,8 @@ def _name(strength: float, place: Place, decay: Decay) -> str:
 def search_distances(results: Sequence[Result]) -> dict[str, float]:
     """The relative distance of the search's dense network and, where there is one, of the network it is to match."""
     names = ("search_distance", "target_distance")
-    return {name: r["metrics"]["distance_relative"] for name, r in zip(names, results[1:], strict=False)}
+    found = {name: r["metrics"].get("distance_relative") for name, r in zip(names, results[1:], strict=False)}
+    return {name: distance for name, distance in found.items() if distance is not None}
 
 
 def pulled(recipe: Recipe, strength: float, decay: Decay) -> Recipe:
@@ -250,15 +251,26 @@ def _around(reached: Reached, target: float, start: float) -> float:
 
 
 def _epoch_that_passes(free: Sequence[Result], target: float) -> tuple[float, float] | None:
-    """Between which epochs free trainings come, in the mean, to a distance: any, where one diverges; None for never."""
-    if any(result["status"] != "ok" for result in free):
+    """Between which epochs free trainings come, in the mean, to a distance: None for never.
+
+    Any, where a training has no distances, as one that diverged.
+    """
+    distances = [relative_by_epoch(result) for result in free]
+    if not all(distances):
         return 0, math.inf
-    scales = [r["metrics"]["distance_relative"] / r["metrics"]["distance"] for r in free]
-    distances = [[scale * d for d in r["epoch_distances"]] for scale, r in zip(scales, free, strict=True)]
     for epoch, there in enumerate(zip(*distances, strict=True)):
         if math.fsum(there) / len(there) >= target:
             return epoch, epoch + 1
     return None
+
+
+def relative_by_epoch(training: Result) -> list[float]:
+    """The relative distance after each epoch of a training; none where it is not defined at the end."""
+    end = training["metrics"]
+    if not end.get("distance") or "distance_relative" not in end:
+        return []
+    scale = end["distance_relative"] / end["distance"]
+    return [scale * distance for distance in training.get("epoch_distances", ())]
 
 
 def _unchanged(cell: Cell) -> Cell:
@@ -292,9 +304,10 @@ def _stopped_at(iteration: float) -> Setting:
 
 
 def _mean_distance(cells: Sequence[Cell], setting: Setting) -> float | None:
-    """The relative distance of a mask search's dense networks: infinite where one diverged, None until all are done."""
+    """The relative distance of a mask search's dense networks, in the mean; None until all are done.
+
+    Infinite where one has none, as after a divergence.
+    """
     results = [cell.result_of(setting(cell).searched(0)) for cell in cells]
-    known = [
-        float(r["metrics"]["distance_relative"]) if r["status"] == "ok" else math.inf for r in results if r is not None
-    ]
+    known = [float(r["metrics"].get("distance_relative", math.inf)) for r in results if r is not None]
     return math.fsum(known) / len(known) if len(known) == len(results) else None

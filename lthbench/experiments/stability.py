@@ -262,7 +262,7 @@ class Onset(_Lines):
         """A `compute` of the onset and what the dense training and its recipe alone tell of it."""
         scale = noise_scale(cell)
         known = {**found} if scale is None else {**found, "noise_scale": scale}
-        return lambda results: {**known, "early_loss": early_loss(results[0])}
+        return lambda results: {**known, **early_loss(results[0])}
 
 
 def point_of_training(cell: Cell, name: str, step: int) -> dict[str, float]:
@@ -282,10 +282,10 @@ def is_stable(lines: Sequence[Result], threshold: float) -> bool:
     return len(known) == len(barriers) and sum(known) / len(known) < threshold
 
 
-def early_loss(dense: Result) -> float:
-    """The mean train loss of the epoch in which the first 5 % of a training end."""
-    losses = dense["epoch_losses"]
-    return float(losses[max(1, math.ceil(EARLY * len(losses))) - 1])
+def early_loss(dense: Result) -> dict[str, float]:
+    """`early_loss`, the mean train loss of the epoch in which the first 5 % of a training end, where it has epochs."""
+    losses = dense.get("epoch_losses")
+    return {"early_loss": float(losses[max(1, math.ceil(EARLY * len(losses))) - 1])} if losses else {}
 
 
 def noise_scale(cell: Cell) -> float | None:

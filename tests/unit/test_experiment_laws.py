@@ -27,6 +27,7 @@ from lthbench.experiments.stability import Onset, Stability, noise_scale
 from lthbench.models.spec import ModelSpec
 from lthbench.suite.claim_tests import Selection
 from lthbench.suite.load import load_suite
+from lthbench.suite.schema import Suite
 from lthbench.tasks.spec import InterpolateSpec, Task, TrainSpec
 from lthbench.training.distance import top_overlap
 from lthbench.training.recipe import AdamW
@@ -42,9 +43,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Cell:
 
 
 @cache
+def tour() -> Suite:
+    return load_suite(SUITES / "tour.yaml")
+
+
+@cache
 def tour_cell() -> Cell:
     """A cell of the tour: 9,000 train images, batches of 64, 10 epochs."""
-    return next(cell for cell in load_suite(SUITES / "tour.yaml").cells() if cell.pair == "lenet-fashion-10k")
+    return next(cell for cell in tour().cells() if cell.pair == "lenet-fashion-10k")
 
 
 def knowing(cell: Cell, result_of: Callable[[Task], Mapping[str, Any] | None]) -> Cell:
@@ -190,6 +196,43 @@ def test_nothing_is_matched_to_a_pulled_training_that_diverged(tiny: Cell, contr
     diverged = knowing(tiny, lambda task: {"status": "diverged", "metrics": {}})
     experiment = Regulariser(strengths=(0.01,), controls=(control,), places=(), levels=(1,))
     assert {r.variant for r in experiment.readings(diverged)} == {f"{control} for pull 0.01, matching"}
+
+
+FULL: dict[str, Any] = {
+    "metrics": {
+        "distance_relative": 0.3,
+        "distance": 2.0,
+        "validation_accuracy": 0.8,
+        "test_accuracy": 0.8,
+        "validation_barrier": 0.1,
+    },
+    "epoch_distances": [0.2 * n for n in range(1, 11)],
+    "epoch_losses": [1.0 / n for n in range(1, 11)],
+    "validation_curve": [(141 * n, 0.08 * n) for n in range(1, 11)],
+    "layer_distance": {"a": 0.5},
+    "layer_overlap": {"a": 0.9},
+    "steps": (0, 1410),
+}
+
+
+@pytest.mark.parametrize("status", ["ok", "diverged", "refused"])
+@pytest.mark.parametrize("lacks", [(), *((name,) for name in (*FULL["metrics"], *FULL)), (*FULL["metrics"], *FULL)])
+def test_no_experiment_stops_at_a_result_that_lacks_a_number(status: str, lacks: tuple[str, ...]) -> None:
+    result = {"status": status, **{name: value for name, value in FULL.items() if name not in lacks}}
+    result["metrics"] = {name: value for name, value in FULL["metrics"].items() if name not in lacks}
+    suite = tour()
+    for cell in (cell for cell in suite.cells(lambda task: result) if (cell.arm, cell.replicate) == ("late", 0)):
+        for experiment in suite.pairs[cell.pair].experiments.values():
+            for reading in experiment.readings(cell):
+                numbers = reading.numbers([result] * (1 + len(reading.others)))
+                assert all(map(math.isfinite, numbers.values())), (reading.variant, numbers)
+
+
+@pytest.mark.parametrize("control", ["weight-decay", "early-stopping", "low-lr"])
+def test_nothing_is_matched_to_a_pulled_training_without_a_distance(tiny: Cell, control: str) -> None:
+    experiment = Regulariser(strengths=(0.01,), controls=(control,), places=(), levels=(1,))
+    bare = knowing(tiny, lambda task: {"status": "ok", "metrics": {}})
+    assert {r.variant for r in experiment.readings(bare)} == {f"{control} for pull 0.01, matching"}
 
 
 def test_the_distance_along_training_ends_at_that_of_the_whole_training(tiny: Cell) -> None:
