@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 
@@ -517,3 +518,85 @@ def test_nesterov_needs_momentum_and_no_dampening(options: dict[str, float]) -> 
 def test_a_learning_rate_in_a_tensor_needs_a_capturable_optimizer() -> None:
     with pytest.raises(ValueError, match="lr is a tensor, which needs capturable=True"):
         MaskedAdamW([torch.nn.Parameter(torch.zeros(2))], torch.tensor(0.1))
+
+
+DOORS = [pytest.param(contextlib.nullcontext, id="kernels"), pytest.param(reference, id="reference")]
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("kind", [MaskedSGD, MaskedAdamW])
+def test_an_optimizer_that_has_stepped_goes_on_from_the_state_that_it_loads(kind, door):
+    options = {"lr": 0.1, "momentum": 0.9} if kind is MaskedSGD else {"lr": 0.1}
+    with door():
+        params, masks, _ = make()
+        optimizer = kind(params, **options, masks=masks)
+        train(optimizer, params, steps=2)
+        weights, state = [p.detach().clone() for p in params], copy.deepcopy(optimizer.state_dict())
+        train(optimizer, params, steps=3, start=2)
+        expected = [p.detach().clone() for p in params]
+        optimizer.load_state_dict(state)
+        with torch.no_grad():
+            for p, weight in zip(params, weights, strict=True):
+                p.copy_(weight)
+        train(optimizer, params, steps=3, start=2)
+    assert same_bits(params, expected)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_one_step_of_sgd_is_the_equation(door):
+    """Two steps of one weight, with numbers that float32 holds exactly."""
+    with door():
+        p, a = nn.Parameter(torch.tensor([2.0, 4.0])), torch.tensor([1.0, 0.0])
+        mask = torch.tensor([True, False])
+        options = {"momentum": 0.5, "dampening": 0.25, "weight_decay": 0.5}
+        optimizer = MaskedSGD([p], 0.5, **options, masks={p: mask}, anchors={p: a}, pull=2.0)
+        w, b = 2.0, None
+        for _ in range(2):
+            p.grad = torch.tensor([1.0, 1.0])
+            optimizer.step()
+            g = 1 + 2 * (w - 1)
+            g += 0.5 * w
+            b = g if b is None else 0.5 * b + 0.75 * g
+            w -= 0.5 * b
+            assert p.tolist() == [w, 0] and optimizer.squared_distance() == (w - 1) ** 2
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("kind", [MaskedSGD, MaskedAdamW])
+def test_a_step_without_any_gradient_changes_no_weight_and_begins_no_state(kind, door):
+    with door():
+        p = nn.Parameter(torch.ones(5))
+        optimizer = kind([p], 0.1, weight_decay=0.5, anchors={p: torch.zeros(5)}, pull=0.5)
+        optimizer.step()
+        assert p.tolist() == [1] * 5 and not optimizer.state.get(p)
+        assert optimizer.squared_distance() == 5
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_closure_is_called_with_gradients_on_and_its_loss_is_returned(door):
+    with door():
+        p = nn.Parameter(torch.tensor([3.0]))
+        optimizer = MaskedSGD([p], 0.5)
+
+        def closure():
+            loss = p.square().sum()
+            loss.backward()
+            return loss
+
+        with torch.no_grad():
+            assert optimizer.step(closure) == 9
+        assert p.tolist() == [0]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_adamw_counts_its_steps_on_the_host(door):
+    with door():
+        p = nn.Parameter(torch.ones(3))
+        optimizer = MaskedAdamW([p], 0.1)
+        for count in (1, 2):
+            p.grad = torch.ones(3)
+            optimizer.step()
+            step = optimizer.state[p]["step"]
+            assert (float(step), step.device.type, step.dtype) == (count, "cpu", torch.float32)
+    # The first steps of AdamW move by the learning rate, whatever the gradient's size (Kingma & Ba 2015, section 2.1).
+    torch.testing.assert_close(p.detach(), torch.full((3,), 0.8), rtol=0, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
@@ -359,3 +360,34 @@ def test_elements_without_gaps_or_overlap_are_dense_whatever_a_dimension_of_one_
     size: tuple[int, ...], strides: tuple[int, ...], dense: bool
 ) -> None:
     assert is_dense(torch.empty_strided(size, strides)) is dense
+
+
+@pytest.mark.parametrize("door", [contextlib.nullcontext, reference])
+def test_a_group_without_tensors_prunes_nothing_and_has_no_threshold(door):
+    with door():
+        pruned = prune_lowest([torch.tensor([3.0, 1.0])], [torch.ones(2, dtype=torch.bool)], [0, 1, 0], groups=[1])
+    assert (pruned.thresholds, pruned.threshold) == ([-math.inf, 1.0, -math.inf], 1.0)
+    assert pruned.masks[0].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("door", [contextlib.nullcontext, reference])
+def test_the_largest_threshold_is_that_of_a_group_whose_nan_was_pruned(door):
+    scores = [torch.tensor([5.0, 1.0]), torch.tensor([math.nan, 1.0])]
+    masks = [torch.ones(2, dtype=torch.bool)] * 2
+    for groups in ([0, 1], [1, 0]):
+        with door():
+            pruned = prune_lowest(scores, masks, [2, 2], groups=groups)
+        assert math.isnan(pruned.threshold) and pruned.num_nan == 1
+        assert sorted(map(str, pruned.thresholds)) == ["5.0", "nan"]
+
+
+@pytest.mark.parametrize("door", [contextlib.nullcontext, reference])
+def test_tensors_at_their_minimum_leave_the_pruning_to_the_rest_of_their_group(door):
+    scores = [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 5.0, 6.0]), torch.tensor([0.5, 0.6])]
+    masks = [torch.ones(len(s), dtype=torch.bool) for s in scores]
+    with door():
+        pruned = prune_lowest(scores, masks, [3, 1], groups=[0, 0, 1], min_kept=[2, 1, 0])
+    assert [m.tolist() for m in pruned.masks] == [[False, True, True], [False, False, True], [False, True]]
+    assert pruned.thresholds[1] == pytest.approx(0.5)
+    with door(), pytest.raises(ValueError, match=r"num_pruned\[0\] is 4, expected 0 to the 3 survivors"):
+        prune_lowest(scores, masks, [4, 0], groups=[0, 0, 1], min_kept=[2, 1, 0])
