@@ -18,8 +18,8 @@ from lthbench.ops.line import Batch, LineResult, evaluate_line
 State = dict[str, Tensor]
 
 
-def make_ends(model: nn.Module, density: float) -> tuple[State, State]:
-    """Two random states of a model, under one random mask on all weights but those of the first and last layer."""
+def make_ends(model: nn.Module, density: float) -> tuple[State, State, State]:
+    """Two random states of a model, and their random mask on all weights but those of the first and last layer."""
     torch.manual_seed(0)
     states = []
     for _ in range(2):
@@ -35,11 +35,11 @@ def make_ends(model: nn.Module, density: float) -> tuple[State, State]:
                 module.running_var.uniform_(0.5, 1.5)
         states.append(copy.deepcopy(model.state_dict()))
     weights = [name for name, t in states[0].items() if t.dim() > 1]
-    for name in weights[1:-1]:
-        mask = torch.rand(states[0][name].shape) < density
-        for state in states:
-            state[name] *= mask
-    return states[0], states[1]
+    mask = {name: torch.rand(states[0][name].shape) < density for name in weights[1:-1]}
+    for state in states:
+        for name, kept in mask.items():
+            state[name] *= kept
+    return states[0], states[1], mask
 
 
 @torch.no_grad()
@@ -81,7 +81,7 @@ def line_row(
     Raises:
         AssertionError: the losses disagree by more than 1e-5.
     """
-    a, b = ({name: t.to(device) for name, t in state.items()} for state in make_ends(model, density))
+    a, b, mask = ({name: t.to(device) for name, t in state.items()} for state in make_ends(model, density))
     model.to(device)
     images = torch.randn(num_images, *image_shape).to(device)
     labels = torch.randint(2, (num_images,)).to(device)
@@ -91,7 +91,7 @@ def line_row(
     clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     calls: dict[str, Callable[[], LineResult | Tensor]] = {
         "one by one": lambda: one_by_one(model, a, b, alphas, small),
-        "ours": lambda: evaluate_line(model, a, b, alphas, [(images, labels)]),
+        "ours": lambda: evaluate_line(model, a, b, alphas, [(images, labels)], mask=mask),
         limit_name: probe,
     }
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -21,16 +21,16 @@ BLOCK = 16  # images
 
 @dataclass(frozen=True)
 class Pattern:
-    """Which weights of a square convolution survive, by output channel."""
+    """Which weights of a square convolution are kept, by output channel."""
 
     taps: Tensor  # [n] int32, (input channel * kernel + row) * kernel + column
     row_starts: Tensor  # [out_channels + 1] int32
     index: Tensor  # [n] int64, flat positions in the weight
 
     @classmethod
-    def of(cls, survives: Tensor) -> Pattern:
+    def of(cls, mask: Tensor) -> Pattern:
         """The pattern of a bool mask [O, I, kernel, kernel]."""
-        flat = survives.reshape(survives.shape[0], -1)
+        flat = mask.reshape(mask.shape[0], -1)
         starts = torch.cat([torch.zeros(1, dtype=torch.int64), flat.sum(1).cumsum(0)])
         index = flat.reshape(-1).nonzero().reshape(-1)
         return cls((index % flat.shape[1]).int(), starts.int(), index)

@@ -22,18 +22,18 @@ from lthbench.ops.fused_layers import BlockedConvolution, convolution, convoluti
 _RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
 _ADDS = (operator.add, torch.add)  # tracing turns += into +
 
-# Of a 3x3 convolution: the density under which visiting survivors alone was measured to be faster than Winograd's
+# Of a 3x3 convolution: the density under which visiting kept weights alone was measured to be faster than Winograd's
 # filtering, and the channels above which they and oneDNN are.
 SPARSE_DENSITY = 0.25
 WINOGRAD_CHANNELS = 256
 
 
-def fuse(model: nn.Module, survives: Mapping[str, Tensor] | None = None) -> Fused | None:
+def fuse(model: nn.Module, mask: Mapping[str, Tensor] | None = None) -> Fused | None:
     """Trace a network in evaluation mode; None where it cannot be traced or holds a layer not known here.
 
     Args:
-        survives: weight name -> bool mask of its shape, for convolutions of images in blocks (on the CPU; every
-            convolution needs one): over the surviving weights alone, or all where a quarter or more survive. None makes
+        mask: weight name -> bool tensor of its shape, for convolutions of images in blocks (on the CPU): over the kept
+            weights alone, or all where a quarter or more are kept. A weight without one is dense; None makes
             convolutions of channels-last images.
     """
     try:
@@ -42,8 +42,8 @@ def fuse(model: nn.Module, survives: Mapping[str, Tensor] | None = None) -> Fuse
         if len([n for n in graph.nodes if n.op == "placeholder"]) != 1:
             return None
         _drop_identities(graph, modules)
-        return _Fuser(model, graph, modules, survives).fused()
-    except Exception:  # a forward can fail to trace in any way; evaluated as it is, it shows its own errors
+        return _Fuser(model, graph, modules, mask).fused()
+    except (fx.proxy.TraceError, _Unknown):  # its forward pass depends on values, or it holds what is not known here
         return None
 
 
@@ -80,7 +80,7 @@ class _Fuser:
     model: nn.Module
     graph: fx.Graph
     modules: dict[str, nn.Module]
-    survives: Mapping[str, Tensor] | None = None
+    mask: Mapping[str, Tensor] | None = None
     weights: list[Weight] = field(default_factory=list)
     linears: list[SharedLinear] = field(default_factory=list)
     constants: list[str] = field(default_factory=list)
@@ -107,9 +107,7 @@ class _Fuser:
             if node in shared:
                 copied[node] = prefix.node_copy(node, lambda n: copied[n])
         # Images that convolutions alone read are laid out in blocks once for all networks.
-        self.blocked = {
-            n for n in wanted if self.survives is not None and all(self._is_convolution(u) for u in n.users)
-        }
+        self.blocked = {n for n in wanted if self.mask is not None and all(self._is_convolution(u) for u in n.users)}
         for node in self.blocked:
             copied[node] = prefix.call_function(to_blocks, (copied[node],))
         prefix.output(tuple(copied[n] for n in wanted) + tuple(copied[_source(layer)] for layer in linears))
@@ -309,7 +307,7 @@ class _Fuser:
         module, name = self._module(chain.layer), chain.layer.target
         assert isinstance(module, nn.Conv2d)
         bias_name = f"{name}.bias" if module.bias is not None else ""
-        if self.survives is not None:
+        if self.mask is not None:
             return self._blocked_convolution(chain, module, bias_name)
         bias: fx.Node | None = None
         if chain.norm is not None:
@@ -332,7 +330,7 @@ class _Fuser:
         return out
 
     def _blocked_convolution(self, chain: _Chain, module: nn.Conv2d, bias_name: str) -> fx.Node:
-        assert self.survives is not None
+        assert self.mask is not None
         assert not isinstance(module.padding, str)
         kernel, stride, padding = module.kernel_size[0], module.stride[0], module.padding[0]
         square = all(len(set(p)) == 1 for p in (module.kernel_size, module.stride, module.padding))
@@ -344,10 +342,10 @@ class _Fuser:
             layer = self._module(chain.norm)
             assert isinstance(layer, nn.BatchNorm2d)
             norm, eps = str(chain.norm.target), layer.eps
-        survives = self.survives[name]
-        dense = float(survives.float().mean()) >= SPARSE_DENSITY and max(survives.shape[:2]) <= WINOGRAD_CHANNELS
+        kept = self.mask.get(name, torch.ones(module.weight.shape, dtype=torch.bool))
+        dense = float(kept.float().mean()) >= SPARSE_DENSITY and max(kept.shape[:2]) <= WINOGRAD_CHANNELS
         winograd = dense and (kernel, stride, padding) == (3, 1, 1)
-        pattern = None if winograd else Pattern.of(survives)
+        pattern = None if winograd else Pattern.of(kept)
         call = BlockedConvolution(pattern, (kernel, stride, padding), chain.relu is not None)
         weight, bias = self._weight(Weight((name, bias_name), norm, eps, pattern, winograd), 2)
         other = None if chain.other is None else self._value(chain.other, blocked=True)

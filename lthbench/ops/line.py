@@ -33,6 +33,7 @@ def evaluate_line(
     alphas: Tensor | Sequence[float],
     batches: Iterable[Batch],
     *,
+    mask: Mapping[str, Tensor] | None = None,
     statistics: Literal["interpolate", "recompute"] = "interpolate",
     statistics_batches: Iterable[Batch] | None = None,
     method: Literal["auto", "fused", "blocked", "stacked", "each"] = "auto",
@@ -47,6 +48,8 @@ def evaluate_line(
             interpolated in float32; of others (counters) the end a is taken.
         alphas: [K] points; 0 and 1 give exactly the two ends.
         batches: (images [B, C, H, W] float32, labels [B] int64) pairs, gone through once.
+        mask: name -> bool tensor of its shape, False where both ends are pruned, so that convolutions may pass it over;
+            a name without one is dense.
         statistics: "interpolate" takes the normalisation statistics of the line's own weights, as any other entry;
             "recompute" estimates them for each network as the mean over `statistics_batches` of what each batch
             gives in training mode (torch.optim.swa_utils.update_bn does the same).
@@ -54,8 +57,8 @@ def evaluate_line(
         method: how the networks are evaluated.
             "each": the model as it is, with one network's weights after another's.
             "fused": likewise on a graph with normalisation folded into convolutions and activations fused.
-            "blocked": "fused" on images in blocks, convolutions over the weights that are not 0 at both ends, or by
-            Winograd's filtering where a quarter or more are not; CPU only.
+            "blocked": "fused" on images in blocks, convolutions over the weights of the mask, or by Winograd's
+            filtering where a quarter or more are kept; CPU only.
             "stacked": all at once by torch.vmap.
             "auto": "stacked" for small networks on CUDA, "blocked" at low density and for narrow networks on the
             CPU (AVX-512), else "fused", and "each" for what cannot be traced and fused.
@@ -66,11 +69,13 @@ def evaluate_line(
         to float32 rounding; the result is the same bits at every run with the same number of threads.
 
     Raises:
-        ValueError: the states' names, shapes or devices disagree, `statistics_batches` is missing or superfluous,
-            or there was no image.
+        ValueError: the states' names, shapes or devices disagree, a weight outside of the mask is not 0,
+            `statistics_batches` is missing or superfluous, or there was no image.
     """
     points = torch.as_tensor(alphas, dtype=torch.float64).reshape(-1).cpu()
+    mask = mask or {}
     _check(model, state_a, state_b, points, statistics, statistics_batches)
+    _check_mask(mask, state_a, state_b)
     num_images = 0
     with _evaluation_mode(model):
         networks = Networks(state_a, state_b, points, stacked_bytes)
@@ -79,7 +84,7 @@ def evaluate_line(
         # Summed where the networks are, and read once.
         loss_sum = torch.zeros(len(points), dtype=torch.float64, device=networks.device)
         num_errors = torch.zeros(len(points), dtype=torch.int64, device=networks.device)
-        forward, chunk = make_forward(model, networks, method)
+        forward, chunk = make_forward(model, networks, method, mask)
         # Reading stays outside inference_mode: what the iterable keeps may be trained on later.
         for images, labels in batches:
             with torch.inference_mode():
@@ -123,6 +128,22 @@ def _check(
         raise ValueError(f"statistics is {statistics!r}, expected 'interpolate' or 'recompute'")
     if (statistics == "recompute") != (statistics_batches is not None):
         raise ValueError("give statistics_batches with statistics='recompute', and only then")
+
+
+def _check_mask(mask: Mapping[str, Tensor], state_a: State, state_b: State) -> None:
+    for name, kept in mask.items():
+        if name not in state_a or kept.shape != state_a[name].shape or kept.dtype != torch.bool:
+            raise ValueError(
+                f"mask holds {kept.dtype} {tuple(kept.shape)} for {name}, which is no weight of that shape"
+            )
+    ends = {"state_a": state_a, "state_b": state_b}
+    outside = {
+        (end, name): state[name].masked_fill(mask[name], 0).any() for end, state in ends.items() for name in mask
+    }
+    # Read together, since each reading of a GPU waits for it.
+    for (end, name), found in zip(outside, torch.stack([*outside.values()]).tolist() if outside else (), strict=True):
+        if found:
+            raise ValueError(f"{name} of {end} is not 0 outside of its mask")
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -35,8 +35,11 @@ _BYTES_CUDA = 4 << 30
 Forward = Callable[[Tensor], Tensor]
 
 
-def make_forward(model: nn.Module, networks: Networks, method: str) -> tuple[Forward, int]:
+def make_forward(model: nn.Module, networks: Networks, method: str, mask: Mapping[str, Tensor]) -> tuple[Forward, int]:
     """The evaluation of images [B, ...] by all networks, to logits [K, B, C], and how many images to give it.
+
+    Args:
+        mask: as of `evaluate_line`.
 
     Raises:
         ValueError: the method does not apply to the model or its place.
@@ -47,11 +50,11 @@ def make_forward(model: nn.Module, networks: Networks, method: str) -> tuple[For
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
     blocked: Fused | None = None
     if method == "blocked":
-        blocked = fuse(model, networks.survivors()) if on_cpu else None
+        blocked = fuse(model, mask) if on_cpu else None
         if blocked is None:
             raise ValueError("method is 'blocked', but the model is not on the CPU or cannot be fused; use 'auto'")
     elif method == "auto" and on_cpu:
-        blocked = _worth_blocks(model, networks)
+        blocked = _worth_blocks(model, networks, mask)
     if blocked is not None:
         _keep_freed_memory()
         return _FusedForward(networks, blocked), _IMAGES_BLOCKED * threads
@@ -116,17 +119,17 @@ class _WithinMemory:
         return 1 << max(0, num_images.bit_length() - 1)
 
 
-def _worth_blocks(model: nn.Module, networks: Networks) -> Fused | None:
+def _worth_blocks(model: nn.Module, networks: Networks, mask: Mapping[str, Tensor]) -> Fused | None:
     """The network on images in blocks, where that is the faster one here."""
     if not kernels_available("cpu") or not has_avx512():
         return None
-    survivors = networks.survivors()
-    planes = [mask for mask in survivors.values() if mask.dim() == 4]
-    sparse = sum(int(mask.sum()) for mask in planes) < _SPARSE_DENSITY * sum(mask.numel() for mask in planes)
-    narrow = all(max(mask.shape[:2]) <= WINOGRAD_CHANNELS for mask in planes)
+    planes = {name: weight for name, weight in zip(networks.names, networks.a, strict=True) if weight.dim() == 4}
+    num_kept = sum(int(mask[name].sum()) if name in mask else weight.numel() for name, weight in planes.items())
+    sparse = num_kept < _SPARSE_DENSITY * sum(weight.numel() for weight in planes.values())
+    narrow = all(max(weight.shape[:2]) <= WINOGRAD_CHANNELS for weight in planes.values())
     if not planes or (not sparse and not (narrow and networks.fits)):
         return None
-    blocked = fuse(model, survivors)
+    blocked = fuse(model, mask)
     return blocked if blocked is not None and (sparse or blocked.stays_in_blocks) else None
 
 

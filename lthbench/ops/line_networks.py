@@ -43,12 +43,6 @@ class Networks:
             state = {name: t[0] for name, t in zip(self.names, self._buffers, strict=True)}
         return {**self.constant, **state, **{name: t[k] for name, t in self.recomputed.items()}}
 
-    def survivors(self) -> dict[str, Tensor]:
-        """Name -> where an entry is not 0 at one end or the other, of weights with two dimensions and more."""
-        return {
-            name: ((a != 0) | (b != 0)) for name, a, b in zip(self.names, self.a, self.b, strict=True) if a.dim() > 1
-        }
-
     def stacks(self, names: Iterable[str]) -> dict[str, Tensor]:
         """The entries of all networks by name, [K, *shape] each; only where the networks fit in memory."""
         wanted = set(names) - set(self.recomputed) - set(self._stacks)

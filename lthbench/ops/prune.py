@@ -80,7 +80,7 @@ def prune_lowest(
         raise ValueError(
             f"min_kept has {len(minimum)} numbers for {len(scores)} tensors; give one each, or a single one"
         )
-    caps = [max(0, alive - kept) for alive, kept in zip(rule.survivors, minimum, strict=True)]
+    caps = [max(0, before - kept) for before, kept in zip(rule.survivors, minimum, strict=True)]
     for g, count in enumerate(counts):
         available = sum(cap for cap, of in zip(caps, group_of, strict=True) if of == g)
         if not 0 <= count <= available:
@@ -132,7 +132,7 @@ class _ReferenceRule(_Rule):
             total_nan += num_nan
             for i, mask in zip(members, pruned, strict=True):
                 masks[i] = mask
-        num_pruned = [alive - int(m.sum()) for alive, m in zip(self.survivors, masks, strict=True)]
+        num_pruned = [before - int(m.sum()) for before, m in zip(self.survivors, masks, strict=True)]
         return masks, thresholds, num_pruned, total_nan
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 from lthbench.data.load import load
 from lthbench.ops.line import evaluate_line
 from lthbench.tasks.context import Context
-from lthbench.tasks.network import make_network
-from lthbench.tasks.spec import InterpolateSpec
+from lthbench.tasks.network import Layout, make_network
+from lthbench.tasks.spec import InterpolateSpec, TrainSpec, Weights, parse_spec
+from lthbench.tasks.start import mask_of
 
 BATCH = 2000
 
@@ -31,6 +33,10 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
         Refused: one of the ends diverged.
     """
     (a, layout), (b, _) = context.network(spec.a), context.network(spec.b)
+    masks = [_mask(end, layout, a, context) for end in (spec.a, spec.b)]
+    either, both = (
+        {n: kept(masks[0][n], masks[1][n]) for n in layout.prunable} for kept in (torch.logical_or, torch.logical_and)
+    )
     splits = load(spec.data, context.data, context.device)
     model = make_network(spec.model, spec.data, context.device)
     alphas = torch.linspace(0, 1, spec.points, dtype=torch.float64)
@@ -47,6 +53,7 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
             b,
             alphas,
             context.watched(images.batches(BATCH)),
+            mask=either,
             statistics=spec.statistics,
             statistics_batches=context.watched(splits.train.sample(spec.statistics_images).batches(BATCH))
             if recompute
@@ -58,12 +65,19 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
         ):
             curves[f"{name}_{quantity}"] = values.tolist()
             metrics[f"{name}_{metric}"] = barrier(values)
-    for name, kept in (("distance", torch.logical_or), ("distance_shared", torch.logical_and)):
-        there = {n: kept(a[n] != 0, b[n] != 0) for n in layout.prunable}
-        if any(bool(m.any()) for m in there.values()):
-            squares = (float((a[n] - b[n])[m].double().square().sum()) for n, m in there.items())
+    for name, mask in (("distance", either), ("distance_shared", both)):
+        if any(bool(m.any()) for m in mask.values()):
+            squares = (float((a[n] - b[n])[m].double().square().sum()) for n, m in mask.items())
             metrics[name] = sum(squares) ** 0.5
     return {"status": "ok", "metrics": metrics, "alphas": alphas.tolist(), "curves": curves}
+
+
+def _mask(end: Weights, layout: Layout, weights: Mapping[str, Tensor], context: Context) -> dict[str, Tensor]:
+    """The mask of an end, whole: name -> bool of every prunable weight."""
+    spec = parse_spec(context.specification(end.task))
+    assert isinstance(spec, TrainSpec)
+    mask = mask_of(spec, layout, context)
+    return {n: mask.get(n, torch.ones_like(weights[n], dtype=torch.bool)) for n in layout.prunable}
 
 
 def barrier(values: Tensor) -> float:

@@ -74,8 +74,8 @@ def prune(
     mask, thresholds, num_nan = dict(prior), [], 0
     for names, rate in pruning_groups(pruning, layout):
         keep = num_survivors(sum(mask[n].numel() for n in names), rate, level)
-        alive = sum(int(mask[n].sum()) for n in names)
-        pruned = prune_lowest([scores[n] for n in names], [mask[n] for n in names], alive - keep, magnitude=False)
+        survivors = sum(int(mask[n].sum()) for n in names)
+        pruned = prune_lowest([scores[n] for n in names], [mask[n] for n in names], survivors - keep, magnitude=False)
         mask |= dict(zip(names, pruned.masks, strict=True))
         thresholds.append(pruned.threshold)
         num_nan += pruned.num_nan

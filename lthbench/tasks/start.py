@@ -44,7 +44,7 @@ class Start(NamedTuple):
         """
         with torch.no_grad():
             self.model.get_parameter(self.layout.head + ".weight").copy_(self.whole_head)
-        return self._replace(mask={name: m for name, m in self.mask.items() if not self.layout.is_head(name)})
+        return self._replace(mask=_without_head(self.mask, self.layout))
 
 
 def start_of(spec: TrainSpec, context: Context) -> Start:
@@ -62,9 +62,7 @@ def start_of(spec: TrainSpec, context: Context) -> Start:
         if spec.new_head:
             weights = {name: initial[name] if layout.is_head(name) else t for name, t in weights.items()}
         model.load_state_dict(weights)
-    mask = context.mask(spec.mask) if spec.mask else {}
-    if spec.new_head:
-        mask = {name: m for name, m in mask.items() if not layout.is_head(name)}
+    mask = _start_mask(spec, layout, context)
     if spec.shuffle:
         # The initialisation likewise, so that distances and the pull are from this control's own.
         initial = with_shuffled_survivors(initial, layout.prunable, mask, spec.seed)
@@ -72,6 +70,25 @@ def start_of(spec: TrainSpec, context: Context) -> Start:
     whole_head = model.get_parameter(layout.head + ".weight").detach().clone()
     apply_mask(model, mask)
     return Start(model, layout, initial, mask, whole_head)
+
+
+def mask_of(spec: TrainSpec, layout: Layout, context: Context) -> dict[str, Tensor]:
+    """The mask outside of which the weights that a training ends with are 0; a layer without one is dense.
+
+    Raises:
+        Refused: the mask could not be made.
+    """
+    mask = _start_mask(spec, layout, context)
+    return mask if spec.probe is None else _without_head(mask, layout)
+
+
+def _start_mask(spec: TrainSpec, layout: Layout, context: Context) -> dict[str, Tensor]:
+    mask = context.mask(spec.mask) if spec.mask else {}
+    return _without_head(mask, layout) if spec.new_head else mask
+
+
+def _without_head(mask: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+    return {name: m for name, m in mask.items() if not layout.is_head(name)}
 
 
 def anchors_of(spec: TrainSpec, start: Start, context: Context) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,15 +15,18 @@ from lthbench.data.load import load
 from lthbench.data.spec import DataSpec
 from lthbench.experiments import Cell
 from lthbench.ops._library import kernels_available
+from lthbench.ops.line import LineResult, evaluate_line
 from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Settings
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
+from lthbench.tasks import interpolate, start
+from lthbench.tasks.context import Context
 from lthbench.tasks.files import digest, read_mask, read_tensors
 from lthbench.tasks.layout import MASK, weights_file
 from lthbench.tasks.mask import prune, pruning_groups
 from lthbench.tasks.network import Layout, apply_mask, make_network, set_initial_weights
-from lthbench.tasks.spec import Pruning, Task, TrainSpec, num_survivors
+from lthbench.tasks.spec import InterpolateSpec, Pruning, Task, TrainSpec, num_survivors
 from lthbench.training.loop import Trainer
 
 Run = tuple[Plan, Store]
@@ -143,6 +147,37 @@ def test_the_ends_of_a_line_have_the_accuracy_of_the_networks(tiny_run: Run, cel
         for split in ("validation", "test"):
             assert line[f"{split}_error"][end] == pytest.approx(1 - metrics[f"{split}_accuracy"])  # type: ignore[index]
             assert line[f"{split}_loss"][end] == pytest.approx(metrics[f"{split}_loss"], rel=1e-5)  # type: ignore[index]
+
+
+def test_an_interpolation_is_given_the_mask_of_its_ends(
+    tiny_run: Run, cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, given = tiny_run[1], []
+
+    def line(*arguments: Any, mask: dict[str, torch.Tensor], **options: Any) -> LineResult:
+        given.append(mask)
+        return evaluate_line(*arguments, mask=mask, **options)
+
+    monkeypatch.setattr(interpolate, "evaluate_line", line)
+    ends = cell.ticket(1), cell.ticket(2)
+    spec = cell.line(*ends, points=3, num_train=20).spec
+    assert isinstance(spec, InterpolateSpec)
+    metrics = interpolate.interpolate(spec, Context(tmp_path, store.folder))["metrics"]
+    first, second = (mask_of(store, cell.mask(level)) for level in (1, 2))
+    assert given and all(digest(mask) == digest(first) for mask in given), "the later mask lies within the earlier"
+    a, b = (weights(store, end) for end in ends)
+    squared = sum(float((a[n] - b[n])[m].double().square().sum()) for n, m in second.items())
+    assert metrics["distance_shared"] == pytest.approx(squared**0.5)
+
+
+def test_a_probe_ends_with_a_whole_head(tiny_run: Run, cell: Cell, tmp_path: Path) -> None:
+    store, spec = tiny_run[1], cell.ticket(1).spec
+    assert isinstance(spec, TrainSpec)
+    context, mask = Context(tmp_path, store.folder), mask_of(store, cell.mask(1))
+    layout = Layout(sorted(mask), "fc", "fc1.weight")
+    assert digest(start.mask_of(spec, layout, context)) == digest(mask)
+    probe = spec.model_copy(update={"probe": "estimated"})
+    assert set(start.mask_of(probe, layout, context)) == set(mask) - {"fc.weight"}
 
 
 def test_pruned_momentum_stays_exactly_zero(cell: Cell) -> None:

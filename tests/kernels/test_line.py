@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from lthbench.models.build import build
+from lthbench.models.spec import MODELS as SHIPPED
+from lthbench.models.spec import ModelSpec
 from lthbench.ops.fusion import fuse
 from lthbench.ops.line import evaluate_line
 
@@ -168,12 +171,37 @@ def test_every_method_agrees_with_each_network_alone(name, method):
 @pytest.mark.parametrize("stacked_bytes", [0, 2 << 30])
 def test_tickets_of_one_mask_agree_with_each_network_alone(density, method, stacked_bytes):
     model, a, b = ends("resnet")
-    for name in (n for n in a if a[n].dim() == 4):
-        mask = torch.rand(a[name].shape) < density
-        a[name] *= mask
-        b[name] *= mask
-    result = evaluate_line(model, a, b, ALPHAS, batches(), method=method, stacked_bytes=stacked_bytes)
+    mask = {n: torch.rand(t.shape) < density for n, t in a.items() if t.dim() == 4}
+    for name, kept in mask.items():
+        a[name] *= kept
+        b[name] *= kept
+    result = evaluate_line(model, a, b, ALPHAS, batches(), mask=mask, method=method, stacked_bytes=stacked_bytes)
     assert_agrees(result, model, a, b)
+
+
+def test_a_convolution_visits_the_weights_of_the_mask_whatever_they_are():
+    model, a, b = ends("resnet")
+    mask = {n: torch.rand(t.shape) < 0.1 for n, t in a.items() if t.dim() == 4}
+    blocked = fuse(model.eval(), mask)
+    assert blocked is not None
+    first = next(w for w in blocked.weights if w.names[0] == "0.weight")
+    assert first.pattern is not None and torch.equal(first.pattern.index, mask["0.weight"].flatten().nonzero()[:, 0])
+    for name, kept in mask.items():
+        a[name] *= kept
+        b[name] *= 0
+    assert_agrees(evaluate_line(model, a, b, ALPHAS, batches(), mask=mask), model, a, b)
+
+
+@pytest.mark.parametrize("end", ["state_a", "state_b"])
+def test_a_weight_that_its_mask_would_leave_out_is_named(end):
+    model, a, b = ends("resnet")
+    mask = {"0.weight": torch.ones(8, 3, 3, 3, dtype=torch.bool)}
+    mask["0.weight"][7, 2, 2, 2] = False
+    a["0.weight"][7, 2, 2, 2] = b["0.weight"][7, 2, 2, 2] = 0
+    assert evaluate_line(model, a, b, ALPHAS, batches(), mask=mask).num_images == 181
+    {"state_a": a, "state_b": b}[end]["0.weight"][7, 2, 2, 2] = 1e-30
+    with pytest.raises(ValueError, match=f"0.weight of {end} is not 0 outside of its mask"):
+        evaluate_line(model, a, b, ALPHAS, batches(), mask=mask)
 
 
 def test_a_graph_that_pools_between_convolutions_leaves_its_blocks():
@@ -212,6 +240,27 @@ def test_networks_of_known_layers_are_fused(name):
 
 def test_a_network_that_cannot_be_traced_is_not_fused():
     assert fuse(Branching()) is None
+
+
+def test_a_fault_of_a_forward_pass_is_not_taken_for_a_network_that_cannot_be_traced():
+    class Faulty(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x, self.weights)
+
+    with pytest.raises(AttributeError, match="weights"):
+        fuse(Faulty(3, 3))
+
+
+def on_meta(name: str, side: int) -> nn.Module:
+    width = 8 if SHIPPED[name].family in ("conv", "vgg") else None
+    with torch.device("meta"):
+        return build(ModelSpec(name=name, width=width), (3, side, side), 10).eval()
+
+
+def test_every_model_is_fused_on_images_in_blocks_too_unless_its_first_kernel_is_large():
+    models = {(name, 64): on_meta(name, 64) for name in SHIPPED} | {("resnet50", 224): on_meta("resnet50", 224)}
+    assert [key for key, model in models.items() if fuse(model) is None] == []
+    assert [key for key, model in models.items() if fuse(model, {}) is None] == [("resnet50", 224)]
 
 
 def test_a_network_that_overwrites_what_is_read_later_is_not_fused():
@@ -275,6 +324,8 @@ def test_the_model_keeps_its_weights_and_modes_and_batches_are_read_once():
         ({"statistics_batches": []}, "give statistics_batches"),
         ({"statistics": "recompute", "statistics_batches": []}, "statistics_batches holds no batch"),
         ({"method": "fast"}, "method is 'fast'"),
+        ({"mask": {"0.bias": torch.ones(8, dtype=torch.bool)}}, "for 0.bias, which is no weight"),
+        ({"mask": {"0.weight": torch.ones(8, dtype=torch.bool)}}, r"mask holds torch.bool \(8,\) for 0.weight"),
         ({"model": nn.Linear(3, 3)}, "state_a and model hold different names"),
     ],
 )
