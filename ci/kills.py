@@ -3,7 +3,8 @@
 The suite trains narrow ResNets, with a checkpoint after every step, in two workers. A SIGKILL comes a moment after a
 number of steps drawn anew each time, and takes all processes, the main one alone, or one worker. Runs are forked from
 this process, which has imported torch once, so that a kill costs a second. Compared are all files of the store, and
-all that results say but for times. Prints a line a store; kills of several seeds add up.
+all that results say but for times; a process killed between its result and its end leaves a lease or a checkpoint
+beside it, which are counted. Prints a line a store; kills of several seeds add up.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from lthbench.runner.settings import Settings  # noqa: E402
 from lthbench.runner.store import Store  # noqa: E402
 from lthbench.suite.load import load_suite  # noqa: E402
 from lthbench.suite.plan import Plan, make_plan  # noqa: E402
-from lthbench.tasks.layout import RESULT  # noqa: E402
+from lthbench.tasks.layout import CHECKPOINT, LEASE, RESULT, SCRATCH, WITHDRAWN  # noqa: E402
 
 SUITE = """\
 title: kills
@@ -140,7 +141,7 @@ def run(plan: Plan, store: Path, rng: random.Random, most: int) -> tuple[Counter
             time.sleep(rng.uniform(0, 0.03))
             if kill(process, what, rng):
                 kills[what] += 1
-                interrupted += any(store.glob("tasks/*/*/checkpoint.safetensors"))
+                interrupted += any(store.glob(f"tasks/*/*/{CHECKPOINT}"))
         while os.read(signs, 1 << 16):  # those of a run that lost one worker, or none
             pass
         os.close(signs)
@@ -167,6 +168,13 @@ def contents(store: Path) -> dict[str, object]:
     return found
 
 
+def is_left(path: Path) -> bool:
+    """Whether a file is one that a task which is done has no use for."""
+    folder = path.parent.parent if path.parent.name.startswith(SCRATCH) else path.parent
+    unused = folder != path.parent or path.name in (CHECKPOINT, LEASE, WITHDRAWN)
+    return unused and (folder / RESULT).exists()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="of all runs together")
@@ -188,12 +196,19 @@ def main() -> int:
             kills, interrupted = run(plan, store, rng, min(args.each, args.kills - total.total()))
             number, total = number + 1, total + kills
             found = contents(store)
-            differ = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+            left = {name for name in found if is_left(store / name)}
+            differ = sorted(
+                name for name in expected.keys() | found.keys() - left if expected.get(name) != found.get(name)
+            )
             what = ", ".join(f"{kills[kind]} of {kind}" for kind in KINDS)
-            seconds = time.monotonic() - before
+            seconds, beside = time.monotonic() - before, f", {len(left)} left beside them" if left else ""
             print(
                 f"store {number}: {kills.total()} kills ({what}), {interrupted} within trainings, {seconds:.0f} s: "
-                + (f"DIFFERENT: {', '.join(differ)}" if differ else f"the {len(expected)} files of an undisturbed run"),
+                + (
+                    f"DIFFERENT: {', '.join(differ)}"
+                    if differ
+                    else f"the {len(expected)} files of an undisturbed run{beside}"
+                ),
                 flush=True,
             )
             if differ or not kills:

@@ -1,16 +1,17 @@
 """Mutation testing: `ci/mutants.py [ROOM...] --sample N --seed N`: which small faults in the code do the tests see?
 
 A mutant is a function with one change: another comparison, operator or number, a condition turned round, a statement
-left out. A room's tests run once in this process, which notes what functions of the room each calls, and once more in
-the order of their cost, without a mutant; what fails in either, or takes longer than `--slowest`, is named and left
-out. Then each mutant of a random sample, stratified by module, is tried in a fork by the tests that call its function,
-cheapest first, to the first that fails, for `--budget` seconds at most. So torch is imported once, and a mutant takes
-as long as one test. Code that runs when modules are imported is not changed.
+left out. A room's tests run once in this process, which notes what functions of the room each calls; those
+that fail, or take longer than `--slowest`, are named and left out. Then each mutant of a random sample, stratified by
+module, is tried in a fork by the tests that call its function, cheapest first, to the first that fails, for `--budget`
+seconds at most. So torch is imported once, and a mutant takes as long as one test. In the end the tests that failed
+are run without a mutant once more. Code that runs when modules are imported is not changed.
 
 Killed is what a test fails for, what does not end in ten times its time, and what ends the process by a fault of
 memory or arithmetic. Whatever else ends a fork is printed as `abnormal`, counts for neither side, and lets this script
 end with 2. Every mutant that no test sees is printed; of those in `KNOWN`, equivalent ones do not count. With
-`--into FILE` all outcomes are kept there, and a run that was stopped goes on where it was, until code or tests change.
+`--into FILE` all is kept there that was found of tests and mutants: a run that was stopped goes on where it was, and
+another seed is tried at once. Take another file when code or tests change.
 
 Ends with 1 where fewer than `--goal` of a sample are killed. The interval is Wilson's, of 95 %.
 `--tests FILE...` takes other tests than `TESTS` names, and tells how many functions of the room each file calls.
@@ -49,37 +50,38 @@ ROOMS = {
     "statistics": tuple(
         f"analysis/{name}.py"
         for name in (
-            "statistics", "intervals", "mixed", "paired", "ranks", "rates", "decide", "over_pairs", "agreement",
-            "power",
+            "statistics",
+            "intervals",
+            "mixed",
+            "paired",
+            "ranks",
+            "rates",
+            "decide",
+            "over_pairs",
+            "agreement",
         )
     ),
+    "power": ("analysis/power.py",),
     "pruning and update": ("ops/prune.py", "ops/reference.py", "ops/update.py", "ops/masks.py"),
     "tasks": ("tasks/*.py",),
     "training": ("training/*.py",),
-}  # fmt: skip
-_WHOLE = (
-    "unit/test_spec.py", "unit/test_recipe.py", "unit/test_linear.py", "unit/test_experiment_laws.py",
-    "integration/test_checkpoint_taken_up.py", "integration/test_batch_parts.py", "integration/test_controls.py",
-    "integration/test_experiments.py", "integration/test_pairs.py", "integration/test_collapse.py",
-)  # fmt: skip
+}
 TESTS = {
     "statistics": tuple(
-        f"unit/test_{name}.py"
-        for name in ("agreement", "claim_statistics", "power", "rates", "statistics", "verdicts", "looks")
+        f"unit/test_{name}.py" for name in ("agreement", "claim_statistics", "rates", "statistics", "verdicts")
     ),
-    "pruning and update": (
-        "unit/test_reference.py", "kernels/test_threshold.py", "kernels/test_masked_update.py",
-        "kernels/test_contracts.py",
-    ),
+    "power": ("unit/test_power.py",),
+    "pruning and update": tuple(f"kernels/test_{name}.py" for name in ("threshold", "masked_update", "contracts")),
     "tasks": (
-        *(f"unit/test_{name}.py" for name in ("documents", "fuzz", "task_files", "choices")),
-        *_WHOLE, "integration/test_damage.py",
+        *(f"unit/test_{name}.py" for name in ("documents", "spec", "task_files", "tasks")),
+        *(f"integration/test_{name}.py" for name in ("checkpoint_taken_up", "controls")),
     ),
     "training": (
-        *(f"unit/test_{name}.py" for name in ("distance", "passes", "steps", "streams", "tracking")),
-        *_WHOLE, "integration/test_precision.py", "integration/test_usual_training.py", "cuda/test_recorded.py",
+        *(f"unit/test_{name}.py" for name in ("distance", "linear", "passes", "probe", "recipe", "steps", "streams")),
+        *(f"unit/test_{name}.py" for name in ("tasks", "tracking", "whole_batch")),
+        *(f"integration/test_{name}.py" for name in ("batch_parts", "usual_training")),
     ),
-}  # fmt: skip
+}
 # File, function and change of mutants that survive, as (kind, reason): "equivalent" ones compute the same, "accepted"
 # ones nothing that a test should hold fast; these count as survivors.
 KNOWN = {
@@ -95,8 +97,6 @@ _OTHER: dict[type[ast.AST], type[ast.AST]] = {
     ast.BitOr: ast.BitAnd, ast.And: ast.Or, ast.Or: ast.And,
 }  # fmt: skip
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
-# Where a function begins -> numbers of the tests that call it.
-Called = dict[tuple[str, int], set[int]]
 _NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
 
 
@@ -248,123 +248,135 @@ class Trial:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         self.line = session.config.get_terminal_writer().line
-        answer = _in_fork(lambda: self._called(session))
-        if answer is None:
+        tests = {item.nodeid: item for item in session.items}
+        rows = [] if self.into is None or not self.into.exists() else self.into.read_text().splitlines()
+        before = [row for row in map(json.loads, rows) if row["room"] == self.room]
+        noted = {row["test"]: row for row in before if "test" in row and row["test"] in tests}
+        found = _in_fork(lambda: [self._called(session, item) for name, item in tests.items() if name not in noted])
+        if found is None:
             raise pytest.UsageError(f"{self.room}: the tests, run as they are, ended their process")
-        called, seconds = answer
-        self._tell_files(session, called, seconds)
-        order = sorted(seconds, key=seconds.__getitem__)
-        sound = _in_fork(lambda: [number for number in order if self._passes(session, number)])
-        if sound is None:
-            raise pytest.UsageError(f"{self.room}: the tests, run in the order of their cost, ended their process")
-        for number in set(order) - set(sound):
-            self.line(f"left out   {session.items[number].nodeid} fails after cheaper tests")
+        for row in found:
+            noted[row["test"]] = row
+        self._tell_tests(noted)
+        usable = [row for row in noted.values() if not row["why"]]
+        usable.sort(key=lambda row: row["seconds"])  # type: ignore[no-any-return]
         functions = defaultdict[tuple[str, int], list[FunctionType]](list)
-        for found in gc.get_objects():
-            if type(found) is FunctionType:
-                functions[found.__code__.co_filename, found.__code__.co_firstlineno].append(found)
-        known = self._outcomes_before()
+        for thing in gc.get_objects():
+            if type(thing) is FunctionType:
+                functions[thing.__code__.co_filename, thing.__code__.co_firstlineno].append(thing)
+        tried = {row["mutant"]: row for row in before if "mutant" in row}
         for mutant in self.sample:
-            numbers = called.get(mutant.where, set())
-            tests, spent = [], 0.0
-            for number in (n for n in sound if n in numbers):
-                spent += seconds[number]
-                if tests and spent > self.budget:
+            own = [row for row in usable if list(mutant.where) in row["calls"]]
+            affordable, spent = list[str](), 0.0
+            for row in own:
+                spent += row["seconds"]
+                if affordable and spent > self.budget:
                     break
-                tests.append(number)
-            outcome = known.get(mutant.name)
-            if outcome is None:
-                limit = 20 + math.ceil(10 * sum(seconds[n] for n in tests))
-                outcome = self._try(session, mutant, functions[mutant.where], tests, limit) if tests else "not tested"
-                self._note(mutant, outcome)
-            if outcome != "killed":
-                self._tell(mutant, outcome, f"{len(tests)} of {len(numbers)} tests")
-            self.outcomes[outcome.split(":")[0]] += 1
+                affordable.append(row["test"])
+            if mutant.name not in tried:
+                limit = 20 + math.ceil(10 * sum(noted[name]["seconds"] for name in affordable))
+                those = [tests[name] for name in affordable]
+                outcome, by = self._try(session, mutant, functions[mutant.where], those, limit)
+                tried[mutant.name] = {"mutant": mutant.name, "outcome": outcome, "by": by}
+                self._note(tried[mutant.name])
+            if tried[mutant.name]["outcome"] != "killed":
+                self._tell(mutant, tried[mutant.name]["outcome"], f"{len(affordable)} of {len(own)} tests")
+        # Whether the tests that killed pass without a mutant, in the order in which they were run.
+        killers = {row["by"] for mutant in self.sample if (row := tried[mutant.name])["by"]}
+        order = [tests[row["test"]] for row in usable if row["test"] in killers]
+        failing = _in_fork(lambda: [item.nodeid for item in order if not self._passes(session, item)])
+        if failing is None:
+            raise pytest.UsageError(f"{self.room}: the tests that killed end their process without a mutant")
+        for mutant in self.sample:
+            row = tried[mutant.name]
+            if row["by"] in failing:
+                self._tell(mutant, "abnormal", f"{row['by']} fails without it")
+            outcome = "abnormal" if row["by"] in failing else row["outcome"].split(":")[0]
+            known, _ = KNOWN.get((mutant.file, mutant.function, mutant.change), ("", ""))
+            self.outcomes[known if known == "equivalent" and outcome in ("survived", "not tested") else outcome] += 1
         return True
+
+    def _called(self, session: pytest.Session, item: pytest.Item) -> dict[str, Any]:
+        """What a test calls of the room, in how many seconds of CPU time, and why it is left out."""
+        profile, before = Profile(), time.process_time()
+        profile.enable()
+        passes = self._passes(session, item)
+        profile.disable()
+        seconds = time.process_time() - before
+        codes = [entry.code for entry in profile.getstats() if isinstance(entry.code, CodeType)]
+        calls = sorted({(code.co_filename, code.co_firstlineno) for code in codes if code.co_filename in self.files})
+        why = "fails as it is" if not passes else f"takes {seconds:.0f} s" if seconds > self.slowest else ""
+        row = {"test": item.nodeid, "seconds": seconds, "why": why, "calls": [list(call) for call in calls]}
+        self._note(row)
+        return row
+
+    def _tell_tests(self, noted: dict[str, dict[str, Any]]) -> None:
+        """What is left out, and how many functions of the room each test file calls in what time."""
+        calls, spent = defaultdict[str, set[tuple[str, int]]](set), defaultdict[str, float](float)
+        for name, row in noted.items():
+            file = name.split("::")[0]
+            if row["why"] and (row["calls"] or row["why"] == "fails as it is"):
+                self.line(f"left out   {name} {row['why']}")
+            calls[file] |= {tuple(call) for call in row["calls"] if not row["why"]}
+            spent[file] += row["seconds"]
+        for file, its in calls.items():
+            own = its - set().union(*(others for other, others in calls.items() if other != file))
+            self.line(
+                f"tests      {file}: {len(its)} functions, {len(own)} in no other, {spent[file]:.1f} s", flush=True
+            )
 
     def _tell(self, mutant: Mutant, outcome: str, tests: str) -> None:
         kind, reason = KNOWN.get((mutant.file, mutant.function, mutant.change), ("", ""))
-        if kind == "equivalent" and outcome in ("survived", "not tested"):
-            self.outcomes[outcome] -= 1
-            self.outcomes[kind] += 1
         self.line(f"{kind or outcome:10} {mutant.name} [{mutant.function}; {tests}] {reason}", flush=True)
 
-    def _outcomes_before(self) -> dict[str, str]:
-        """Mutant -> outcome, as they are in the file of an earlier run."""
-        if self.into is None or not self.into.exists():
-            return {}
-        rows = [json.loads(line) for line in self.into.read_text().splitlines()]
-        return {row["mutant"]: row["outcome"] for row in rows if row["room"] == self.room}
-
-    def _note(self, mutant: Mutant, outcome: str) -> None:
+    def _note(self, row: dict[str, Any]) -> None:
         if self.into is not None:
             with self.into.open("a") as file:
-                file.write(json.dumps({"room": self.room, "mutant": mutant.name, "outcome": outcome}) + "\n")
+                file.write(json.dumps({"room": self.room, **row}) + "\n")
 
-    def _called(self, session: pytest.Session) -> tuple[Called, dict[int, float]]:
-        """What each test calls of the room, and how long each that passes takes, in seconds of CPU time."""
-        called: Called = {}
-        seconds: dict[int, float] = {}
-        for number in range(len(session.items)):
-            profile, before = Profile(), time.process_time()
-            profile.enable()
-            passes = self._passes(session, number)
-            profile.disable()
-            took = time.process_time() - before
-            codes = [entry.code for entry in profile.getstats() if isinstance(entry.code, CodeType)]
-            functions = {(c.co_filename, c.co_firstlineno) for c in codes if c.co_filename in self.files}
-            if passes and functions and took <= self.slowest:
-                seconds[number] = took
-                for where in functions:
-                    called.setdefault(where, set()).add(number)
-            elif not passes or functions:
-                why = "fails as it is" if not passes else f"takes {took:.0f} s"
-                self.line(f"left out   {session.items[number].nodeid} {why}", flush=True)
-        return called, seconds
-
-    def _tell_files(self, session: pytest.Session, called: Called, seconds: dict[int, float]) -> None:
-        """How many functions of the room each test file calls, and the time of its tests."""
-        functions, spent = defaultdict[str, set[tuple[str, int]]](set), Counter[str]()
-        file_of = [item.nodeid.split("::")[0] for item in session.items]
-        for where, numbers in called.items():
-            for number in numbers:
-                functions[file_of[number]].add(where)
-        for number, its in seconds.items():
-            spent[file_of[number]] += its  # type: ignore[assignment]
-        for file in dict.fromkeys(file_of):
-            own = functions[file] - set().union(*(of for other, of in functions.items() if other != file))
-            self.line(
-                f"tests      {file}: {len(functions[file])} functions, {len(own)} of them alone, {spent[file]:.1f} s"
-            )
-
-    def _passes(self, session: pytest.Session, number: int) -> bool:
-        failed, item = session.testsfailed, session.items[number]
+    def _passes(self, session: pytest.Session, item: pytest.Item) -> bool:
+        failed = session.testsfailed
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
         return session.testsfailed == failed
 
     def _try(
-        self, session: pytest.Session, mutant: Mutant, functions: list[FunctionType], tests: list[int], limit: int
-    ) -> str:
-        """The outcome of a mutant that gets so many seconds."""
+        self,
+        session: pytest.Session,
+        mutant: Mutant,
+        functions: list[FunctionType],
+        tests: list[pytest.Item],
+        limit: int,
+    ) -> tuple[str, str]:
+        """The outcome of a mutant that gets so many seconds, and the test that failed."""
+        if not tests:
+            return "not tested", ""
+        read, write = os.pipe()
         child = os.fork()
         if child == 0:
             try:
                 session.config.pluginmanager.unregister(name="terminalreporter")
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
                 resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 10))
-                signal.alarm(5 * limit)
+                signal.alarm(10 * limit)
                 for function in functions:
                     function.__code__ = mutant.code
-                os._exit(0 if all(self._passes(session, number) for number in tests) else 1)
+                for item in tests:
+                    if not self._passes(session, item):
+                        os.write(write, item.nodeid.encode())
+                        os._exit(1)
+                os._exit(0)
             except BaseException:
                 traceback.print_exc()
                 os._exit(2)
+        os.close(write)
+        with os.fdopen(read, "rb") as answer:
+            by = answer.read().decode()
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if code in (0, 1):
-            return ("survived", "killed")[code]
+            return ("survived", "killed")[code], by
         if -code in (signal.SIGALRM, signal.SIGXCPU) or -code in _CRASHES:
-            return "killed"
-        return f"abnormal: {signal.Signals(-code).name if code < 0 else 'see above'}"
+            return "killed", by
+        return f"abnormal: {signal.Signals(-code).name if code < 0 else 'see above'}", by
 
 
 def _in_fork(compute: Any) -> Any:
