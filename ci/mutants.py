@@ -68,7 +68,7 @@ ROOMS = {
 }
 TESTS = {
     "statistics": tuple(
-        f"unit/test_{name}.py" for name in ("agreement", "claim_statistics", "rates", "statistics", "verdicts")
+        f"unit/test_{name}.py" for name in ("agreement", "claim_statistics", "decide", "rates", "statistics")
     ),
     "power": ("unit/test_power.py",),
     "pruning and update": tuple(f"kernels/test_{name}.py" for name in ("threshold", "masked_update", "contracts")),
