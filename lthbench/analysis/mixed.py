@@ -141,7 +141,8 @@ def _fitted(
             result = MixedLM(outcome, design, groups).fit(reml=True)
         except np.linalg.LinAlgError as error:
             raise ModelError(f"the mixed model cannot be fitted: {str(error).lower()}") from error
-    ratio = float(np.asarray(result.cov_re)[0, 0] / result.scale)
+    with np.errstate(divide="ignore", invalid="ignore"):  # nothing within: said below
+        ratio = float(np.asarray(result.cov_re)[0, 0] / result.scale)
     if not np.isfinite([ratio, result.fe_params[position]]).all():
         raise ModelError("the mixed model cannot be fitted: it left nothing unexplained")
     return float(result.fe_params[position]), float(result.pvalues[position]), ratio

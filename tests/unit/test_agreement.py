@@ -132,3 +132,31 @@ def test_spreads_that_differ_by_no_more_than_chance_have_one_prior_that_outweigh
     assert degrees >= 1e6
     assert variance == pytest.approx(2.0 * np.exp(np.log(2) - special.digamma(2)))
     assert _prior([2.0] * 9, [4] * 9) == _prior([2.0] * 9 + [0.0] * 9, [4] * 18) == (0, 0), "too few spreads"
+
+
+def test_two_replicates_of_one_environment_are_enough_for_a_test() -> None:
+    (verdict,) = agreement([Sample(np.array([[1.0], [2.0]]), np.array([3.0, 4.0]))], LEVEL)
+    assert verdict.p == pytest.approx(stats.f.sf(2**2 / (2 * 0.5 / 2), 1, 1))
+
+
+def test_spreads_are_moderated_by_those_of_all_quantities() -> None:
+    """With d0 degrees of freedom of the prior s0^2 the variance is (d v + d0 s0^2) / (d + d0) (Smyth 2004)."""
+    rng = np.random.default_rng(4)
+    samples = [
+        Sample(scale * rng.normal(size=(2, 3)) + 50 * rng.normal(size=(2, 1)) * 1e-3, scale * rng.normal(size=2))
+        for scale in np.exp(rng.normal(0, 1.5, 15))
+    ]
+    variances = [float(sample.recorded.var(axis=1, ddof=1).mean()) for sample in samples]
+    prior_degrees, prior = _prior(variances, [4] * 15)
+    assert 0 < prior_degrees < 100
+    for sample, variance, verdict in zip(samples, variances, agreement(samples, LEVEL), strict=True):
+        moderated = (4 * variance + prior_degrees * prior) / (4 + prior_degrees)
+        ratio = float(np.mean((sample.found - sample.recorded.mean(1)) ** 2)) / (4 / 3 * moderated)
+        assert verdict.p == pytest.approx(stats.f.sf(ratio, 2, 4 + prior_degrees))
+
+
+def test_a_single_replicates_least_spread_is_what_is_common() -> None:
+    alone = Sample(np.array([[5.0, 5.0]]), np.array([5.1]))
+    other = Sample(np.array([[0.0, 0.0], [2.0, 2.0]]), np.array([0.0, 2.0]))
+    p = agreement([alone, other], LEVEL)[0].p
+    assert p == pytest.approx(stats.f.sf(0.1**2 / (1.5 * 0.05**2 * (0 + 2) / 2), 1, 1))

@@ -345,6 +345,7 @@ def test_terms_of_a_model_are_logarithms_levels_and_products() -> None:
         ("factor level", [of_level[level] for level in columns["level"]]),
     ):
         assert predicted_share(outcome, units, columns, term) == pytest.approx(1), term
+    assert predicted_share(a, units, {"a": 1e-12 * a}, "a") == pytest.approx(1), "whatever the unit"
     with pytest.raises(ModelError, match="no logarithm"):
         predicted_share(a, units, {"a": a - a.min()}, "log a")
     with pytest.raises(ModelError, match="all values are equal"):
@@ -366,5 +367,7 @@ def test_the_tested_coefficient_is_the_models_wherever_its_term_stands_and_const
         assert found.wald_p == pytest.approx(result.pvalues[2], rel=1e-2)
         # Jackknife: pseudo-values have the estimate for their mean, but for its small bias.
         assert np.mean(found.pseudo_values) == pytest.approx(found.estimate, abs=0.05)
+    with pytest.raises(ModelError, match="the mixed model cannot be fitted"):
+        fit(2 * early - 1, replicates.tolist(), replicates.tolist(), columns, ["early"], "early")
     with pytest.raises(ModelError, match="all values are equal"):
         fit(np.ones(20), replicates.tolist(), replicates.tolist(), columns, ["early"], "early")

@@ -175,6 +175,7 @@ def test_the_outlook_is_the_smallest_number_at_which_the_interval_is_half_of_wha
         "which decides unless the effect is as near to it"
     )
     assert outlook(spread, 1.0, ALPHA, "", decides=True).text.endswith("which decides wherever it lies")
+    assert outlook(Paired(0.1, 0.2, 4), 1.0, ALPHA, "").n == 5, "one more may be enough"
     hopeless = outlook(spread, 0.1, ALPHA, "")
     assert (hopeless.n, hopeless.half_width_then) == (None, pytest.approx(half(50)))
     assert hopeless.text.endswith("with n = 50: no n up to 50 is sure to decide")
