@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.text import Text
@@ -39,3 +39,7 @@ class PlainConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """A string as what is printed for it."""
         return super().render_str(visible(text), **(options | {"markup": False, "emoji": False, "highlight": False}))
+
+    def on_broken_pipe(self) -> NoReturn:
+        """A pipe that nobody reads is an error like others; rich and typer would end with 1, as failed tasks do."""
+        raise OSError("Broken pipe")  # of no number, by which typer would know it

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import warnings
+from pathlib import Path
 from typing import TextIO
 
 from lthbench.cli import (
@@ -54,14 +56,28 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # where the terminal has fewer characters than names do
     try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _in_one_line
-            app()
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = _in_one_line
+                app()
+        finally:
+            sys.stdout.flush()  # what fails later than here cannot be told
     except (SuiteError, StoreError, SchedulerError, DataError, CalibrationError, DeviceLostError) as error:
         fail(str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         fail(f"{where}{error.strerror or error}")
+    finally:
+        _leave_what_cannot_be_written()
+
+
+def _leave_what_cannot_be_written() -> None:
+    """Have nothing left for the end of Python to write to a pipe that nobody reads or a disk that is full."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except OSError:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
 
 
 def _in_one_line(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shlex
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from typer.core import TyperGroup
 
 from lthbench.plain import PlainConsole
 from lthbench.runner.store import Store
@@ -20,7 +22,19 @@ from lthbench.suite.shipped import find_suite
 if TYPE_CHECKING:
     from lthbench.suite.plan import Plan
 
+
+class _Commands(TyperGroup):
+    """All commands; a pipe that nobody reads is an error like others (PlainConsole.on_broken_pipe)."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise OSError("Broken pipe") from error
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Lottery tickets and their distance from initialisation: run suites, read verdicts.",
     no_args_is_help=True,
     add_completion=False,
@@ -104,8 +118,9 @@ err = PlainConsole(stderr=True, soft_wrap=True)
 
 
 def fail(message: str) -> NoReturn:
-    for line in message.splitlines():
-        err.print(f"lthbench: {line}")
+    with contextlib.suppress(OSError):  # of an error output that takes nothing
+        for line in message.splitlines():
+            err.print(f"lthbench: {line}")
     sys.exit(2)
 
 

@@ -38,11 +38,17 @@ def mlflow(
 ) -> None:
     """Log what is done to MLflow, a run a training; running it again adds what is new."""
     try:
-        from lthbench.analysis.export.mlflow import export_mlflow
+        from lthbench.analysis.export.mlflow import MlflowException, export_mlflow
     except ModuleNotFoundError as error:
         _missing(error, "mlflow")
+    except RuntimeError as error:  # of pathlib, in MLflow's own files
+        fail(f"MLflow does not load: {error} Set HOME to a folder")
     uri = where if ":" in where else Path(where).absolute().as_uri()
-    new = export_mlflow(*_plan(suite, store, allow_outside), uri)
+    planned = _plan(suite, store, allow_outside)
+    try:
+        new = export_mlflow(*planned, uri)
+    except MlflowException as error:
+        fail(f"--out {where}: MLflow does not take it: {' '.join(str(error).split())}")
     how = "MLFLOW_ALLOW_FILE_STORE=true mlflow ui" if uri.startswith("file:") else "mlflow ui"
     out.print(f"{new:,} new runs in {where}: {how} --backend-store-uri {uri}")
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 
 from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from lthbench.analysis.export.runs import TrackedRun, tracked_runs
 from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
 
+__all__ = ["KEY_TAG", "MlflowException", "export_mlflow"]
 KEY_TAG = "lthbench.key"
 _BATCH = 1000  # what MLflow takes at once; of parameters 100
 _MAX_PARAMETER = 6000
@@ -23,6 +25,9 @@ def export_mlflow(plan: Plan, store: Store, uri: str) -> int:
         uri: of the tracking server, the data base, or (file:...) the folder.
 
     A training whose key is logged already is left alone; a run that was begun and not ended is logged anew.
+
+    Raises:
+        MlflowException: the server cannot be reached or refuses, or there is no such kind of store.
     """
     if uri.startswith("file:"):
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow asks for it by name
