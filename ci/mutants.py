@@ -79,7 +79,7 @@ TESTS = {
     ),
     "training": (
         *(f"unit/test_{name}.py" for name in ("distance", "linear", "passes", "probe", "recipe", "steps", "streams")),
-        *(f"unit/test_{name}.py" for name in ("tasks", "tracking", "whole_batch")),
+        *(f"unit/test_{name}.py" for name in ("tasks", "tracking", "two_ranks", "whole_batch")),
         *(f"integration/test_{name}.py" for name in ("batch_parts", "usual_training")),
     ),
 }

@@ -144,6 +144,8 @@ def test_an_empty_list_has_nothing_to_prune():
     assert prune_lowest([], [], [0, 0], groups=[]).thresholds == [-math.inf, -math.inf]
     with pytest.raises(ValueError, match=r"num_pruned is 1, expected 0"):
         prune_lowest([], [], 1)
+    with pytest.raises(ValueError, match=r"num_pruned is \[0, 1\], expected 0"):
+        prune_lowest([], [], [0, 1], groups=[])
 
 
 @needs_kernels
