@@ -600,3 +600,14 @@ def test_adamw_counts_its_steps_on_the_host(door):
             assert (float(step), step.device.type, step.dtype) == (count, "cpu", torch.float32)
     # The first steps of AdamW move by the learning rate, whatever the gradient's size (Kingma & Ba 2015, section 2.1).
     torch.testing.assert_close(p.detach(), torch.full((3,), 0.8), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+def test_a_step_whose_state_was_replaced_counts_once(capturable):
+    p = nn.Parameter(torch.ones(3))
+    optimizer = MaskedAdamW([p], 0.1, capturable=capturable)
+    for count in (1, 2, 3):
+        p.grad = torch.ones(3)
+        optimizer.step()
+        assert float(optimizer.state[p]["step"]) == count
+        optimizer.state[p]["exp_avg"] = optimizer.state[p]["exp_avg"].clone()

@@ -368,7 +368,7 @@ def test_elements_without_gaps_or_overlap_are_dense_whatever_a_dimension_of_one_
 def test_a_group_without_tensors_prunes_nothing_and_has_no_threshold(door):
     with door():
         pruned = prune_lowest([torch.tensor([3.0, 1.0])], [torch.ones(2, dtype=torch.bool)], [0, 1, 0], groups=[1])
-    assert (pruned.thresholds, pruned.threshold) == ([-math.inf, 1.0, -math.inf], 1.0)
+    assert (pruned.thresholds, pruned.threshold, pruned.num_nan) == ([-math.inf, 1.0, -math.inf], 1.0, 0)
     assert pruned.masks[0].tolist() == [True, False]
 
 
