@@ -197,6 +197,7 @@ def mutants_of(room: str, path: Path) -> Iterator[Mutant]:
     tree = ast.parse(path.read_text())
     for function in _functions(tree):
         line = min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
+        cells = _find(compile(tree, str(path), "exec"), line, function.name).co_freevars
         for parent, name, index, node in list(_places(function)):
             for new in _changed(node):
                 ast.copy_location(new, node)
@@ -207,6 +208,8 @@ def mutants_of(room: str, path: Path) -> Iterator[Mutant]:
                 code = _find(compile(tree, str(path), "exec"), line, function.name)
                 setattr(parent, name, value) if index is None else _put(parent, name, index, node)
                 at = node.lineno, node.col_offset  # type: ignore[attr-defined]
+                if code.co_freevars != cells:  # the only super() is left out: no such code fits the function
+                    continue
                 yield Mutant(room, (str(path), line), function.name, *at, change, code)
 
 
