@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer, some twenty minutes: in a copy of the sources
 # the CPU extension is built with both, with assertions of the standard library and checks of float conversions, and
-# tests/kernels run on it. CUDA kernels run on the host executor (tests/kernels/host_compiler.py builds them with its own).
+# tests/kernels run on it. The CUDA kernels run on the host executor, which tests/kernels/host_compiler.py builds with
+# these and with ThreadSanitizer.
 # ci/sanitize.sh [pytest arguments]; $PYTHON (default .venv/bin/python) needs g++ and the package's test dependencies.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -19,4 +20,4 @@ runtime() { gcc -print-file-name="$1"; }
 export ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:verify_asan_link_order=0
 export UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$work OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
 export LD_PRELOAD="$(runtime libasan.so) $(runtime libubsan.so) $(runtime libstdc++.so)"
-"$python" -m pytest tests/kernels -q -p no:cacheprovider "$@"
+"$python" -m pytest tests/kernels -q "$@"

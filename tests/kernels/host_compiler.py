@@ -16,10 +16,11 @@ EXECUTOR = Path(__file__).resolve().parent / "host_executor"
 SANITIZERS = {
     "plain": [],
     "thread": ["-fsanitize=thread"],
-    "address": ["-fsanitize=address,alignment", "-fno-sanitize-recover=alignment"],
+    "address": ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"],
 }
 # A race need not be reported twice; leaks are not what these tests are about.
 ENVIRONMENT = {
+    "LD_PRELOAD": "",  # of another sanitizer, say
     "TSAN_OPTIONS": "halt_on_error=1 report_signal_unsafe=0",
     "ASAN_OPTIONS": "detect_leaks=0 detect_stack_use_after_return=0",
 }
@@ -113,7 +114,9 @@ class HostCompiler:
 
     def _compile(self, arguments: list[str], target: Path) -> None:
         part = target.with_name(f"{target.name}.{os.getpid()}.part")
-        done = subprocess.run(["g++", *arguments, "-o", str(part)], capture_output=True, text=True)
+        done = subprocess.run(
+            ["g++", *arguments, "-o", str(part)], capture_output=True, text=True, env={**os.environ, **ENVIRONMENT}
+        )
         if done.returncode:
             raise AssertionError(f"g++ {' '.join(arguments)}\n{done.stderr}")
         part.replace(target)
@@ -129,8 +132,8 @@ def _verdict(code: int, output: str) -> str:
     if "AddressSanitizer" in output:
         kind = re.search(r"AddressSanitizer: (\S+)", output)
         return f"{kind.group(1) if kind else 'bad access'}{place}"
-    misaligned = re.search(r"(csrc/\S+:\d+):\d+: runtime error: .*(misaligned)", output)
-    if misaligned:
-        return f"{misaligned.group(2)} access at {misaligned.group(1)}"
+    undefined = re.search(r"(csrc/\S+:\d+):\d+: runtime error: (.*)", output)
+    if undefined:
+        return f"{'misaligned access' if 'misaligned' in undefined[2] else undefined[2]} at {undefined[1]}"
     found = re.search(r"(wrong result|host executor): .*", output)
     return found.group(0) if found else f"exit code {code}"
