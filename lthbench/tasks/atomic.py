@@ -26,6 +26,9 @@ def write_atomically(path: Path, content: bytes, scratch: Path | None = None) ->
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # of a write that fails Python names no file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

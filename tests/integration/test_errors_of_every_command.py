@@ -234,3 +234,29 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_the_path(
     assert call(monkeypatch, command, str(tiny_suite), "--store", str(tiny_run[1].root), *words) == 2
     (line,) = told(capsys.readouterr().err)
     assert line.startswith("lthbench: ") and "/sys/kernel/" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        ("export tensorboard", ["--out", "{out}/runs"]),
+        ("report", ["--no-figures", "--out", "{out}/report"]),
+        ("verify", ["--golden", "{out}/golden", "--update", "--reason", "test"]),
+        ("plan", ["--calibrate"]),
+    ],
+)
+def test_a_disk_that_is_full_is_one_line_and_the_path(
+    command: str, extra: list[str], tmp_path: Path, tiny_suite: Path, tiny_run: tuple[Plan, Store],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def full(number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("lthbench.tasks.atomic.os.fsync", full)
+    measured = Calibration(device="x", kind="cpu", torch="2", threads=1, matmul={})
+    monkeypatch.setattr("lthbench.runner.throughput.calibrate", lambda *_: [measured])
+    words = [word.format(out=tmp_path) for word in extra]
+    assert call(monkeypatch, command, str(tiny_suite), "--store", str(tiny_run[1].root), *words) == 2
+    (line,) = told(capsys.readouterr().err)
+    assert line.startswith("lthbench: ") and str(tmp_path) in line and "No space left on device" in line
+    assert not list(tmp_path.rglob("*.tmp"))

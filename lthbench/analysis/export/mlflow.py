@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from mlflow.entities import Metric, Param
@@ -29,6 +30,7 @@ def export_mlflow(plan: Plan, store: Store, uri: str) -> int:
     Raises:
         MlflowException: the server cannot be reached or refuses, or there is no such kind of store.
     """
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # what it warns of are tracebacks; what fails is raised
     if uri.startswith("file:"):
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow asks for it by name
     client = MlflowClient(tracking_uri=uri)
