@@ -106,6 +106,10 @@ KNOWN = {
     ("ops/update.py", "_new_plan", "self._plans.pop(index, None)  ->  pass"): (
         "equivalent", "a plan of other tensors is only asked in vain",
     ),
+    (
+        "ops/update.py", "_start",
+        "p.grad is not None or self.state.get(p)  ->  p.grad is not None and self.state.get(p)",
+    ): ("accepted", "the reference makes the first step, and with it the state"),
     **{
         (file, function, "raise NotImplementedError  ->  pass"): ("equivalent", "every class that is used has its own")
         for file, function in (

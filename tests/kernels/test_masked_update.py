@@ -418,6 +418,7 @@ def test_a_step_in_a_cuda_graph_follows_the_learning_rate_on_the_device(make_opt
         ("masks", lambda p: torch.ones(3, dtype=torch.bool), r"masks holds \(3,\)"),
         ("masks", lambda p: torch.ones_like(p), "masks holds torch.float32"),
         ("anchors", lambda p: torch.ones(3), r"anchors holds \(3,\)"),
+        ("anchors", lambda p: torch.ones(4, dtype=torch.int64), "anchors holds torch.int64 .* expected a float"),
     ],
 )
 def test_a_wrong_mask_or_anchor_is_named(kind, tensor, message):
