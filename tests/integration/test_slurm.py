@@ -311,6 +311,34 @@ def test_a_job_on_slurm_gives_up_after_so_many_time_limits_and_the_next_submissi
 
 
 @needs_slurm
+def test_a_job_on_slurm_that_hangs_is_requeued_and_goes_on_to_the_same_bits(
+    suite: Callable[[str], Path], straight: Straight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In the job's Python, SIGHUP makes the training hang, which is noticed after seconds instead of a minute.
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job/sitecustomize.py").write_text(
+        "import signal, time\n"
+        "from lthbench.runner import stall\n"
+        "stall.LEAST = 2.0\n"
+        "signal.signal(signal.SIGHUP, lambda *_: time.sleep(3600))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "job"), prepend=os.pathsep)
+    text = LONG.replace("EPOCHS", "30")
+    path, store, undisturbed = suite(text), tmp_path / "store", straight(text)
+    options = ("--device", "cpu", "--checkpoint-every", "0.2", "--time", "10min", "--stall-timeout", "3")
+    lthbench("submit", path, "--store", store, *options)
+    hung = at_work(store)
+    until(lambda: checkpoint(store) is not None)  # of its pace something is known
+    job = queue()[0].split()[0]
+    os.kill(hung, signal.SIGHUP)
+    until(lambda: restarts(job) >= 1)
+    until(lambda: not queue())
+    (log,) = tmp_path.glob(f"store/**/{job}*.out")
+    assert "no progress in" in log.read_text()
+    assert results(store) == undisturbed.results()
+
+
+@needs_slurm
 def test_cancelled_jobs_on_slurm_leave_what_is_finished(suite: Callable[[str], Path], tmp_path: Path) -> None:
     path, store = suite(LONG.replace("EPOCHS", "100000")), tmp_path / "store"
     lthbench("submit", path, "--store", store, "--device", "cpu", "--time", "10min")
