@@ -33,7 +33,7 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
         Refused: one of the ends diverged.
     """
     (a, layout), (b, _) = context.network(spec.a), context.network(spec.b)
-    masks = [_mask(end, layout, a, context) for end in (spec.a, spec.b)]
+    masks = [_mask(end, layout, weights, context) for end, weights in ((spec.a, a), (spec.b, b))]
     either, both = (
         {n: kept(masks[0][n], masks[1][n]) for n in layout.prunable} for kept in (torch.logical_or, torch.logical_and)
     )
@@ -74,6 +74,8 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
 
 def _mask(end: Weights, layout: Layout, weights: Mapping[str, Tensor], context: Context) -> dict[str, Tensor]:
     """The mask of an end, whole: name -> bool of every prunable weight."""
+    if all(bool(weights[n].all()) for n in layout.prunable):  # what is pruned is 0: nothing is
+        return {n: torch.ones_like(weights[n], dtype=torch.bool) for n in layout.prunable}
     spec = parse_spec(context.specification(end.task))
     assert isinstance(spec, TrainSpec)
     mask = mask_of(spec, layout, context)
