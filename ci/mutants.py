@@ -75,7 +75,7 @@ TESTS = {
     "pruning and update": tuple(f"kernels/test_{name}.py" for name in ("threshold", "masked_update", "contracts")),
     "tasks": (
         *(f"unit/test_{name}.py" for name in ("documents", "spec", "task_files", "tasks")),
-        *(f"integration/test_{name}.py" for name in ("checkpoint_taken_up", "controls")),
+        "integration/test_checkpoint_taken_up.py",
     ),
     "training": (
         *(f"unit/test_{name}.py" for name in ("distance", "linear", "passes", "probe", "recipe", "steps", "streams")),
