@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -282,7 +283,7 @@ def test_steps_outside_a_training_cannot_be_kept_nor_its_accuracy_tracked_withou
 
 
 def test_inputs_that_are_gone_or_changed_are_told_as_unusable(tasks: Tasks) -> None:
-    dense = tasks.run(training())
+    dense, other = tasks.run(training()), tasks.run(training(seed=2))
     folder = tasks.folder(dense["key"])
     context = tasks.context(training(seed=1))
     with pytest.raises(UnusableInputError, match=r"weights-3\.safetensors: was not written") as error:
@@ -293,6 +294,11 @@ def test_inputs_that_are_gone_or_changed_are_told_as_unusable(tasks: Tasks) -> N
     (folder / weights_file(None)).write_bytes(content)
     with pytest.raises(UnusableInputError, match="its digest is another"):
         context.network(Weights(task=dense["key"]))
+    mask = tasks.run(MaskSpec(network=Weights(task=other["key"]), level=1))
+    (tasks.folder(mask["key"]) / MASK).unlink()
+    with pytest.raises(UnusableInputError, match="is not there") as error:
+        context.mask(mask["key"])
+    assert error.value.key == mask["key"]
     (folder / SPEC).write_text("{}")
     with pytest.raises(UnusableInputError, match="its hash is not the task's key"):
         context.specification(dense["key"])
@@ -331,3 +337,29 @@ def test_masks_come_back_whatever_their_shape(tmp_path: Path) -> None:
     write_mask(tmp_path / "m", mask)
     found = read_mask(tmp_path / "m")
     assert found.keys() == mask.keys() and all(torch.equal(found[n], m) for n, m in mask.items())
+
+
+def test_each_batch_that_has_been_worked_on_is_a_sign(tasks: Tasks) -> None:
+    signs = 0
+
+    def sign() -> None:
+        nonlocal signs
+        signs += 1
+
+    context = tasks.context(training(), sign=sign)
+    assert [(batch, signs) for batch in context.watched("ab")] == [("a", 0), ("b", 1)] and signs == 2
+    ends = [Weights(task=tasks.run(training(noise=noise))["key"]) for noise in (0, 1)]
+    tasks.run(InterpolateSpec(model=MODEL, data=DATA, points=3, a=ends[0], b=ends[1]), sign=sign)
+    assert signs == 2 + 3, "a batch of each split"
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.fstat(number).st_ino))
+    write_json(tmp_path / "a.json", {"b": 1})
+    assert synced == [(tmp_path / "a.json").stat().st_ino]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_text() == '{\n "b": 1\n}\n'
+    with pytest.raises(FileNotFoundError):
+        write_json(tmp_path / "a.json", {}, tmp_path / "gone")
+    assert "b" in (tmp_path / "a.json").read_text()
