@@ -110,6 +110,13 @@ KNOWN = {
         "ops/update.py", "_start",
         "p.grad is not None or self.state.get(p)  ->  p.grad is not None and self.state.get(p)",
     ): ("accepted", "the reference makes the first step, and with it the state"),
+    (
+        "tasks/header.py", "read_note",
+        "(size := int.from_bytes(head, 'little')) > _LARGEST  ->  (size := int.from_bytes(head, 'little')) >= _LARGEST",
+    ): ("accepted", "a header of exactly 100 MiB"),
+    ("tasks/result.py", "_is_time", "return text  ->  return None"): (
+        "equivalent", "results are read as the text that was checked",
+    ),
     **{
         (file, function, "raise NotImplementedError  ->  pass"): ("equivalent", "every class that is used has its own")
         for file, function in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from lthbench.data.load import load
 from lthbench.data.spec import DataSpec
+from lthbench.documents import DocumentError
 from lthbench.models.spec import ModelSpec
 from lthbench.tasks.atomic import write_json
 from lthbench.tasks.context import Context, Interrupted, UnusableInputError
@@ -24,9 +26,11 @@ from lthbench.tasks.files import digest, read_checkpoint, read_mask, read_tensor
 from lthbench.tasks.interpolate import barrier
 from lthbench.tasks.layout import CHECKPOINT, MASK, RESULT, SPEC, weights_file
 from lthbench.tasks.mask import prune, pruning_groups
-from lthbench.tasks.network import Layout, make_network
+from lthbench.tasks.network import Layout, make_network, weights_of, with_shuffled_survivors
+from lthbench.tasks.result import seal
 from lthbench.tasks.run import run_task
 from lthbench.tasks.spec import InterpolateSpec, MaskSpec, Pruning, Task, TrainSpec, Weights, num_survivors
+from lthbench.tasks.start import start_of
 from lthbench.training.recipe import Recipe
 
 MODEL = ModelSpec(name="lenet-300-100", width=6)
@@ -212,7 +216,7 @@ def test_imitated_masks_come_of_a_mask_alone_and_another_draw_is_another(tasks: 
 
 def test_a_line_between_networks_has_their_errors_at_its_ends_and_their_distance(tasks: Tasks) -> None:
     a, b = (tasks.run(training(noise=noise)) for noise in (0, 1))
-    mask = tasks.run(MaskSpec(network=Weights(task=a["key"]), level=1, pruning=Pruning(rate=0.5)))
+    mask = tasks.run(MaskSpec(network=Weights(task=a["key"]), level=1, pruning=Pruning(rate=0.5, exclude=("head",))))
     c = tasks.run(training(mask=mask["key"]))
     tasks.reports.clear()
     ends = {"a": Weights(task=a["key"]), "b": Weights(task=c["key"])}
@@ -265,7 +269,7 @@ def test_a_training_that_is_asked_to_stop_goes_on_from_there_to_the_same_bits(ta
 
 
 def test_checkpoints_are_written_as_often_as_is_asked_for(tasks: Tasks) -> None:
-    for every, written in ((1e9, False), (0.0, True)):
+    for every, written in ((60 + time.monotonic(), False), (0.0, True)):
         spec = training(seed=int(written))
         tasks.run(spec, checkpoint_every=every)
         assert (tasks.folder(Task(spec).key) / CHECKPOINT).exists() == written
@@ -363,3 +367,53 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatc
     with pytest.raises(FileNotFoundError):
         write_json(tmp_path / "a.json", {}, tmp_path / "gone")
     assert "b" in (tmp_path / "a.json").read_text()
+
+
+def test_a_training_starts_from_its_masked_weights_and_shuffled_ones_are_the_same_in_other_places(tasks: Tasks) -> None:
+    dense = tasks.run(training())
+    key = tasks.run(MaskSpec(network=Weights(task=dense["key"]), level=1, pruning=Pruning(rate=0.5)))["key"]
+    whole, plain, shuffled, probe = (
+        start_of(spec, tasks.context(spec))
+        for spec in (
+            training(),
+            training(mask=key),
+            training(mask=key, shuffle=True),
+            training(mask=key, new_head=True),
+        )
+    )
+    weights = [weights_of(start.model) for start in (whole, plain, shuffled, probe)]
+    for name, m in plain.mask.items():
+        assert torch.equal(weights[1][name], weights[0][name] * m) and torch.equal(shuffled.mask[name], m)
+        assert torch.equal(weights[2][name][m].sort().values, weights[1][name][m].sort().values)
+        assert (weights[2][name] != weights[1][name])[m].double().mean() > 0.5 and not weights[2][name][~m].any()
+    assert torch.equal(plain.whole_head, weights[0]["fc.weight"])
+    assert set(probe.mask) == {"fc1.weight", "fc2.weight"} and weights[3]["fc.weight"].all()
+    for_probe = plain.for_probe()
+    assert torch.equal(weights_of(for_probe.model)["fc.weight"], weights[0]["fc.weight"])
+    assert set(for_probe.mask) == {"fc1.weight", "fc2.weight"}
+    without = with_shuffled_survivors(weights[0], ["fc2.weight"], {}, 0)
+    assert torch.equal(
+        without["fc2.weight"].reshape(-1).sort().values, weights[0]["fc2.weight"].reshape(-1).sort().values
+    )
+    assert not torch.equal(without["fc2.weight"], weights[0]["fc2.weight"])
+    assert torch.equal(without["fc1.weight"], weights[0]["fc1.weight"])
+
+
+def test_networks_of_coloured_images_lie_channels_last_and_those_of_grey_ones_do_not() -> None:
+    model = ModelSpec(name="resnet8", width=4)
+    for data, last in ((DATA, False), (DataSpec(name="cifar10"), True)):
+        convolution = make_network(model, data, torch.device("cpu")).get_parameter("blocks.0.conv1.weight")
+        assert convolution.is_contiguous(memory_format=torch.channels_last) == last
+
+
+@pytest.mark.parametrize(("name", "value"), [("test_accuracy", 7.5), ("forgettable_share", -0.1), ("density", 1.5)])
+def test_a_fraction_outside_of_0_to_1_is_no_result(tasks: Tasks, name: str, value: float) -> None:
+    result = tasks.run(training())
+    with pytest.raises(DocumentError, match=f"metrics.{name} is {value:g}, which is no fraction"):
+        seal({**result, "metrics": {**result["metrics"], name: value}})
+    assert seal({**result, "metrics": {"test_loss": 7.5, "density": 1 + 1e-12}})["metrics"]["test_loss"] == 7.5
+
+
+def test_a_training_sees_all_images_or_so_many_of_each_class() -> None:
+    assert (training().num_images, training(per_class=3).num_images) == (40, 30)
+    assert training(data=DataSpec(name="fashion-mnist-10k", validation=100)).num_images == 9900
