@@ -25,6 +25,7 @@ from torch.optim import optimizer
 from lthbench.ops import reference
 from lthbench.ops.contract import check_apart, check_rates
 from lthbench.ops.plan import GroupPlan, supported
+from lthbench.ops.sums import sum_in_order
 
 _version = attrgetter("_version")
 
@@ -85,7 +86,7 @@ class _Masked(torch.optim.Optimizer):
         changed = self._versions() != self._distance_versions
         if not self._distances or changed or not all(plan.holds_memory() for plan in self._plans.values()):
             return reference.squared_distance(self.anchors, self._pruned)
-        return torch.tensor(sum(float(d) for d in self._distances), dtype=torch.float64)
+        return torch.tensor(sum_in_order(map(float, self._distances)), dtype=torch.float64)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Do one update of every parameter that has a gradient."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lthbench.data.load import load
 from lthbench.ops.line import evaluate_line
+from lthbench.ops.sums import sum_in_order
 from lthbench.tasks.context import Context
 from lthbench.tasks.network import Layout, make_network
 from lthbench.tasks.spec import InterpolateSpec, TrainSpec, Weights, parse_spec
@@ -68,7 +69,7 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
     for name, mask in (("distance", either), ("distance_shared", both)):
         if any(bool(m.any()) for m in mask.values()):
             squares = (float((a[n] - b[n])[m].double().square().sum()) for n, m in mask.items())
-            metrics[name] = sum(squares) ** 0.5
+            metrics[name] = sum_in_order(squares) ** 0.5
     return {"status": "ok", "metrics": metrics, "alphas": alphas.tolist(), "curves": curves}
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from lthbench.data.few_shot import few_shot
 from lthbench.data.images import ImageSet
 from lthbench.data.load import Splits, load
+from lthbench.ops.sums import sum_in_order
 from lthbench.tasks.checkpoint import CheckpointNote
 from lthbench.tasks.context import Context, Interrupted
 from lthbench.tasks.files import digest, read_checkpoint
@@ -132,7 +133,7 @@ def moved_weights(start: Start, begun: dict[str, Tensor], end: dict[str, Tensor]
     overlaps = {n: top_overlap(begun[n], end[n], mask.get(n)) for n in names}
     defined = {n: overlap for n, overlap in overlaps.items() if overlap is not None}
     if defined:
-        metrics["overlap"] = sum(defined.values()) / len(defined)
+        metrics["overlap"] = sum_in_order(defined.values()) / len(defined)
     relative = {n: d["distance_relative"] for n, d in distances.items() if "distance_relative" in d}
     return Moved(metrics, relative, defined)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet
 from lthbench.ops.linear import by_onednn, linear_layers
+from lthbench.ops.sums import sum_in_order
 from lthbench.training.average import Average
 from lthbench.training.batches import Batches, Part
 from lthbench.training.optimizer import make_optimizer
@@ -253,8 +254,8 @@ class Trainer:
         progress.epoch_losses.append(loss_sum / progress.num_seen)
         if not math.isfinite(progress.epoch_losses[-1]) or not math.isfinite(weight):
             progress.diverged_at = progress.step
-        progress.epoch_distances.append(math.sqrt(sum(squares[: len(tracked)])))
-        progress.path_length += math.sqrt(sum(squares[len(tracked) :]))
+        progress.epoch_distances.append(math.sqrt(sum_in_order(squares[: len(tracked)])))
+        progress.path_length += math.sqrt(sum_in_order(squares[len(tracked) :]))
         if tracked:
             torch._foreach_copy_(before, tracked)
         self._loss_sum.zero_()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -325,3 +327,19 @@ def test_the_kernels_and_their_reference_give_the_same_weights_masks_and_barrier
             for name, curve in ours["curves"].items():
                 assert reference["curves"][name] == pytest.approx(curve, abs=1e-5), name
         assert ours["environment"]["kernels"] and not reference["environment"]["kernels"]
+
+
+def test_results_are_the_same_however_python_sums(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain_sum = sum
+
+    def compensated(values: Iterable[Any], start: Any = 0) -> Any:  # as from Python 3.12 on
+        values = list(values)
+        return math.fsum([start, *values]) if any(isinstance(v, float) for v in values) else plain_sum(values, start)
+
+    monkeypatch.setattr("builtins.sum", compensated)
+    plan, store = run_here(tiny_run[0], tmp_path / "store")
+    for key in plan.tasks:
+        found, expected = store.result(key), tiny_run[1].result(key)
+        assert found is not None and expected is not None and found["metrics"] == expected["metrics"], plan.label(key)

@@ -69,7 +69,7 @@ def test_less_than_that_buys_fewer_levels_and_then_fewer_replicates(plan: Plan) 
 def test_what_is_done_costs_nothing(plan: Plan) -> None:
     done = set(make_plan(plan.suite, Part(replicates=4)).tasks)
     left = {key: 0.0 if key in done else cost for key, cost in plan.cost.items()}
-    assert propose(plan, left, sum(left.values())).part == Part()
+    assert propose(plan, left, Prices(plan, left).of(Part())).part == Part()
 
 
 @pytest.mark.parametrize(
