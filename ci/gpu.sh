@@ -68,7 +68,7 @@ lthbench() { try "$1" "$python" -m lthbench "${@:2}"; }
 quick=(suites/quick.yaml) micro=(suites/micro.yaml) paper=(suites/paper.yaml) bench=() tests=() length="40ep" width=16 images=4000
 if [ -n "${REHEARSE:-}" ]; then
   quick+=(--replicates 1 --arm early --only imp --levels 1)
-  micro+=(--pair lenet-fashion --replicates 1)
+  micro+=(--pair lenet-mnist --replicates 1)
   paper=(suites/quick.yaml) bench=(--seconds 0.01 --pair lenet-garments) tests=(-k "cuda and masks") length="2ep" width=2 images=256
 fi
 
