@@ -113,12 +113,12 @@ kernels() {
 suite() {
   for i in 1 2; do lthbench "run-$i" run "${quick[@]}" --store "$work/quick-$i" --device cuda --per-device 4; done
   try equal bash -c 'equal_digests "$@"' - "$work/quick-1" "$work/quick-2"
-  lthbench verify verify suites/quick.yaml --store "$work/quick-1"
+  lthbench verify verify "${quick[@]}" --store "$work/quick-1"
 }
 
 micro() {
   lthbench run run "${micro[@]}" --store "$found/micro" --device cuda --per-device 4
-  lthbench verify verify suites/micro.yaml --store "$found/micro"
+  lthbench verify verify "${micro[@]}" --store "$found/micro"
 }
 
 speed() {
