@@ -1,7 +1,8 @@
 """Build of the lthbench extension; everything else stands in pyproject.toml.
 
-Two libraries are built with ninja: lthbench._C (CPU, wherever there is a C++ compiler) and lthbench._C_cuda
-(where there is nvcc and a torch with CUDA). Environment:
+Three libraries are built with ninja: wherever there is a C++ compiler, the operators on the CPU, lthbench._C, and
+the optimizer cache, lthbench._optimizer_cache (pybind11, for this version of Python alone); where there is nvcc and a
+torch with CUDA, lthbench._C_cuda. Environment:
 
     LTHBENCH_NO_EXTENSION=1   install pure Python; the plain PyTorch reference is used
     FORCE_CUDA=1 / 0          fail where the CUDA part cannot be built / leave it out
@@ -137,14 +138,15 @@ def extensions() -> tuple[list[object], dict[str, object]]:
         return [], {}
     compiler = shutil.which(os.environ.get("CXX", "c++").split()[0]) or shutil.which("g++")
     try:
+        import pybind11
         import torch
-    except ImportError:
-        torch = None
+    except ImportError as error:
+        pybind11, torch, lacking = None, None, error.name or "torch"
     headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if compiler is None or torch is None or not headers.is_file():
         missing = "C++ compiler" if compiler is None else f"{headers} (of Debian's python3-dev, say)"
         if torch is None:
-            missing = "torch at build time (use --no-build-isolation)"
+            missing = f"{lacking} at build time (use --no-build-isolation, or install it)"
         if flag("FORCE_CUDA"):
             raise SystemExit(f"FORCE_CUDA=1, but the extension cannot be built: no {missing}")
         say("extension", f"left out: no {missing}; the plain PyTorch reference is used")
@@ -179,14 +181,21 @@ def extensions() -> tuple[list[object], dict[str, object]]:
     def sources(*patterns: str) -> list[str]:
         return sorted(str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(pattern))
 
+    cache = "csrc/optimizer_cache.cpp"
     modules = [
         CppExtension(
             "lthbench._C",
-            sources("csrc/*.cpp", "csrc/cpu/*.cpp"),
+            [source for source in sources("csrc/*.cpp", "csrc/cpu/*.cpp") if source != cache],
             include_dirs=include,
             extra_compile_args={"cxx": cxx},
             py_limited_api=True,
-        )
+        ),
+        CppExtension(
+            "lthbench._optimizer_cache",
+            [cache],
+            include_dirs=[pybind11.get_include(), *include],  # before torch's, which has a pybind11 of its own
+            extra_compile_args={"cxx": cxx},
+        ),
     ]
     say("torch", f"{torch.__version__} (the binary runs under 2.10 and later)")
     say("compiler", compiler)
@@ -216,5 +225,4 @@ modules, commands = extensions()
 setup(
     ext_modules=modules,
     cmdclass={"build_py": BuildWithSuites, "sdist": WholeSources, **commands},
-    options={"bdist_wheel": {"py_limited_api": "cp310"}} if modules else {},
 )

@@ -12,8 +12,8 @@ trap 'rm -rf "$work"' EXIT
 pip=("$work/venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 "${pip[@]}" "torch==$other" numpy
 mkdir -p "$work/site/lthbench"
-cp -r lthbench/__init__.py lthbench/ops lthbench/_C.abi3.so "$work/site/lthbench/"
-sha256sum lthbench/_C.abi3.so
+cp -r lthbench/__init__.py lthbench/ops lthbench/_C.abi3.so lthbench/_optimizer_cache.*.so "$work/site/lthbench/"
+sha256sum lthbench/_C.abi3.so lthbench/_optimizer_cache.*.so
 for interpreter in "$python" "$work/venv/bin/python"; do
   (cd "$work" && PYTHONPATH="$work/site" "$interpreter" - <<'PYTHON'
 import torch

@@ -10,9 +10,10 @@
 #   sanitizer  memcheck, racecheck and initcheck, and counters of the kernels, where this machine allows them
 # $PYTHON (default .venv/bin/python, else python3) is taken as it is; $PACKAGES (default build/packages) is a folder of
 # packages that it lacks, filled by ci/gpu_packages.sh. What the parts find is in $OUT/results.tar.gz (default
-# gpu-results), with those of earlier calls, and $OUT/summary.txt tells what passed. Kernels that are not there are
-# compiled first. REHEARSE=1 takes the smallest sizes, which only show that each part runs (on the stand-in of
-# tests/fake_cuda, say, whose `sim` needs a longer LIMIT). The exit status counts the commands that failed.
+# gpu-results), with those of earlier calls, and $OUT/summary.txt tells what passed. Kernels that are not there, or
+# not for this Python, are compiled first. REHEARSE=1 takes the smallest sizes, which only show that each part runs (on
+# the stand-in of tests/fake_cuda, say, whose `sim` needs a longer LIMIT). The exit status counts the commands that
+# failed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-.venv/bin/python}
@@ -198,10 +199,11 @@ done
   echo "torch sees no GPU; this needs one, and a torch that is built for CUDA" >&2
   exit 1
 }
+built='import sys; from lthbench.ops._library import build_info; sys.exit(build_info()["cuda"] != "loaded")'
 begun=0  # what came before the first part is of its time
 for part in "$@"; do
   deadline=$((begun + limit))
-  [ -e lthbench/_C_cuda.abi3.so ] || try compiled "$python" setup.py build_ext --inplace
+  "$python" -c "$built" || try compiled "$python" setup.py build_ext --inplace
   "$part"
   begun=$SECONDS
 done

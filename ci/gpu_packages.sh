@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 folder=${1:-build/packages}
-packages=(pydantic pydantic-core annotated-types typing-extensions typing-inspection submitit cloudpickle)
+packages=(pydantic pydantic-core annotated-types typing-extensions typing-inspection submitit cloudpickle pybind11)
 versions=$("${VENV:-.venv}/bin/python" -m pip freeze | grep -iE "^($(IFS='|'; echo "${packages[*]}" | sed 's/-/[-_]/g'))==")
 # shellcheck disable=SC2086 (a word a package)
 "${VENV:-.venv}/bin/python" -m pip install --quiet --target "$folder" --upgrade --no-deps --only-binary :all: \

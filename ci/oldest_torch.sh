@@ -20,8 +20,9 @@ with zipfile.ZipFile(sys.argv[1]) as wheel:
     wheel.extractall(sys.argv[2], [name for name in wheel.namelist() if name.startswith("torch/include/")])
 PYTHON
 target=$(sed -n 's/^TARGET = "\(0x[0-9a-f]*\)".*/\1/p' setup.py)
-flags=(-std=c++17 -fsyntax-only -fvisibility=hidden -Wno-psabi "-DTORCH_TARGET_VERSION=$target" "-I$work/torch/include"
-  "-I$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')")
+includes() { "$python" -c "import pybind11, sysconfig; print($1)"; }
+flags=(-std=c++17 -fsyntax-only -fvisibility=hidden -Wno-psabi "-DTORCH_TARGET_VERSION=$target"
+  "-I$(includes 'pybind11.get_include()')" "-I$work/torch/include" "-I$(includes 'sysconfig.get_paths()["include"]')")
 # The CUDA runtime's headers, of a toolkit or of the wheels that torch depends on.
 packages=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
 for folder in "${CUDA_HOME:-/usr/local/cuda}/include" "$packages"/nvidia/cu1*/include; do flags+=("-isystem$folder"); done

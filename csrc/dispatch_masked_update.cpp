@@ -35,7 +35,7 @@ Tensor masked_adamw(const std::vector<Tensor>& weights, const std::vector<Tensor
   return scalar(adamw_cpu(tensors.data(), schedule, options, partials));
 }
 
-// The tensors of a plan, before it is built (plan.cpp).
+// The tensors of an optimizer, before they are cached (optimizer_cache.cpp).
 void check_update(const std::vector<Tensor>& weights, const std::vector<Tensor>& first,
                   const std::vector<Tensor>& second, const std::vector<Tensor>& masks,
                   const std::vector<Tensor>& anchors, const std::vector<Tensor>& steps,
@@ -43,9 +43,19 @@ void check_update(const std::vector<Tensor>& weights, const std::vector<Tensor>&
   const std::vector<Tensor> none;
   const char* first_name = second.empty() ? "momenta" : "exp_avgs";
   update_tensors({weights, none, first_name, first, "exp_avg_sqs", second, masks, anchors}, false, true);
-  if (!steps.empty()) check_length("steps", steps.size(), "weights", weights.size());
+  if (!second.empty()) {
+    check_length("exp_avgs", first.size(), "weights", weights.size());
+    check_length("steps", steps.size(), "weights", weights.size());
+  }
   for (size_t i = 0; i < steps.size(); ++i) {
-    if (steps[i].numel() == 0) continue;
+    const bool has_step = steps[i].numel() > 0;
+    if (!second.empty() && weights[i].numel() > 0) {
+      const bool has_first = first[i].numel() > 0, has_second = second[i].numel() > 0;
+      LTH_CHECK(has_first == has_second && has_first == has_step, item("exp_avgs", i), ", ",
+                item("exp_avg_sqs", i), " and ", item("steps", i),
+                " are not all there; a weight has the whole state of AdamW, or none");
+    }
+    if (!has_step) continue;
     check_dtype(item("steps", i), steps[i], ScalarType::Float, "float32");
     LTH_CHECK(steps[i].numel() == 1, item("steps", i), " has ", steps[i].numel(), " elements, expected 1");
     LTH_CHECK(steps_on_device ? steps[i].device() == weights[0].device() : steps[i].is_cpu(),

@@ -20,7 +20,7 @@ Tensor probe_read(const Tensor& words) {
 }
 
 void probe_update(const Tensor& a, const Tensor& b, const Tensor& c, const Tensor& d) {
-  Spans spans;
+  TensorSpans spans;
   for (const auto& [name, t] : {std::pair{"a", &a}, {"b", &b}, {"c", &c}, {"d", &d}}) {
     check_dtype(name, *t, ScalarType::Float, "float32");
     check_device(name, *t, "a", a);

@@ -54,7 +54,7 @@ inline std::vector<LerpPair> lerp_arguments(const std::vector<Tensor>& out, cons
                      static_cast<const float*>(b[i].const_data_ptr()),
                      static_cast<float*>(out[i].mutable_data_ptr()), a[i].numel()});
   }
-  Spans spans;
+  TensorSpans spans;
   spans.add("out", out, true);
   spans.add("a", a, false);
   spans.add("b", b, false);

@@ -11,6 +11,7 @@
 // chunk of kChunk weights, so it does not depend on the number of threads.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -55,7 +56,16 @@ struct UpdateSchedule {
   std::vector<int64_t> middles;  // of the chunks, in weights of the whole list
   int64_t num_weights = 0;
 
-  UpdateSchedule(const UpdateTensor* tensors, size_t count);
+  UpdateSchedule(const UpdateTensor* tensors, size_t count) {
+    for (size_t t = 0; t < count; ++t) {
+      for (int64_t begin = 0; begin < tensors[t].numel; begin += kChunk) {
+        const int64_t length = std::min(kChunk, tensors[t].numel - begin);
+        chunks.push_back({static_cast<int32_t>(t), begin, length});
+        middles.push_back(num_weights + length / 2);
+        num_weights += length;
+      }
+    }
+  }
 };
 
 // Both return the squared distance; `partials` is scratch of schedule.chunks.size() values.
@@ -74,12 +84,18 @@ void sgd_cuda(const UpdateTensor* tensors, size_t count, const SgdOptions& optio
 void adamw_cuda(const UpdateTensor* tensors, size_t count, const AdamWOptions& options, const float* lr,
                 double* partials, double* distance, void* stream);
 
-// What the CUDA module gives to the update plan of the CPU module, in a capsule of this name.
-struct UpdateBackend {
+// What each library gives to the optimizer cache, which is a library of its own, in a capsule of this name.
+struct CpuUpdate {
+  decltype(&sgd_cpu) sgd;
+  decltype(&adamw_cpu) adamw;
+};
+inline constexpr const char* kCpuUpdate = "lthbench._C.masked_update";
+
+struct CudaUpdate {
   decltype(&num_partials_cuda) num_partials;
   decltype(&sgd_cuda) sgd;
   decltype(&adamw_cuda) adamw;
 };
-inline constexpr const char* kUpdateBackendName = "lthbench._C_cuda.update_backend";
+inline constexpr const char* kCudaUpdate = "lthbench._C_cuda.masked_update";
 
 }  // namespace lth

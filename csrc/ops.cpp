@@ -24,7 +24,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
 
   // One step over a parameter list (equations in masked_update.h). An empty tensor in `masks` or `anchors`
   // stands for none, as does an empty list; `momenta` is empty without momentum. Returns the squared
-  // distance.
+  // distance. They are for whoever has gradients as values: torch.compile, torch.export, functional code.
+  // The masked optimizers, which find them in their parameters, run the same kernels by the optimizer cache
+  // (optimizer_cache.cpp): on 65 small weights a call of these takes 120 us, a step of the cache 14.
   m.def(
       "masked_sgd_(Tensor(a!)[] weights, Tensor[] grads, Tensor(b!)[] momenta, Tensor[] masks, "
       "Tensor[] anchors, float lr, float momentum, float dampening, float weight_decay, float pull, "
@@ -34,8 +36,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
       "Tensor[] masks, Tensor[] anchors, float lr, float beta1, float beta2, float eps, float weight_decay, "
       "float pull, int step) -> Tensor");
 
-  // Refuses what these two would: for the plan of an optimizer, which is built from such lists and then steps
-  // without them. An empty tensor stands for none in every list but `weights`.
+  // Refuses the lists that these two would (update_arguments.h): for the optimizer cache, which is made of
+  // them. An empty tensor stands for none in every list but `weights`.
   m.def(
       "check_update(Tensor[] weights, Tensor[] first, Tensor[] second, Tensor[] masks, Tensor[] anchors, "
       "Tensor[] steps, bool steps_on_device) -> ()");

@@ -1,5 +1,5 @@
-// Unpacks and checks the tensor lists of the masked update, for the CPU, the CUDA dispatch and the plan
-// alike.
+// Unpacks and checks the tensor lists of the masked update: what the operators, on the CPU and on CUDA, and
+// the optimizer cache (by check_update) demand of memory. Its scalars are those of update_options.h.
 #pragma once
 
 #include "check.h"
@@ -9,7 +9,7 @@
 namespace lth {
 
 // The lists of an update, one entry a weight. An empty list stands for none, as does an empty tensor in
-// `masks` and `anchors`, and in the states of a plan: a weight without a gradient has none.
+// `masks` and `anchors`, and in the states of an optimizer: a weight without a gradient has none.
 struct UpdateLists {
   const std::vector<Tensor>&weights, &grads;
   const char* first_name;
@@ -35,15 +35,16 @@ inline const Tensor* beside_weight(const char* name, const std::vector<Tensor>& 
   return &t;
 }
 
-// A plan's gradients are not there yet: it checks them at each step.
-inline std::vector<UpdateTensor> update_tensors(const UpdateLists& lists, bool fresh, bool plan = false) {
+// `for_cache` is without gradients, which the optimizer cache looks at in each step.
+inline std::vector<UpdateTensor> update_tensors(const UpdateLists& lists, bool fresh,
+                                                bool for_cache = false) {
   const std::vector<Tensor>& weights = lists.weights;
   const size_t count = weights.size();
   LTH_CHECK(count > 0, "weights is empty; give at least one tensor");
   const auto check_list = [&](const char* name, const std::vector<Tensor>& list) {
     if (!list.empty()) check_length(name, list.size(), "weights", count);
   };
-  if (!plan) check_length("grads", lists.grads.size(), "weights", count);
+  if (!for_cache) check_length("grads", lists.grads.size(), "weights", count);
   check_list(lists.first_name, lists.first);
   check_list(lists.second_name, lists.second);
   check_list("masks", lists.masks);
@@ -64,15 +65,15 @@ inline std::vector<UpdateTensor> update_tensors(const UpdateLists& lists, bool f
     t.numel = weight.numel();
     t.fresh = fresh;
     t.grad = read(beside_weight("grads", lists.grads, i, weight, false));
-    t.first = write(beside_weight(lists.first_name, lists.first, i, weight, plan));
-    t.second = write(beside_weight(lists.second_name, lists.second, i, weight, plan));
+    t.first = write(beside_weight(lists.first_name, lists.first, i, weight, for_cache));
+    t.second = write(beside_weight(lists.second_name, lists.second, i, weight, for_cache));
     t.anchor = read(beside_weight("anchors", lists.anchors, i, weight, true));
     if (!lists.masks.empty() && lists.masks[i].numel() > 0) {
       check_device(item("masks", i), lists.masks[i], item("weights", i), weight);
       t.mask = packed_mask(item("masks", i), lists.masks[i], t.numel);
     }
   }
-  Spans spans;
+  TensorSpans spans;
   spans.add("weights", weights, true);
   spans.add(lists.first_name, lists.first, true);
   spans.add(lists.second_name, lists.second, true);

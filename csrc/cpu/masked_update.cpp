@@ -175,17 +175,6 @@ double run(const UpdateTensor* tensors, const UpdateSchedule& schedule, const Op
 
 }  // namespace
 
-UpdateSchedule::UpdateSchedule(const UpdateTensor* tensors, size_t count) {
-  for (size_t t = 0; t < count; ++t) {
-    for (int64_t begin = 0; begin < tensors[t].numel; begin += kChunk) {
-      const int64_t length = std::min(kChunk, tensors[t].numel - begin);
-      chunks.push_back({static_cast<int32_t>(t), begin, length});
-      middles.push_back(num_weights + length / 2);
-      num_weights += length;
-    }
-  }
-}
-
 double sgd_cpu(const UpdateTensor* tensors, const UpdateSchedule& schedule, const SgdOptions& options,
                std::vector<double>& partials) {
   return run(tensors, schedule, options, partials, [&](const UpdateTensor& t) {

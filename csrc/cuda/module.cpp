@@ -1,5 +1,5 @@
-// The Python module lthbench._C_cuda. Importing it registers the CUDA operators; its update_backend is what
-// an UpdatePlan of lthbench._C runs on for parameters on a GPU.
+// The Python module lthbench._C_cuda. Importing it registers the CUDA operators; its masked_update is what
+// the optimizer cache runs for weights on a GPU.
 #include <Python.h>
 
 #include "../common/built_from.h"
@@ -17,17 +17,16 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT,
                           nullptr,
                           nullptr};
 
-const lth::UpdateBackend backend = {lth::num_partials_cuda, lth::sgd_cuda, lth::adamw_cuda};
+const lth::CudaUpdate kernels = {lth::num_partials_cuda, lth::sgd_cuda, lth::adamw_cuda};
 
 }  // namespace
 
 PyMODINIT_FUNC PyInit__C_cuda() {
   PyObject* module = PyModule_Create(&definition);
   if (!module) return nullptr;
-  PyObject* capsule =
-      PyCapsule_New(const_cast<lth::UpdateBackend*>(&backend), lth::kUpdateBackendName, nullptr);
+  PyObject* capsule = PyCapsule_New(const_cast<lth::CudaUpdate*>(&kernels), lth::kCudaUpdate, nullptr);
   if (!capsule || PyModule_AddStringConstant(module, "built_from", LTH_BUILT_FROM_CUDA) < 0 ||
-      PyModule_AddObject(module, "update_backend", capsule) < 0) {
+      PyModule_AddObject(module, "masked_update", capsule) < 0) {
     Py_XDECREF(capsule);
     Py_DECREF(module);
     return nullptr;

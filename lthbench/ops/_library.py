@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import multiprocessing
 import os
+import platform
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -32,7 +33,21 @@ def _load(name: str) -> tuple[ModuleType | None, str]:
         return None, f"built, but it does not load: {error}"
 
 
-_cpu, _cpu_reason = _load("_C")
+def _load_cpu() -> tuple[ModuleType | None, ModuleType | None, str]:
+    """The CPU part, which is the operators and the optimizer cache, or neither and the reason."""
+    operators, reason = _load("_C")
+    if operators is None:
+        return None, None, reason
+    cache, reason = _load("_optimizer_cache")
+    if cache is None:
+        version = ".".join(platform.python_version_tuple()[:2])
+        return None, None, f"its optimizer cache for Python {version} is {reason}"
+    if cache.built_from != operators.built_from:  # they share structures in memory
+        return None, None, "its optimizer cache was compiled from other sources than its operators"
+    return operators, cache, ""
+
+
+_cpu, _cache, _cpu_reason = _load_cpu()
 _cuda, _cuda_reason = _load("_C_cuda") if _cpu else (None, "it needs the CPU part")
 
 
@@ -91,6 +106,13 @@ def extension(device: torch.device | str = "cpu") -> ModuleType:
     if module is None:
         raise RuntimeError(f"no compiled kernels for {kind}: {reason}; reinstall lthbench with a compiler at hand")
     return module
+
+
+def optimizer_cache() -> ModuleType:
+    """The module of the optimizer cache, whose kernels are those of `extension`; raises as it does."""
+    extension("cpu")
+    assert _cache is not None  # they are loaded together
+    return _cache
 
 
 def _register_fakes() -> None:

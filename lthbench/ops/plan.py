@@ -1,4 +1,8 @@
-"""The cached plan of one parameter group: what the compiled update needs to know, gathered once."""
+"""The cached plan of one parameter group: what the compiled update needs to know, gathered once.
+
+It steps by the optimizer cache (csrc/optimizer_cache.cpp) and not by the operators masked_sgd_ and masked_adamw_, which
+check and unpack their lists in every call.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lthbench.ops._library import extension, kernels_available
+from lthbench.ops._library import extension, kernels_available, optimizer_cache
 from lthbench.ops.masks import in_memory_order, is_dense, laid_like, pack_mask
 
 
@@ -38,7 +42,8 @@ class GroupPlan:
         step_on_device: whether the state's ``step`` counts on the device (capturable).
 
     Raises:
-        RuntimeError: a state, a mask or an anchor does not lie as its parameter does, or two share memory.
+        RuntimeError: what the operators would refuse (torch.ops.lthbench.check_update): a state, a mask or an anchor
+            that does not lie as its parameter does, two that share memory, or a state that is not all there.
     """
 
     def __init__(
@@ -53,39 +58,25 @@ class GroupPlan:
         self.params = list(params)
         self.device = params[0].device
         self.state_names = state_names
-        first_name, second_name = (*state_names, None, None)[:2]
+        names = (*state_names, "", "")[:2]
         fresh = [_start_state(p, state, state_names) for p in self.params]
         entries = [state.get(p, {}) for p in self.params]
-        first = [entry.get(first_name) for entry in entries]
-        second = [entry.get(second_name) for entry in entries]
-        steps = [entry.get("step") if second_name else None for entry in entries]
         # Aliases of the masks' and anchors' memory, which keep it alive whatever becomes of the tensors.
         packed = [pack_mask(in_memory_order(masks[p], p)) if p in masks else None for p in self.params]
         begun = [laid_like(anchors[p].detach().to(p.dtype), p) if p in anchors else None for p in self.params]
+        steps = [entry.get("step") if names[1] else None for entry in entries]
+        first, second = ([entry.get(name) for entry in entries] for name in names)
         none = torch.empty(0)
         lists = [[none if t is None else t for t in tensors] for tensors in (first, second, packed, begun, steps)]
-        if not second_name:
+        if not names[1]:
             lists[1] = []
         torch.ops.lthbench.check_update(self.params, *lists, step_on_device)
-        rows = [
-            (p, entry, first_name, *states, mask, anchor, step, step_on_device, new)
-            for p, entry, *states, mask, anchor, step, new in zip(
-                self.params,
-                entries,
-                first,
-                [second_name] * len(first),
-                second,
-                packed,
-                begun,
-                steps,
-                fresh,
-                strict=True,
-            )
-        ]
-        backend = extension("cuda").update_backend if self.device.type == "cuda" else None
-        self._plan = extension("cpu").UpdatePlan(rows, backend)
+        kernels = extension(self.device).masked_update
+        self._cache = optimizer_cache().OptimizerCache(
+            kernels, self.params, entries, names, *lists, step_on_device, fresh
+        )
         self._anchored = any(p in anchors for p in self.params)
-        num_partials = self._plan.num_partials() if self._anchored else 0
+        num_partials = self._cache.num_partials if self._anchored else 0
         self._partials = torch.empty(num_partials, dtype=torch.float64, device=self.device)
         self._distance = torch.zeros((), dtype=torch.float64, device=self.device)
         self._on_device = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
@@ -105,7 +96,7 @@ class GroupPlan:
         """One step of SGD; the squared distance (on CUDA a float64 tensor there), or None: build a new plan."""
         lr, place = self._place(group["lr"])
         return self._run(
-            self._plan.sgd, lr, group["momentum"], group["dampening"], group["weight_decay"], group["pull"],
+            self._cache.sgd, lr, group["momentum"], group["dampening"], group["weight_decay"], group["pull"],
             group["nesterov"], *place,
         )  # fmt: skip
 
@@ -113,7 +104,7 @@ class GroupPlan:
         """One step of AdamW; results as for `sgd`."""
         lr, place = self._place(group["lr"])
         return self._run(
-            self._plan.adamw, lr, *group["betas"], group["eps"], group["weight_decay"], group["pull"], *place
+            self._cache.adamw, lr, *group["betas"], group["eps"], group["weight_decay"], group["pull"], *place
         )
 
     def _run(self, step: Any, *options: Any) -> Tensor | float | None:
@@ -125,7 +116,7 @@ class GroupPlan:
         if distance is None:
             return None
         touched = self.params
-        if not self._plan.all_have_gradients():
+        if not self._cache.all_have_gradients:
             touched = [p for p in self.params if p.grad is not None]
         torch.autograd.graph.increment_version(touched)
         return distance if self.device.type == "cpu" else self._distance

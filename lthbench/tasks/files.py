@@ -47,13 +47,13 @@ def write_tensors(
     for name, tensor in tensors.items():
         whole = tensor.detach().to("cpu").contiguous()
         flat = whole.reshape(-1)
-        present = flat.view(torch.int32) != 0 if whole.dtype == torch.float32 else None
-        if present is None or 4 * (flat.numel() - int(present.sum())) < flat.numel() // 8 + _WORTH_PACKING:
+        mask = flat.view(torch.int32) != 0 if whole.dtype == torch.float32 else None
+        if mask is None or 4 * (flat.numel() - int(mask.sum())) < flat.numel() // 8 + _WORTH_PACKING:
             stored[name] = whole
         else:
             shapes[name] = list(whole.shape)
-            stored[name] = flat[present]
-            stored[f"present:{name}"] = torch.from_numpy(np.packbits(present.numpy()))
+            stored[name] = flat[mask]
+            stored[f"present:{name}"] = _to_bits(mask)
     content = save(stored, metadata=metadata(dict(note or {}), shapes))
     write_atomically(path, content, scratch)
     return Artefact.of(content)
@@ -75,13 +75,12 @@ def read_tensors(
         stored = load(content)
         note, packed = parse_header(content, path)
         for name, shape in packed.items():
-            packed_bits = stored.pop(f"present:{name}").numpy()
-            if math.prod(shape) > 8 * packed_bits.size:
+            bits = stored.pop(f"present:{name}")
+            if math.prod(shape) > 8 * bits.numel():
                 raise ValueError(f"{name} has fewer bits than weights")
             whole = torch.zeros(shape)
             flat = whole.view(-1)
-            bits = np.unpackbits(packed_bits, count=flat.numel())
-            flat[torch.from_numpy(bits).bool()] = stored[name]
+            flat[_from_bits(bits, flat.numel())] = stored[name]
             stored[name] = whole
     except DocumentError:
         raise
@@ -96,7 +95,7 @@ class _MaskNote(BaseModel):
 
 def write_mask(path: Path, mask: Mapping[str, Tensor], scratch: Path | None = None) -> Artefact:
     """Write a mask, 1 bit a weight."""
-    packed = {name: torch.from_numpy(np.packbits(m.cpu().numpy().reshape(-1))) for name, m in mask.items()}
+    packed = {name: _to_bits(m.cpu().reshape(-1)) for name, m in mask.items()}
     return write_tensors(path, packed, {"shapes": {name: list(m.shape) for name, m in mask.items()}}, scratch)
 
 
@@ -113,8 +112,22 @@ def read_mask(path: Path, device: torch.device | str = "cpu", artefact: Artefact
         bits, count = packed.get(name), math.prod(shape)
         if bits is None or bits.dtype != torch.uint8 or bits.shape != (-(-count // 8),):
             raise DocumentError(f"{path}: holds no mask of {shape} for {name}")
-        mask[name] = torch.from_numpy(np.unpackbits(bits.numpy(), count=count)).bool().reshape(shape).to(device)
+        mask[name] = _from_bits(bits, count).reshape(shape).to(device)
     return mask
+
+
+# A mask in a file is a bit a weight, the first of eight in the highest bit of a byte, which is numpy's order. The words
+# of the kernels (lthbench.ops.masks) have it in the lowest, since vector instructions take the bits of neighbouring
+# weights as they lie. Files keep their order, as results name them by their digests. Everywhere else a mask is a bool
+# tensor, so that the order of files is known here alone.
+
+
+def _to_bits(mask: Tensor) -> Tensor:
+    return torch.from_numpy(np.packbits(mask.numpy(), bitorder="big"))
+
+
+def _from_bits(bits: Tensor, numel: int) -> Tensor:
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=numel, bitorder="big")).bool()
 
 
 def write_checkpoint(

@@ -151,15 +151,13 @@ def test_gaps_in_memory_are_refused(name, argument, index):
 @pytest.mark.parametrize("name, argument, index", [a for a in EACH if a[:2] not in SHAPELESS])
 @pytest.mark.parametrize("size", ["longer", "shorter", "none"])
 def test_another_size_is_refused(name, argument, index, size):
-    if size == "none" and argument in ("masks", "anchors", "first", "second", "steps") and name != "prune_lowest":
+    if size == "none" and argument in ("masks", "anchors") and name != "prune_lowest":
         return  # stands for none
     change = {
         "longer": lambda t: torch.cat([t.reshape(-1), t.reshape(-1)]),
         "shorter": lambda t: t.reshape(-1)[: t.numel() // 4 if t.numel() > 4 else t.numel() - 1],
         "none": lambda t: t.reshape(-1)[:0],
     }[size]
-    if (name, argument) == ("check_update", "steps") and size == "shorter":
-        return  # stands for none
     # Of two that do not fit each other, either may be the one that is told.
     with pytest.raises((RuntimeError, ValueError), match=told(name, *right()[name])):
         call(name, changed(name, argument, index, change))
@@ -203,6 +201,8 @@ CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("masked_sgd_", {"nesterov": True, "dampening": 0.5}, "nesterov is set"),
     ("masked_sgd_", {"momenta": []}, "momenta is empty"),
     ("check_update", {"weights": []}, "(weights is empty|first has 2 tensors)"),
+    ("check_update", {"steps": []}, "steps has 0 tensors"),
+    ("check_update", {"first": [], "steps": []}, "exp_avgs has 0 tensors"),
     ("check_update", {"steps": [torch.ones(2), torch.ones(())]}, r"steps\[0\] has 2 elements"),
     ("lerp_stacked_", {"alphas": torch.tensor([0.0, math.nan])}, r"alphas\[1\] is -?nan"),
     ("lerp_linear", {"alphas": torch.tensor([math.inf, 0.0])}, r"alphas\[0\] is inf"),
@@ -336,7 +336,7 @@ def anchor_without_memory(p: nn.Parameter, optimizer: Any) -> None:
     [
         (swapped_data, r"\(40,\)"),
         (resized_gradient, "(size|shape|expand)"),
-        (own_gradient, r"grads\[0\] overlaps in memory"),
+        (own_gradient, r"grads\[0\] and weights\[0\] overlap in memory"),
         (buffer_of_another_length, r"momenta\[0\] has another shape"),
         (weight_as_buffer, "(weights|momenta).0. and (weights|momenta).0. overlap"),
         (anchor_without_memory, r"anchors\[0\] has no memory"),
@@ -348,6 +348,17 @@ def test_a_plan_notices_what_was_changed_between_steps(change, message):
     optimizer.step()
     change(p, optimizer)
     with pytest.raises((RuntimeError, ValueError), match=message):
+        optimizer.step()
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq"])
+def test_a_weight_that_lacks_a_moment_of_adamw_is_refused(name):
+    p = parameter()
+    optimizer = MaskedAdamW([p])
+    optimizer.step()
+    del optimizer.state[p][name]
+    with pytest.raises(RuntimeError, match=r"exp_avgs\[0\], exp_avg_sqs\[0\] and steps\[0\] are not all there"):
         optimizer.step()
 
 

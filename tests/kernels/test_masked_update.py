@@ -450,7 +450,9 @@ def test_opcheck(device):
         ops.masked_adamw_.default,
         (weights, grads, first, second, masks, anchors, 0.1, 0.9, 0.999, 1e-8, 0.1, 0.01, 3),
     )
-    library.opcheck(ops.check_update.default, (weights, first, second, masks, anchors, [], False))
+    library.opcheck(
+        ops.check_update.default, (weights, first, second, masks, anchors, [torch.ones(())] * len(weights), False)
+    )
 
 
 @needs_kernels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import warnings
@@ -48,6 +49,28 @@ def test_only_parts_that_tell_their_sources_are_compared_and_only_in_a_checkout(
     assert of_other_sources(tmp_path) == []
     monkeypatch.setattr(_library, "_cpu", SimpleNamespace(built_from=digest(CSRC, "cpu")))
     assert of_other_sources() == []
+
+
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        ({}, "not built at install"),
+        ({"_C": "a"}, r"its optimizer cache for Python 3\.\d+ is not built at install"),
+        (
+            {"_C": "a", "_optimizer_cache": "b"},
+            "its optimizer cache was compiled from other sources than its operators",
+        ),
+        ({"_C": "a", "_optimizer_cache": "a"}, ""),
+    ],
+)
+def test_operators_are_not_used_without_the_optimizer_cache_of_their_sources(
+    there: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = {name: SimpleNamespace(built_from=digest) for name, digest in there.items()}
+    monkeypatch.setattr(_library, "_load", lambda name: (modules.get(name), "not built at install"))
+    operators, cache, why = _library._load_cpu()
+    assert re.fullmatch(reason, why)
+    assert (operators is None) == (cache is None) == bool(why)
 
 
 def test_the_doctor_calls_kernels_of_other_sources_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

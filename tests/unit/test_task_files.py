@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from lthbench.tasks.files import digest, read_tensors, write_tensors
+from lthbench.ops.masks import pack_mask
+from lthbench.tasks.files import digest, read_mask, read_tensors, write_mask, write_tensors
 from lthbench.tasks.header import metadata
 
 # Zeros of both signs, NaN with a payload, the smallest denormal, infinity, and a plain number.
@@ -50,6 +51,17 @@ def test_a_file_holds_the_survivors_and_a_bit_for_each_weight(tmp_path: Path, de
     count, survivors = weights.numel(), int((weights != 0).sum())
     expected = 4 * count if density == 1 else 4 * survivors + count / 8
     assert (tmp_path / "w.safetensors").stat().st_size == pytest.approx(expected, abs=400)
+
+
+def test_the_first_weight_of_eight_has_the_highest_bit_of_a_byte_in_every_file(tmp_path: Path) -> None:
+    mask = torch.zeros(2000, dtype=torch.bool)
+    mask[[0, 9, 10]] = True
+    write_mask(tmp_path / "mask.safetensors", {"weight": mask.view(2, 1000)})
+    write_tensors(tmp_path / "weights.safetensors", {"weight": mask.float()})
+    for file, name in (("mask", "weight"), ("weights", "present:weight")):
+        assert load_file(tmp_path / f"{file}.safetensors")[name][:3].tolist() == [0b1000_0000, 0b0110_0000, 0]
+    assert torch.equal(read_mask(tmp_path / "mask.safetensors")["weight"], mask.view(2, 1000))
+    assert pack_mask(mask)[0] == 0b0110_0000_0001, "the kernels' words begin with the lowest"
 
 
 def test_files_in_which_zeros_are_written_out_are_read(tmp_path: Path) -> None:
