@@ -457,6 +457,36 @@ def test_opcheck(device):
 
 @needs_kernels
 @pytest.mark.parametrize("device", DEVICES)
+def test_the_operators_step_as_the_optimizers_do(device):
+    weights, _, _, masks, anchors = op_arguments(device)
+    first, second = ([torch.zeros_like(w) for w in weights] for _ in range(2))
+    for make_optimizer, operator in (
+        (
+            lambda p, m, a: MaskedSGD(p, 0.1, momentum=0.9, weight_decay=1e-3, masks=m, anchors=a, pull=0.01),
+            lambda w, g, step: torch.ops.lthbench.masked_sgd_(
+                w, g, first, masks, anchors, 0.1, 0.9, 0.0, 1e-3, 0.01, False, step == 0
+            ),
+        ),
+        (
+            lambda p, m, a: MaskedAdamW(p, 0.1, weight_decay=0.1, masks=m, anchors=a, pull=0.01),
+            lambda w, g, step: torch.ops.lthbench.masked_adamw_(
+                w, g, first, second, masks, anchors, 0.1, 0.9, 0.999, 1e-8, 0.1, 0.01, step + 1
+            ),
+        ),
+    ):
+        params, bools, begun = make(device)
+        optimizer = make_optimizer(params, bools, begun)
+        theirs = [p.detach().clone() for p in params]
+        for t in (*first, *second):
+            t.zero_()
+        for step in range(3):
+            train(optimizer, params, steps=1, start=step)
+            distance = operator(theirs, gradients(step, params), step)
+        assert same_bits(params, theirs) and float(distance) == float(optimizer.squared_distance())
+
+
+@needs_kernels
+@pytest.mark.parametrize("device", DEVICES)
 def test_the_operator_checks_before_it_writes(device):
     weights, grads, (first, _), masks, anchors = op_arguments(device)
     before = [w.clone() for w in weights]
