@@ -15,13 +15,18 @@ _SAME_WISH = 1.0  # seconds
 def main() -> None:
     """Run the command line."""
     open_streams()
-    signal.signal(signal.SIGINT, _Interrupt())
+    pressed = _Interrupt()
+    signal.signal(signal.SIGINT, pressed)
     try:
         from lthbench.cli import main as command  # takes a second, in which Ctrl-C may be pressed
 
         command()
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:
+        if pressed.is_heard:  # in a library whose loading was interrupted, and which says something else of it
+            sys.exit(130)
+        raise
 
 
 def open_streams() -> None:
@@ -42,11 +47,16 @@ class _Interrupt:
     """Ctrl-C; pressed again at once it is heard once, so that what it began (workers end, say) is not interrupted."""
 
     def __init__(self) -> None:
-        self._last = -_SAME_WISH
+        self._last: float | None = None
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether it has been pressed."""
+        return self._last is not None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         before, self._last = self._last, time.monotonic()
-        if self._last - before >= _SAME_WISH:
+        if before is None or self._last - before >= _SAME_WISH:
             raise KeyboardInterrupt
 
 

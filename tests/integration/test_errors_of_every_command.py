@@ -114,6 +114,20 @@ def test_ctrl_c_pressed_five_times_at_once_ends_a_command_without_a_word(
     assert told(capsys.readouterr().err) == []
 
 
+def test_ctrl_c_that_a_library_takes_for_a_fault_of_its_own_ends_a_command_without_a_word(
+    tiny_suite: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def half_loaded(*_: object, **__: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise AttributeError("module 'numpy' has no attribute 'ma'") from None
+
+    monkeypatch.setattr(SUITE, half_loaded)
+    assert call(monkeypatch, "plan", str(tiny_suite)) == 130
+    assert told(capsys.readouterr().err) == []
+
+
 def told(error_output: str) -> list[str]:
     """The lines of an error output, but for the bar of how far it came."""
     return [line for line in error_output.strip().splitlines() if "%" not in line]
