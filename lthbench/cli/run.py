@@ -117,7 +117,7 @@ def run(
     ] = None,
 ) -> None:
     """Run what is missing of a suite, then show its results. Running a finished suite again trains nothing."""
-    from lthbench.ops._library import why_no_kernels
+    from lthbench.ops._library import why_no_kernels, why_not_these_kernels
     from lthbench.runner.local import Watcher, run_plan
     from lthbench.runner.queue import Outcome
     from lthbench.runner.submission import run_on_slurm
@@ -152,6 +152,8 @@ def run(
                 plan, part, suite, of_jobs, options, watcher, missing=missing, retry_failed=retry_failed
             )
         settings = settings_now()
+        if (reason := why_not_these_kernels(settings.device)) is not None:
+            fail(reason)
         if (reason := why_no_kernels(settings.device)) is not None:
             err.print(f"no kernels ({reason}): the plain PyTorch reference computes, slower")
         devices = _devices(settings)

@@ -102,6 +102,7 @@ def submit(
     Options of jobs come from the suite's `slurm:` section, over it a profile of ~/.config/lthbench/slurm.yaml, over
     that the options given here.
     """
+    from lthbench.ops._library import why_not_these_kernels
     from lthbench.runner.scheduler import queued
     from lthbench.runner.submission import submit as submit_plan
 
@@ -117,6 +118,8 @@ def submit(
     plan = make_plan(loaded, part, target.result)
     target.check()
     check_data(plan, data)
+    if (reason := why_not_these_kernels("cpu" if device == "auto" else device)) is not None:
+        fail(reason)
     settings = Settings(
         target.root, data and data.absolute(), device, threads, checkpoint_every, compiled,
         stall_timeout=stall_timeout, graphs=graphs,

@@ -95,6 +95,21 @@ def of_other_sources(csrc: Path = CSRC) -> list[str]:
     return [part for part, built in built_from().items() if built and built != sources.digest(csrc, part)]
 
 
+def why_not_these_kernels(device: torch.device | str = "cpu") -> str | None:
+    """Why no results may be computed on a device by the kernels that are here, with the cures; None where they may.
+
+    Kernels of other sources compute what these sources do not say, and nobody would see it in the numbers.
+    """
+    used = {"cpu", torch.device(device).type}  # a training on a GPU has work for the processor too
+    parts = [] if reference_wanted() else [part for part in of_other_sources() if part in used]
+    if not parts:
+        return None
+    return (
+        f"results by kernels ({', '.join(parts)}) of other sources than those in {CSRC} would be an unknown program's; "
+        f"{BUILD_AGAIN}, or set LTHBENCH_REFERENCE=1 to compute without them"
+    )
+
+
 def extension(device: torch.device | str = "cpu") -> ModuleType:
     """The extension module of a device's type.
 

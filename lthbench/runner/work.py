@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lthbench.documents import DocumentError
 from lthbench.lease import Lease, LeaseLostError
+from lthbench.ops._library import why_not_these_kernels
 from lthbench.runner.device import DeviceLostError, is_lost, within_memory
 from lthbench.runner.environment import device_here, environment, make_deterministic
 from lthbench.runner.ranks import Leader, device_of_rank
@@ -52,6 +53,9 @@ class Worker:
         asked: what a running training is asked to do (Context.asked).
         tell: called with what people should know of a task beside its result: damaged files, a lost lease.
         waits: called again and again while another process holds the task.
+
+    Raises:
+        RuntimeError: the kernels are of other sources than those beside the package.
     """
 
     def __init__(
@@ -62,6 +66,8 @@ class Worker:
         waits: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings = replace(settings, device=device_here(settings.device))
+        if reason := why_not_these_kernels(settings.device):
+            raise RuntimeError(reason)
         self.store = Store(settings.store, tell)
         self.device = device_of_rank(settings.device)
         self.leader = Leader(settings)

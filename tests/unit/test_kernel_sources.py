@@ -16,6 +16,8 @@ from lthbench.ops import _library
 from lthbench.ops._library import KernelWarning, built_from, kernels_available, of_other_sources
 from lthbench.ops.sources import digest
 from lthbench.runner import doctor
+from lthbench.runner.settings import Settings
+from lthbench.runner.work import Worker
 
 CSRC = Path(__file__).parents[2] / "csrc"
 
@@ -71,6 +73,38 @@ def test_operators_are_not_used_without_the_optimizer_cache_of_their_sources(
     operators, cache, why = _library._load_cpu()
     assert re.fullmatch(reason, why)
     assert (operators is None) == (cache is None) == bool(why)
+
+
+@pytest.mark.parametrize(
+    ("others", "device", "refused"),
+    [([], "cuda", ""), (["cpu"], "cpu", "cpu"), (["cuda"], "cpu", ""), (["cpu", "cuda"], "cuda:1", "cpu, cuda")],
+)
+def test_no_result_is_computed_by_kernels_of_other_sources(
+    others: list[str], device: str, refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_library, "of_other_sources", lambda: others)
+    monkeypatch.delenv("LTHBENCH_REFERENCE", raising=False)
+    reason = _library.why_not_these_kernels(device)
+    assert reason is None if not refused else reason is not None and f"kernels ({refused}) of other" in reason
+    monkeypatch.setenv("LTHBENCH_REFERENCE", "1")
+    assert _library.why_not_these_kernels(device) is None
+
+
+@pytest.mark.parametrize("command", [["run", "--device", "cpu"], ["submit", "--cluster", "debug", "--device", "cpu"]])
+def test_a_run_on_kernels_of_other_sources_ends_before_anything_is_computed(
+    command: list[str], tmp_path: Path, tiny_suite: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(_library, "of_other_sources", lambda: ["cpu"])
+    monkeypatch.delenv("LTHBENCH_REFERENCE", raising=False)
+    monkeypatch.setattr(sys, "argv", ["lthbench", *command, str(tiny_suite), "--store", str(tmp_path / "store")])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2 and "by ci/install.sh, or set LTHBENCH_REFERENCE=1" in line
+    assert not list(tmp_path.glob("store/tasks/*"))
+    with pytest.raises(RuntimeError, match="an unknown program's"):
+        Worker(Settings(tmp_path / "store"))
 
 
 def test_the_doctor_calls_kernels_of_other_sources_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
