@@ -124,6 +124,11 @@ KNOWN = {
     ("tasks/train.py", "_fit", "if context.ranks.size > 1:  ->  if not context.ranks.size > 1:"): (
         "accepted", "of several processes, whose tests run in others than this",
     ),
+    ("training/batches.py", "at", "self.ranks.size > 1  ->  self.ranks.size >= 1"): (
+        "equivalent", "one rank's own places are all of them",
+    ),
+    ("training/loop.py", "_squared_distances", "2  ->  3"): ("accepted", "of a GPU, in other processes"),
+    ("training/loop.py", "one_step", "0  ->  1"): ("accepted", "of a GPU, in other processes"),
     **{
         (file, function, "raise NotImplementedError  ->  pass"): ("equivalent", "every class that is used has its own")
         for file, function in (

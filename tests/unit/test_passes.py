@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet, pack
 from lthbench.data.spec import Augment
-from lthbench.training.loop import Trainer
+from lthbench.models.depth import StochasticDepth
+from lthbench.training.batches import Batches
+from lthbench.training.loop import Trainer, evaluate
+from lthbench.training.ranks import Ranks
 from lthbench.training.recipe import Recipe
 
 COUNT, PASSES = 50, 3
@@ -76,3 +80,40 @@ def test_a_seed_names_order_and_augmentation() -> None:
     first, again, other = batches(0), batches(0), batches(1)
     assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0][0], other[0][0])
+
+
+def test_stochastic_depth_is_drawn_anew_at_each_step_and_divided_as_the_batch_is() -> None:
+    pixels = pack(np.zeros((COUNT, 8, 8), dtype=np.uint8))
+    images = ImageSet(pixels, torch.arange(COUNT) % 10, (0.5,), (0.5,))
+    model = nn.Sequential(StochasticDepth(0.5), StochasticDepth(0.5))
+    fields = {"steps": "2ep", "batch_size": 16, "optimizer": {"name": "sgd", "lr": 0.1}}
+    whole, parts = (
+        Batches(images, Recipe.model_validate(fields | micro), 10, 3, 0, model, Ranks())
+        for micro in ({}, {"micro_batch": 12})
+    )
+    draws = []
+    for step in range(3):
+        (one,) = whole.at(step)[1]
+        draws.append(torch.stack(one.kept))
+        divided = parts.at(step)[1]
+        assert [len(part.images) for part in divided] == [12, 4]
+        for layer, kept in enumerate(one.kept):
+            assert torch.equal(torch.cat([part.kept[layer] for part in divided]), kept)
+        assert torch.equal(torch.stack(whole.at(step)[1][0].kept), draws[-1]), "a function of the step"
+    assert not torch.equal(draws[0], draws[1]) and not torch.equal(draws[1], draws[2])
+    assert not torch.equal(draws[0][0], draws[0][1]), "each layer has its own"
+
+
+def test_an_evaluation_is_of_all_images_and_leaves_the_mode_as_it_was() -> None:
+    pixels = pack(np.random.default_rng(0).integers(0, 256, (600, 8, 8), dtype=np.uint8))
+    images = ImageSet(pixels, torch.arange(600) % 10, (0.5,), (0.5,))
+    model, batches = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10)), []
+    for training in (True, False):
+        model.train(training)
+        loss, accuracy = evaluate(model, images, lambda: batches.append(1))
+        assert model.training == training
+    assert len(batches) == 2 * 3, "of 250 images at most"
+    with torch.no_grad():
+        logits = model(images.batch(torch.arange(600)))
+    assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, images.labels)), rel=1e-5)
+    assert accuracy == float((logits.argmax(1) == images.labels).double().mean())
