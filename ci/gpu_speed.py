@@ -48,9 +48,8 @@ def rate(suite: str, pair: str, precision: str, graphs: bool, seconds: float) ->
     its = load_suite(Path(suite)).pairs[pair]
     recipe = next(iter(its.arms.values())).recipe
     recipe = recipe.model_copy(update={"precision": "bfloat16" if precision == "bfloat16" else "float32"})
-    return throughput.training_rate(
-        its.model, its.data.name, recipe, DEVICE, graphs=graphs, tell=print
-    ).images_per_second
+    bench = throughput.TrainingBench(DEVICE, graphs, print)
+    return throughput.training_rate(its.model, its.data.name, recipe, bench).images_per_second
 
 
 def rate_together(processes: int, *arguments: Any) -> float:

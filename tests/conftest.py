@@ -67,7 +67,7 @@ def run_here(plan: Plan, root: Path, data: Path | None = None) -> tuple[Plan, St
     """Run a plan in this process."""
     store = Store(root)
     store.check()
-    outcome = run_plan(plan, Settings(root, data), num_workers=0)
+    outcome = run_plan(plan, Settings(root, data=data), num_workers=0)
     assert not outcome.failed, outcome.failed
     return plan, store
 

@@ -26,7 +26,8 @@ from lthbench.cli import (
 )
 from lthbench.cli.app import app, err, fail
 from lthbench.data.error import DataError
-from lthbench.runner.device import DeviceLostError
+from lthbench.options import OptionError
+from lthbench.runner.device import DeviceError, DeviceLostError
 from lthbench.runner.scheduler import SchedulerError
 from lthbench.runner.store import StoreError
 from lthbench.suite.calibration import CalibrationError
@@ -50,6 +51,12 @@ __all__ = [
 ]
 
 
+# What users can mend, and messages say how.
+_TOLD = (
+    SuiteError, StoreError, SchedulerError, DataError, CalibrationError, DeviceError, DeviceLostError, OptionError,
+)  # fmt: skip
+
+
 def main() -> None:
     """Run the command line; faults of suites, stores, data sets and the system exit with 2, failed tasks with 1."""
     for stream in (sys.stdout, sys.stderr):
@@ -62,7 +69,7 @@ def main() -> None:
                 app()
         finally:
             sys.stdout.flush()  # what fails later than here cannot be told
-    except (SuiteError, StoreError, SchedulerError, DataError, CalibrationError, DeviceLostError) as error:
+    except _TOLD as error:
         fail(str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -7,20 +7,14 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from typer.core import TyperGroup
 
 from lthbench.plain import PlainConsole
-from lthbench.runner.store import Store
-from lthbench.suite.shipped import find_suite
-
-if TYPE_CHECKING:
-    from lthbench.suite.plan import Plan
 
 
 class _Commands(TyperGroup):
@@ -73,44 +67,8 @@ def _options(
     """What stands before a command."""
 
 
-MAX_PROCESSES = 1024  # of threads, too: more is a slip, and would take a machine down
-SuiteArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="SUITE",
-        help="A suite's file, or the name of one that ships with the package, such as quick.",
-        callback=find_suite,
-    ),
-]
-StoreOption = Annotated[Path, typer.Option("--store", help="Folder of the results.", envvar="LTHBENCH_STORE")]
-DataOption = Annotated[Path | None, typer.Option("--data", help="Folder of the data sets.", envvar="LTHBENCH_DATA")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-OnlyOption = Annotated[list[str] | None, typer.Option("--only", help="Only this experiment (may be repeated).")]
-PairOption = Annotated[list[str] | None, typer.Option("--pair", help="Only this pair (may be repeated).")]
-ArmOption = Annotated[list[str] | None, typer.Option("--arm", help="Only this arm (may be repeated).")]
-ReplicatesOption = Annotated[int | None, typer.Option("--replicates", min=1, help="Only the first so many.")]
-LevelsOption = Annotated[int | None, typer.Option("--levels", min=0, help="Measure nothing above this pruning level.")]
-ThreadsOption = Annotated[
-    int, typer.Option("--threads", min=1, max=MAX_PROCESSES, help="CPU threads a process; other counts, other bits.")
-]
-StallOption = Annotated[
-    float,
-    typer.Option(
-        "--stall-timeout",
-        min=0,
-        help="Seconds without progress after which a worker is ended and its task tried once more; 0 only tells.",
-    ),
-]
-GraphsOption = Annotated[
-    bool, typer.Option("--graphs/--no-graphs", help="On a GPU, launch recorded training steps; the same bits, faster.")
-]
-OutsideOption = Annotated[
-    bool,
-    typer.Option(
-        "--allow-outside", help="Let the suite include files, and name claims, that lie outside its folder and ours."
-    ),
-]
-DEFAULT_STORE = Path("store")
+RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Try failed tasks again.")]
 
 # Into a file or a pipe tables are wider than the 80 columns that would be taken for want of a terminal.
 out = PlainConsole(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
@@ -124,22 +82,6 @@ def fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def open_store(root: Path, *, may_be_new: bool = False, tell: Callable[[str], None] | None = None) -> Store:
-    """The store that a command reads; nothing is made.
-
-    Args:
-        may_be_new: where a store is still to be made, it is taken for one without results.
-        tell: as of `Store`; for commands that run what is missing.
-
-    Raises:
-        StoreError: there is none, or one of another layout, or something else is in the folder.
-    """
-    store = Store(root, tell)
-    if not (may_be_new and store.is_new()):
-        store.check_layout()
-    return store
-
-
 def progress_bar(*, transient: bool = False) -> Progress:
     """A bar on stderr, whose descriptions are plain text."""
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
@@ -149,7 +91,7 @@ def progress_bar(*, transient: bool = False) -> Progress:
 def again(command: str, suite: Path, *words: str) -> str:
     """A command to propose: with the folders that this one was told of, so that it means the same."""
     options = ("--store", "--data") if command in ("run", "submit") else ("--store",)
-    outside = ["--allow-outside"] if "--allow-outside" in sys.argv else []
+    outside = ["--allow-outside"] if "--allow-outside" in sys.argv and command != "cancel" else []
     return shlex.join(["lthbench", command, str(suite), *words, *given(*options), *outside])
 
 
@@ -174,35 +116,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def chosen_device(name: str) -> str:
-    """The device that --device names, or the end of this command with what this machine has."""
-    import torch
-
-    from lthbench.runner.environment import DeviceError, device_here
-
-    if name == "auto":
-        try:
-            return device_here(name)
-        except DeviceError as error:
-            fail(str(error))
-    try:
-        chosen = torch.device(name)
-    except RuntimeError:
-        fail(f"--device {name}: is no device; give auto, cpu, cuda or cuda:N")
-    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
-        fail(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give --device cpu")
-    if chosen.type not in ("cpu", "cuda"):
-        fail(f"--device {name}: only cpu and cuda are supported")
-    return str(chosen)
-
-
-def check_data(plan: Plan, data: Path | None) -> None:
-    """Read the data sets of a plan, so that one that is missing is told of before anything is trained or queued."""
-    from lthbench.data.load import load
-    from lthbench.tasks.spec import MaskSpec
-
-    # Of the tasks, not of the suite's pairs: a part needs less, a transfer more.
-    for spec in {task.spec.data for task in plan.tasks.values() if not isinstance(task.spec, MaskSpec)}:
-        load(spec, data)

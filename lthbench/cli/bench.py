@@ -10,26 +10,14 @@ import typer
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
-from lthbench.cli.app import (
-    MAX_PROCESSES,
-    ArmOption,
-    DataOption,
-    GraphsOption,
-    JsonOption,
-    OutsideOption,
-    PairOption,
-    SuiteArgument,
-    ThreadsOption,
-    bench_app,
-    chosen_device,
-    err,
-    out,
-    print_json,
-    progress_bar,
-)
+from lthbench.api import Source
+from lthbench.cli.app import JsonOption, bench_app, err, out, print_json, progress_bar
+from lthbench.cli.options import Only, with_options
 from lthbench.plain import visible
+from lthbench.runner.settings import MAX_PROCESSES, RunOptions
 from lthbench.suite.load import load_suite
 from lthbench.suite.part import Part
+from lthbench.suite.shipped import find_suite
 
 if TYPE_CHECKING:
     from lthbench.runner.curve import Throughput
@@ -57,18 +45,14 @@ def bench_kernels(
 
 
 @bench_app.command("training")
+@with_options
 def bench_training(
-    suite: SuiteArgument,
-    pair: PairOption = None,
-    arm: ArmOption = None,
+    source: Annotated[Source, Only("suite", "allow_outside")],
+    part: Annotated[Part, Only("pairs", "arms")],
+    options: Annotated[RunOptions, Only("data", "device", "threads", "graphs")],
     curve: Annotated[int | None, typer.Option(min=10, help="Also train so many steps on the pair's images.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     precision: Annotated[Literal["float32", "bfloat16"] | None, typer.Option(help="Instead of the recipe's.")] = None,
-    data: DataOption = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: ThreadsOption = 1,
-    graphs: GraphsOption = True,
-    allow_outside: OutsideOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Time training steps of every pair, as a share of the device's matrix products; with --curve, learn for a while.
@@ -78,16 +62,17 @@ def bench_training(
     import torch
 
     from lthbench.runner.curve import arm_throughput, check_curves, training_curve
-    from lthbench.runner.environment import make_deterministic
-    from lthbench.runner.throughput import matmul_rate
+    from lthbench.runner.environment import make_deterministic, resolve_device
+    from lthbench.runner.throughput import TrainingBench, matmul_rate
 
-    loaded, chosen = load_suite(suite, allow_outside=allow_outside), torch.device(chosen_device(device))
-    part = Part(pairs=tuple(pair or ()), arms=tuple(arm or ()), replicates=1)
+    suite = find_suite(source.suite)
+    loaded, device = load_suite(suite, allow_outside=source.allow_outside), torch.device(resolve_device(options.device))
+    part = replace(part, replicates=1)
     part.check(loaded)
-    make_deterministic(threads)
+    make_deterministic(options.threads)
     cells = [cell for cell in loaded.cells() if part.has_cell(cell) and not cell.is_selection]
     if curve:
-        check_curves(cells, data)
+        check_curves(cells, options.data)
     changes = {"batch_size": batch_size, "precision": precision}
     rows: list[Throughput] = []
     peaks: dict[str, float] = {}
@@ -97,15 +82,13 @@ def bench_training(
             progress.update(line, description=visible(f"{cell.pair} {cell.arm}"))
             recipe = cell.recipe.model_copy(update={k: v for k, v in changes.items() if v is not None})
             if recipe.precision not in peaks:
-                peaks[recipe.precision] = matmul_rate(recipe.precision, chosen)
-            tell = partial(_tell, f"{cell.pair} {cell.arm}")
-            row = arm_throughput(cell, recipe, peaks[recipe.precision], chosen, graphs=graphs, tell=tell)
+                peaks[recipe.precision] = matmul_rate(recipe.precision, device)
+            bench = TrainingBench(device, options.graphs, partial(_tell, f"{cell.pair} {cell.arm}"))
+            row = arm_throughput(cell, recipe, peaks[recipe.precision], bench)
             if curve:
                 steps = progress.add_task("  steps", total=curve)
                 report = partial(_show, progress, steps)
-                row = replace(
-                    row, curve=training_curve(cell, recipe, curve, data, chosen, graphs=graphs, report=report)
-                )
+                row = replace(row, curve=training_curve(cell, recipe, curve, options.data, bench, report=report))
                 progress.remove_task(steps)
             rows.append(row)
             progress.advance(line)

@@ -10,45 +10,53 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from lthbench.cli.app import MAX_PROCESSES, DataOption, JsonOption, data_app, out, print_json, progress_bar
+from lthbench.cli.app import JsonOption, data_app, out, print_json, progress_bar
+from lthbench.cli.options import Only, with_options
+from lthbench.runner.settings import MAX_PROCESSES, RunOptions
+
+DataFolder = Annotated[RunOptions, Only("data")]
 
 
 @data_app.command("list")
-def data_list(data: DataOption = None, as_json: JsonOption = False) -> None:
+@with_options
+def data_list(where: DataFolder, as_json: JsonOption = False) -> None:
     """List the data sets, and whether each is there."""
     from lthbench.data.commands import list_data
 
-    _print_data(list_data(data), as_json)
+    _print_data(list_data(where.data), as_json)
 
 
 @data_app.command("check")
+@with_options
 def data_check(
+    where: DataFolder,
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Default: all that are there.")] = None,
-    data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Read data sets in full and verify counts, shapes and checksums; exits with 1 where one is not whole."""
     from lthbench.data.commands import check_data
 
-    _print_checked(check_data(data, names or None), as_json)
+    _print_checked(check_data(where.data, names or None), as_json)
 
 
 @data_app.command("download")
+@with_options
 def data_download(
+    where: DataFolder,
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="As `lthbench data list` names them.")],
-    data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch data sets into the data folder, then check them."""
     from lthbench.data.commands import download_data
 
-    _print_checked([download_data(name, data) for name in names], as_json)
+    _print_checked([download_data(name, where.data) for name in names], as_json)
 
 
 @data_app.command("prepare")
+@with_options
 def data_prepare(
+    where: DataFolder,
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets that are folders of images.")],
-    data: DataOption = None,
     classes: Annotated[Path | None, typer.Option(help="A file of one class a line: another ImageNet-100.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=MAX_PROCESSES, help="Threads; default: one a core.")] = None,
     as_json: JsonOption = False,
@@ -64,7 +72,7 @@ def data_prepare(
             def show(done: int, total: int, line: Any = line) -> None:
                 progress.update(line, completed=done, total=total)
 
-            rows.append(prepare_data(name, data, class_list=classes, workers=workers, on_progress=show))
+            rows.append(prepare_data(name, where.data, class_list=classes, workers=workers, on_progress=show))
     _print_checked(rows, as_json)
 
 

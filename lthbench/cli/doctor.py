@@ -12,20 +12,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from lthbench.cli.app import (
-    DEFAULT_STORE,
-    DataOption,
-    JsonOption,
-    StoreOption,
-    app,
-    err,
-    fail,
-    given,
-    open_store,
-    out,
-    print_json,
-    progress_bar,
-)
+from lthbench import api
+from lthbench.api import StoreOptions
+from lthbench.cli.app import JsonOption, app, err, fail, given, out, print_json, progress_bar
+from lthbench.cli.options import Only, with_options
+from lthbench.runner.settings import RunOptions
 from lthbench.runner.store import Store
 
 if TYPE_CHECKING:
@@ -36,10 +27,11 @@ _STYLE = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
 @app.command()
+@with_options
 def doctor(
-    store: StoreOption = DEFAULT_STORE,
+    results: StoreOptions,
+    images: Annotated[RunOptions, Only("data")],
     repair: Annotated[bool, typer.Option("--repair", help="Set aside what is damaged in --store; needs it.")] = False,
-    data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show what this installation has, and check every file of --store where it is given; exits with 1 on a problem."""
@@ -48,8 +40,8 @@ def doctor(
     is_given = bool(given("--store"))
     if repair and not is_given:
         fail("--repair: of which store? Give --store too")
-    checked = open_store(store, may_be_new=not repair) if is_given else None
-    findings = examine(store, data)
+    checked = api.open_store(results, may_be_new=not repair) if is_given else None
+    findings = examine(results.store, images.data)
     if checked is not None and not checked.is_new():
         findings.append(_check_files(checked, repair))
     if as_json:

@@ -8,33 +8,32 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from lthbench.cli.app import DEFAULT_STORE, OutsideOption, StoreOption, SuiteArgument, app, fail, open_store, out
+from lthbench import api
+from lthbench.api import Source
+from lthbench.cli.app import app, fail, out
+from lthbench.cli.options import with_options
 from lthbench.runner.store import Store
-from lthbench.suite.load import load_suite
-from lthbench.suite.plan import Plan, make_plan
+from lthbench.suite.plan import Plan
 
 export_app = typer.Typer(help="The trainings of a suite for experiment trackers.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
 
 
 @export_app.command()
+@with_options
 def tensorboard(
-    suite: SuiteArgument,
-    folder: Annotated[Path, typer.Option("--out", help="Folder for the event files.")],
-    store: StoreOption = DEFAULT_STORE,
-    allow_outside: OutsideOption = False,
+    source: Source, folder: Annotated[Path, typer.Option("--out", help="Folder for the event files.")]
 ) -> None:
     """Write TensorBoard event files of what is done; running it again adds what is new."""
-    new = tensorboard_exporter()(*_plan(suite, store, allow_outside), folder)
+    new = tensorboard_exporter()(*_plan(source), folder)
     out.print(f"{new:,} new trainings in {folder}: tensorboard --logdir {folder}")
 
 
 @export_app.command()
+@with_options
 def mlflow(
-    suite: SuiteArgument,
+    source: Source,
     where: Annotated[str, typer.Option("--out", help="Folder, or the URI of a tracking server or data base.")],
-    store: StoreOption = DEFAULT_STORE,
-    allow_outside: OutsideOption = False,
 ) -> None:
     """Log what is done to MLflow, a run a training; running it again adds what is new."""
     try:
@@ -44,7 +43,7 @@ def mlflow(
     except RuntimeError as error:  # of pathlib, in MLflow's own files
         fail(f"MLflow does not load: {error} Set HOME to a folder")
     uri = where if ":" in where else Path(where).absolute().as_uri()
-    planned = _plan(suite, store, allow_outside)
+    planned = _plan(source)
     try:
         new = export_mlflow(*planned, uri)
     except MlflowException as error:
@@ -62,9 +61,9 @@ def tensorboard_exporter() -> Callable[[Plan, Store, Path], int]:
     return export_tensorboard
 
 
-def _plan(suite: Path, store: Path, allow_outside: bool) -> tuple[Plan, Store]:
-    loaded, source = load_suite(suite, allow_outside=allow_outside), open_store(store)
-    return make_plan(loaded, result_of=source.result), source
+def _plan(source: Source) -> tuple[Plan, Store]:
+    opened = api.open_suite(source)
+    return api.plan(opened), opened.store
 
 
 def _missing(error: ModuleNotFoundError, extra: str) -> NoReturn:

@@ -11,32 +11,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from lthbench.cli.app import (
-    DEFAULT_STORE,
-    ArmOption,
-    JsonOption,
-    LevelsOption,
-    OnlyOption,
-    OutsideOption,
-    PairOption,
-    ReplicatesOption,
-    StoreOption,
-    SuiteArgument,
-    ThreadsOption,
-    again,
-    app,
-    chosen_device,
-    err,
-    fail,
-    given,
-    open_store,
-    out,
-    print_json,
-    progress_bar,
-)
+from lthbench import api
+from lthbench.api import Source
+from lthbench.cli.app import JsonOption, again, app, err, fail, given, out, print_json, progress_bar
+from lthbench.cli.options import Only, with_options
 from lthbench.plain import visible
+from lthbench.runner.settings import RunOptions
 from lthbench.runner.store import Store
-from lthbench.suite.load import load_suite
 from lthbench.suite.part import WHOLE, Part
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
@@ -56,20 +37,14 @@ _STYLE = {
 
 
 @app.command()
+@with_options
 def plan(
-    suite: SuiteArgument,
-    store: StoreOption = DEFAULT_STORE,
-    allow_outside: OutsideOption = False,
-    only: OnlyOption = None,
-    pair: PairOption = None,
-    arm: ArmOption = None,
-    replicates: ReplicatesOption = None,
-    levels: LevelsOption = None,
+    source: Source,
+    part: Part,
+    to_calibrate: Annotated[RunOptions, Only("device", "threads")],
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="First measure this device on the suite's pairs, some seconds each.")
+        bool, typer.Option("--calibrate", help="First measure --device on the suite's pairs, some seconds each.")
     ] = False,
-    device: Annotated[str, typer.Option(help="To calibrate: auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: ThreadsOption = 1,
     budget: Annotated[
         str | None, typer.Option(help="What part of the suite these hours buy: 200gpuh, or 48cpuh of one core.")
     ] = None,
@@ -88,8 +63,8 @@ def plan(
     from lthbench.suite.devices import NAMED, Measured
 
     hours = parse_budget(budget) if budget is not None else None
-    loaded, target = load_suite(suite, allow_outside=allow_outside), open_store(store, may_be_new=True)
-    part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
+    opened = api.open_suite(source, may_be_new=True)
+    suite, loaded, target = opened.path, opened.suite, opened.store
     part.check(loaded)
     if only_power:
         if part != WHOLE or hours is not None:
@@ -103,10 +78,10 @@ def plan(
     if hours is not None and part != Part():
         fail(f"--budget chooses the part of the suite itself; leave out {shlex.join(part.options())}")
     if calibrate:
-        _calibrate(loaded, part, device, threads)
+        _calibrate(loaded, part, to_calibrate)
     devices: list[Device] = [*map(Measured, calibrations(torch.__version__)), *NAMED]
     chosen = _chosen(devices, hours[1], on) if hours is not None else None
-    planned = make_plan(loaded, part, target.result)
+    planned = api.plan(opened, part)
     if hours is not None and chosen is not None:
         _propose(suite, planned, target, chosen, hours[0], as_json)
         return
@@ -132,19 +107,19 @@ def _decided(planned: Plan, suite: Path) -> list[ClaimPower]:
     return power(planned, Spreads.known(suite))
 
 
-def _calibrate(suite: Suite, part: Part, device: str, threads: int) -> None:
+def _calibrate(suite: Suite, part: Part, options: RunOptions) -> None:
     import torch
 
-    from lthbench.runner.environment import make_deterministic
+    from lthbench.runner.environment import make_deterministic, resolve_device
     from lthbench.runner.throughput import calibrate
     from lthbench.suite.calibration import save_calibration
 
-    chosen = torch.device(chosen_device(device))
-    make_deterministic(threads)
+    chosen = torch.device(resolve_device(options.device))
+    make_deterministic(options.threads)
     pairs = {name: pair for name, pair in suite.pairs.items() if not part.pairs or name in part.pairs}
     with progress_bar() as progress:
         line = progress.add_task("calibrating", total=len(pairs))
-        for name, found in zip(pairs, calibrate(pairs.values(), chosen, threads), strict=True):
+        for name, found in zip(pairs, calibrate(pairs.values(), chosen, options.threads), strict=True):
             path = save_calibration(found)  # after each pair, so that an interruption loses one
             progress.update(line, advance=1, description=visible(f"calibrated {name}"))
     err.print(f"the calibration is in {path}")

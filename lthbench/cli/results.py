@@ -10,55 +10,43 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from lthbench.cli.app import (
-    DEFAULT_STORE,
-    JsonOption,
-    OutsideOption,
-    StoreOption,
-    SuiteArgument,
-    app,
-    open_store,
-    out,
-    print_json,
-)
+from lthbench import api
+from lthbench.api import Source
+from lthbench.cli.app import JsonOption, app, out, print_json
+from lthbench.cli.options import with_options
 from lthbench.plain import csv_cell
-from lthbench.runner.store import Store
-from lthbench.suite.load import load_suite
-from lthbench.suite.plan import Plan, make_plan
+from lthbench.suite.schema import Suite
 
 if TYPE_CHECKING:
-    from lthbench.analysis.table import Summary
+    from lthbench.analysis.table import Row, Summary
 
 COLLAPSE = "empty_layers"
 
 
 @app.command()
+@with_options
 def results(
-    suite: SuiteArgument,
-    store: StoreOption = DEFAULT_STORE,
-    allow_outside: OutsideOption = False,
+    source: Source,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Print the measured numbers: a summary, or one row a number with --json or --csv."""
-    loaded, source = load_suite(suite, allow_outside=allow_outside), open_store(store)
-    plan = make_plan(loaded, result_of=source.result)
-    if as_json or as_csv:
-        print_results(plan, source, "json" if as_json else "csv")
+    opened = api.open_suite(source)
+    rows = api.results(opened)
+    if as_json:
+        print_json([asdict(row) for row in rows])
+    elif as_csv:
+        _print_csv(rows)
     else:
-        print_summary(plan, source)
+        print_summary(opened.suite, rows)
 
 
-def print_results(plan: Plan, store: Store, form: str) -> None:
-    from lthbench.analysis.table import Row, results_table
+def _print_csv(rows: list[Row]) -> None:
+    from lthbench.analysis.table import Row
 
-    rows = [asdict(row) for row in results_table(plan, store)]
-    if form == "json":
-        print_json(rows)
-    else:
-        writer = csv.DictWriter(sys.stdout, fieldnames=list(Row.__annotations__))
-        writer.writeheader()
-        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
+    writer = csv.DictWriter(sys.stdout, fieldnames=list(Row.__annotations__))
+    writer.writeheader()
+    writer.writerows({name: csv_cell(value) for name, value in asdict(row).items()} for row in rows)
 
 
 def _line(summaries: list[Summary]) -> dict[str, str]:
@@ -75,11 +63,12 @@ def _line(summaries: list[Summary]) -> dict[str, str]:
     return cells
 
 
-def print_summary(plan: Plan, store: Store) -> None:
-    from lthbench.analysis.table import results_table, summarise
+def print_summary(suite: Suite, rows: list[Row]) -> None:
+    """A table for each experiment of each pair: the mean over replicates of what it shows first."""
+    from lthbench.analysis.table import summarise
 
-    summaries = summarise(results_table(plan, store))
-    for pair_name, pair in plan.suite.pairs.items():
+    summaries = summarise(rows)
+    for pair_name, pair in suite.pairs.items():
         for label, experiment in pair.experiments.items():
             mine = [s for s in summaries if s.pair == pair_name and s.experiment == label]
             collapsed = any(s.metric == COLLAPSE and s.interval.mean > 0 for s in mine)

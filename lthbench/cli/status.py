@@ -8,40 +8,32 @@ from datetime import timedelta
 
 from rich.table import Table
 
+from lthbench import api
+from lthbench.api import Source
 from lthbench.cli.app import (
-    DEFAULT_STORE,
     JsonOption,
-    OutsideOption,
-    StoreOption,
-    SuiteArgument,
     again,
     app,
     err,
-    open_store,
     out,
     print_json,
 )
-from lthbench.suite.load import load_suite
-from lthbench.suite.plan import make_plan
+from lthbench.cli.options import with_options
 
 _SHOWN = 20
 _PATIENCE = 5.0  # seconds for which Slurm is asked again: without it, most of what is shown is known
 
 
 @app.command()
-def status(
-    suite: SuiteArgument,
-    store: StoreOption = DEFAULT_STORE,
-    allow_outside: OutsideOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@with_options
+def status(source: Source, as_json: JsonOption = False) -> None:
     """Show how far a suite is: tasks done, missing, failed, diverged, with empty layers; and its jobs."""
     from lthbench.runner.scheduler import SchedulerError, queued
     from lthbench.runner.status import suite_status
     from lthbench.runner.submission import read_records
 
-    loaded, target = load_suite(suite, allow_outside=allow_outside), open_store(store)
-    plan = make_plan(loaded, result_of=target.result)
+    opened = api.open_suite(source)
+    suite, target, plan = opened.path, opened.store, api.plan(opened)
     queue, problem = None, ""
     if any(record.cluster == "slurm" for record in read_records(target)):
         try:

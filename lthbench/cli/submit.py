@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
-from lthbench.cli.app import (
-    DEFAULT_STORE,
-    ArmOption,
-    DataOption,
-    GraphsOption,
-    JsonOption,
-    LevelsOption,
-    OnlyOption,
-    OutsideOption,
-    PairOption,
-    ReplicatesOption,
-    StallOption,
-    StoreOption,
-    SuiteArgument,
-    ThreadsOption,
-    again,
-    app,
-    check_data,
-    err,
-    fail,
-    open_store,
-    out,
-    print_json,
-)
-from lthbench.runner.settings import STALL_TIMEOUT, Settings
-from lthbench.suite.load import load_suite
+from lthbench import api
+from lthbench.api import Source
+from lthbench.cli.app import JsonOption, RetryOption, again, app, err, fail, out, print_json
+from lthbench.cli.options import Only, with_options
+from lthbench.options import Option
+from lthbench.runner.settings import RunOptions
 from lthbench.suite.part import Part
-from lthbench.suite.plan import make_plan
 from lthbench.suite.schema import Suite
+from lthbench.suite.shipped import find_suite
 from lthbench.suite.slurm import SlurmOptions, load_profile
 
 
@@ -50,50 +30,50 @@ class Cluster(str, Enum):
     debug = "debug"
 
 
-ProfileOption = Annotated[str | None, typer.Option("--profile", help="Of your Slurm options; else `default`.")]
-SbatchOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--sbatch",
-        metavar="KEY=VALUE",
-        help="A further option of sbatch, as licenses=a:1, or exclusive without a value (repeatable).",
-    ),
-]
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """What is laid over the Slurm options of a suite."""
+
+    profile: Annotated[str | None, Option("Of your Slurm options; else `default`.", "--profile")] = None
+    sbatch: Annotated[
+        tuple[str, ...],
+        Option(
+            "A further option of sbatch, as licenses=a:1, or exclusive without a value (repeatable).",
+            "--sbatch",
+            metavar="KEY=VALUE",
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions(Profile):
+    """What is laid over both, by the names that `SlurmOptions` has; what is not given is None."""
+
+    partition: Annotated[str | None, Option("As for sbatch, as those that follow.", "--partition")] = None
+    time: Annotated[str | None, Option("Time limit of a job, as 12:00:00 or 12h.", "--time")] = None
+    gpus_per_task: Annotated[int | None, Option("GPUs of a process.", "--gpus-per-task")] = None
+    cpus_per_task: Annotated[int | None, Option("Processors of a process.", "--cpus-per-task")] = None
+    mem: Annotated[str | None, Option("Memory of a node, as 16G.", "--mem")] = None
+    account: Annotated[str | None, Option("", "--account")] = None
+    qos: Annotated[str | None, Option("", "--qos")] = None
+    constraint: Annotated[str | None, Option("", "--constraint")] = None
+    nodelist: Annotated[str | None, Option("", "--nodelist")] = None
+    exclude: Annotated[str | None, Option("", "--exclude")] = None
+    max_running: Annotated[int | None, Option("Jobs of one array that run at once.", "--max-running")] = None
+    max_requeues: Annotated[int | None, Option("Time limits that a job may meet.", "--max-requeues")] = None
+    signal_before: Annotated[int | None, Option("Seconds between the signal and a job's end.", "--signal-before")] = (
+        None
+    )
 
 
 @app.command()
+@with_options
 def submit(
-    suite: SuiteArgument,
-    store: StoreOption = DEFAULT_STORE,
-    allow_outside: OutsideOption = False,
-    data: DataOption = None,
-    profile: ProfileOption = None,
-    partition: Annotated[str | None, typer.Option()] = None,
-    time: Annotated[str | None, typer.Option(help="Time limit of a job, as 12:00:00 or 12h.")] = None,
-    gpus_per_task: Annotated[int | None, typer.Option()] = None,
-    cpus_per_task: Annotated[int | None, typer.Option()] = None,
-    mem: Annotated[str | None, typer.Option(help="Memory of a node, as 16G.")] = None,
-    account: Annotated[str | None, typer.Option()] = None,
-    qos: Annotated[str | None, typer.Option()] = None,
-    constraint: Annotated[str | None, typer.Option()] = None,
-    nodelist: Annotated[str | None, typer.Option()] = None,
-    exclude: Annotated[str | None, typer.Option()] = None,
-    sbatch: SbatchOption = None,
-    max_running: Annotated[int | None, typer.Option(help="Jobs of one array that run at once.")] = None,
-    max_requeues: Annotated[int | None, typer.Option(help="Time limits that a job may meet.")] = None,
-    signal_before: Annotated[int | None, typer.Option(help="Seconds between the signal and a job's end.")] = None,
-    threads: ThreadsOption = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds between checkpoints.")] = 60.0,
-    stall_timeout: StallOption = STALL_TIMEOUT,
-    compiled: Annotated[bool, typer.Option("--compile", help="Train on compiled models.")] = False,
-    graphs: GraphsOption = True,
-    only: OnlyOption = None,
-    pair: PairOption = None,
-    arm: ArmOption = None,
-    replicates: ReplicatesOption = None,
-    levels: LevelsOption = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Send failed tasks out again.")] = False,
+    source: Source,
+    part: Part,
+    options: RunOptions,
+    slurm: JobOptions,
+    retry_failed: RetryOption = False,
     cluster: Annotated[Cluster, typer.Option(help="slurm; local and debug try the jobs out here.")] = Cluster.slurm,
     as_json: JsonOption = False,
 ) -> None:
@@ -102,33 +82,12 @@ def submit(
     Options of jobs come from the suite's `slurm:` section, over it a profile of ~/.config/lthbench/slurm.yaml, over
     that the options given here.
     """
-    from lthbench.ops._library import why_not_these_kernels
-    from lthbench.runner.scheduler import queued
-    from lthbench.runner.submission import submit as submit_plan
-
-    loaded = load_suite(suite, allow_outside=allow_outside)
-    given = {
-        "partition": partition, "time": time, "gpus_per_task": gpus_per_task, "cpus_per_task": cpus_per_task,
-        "mem": mem, "account": account, "qos": qos, "constraint": constraint, "nodelist": nodelist,
-        "exclude": exclude, "max_running": max_running, "max_requeues": max_requeues, "signal_before": signal_before,
-    }  # fmt: skip
-    options = slurm_options(loaded, profile, given, sbatch)
-    part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
-    target = open_store(store.absolute(), may_be_new=True, tell=err.print)
-    plan = make_plan(loaded, part, target.result)
-    target.check()
-    check_data(plan, data)
-    if (reason := why_not_these_kernels("cpu" if device == "auto" else device)) is not None:
-        fail(reason)
-    settings = Settings(
-        target.root, data and data.absolute(), device, threads, checkpoint_every, compiled,
-        stall_timeout=stall_timeout, graphs=graphs,
+    opened = api.open_suite(source, may_be_new=True, tell=err.print)
+    done = api.submit(
+        opened, part, options, slurm_options(opened.suite, slurm),
+        cluster=cluster.value, retry_failed=retry_failed, tell=err.print,
     )  # fmt: skip
-    done = submit_plan(
-        plan, part, suite, settings, options,
-        cluster=cluster.value, retry_failed=retry_failed,
-        queue=(lambda: queued(tell=err.print)) if cluster is Cluster.slurm else dict,
-    )  # fmt: skip
+    suite = opened.path
     if as_json:
         print_json(asdict(done))
         return
@@ -141,25 +100,27 @@ def submit(
 
 
 @app.command()
-def cancel(suite: SuiteArgument, store: StoreOption = DEFAULT_STORE) -> None:
+@with_options
+def cancel(source: Annotated[Source, Only("suite", "store")]) -> None:
     """Cancel a suite's jobs. What is finished stays; submitting the suite again goes on from there."""
     from lthbench.runner import scheduler
     from lthbench.runner.submission import queued_jobs
 
-    jobs = [job.job for _, _, job in queued_jobs(open_store(store), suite, scheduler.queued())]
+    suite = find_suite(source.suite)
+    jobs = [job.job for _, _, job in queued_jobs(api.open_store(source), suite, scheduler.queued())]
     scheduler.cancel(jobs)
     out.print(f"{len(jobs)} jobs cancelled; `{again('submit', suite)}` goes on from what is finished")
 
 
-def slurm_options(
-    suite: Suite, profile: str | None, given: dict[str, Any], sbatch: list[str] | None = None
-) -> SlurmOptions:
+def slurm_options(suite: Suite, given: Profile) -> SlurmOptions:
     """A suite's options, the profile's over them, and those of the command line over both."""
-    options = suite.slurm.overlaid(load_profile(profile))
-    flags = {name: value for name, value in given.items() if value is not None}
+    options = suite.slurm.overlaid(load_profile(given.profile))
+    flags = {
+        name: value for name, value in vars(given).items() if name in SlurmOptions.model_fields and value is not None
+    }
     options = options.overlaid(_valid(flags, lambda fault: f"--{fault['loc'][0]} {fault['input']}".replace("_", "-")))
     extra = {}
-    for entry in sbatch or ():
+    for entry in given.sbatch:
         name, equals, value = entry.partition("=")
         extra[name.lstrip("-")] = value if equals else True
     further = _valid({"extra": extra}, lambda fault: "--sbatch").extra

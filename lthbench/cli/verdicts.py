@@ -6,31 +6,19 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lthbench.cli.app import (
-    DEFAULT_STORE,
-    JsonOption,
-    OutsideOption,
-    StoreOption,
-    SuiteArgument,
-    app,
-    err,
-    given,
-    open_store,
-    out,
-    print_json,
-)
+from lthbench import api
+from lthbench.api import Source
+from lthbench.cli.app import JsonOption, app, err, given, out, print_json
+from lthbench.cli.options import with_options
 from lthbench.plain import visible
-from lthbench.runner.store import Store, StoreError
-from lthbench.suite.load import load_suite
-from lthbench.suite.plan import Plan, make_plan
-from lthbench.suite.schema import Suite
+from lthbench.runner.store import Store
+from lthbench.suite.plan import Plan
 
 if TYPE_CHECKING:
     from lthbench.analysis.verdict import More, Part, Verdict
@@ -42,24 +30,19 @@ _STYLE = {
 
 
 @app.command()
-def verdicts(
-    suite: SuiteArgument,
-    store: StoreOption = DEFAULT_STORE,
-    allow_outside: OutsideOption = False,
-    as_json: JsonOption = False,
-) -> None:
+@with_options
+def verdicts(source: Source, as_json: JsonOption = False) -> None:
     """Show each claim of a suite with its verdict, what was found, interval, test and n; with --json all there is."""
-    loaded, target = load_suite(suite, allow_outside=allow_outside), open_store(store)
-    plan = make_plan(loaded, result_of=target.result)
-    found = find_verdicts(plan, target, suite)
+    opened = api.open_suite(source)
+    plan = api.plan(opened)
+    found = told_folders(api.verdicts(opened, plan, tell=err.print))
     if as_json:
         print_json([asdict(verdict) for verdict in found])
     elif not found:
-        out.print(f"{suite} names no claims; write `claims: [claims]` in it")
+        out.print(f"{opened.path} names no claims; write `claims: [claims]` in it")
     else:
         print_verdicts(found)
-    tell_of_reference(plan, target, err if as_json else out)
-    note_look(loaded, target, found)
+    tell_of_reference(plan, opened.store, err if as_json else out)
 
 
 def tell_of_reference(plan: Plan, store: Store, console: Console) -> None:
@@ -70,32 +53,16 @@ def tell_of_reference(plan: Plan, store: Store, console: Console) -> None:
         console.print(f"Computed by the plain PyTorch reference, without kernels: {plain:,} of {len(results):,} tasks")
 
 
-def note_look(suite: Suite, store: Store, found: Sequence[Verdict]) -> None:
-    """Write down that verdicts were seen; where that fails it is told, since they are shown all the same."""
-    from lthbench.analysis.judge import level_of
-    from lthbench.analysis.looks import record_looks
-
-    try:
-        record_looks(store, found, level_of(suite))
-    except StoreError as error:
-        err.print(f"that these verdicts were seen is not recorded: {error}")
-
-
-def find_verdicts(plan: Plan, store: Store, path: Path) -> list[Verdict]:
-    """The verdicts on the claims of a whole suite's plan from what the store has; none where it names no claims."""
-    if not plan.suite.claims:
-        return []
-    from lthbench.analysis.judge import verdicts
-
-    return [_with_options(v) for v in verdicts(plan, store, str(path))]
-
-
-def _with_options(verdict: Verdict) -> Verdict:
-    """A verdict whose commands are for the folders that this command was told of."""
+def told_folders(found: Sequence[Verdict]) -> list[Verdict]:
+    """Verdicts whose commands are for the folders that this command was told of."""
     options = shlex.join(given("--store", "--data"))
-    if options and verdict.command:
+    return [_with(verdict, options) for verdict in found] if options else list(found)
+
+
+def _with(verdict: Verdict, options: str) -> Verdict:
+    if verdict.command:
         verdict = replace(verdict, command=f"{verdict.command} {options}")
-    if options and verdict.more is not None:
+    if verdict.more is not None:
         verdict = replace(verdict, more=replace(verdict.more, command=f"{verdict.more.command} {options}"))
     return verdict
 

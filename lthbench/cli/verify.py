@@ -11,29 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from lthbench.cli.app import (
-    DEFAULT_STORE,
-    ArmOption,
-    JsonOption,
-    LevelsOption,
-    OnlyOption,
-    OutsideOption,
-    PairOption,
-    ReplicatesOption,
-    StoreOption,
-    SuiteArgument,
-    again,
-    app,
-    err,
-    fail,
-    open_store,
-    out,
-    print_json,
-)
+from lthbench import api
+from lthbench.api import Source
+from lthbench.cli.app import JsonOption, again, app, err, fail, out, print_json
+from lthbench.cli.options import with_options
 from lthbench.runner.store import Store
-from lthbench.suite.load import load_suite
 from lthbench.suite.part import WHOLE, Part
-from lthbench.suite.plan import Plan, make_plan
+from lthbench.suite.plan import Plan
 from lthbench.training.steps import Steps
 
 if TYPE_CHECKING:
@@ -41,18 +25,13 @@ if TYPE_CHECKING:
 
 
 @app.command()
+@with_options
 def verify(
-    suite: SuiteArgument,
-    store: StoreOption = DEFAULT_STORE,
-    allow_outside: OutsideOption = False,
+    source: Source,
+    part: Part,
     golden: Annotated[
         Path | None, typer.Option(help="Folder of the golden files; default golden/NAME beside the suite.")
     ] = None,
-    only: OnlyOption = None,
-    pair: PairOption = None,
-    arm: ArmOption = None,
-    replicates: ReplicatesOption = None,
-    levels: LevelsOption = None,
     statistical: Annotated[
         bool, typer.Option("--statistical", help="Compare by the test only, as in another environment.")
     ] = False,
@@ -74,19 +53,18 @@ def verify(
     from lthbench.analysis.comparison import compare
     from lthbench.analysis.golden import golden_folder, read_golden
 
-    part = Part(tuple(only or ()), tuple(pair or ()), tuple(arm or ()), replicates, levels)
-    loaded, source = load_suite(suite, allow_outside=allow_outside), open_store(store)
-    plan = make_plan(loaded, part, source.result)
+    opened = api.open_suite(source)
+    suite, store, plan = opened.path, opened.store, api.plan(opened, part)
     if artefacts:
         if update or reference or statistical:
             fail("--artefacts: reads files and compares with nothing else; leave out the other options")
-        _check_artefacts(plan, source, as_json)
+        _check_artefacts(plan, store, as_json)
         return
     folder = golden or golden_folder(suite)
     if reference and (update or statistical):
         fail("--reference: compares with other papers' numbers, which nothing updates; leave out the other options")
     if reference:
-        _print_references(plan, source, folder.parent / "references.yaml", as_json)
+        _print_references(plan, store, folder.parent / "references.yaml", as_json)
         return
     if reason is not None and not update:
         fail("--reason: is recorded by --update; give both, or neither")
@@ -97,13 +75,13 @@ def verify(
 
         if part != WHOLE:
             fail(f"--update: records a whole suite; leave out {' '.join(part.options())}")
-        path, removed = accept(plan, source, suite, folder, reason or "", keep_others=keep_others)
+        path, removed = accept(plan, store, suite, folder, reason or "", keep_others=keep_others)
         out.print(f"recorded: {path}")
         for other in removed:
             out.print(f"removed: {other}, which holds results of before")
         return
-    comparisons = [replace(c, accept=_accept(suite, store, golden)) for c in compare(
-        plan, source, read_golden(folder), whole=part == WHOLE)]  # fmt: skip
+    comparisons = [replace(c, accept=_accept(suite, store.root, golden)) for c in compare(
+        plan, store, read_golden(folder), whole=part == WHOLE)]  # fmt: skip
     if statistical:
         comparisons = [c for c in comparisons if c.kind == "statistical"]
     if as_json:

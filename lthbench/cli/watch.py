@@ -13,10 +13,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lthbench.cli.app import DEFAULT_STORE, OutsideOption, StoreOption, SuiteArgument, app, open_store, out
+from lthbench import api
+from lthbench.api import Source
+from lthbench.cli.app import app, out
+from lthbench.cli.options import with_options
 from lthbench.plain import visible
-from lthbench.suite.load import load_suite
-from lthbench.suite.plan import Plan, make_plan
+from lthbench.suite.plan import Plan
 
 if TYPE_CHECKING:
     from lthbench.runner.live import Snapshot
@@ -25,18 +27,17 @@ _SHOWN = 12
 
 
 @app.command()
+@with_options
 def watch(
-    suite: SuiteArgument,
-    store: StoreOption = DEFAULT_STORE,
-    allow_outside: OutsideOption = False,
+    source: Source,
     every: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 5.0,
 ) -> None:
     """Watch a suite run, here or on a cluster: what runs, how fast, what failed. Ctrl-C leaves; the run goes on."""
     from lthbench.runner.live import Live
 
-    loaded, target = load_suite(suite, allow_outside=allow_outside), open_store(store)
-    plan = make_plan(loaded, result_of=target.result)
-    live = Live(plan, target)
+    opened = api.open_suite(source)
+    suite, plan = opened.path, api.plan(opened)
+    live = Live(plan, opened.store)
     found = live.look()
     if not out.is_terminal:
         out.print(_dashboard(str(suite), plan, found))
@@ -46,10 +47,10 @@ def watch(
             while True:
                 if found.is_done:
                     # What was learnt may have made more tasks known.
-                    plan = make_plan(loaded, result_of=target.result)
+                    plan = api.plan(opened)
                     if len(plan.tasks) == sum(arm.tasks for arm in found.arms):
                         return
-                    live = Live(plan, target)
+                    live = Live(plan, opened.store)
                 else:
                     time.sleep(every)
                 found = live.look()

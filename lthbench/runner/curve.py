@@ -11,7 +11,7 @@ import torch
 from lthbench.data.load import load
 from lthbench.experiments import Cell
 from lthbench.runner.environment import device_name
-from lthbench.runner.throughput import training_rate
+from lthbench.runner.throughput import TrainingBench, training_rate
 from lthbench.suite.calibration import Precision
 from lthbench.suite.cost import model_cost
 from lthbench.suite.located import SuiteError
@@ -70,21 +70,13 @@ class Throughput:
         return self.images_per_second * self.flops_per_image / self.matmul_flops
 
 
-def arm_throughput(
-    cell: Cell,
-    recipe: Recipe,
-    matmul_flops: float,
-    device: torch.device,
-    *,
-    graphs: bool = True,
-    tell: Callable[[str], None] = lambda text: None,
-) -> Throughput:
-    """Time training steps of an arm, by its own recipe or a changed one; `graphs` and `tell` are as of `Trainer`."""
-    rate = training_rate(cell.model, cell.data.name, recipe, device, graphs=graphs, tell=tell)
+def arm_throughput(cell: Cell, recipe: Recipe, matmul_flops: float, bench: TrainingBench) -> Throughput:
+    """Time training steps of an arm, by its own recipe or a changed one."""
+    rate = training_rate(cell.model, cell.data.name, recipe, bench)
     return Throughput(
         pair=cell.pair,
         arm=cell.arm,
-        device=device_name(device),
+        device=device_name(bench.device),
         threads=torch.get_num_threads(),
         precision=recipe.precision,
         batch=rate.measured_batch,
@@ -112,10 +104,9 @@ def training_curve(
     recipe: Recipe,
     steps: int,
     root: Path | None,
-    device: torch.device,
+    bench: TrainingBench,
     *,
     held_out: int = 1000,
-    graphs: bool = True,
     report: Callable[[int], None] = lambda done: None,
 ) -> Curve:
     """Train a network from initialisation for so many steps, by a recipe whose schedule is compressed to them.
@@ -124,13 +115,13 @@ def training_curve(
         held_out: at most so many validation images judge it.
         report: told how many steps are done.
     """
-    splits = load(cell.data, root, device)
+    splits = load(cell.data, root, bench.device)
     num_images = len(splits.train)
     short = recipe.scaled_to(Steps(iterations=steps), recipe.steps_per_epoch(num_images), num_images)
-    model = make_network(cell.model, cell.data, device)
+    model = make_network(cell.model, cell.data, bench.device)
     set_initial_weights(model, cell.model, seed=0)
     num_classes = cell.data.info.num_classes
-    trainer = Trainer(model, splits.train, short, num_classes=num_classes, seed=0, graphs=graphs)
+    trainer = Trainer(model, splits.train, short, num_classes=num_classes, seed=0, graphs=bench.graphs)
     judges = splits.validation.sample(held_out)
     before = evaluate(model, judges)[1]
     model.train()

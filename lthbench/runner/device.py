@@ -1,4 +1,4 @@
-"""What a task may find wrong with a GPU: that it stopped working, or that its memory does not suffice."""
+"""What may be wrong with a GPU: that it is not there, stopped working, or that its memory does not suffice."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+
+class DeviceError(Exception):
+    """A device that was asked for, or promised, and is not there; the message says what to do."""
 
 
 class DeviceLostError(Exception):

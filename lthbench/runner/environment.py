@@ -15,6 +15,8 @@ import torch
 import lthbench
 from lthbench.ops._library import kernels_available
 from lthbench.ops.processor import cpuinfo
+from lthbench.runner.device import DeviceError
+from lthbench.runner.settings import CPU, Device
 
 # Variables by which a user bounds the instructions that oneDNN and MKL use, and with them the order of their sums.
 DISPATCH = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
@@ -74,27 +76,45 @@ def _set(variables: Sequence[str]) -> str:
     return " ".join(f"{name}={os.environ[name]}" for name in variables if os.environ.get(name))
 
 
-class DeviceError(Exception):
-    """A device that was promised and is not there; the message says what to do."""
+def resolve_device(asked: str, processes: int = 1) -> Device:
+    """The device that is meant by what `--device` says; `auto` is a GPU where there is one.
 
-
-def device_here(name: str) -> str:
-    """`auto` as the device that this machine has; any other name as it is.
+    Args:
+        processes: how many take a GPU each, from the one that is meant on.
 
     Raises:
-        DeviceError: Slurm has given this job GPUs, and torch sees none: the processor would do their work for days.
+        DeviceError: this machine does not have it; or Slurm has given this job GPUs and torch sees none: the processor
+            would do their work for days.
     """
-    if name != "auto":
-        return name
+    try:
+        device = torch.device(_present() if asked == "auto" else asked)
+    except RuntimeError:
+        raise DeviceError(f"--device {asked}: is no device; give auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"--device {asked}: only cpu and cuda are supported")
+    if device.type == "cuda":
+        count, first = torch.cuda.device_count(), device.index or 0
+        if not torch.cuda.is_available() or first >= count:
+            raise DeviceError(f"--device {asked}: this machine has {count} CUDA devices; give --device cpu")
+        if first + processes > count:
+            raise DeviceError(
+                f"--processes-per-task {processes}: each takes a GPU, from {device} on, and this machine has {count}; "
+                "give a smaller number"
+            )
+    return Device(str(device))
+
+
+def _present() -> Device:
+    """A GPU where there is one, else the processor."""
     if torch.cuda.is_available():
-        return "cuda"
+        return Device("cuda")
     for variable in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS"):
         if given := os.environ.get(variable):
             raise DeviceError(
                 f"this job was given GPUs ({variable}={given}), and torch {torch.__version__} sees none: is it built "
                 "for their driver? --device cpu works without"
             )
-    return "cpu"
+    return CPU
 
 
 def device_name(device: torch.device) -> str:

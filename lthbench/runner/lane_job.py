@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from lthbench.experiments.cell import is_selection
 from lthbench.runner.lanes import Home
 from lthbench.runner.queue import Outcome, Queue
-from lthbench.runner.settings import Settings
+from lthbench.runner.rounds import run_in_rounds
+from lthbench.runner.settings import RunOptions, Settings
 from lthbench.runner.stall import stalled_twice
 from lthbench.runner.store import Store
 from lthbench.suite.part import Part
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from lthbench.runner.work import Asked
     from lthbench.suite.plan import Plan
 
-FORMAT = 1
+FORMAT = 2
 
 
 class JobError(Exception):
@@ -44,6 +45,8 @@ class Order:
         part: of the suite that was submitted.
         home: of the lane.
         keys: key -> the steps that a training must keep.
+        store: root of the store.
+        options: of the run; the device is looked for where the job runs.
         grace: seconds that a task has to stop in when the job's time is up.
         processes: how many the job has, which make each training together.
     """
@@ -52,7 +55,8 @@ class Order:
     part: Part
     home: Home
     keys: dict[str, list[int]]
-    settings: Settings
+    store: Path
+    options: RunOptions
     grace: float
     processes: int = 1
 
@@ -76,12 +80,15 @@ class Order:
                 f"this one has {FORMAT} and {SCHEMA_VERSION}; `lthbench cancel` the suite and submit it again"
             )
         part: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["part"].items()}
+        options: dict[str, Any] = content["options"]
+        options["data"] = Path(options["data"]) if options["data"] else None
         return cls(
             suite=Path(content["suite"]),
             part=Part(**part),
             home=Home(**content["home"]),
             keys=content["keys"],
-            settings=Settings.loads(json.dumps(content["settings"])),
+            store=Path(content["store"]),
+            options=RunOptions(**options),
             grace=content["grace"],
             processes=content["processes"],
         )
@@ -95,17 +102,16 @@ class LaneJob:
 
     def __call__(self) -> str:
         from lthbench.runner.device import DeviceLostError
-        from lthbench.runner.environment import device_here
         from lthbench.runner.signals import Signals
         from lthbench.tasks.context import Interrupted
 
         order = Order.parse(self.order)
-        order = replace(order, settings=replace(order.settings, device=device_here(order.settings.device)))
+        settings = order.options.settings(order.store)
         with Signals(order.grace) as signals:
             try:
-                if not _leads(order):
+                if not _leads(order, settings):
                     return "took part in the trainings"
-                return run_lane(order, signals.asked, functools.partial(_begin_anew, order, signals))
+                return run_lane(order, settings, signals.asked, functools.partial(_begin_anew, order, signals))
             except Interrupted as reason:
                 print(f"stopped: {reason}", flush=True)
                 signals.hand_on()
@@ -128,7 +134,7 @@ def _begin_anew(order: Order, signals: Signals, key: str, seconds: float) -> NoR
 
     The second time the task has failed, and the job goes on with others.
     """
-    store = Store(order.settings.store)
+    store = Store(order.store)
     code: object = 1
     try:
         print(f"stopped: no progress in {seconds:.0f} s at task {key}", flush=True)
@@ -143,7 +149,7 @@ def _begin_anew(order: Order, signals: Signals, key: str, seconds: float) -> NoR
         os._exit(code if isinstance(code, int) else 1)
 
 
-def run_lane(order: Order, asked: Asked, end: Callable[[str, float], None] | None = None) -> str:
+def run_lane(order: Order, settings: Settings, asked: Asked, end: Callable[[str, float], None] | None = None) -> str:
     """Run the tasks of a lane, then those of its experiment that became known by their results.
 
     Args:
@@ -159,37 +165,39 @@ def run_lane(order: Order, asked: Asked, end: Callable[[str, float], None] | Non
     from lthbench.runner.progress import PlainProgress
 
     console = PlainConsole(soft_wrap=True)
-    store = Store(order.settings.store, console.print)
-    outcome = Outcome()
+    store = Store(order.store, console.print)
     keys = set(order.keys)
-    while True:
+
+    def plan_now() -> Plan:
         plan = _plan(order, store)
         if gone := [key for key in keys if key not in plan.tasks and not store.is_done(key)]:
             raise JobError(
                 f"{order.suite}: has changed since it was submitted: {len(gone)} of {len(keys)} tasks of this job "
                 "are no longer in it; submit it again"
             )
-        missing = store.missing({key: plan.kept(key) for key in plan.tasks})
-        failed = store.failures(missing)
+        return plan
+
+    def run(plan: Plan, missing: list[str]) -> Outcome:
         # An experiment that plans by results: what these tasks made known (a training to be kept at another step,
         # too) is nobody else's yet.
         known = _known(store)
         new = {key for key in missing if key not in known or not plan.kept(key) <= known[key]}
-        keys |= {key for key in new if _adopts(order.home, plan, key)}
+        keys.update(key for key in new if _adopts(order.home, plan, key))
+        failed = store.failures(missing)
         wanted = [key for key in missing if key in keys and key not in failed]
-        queue = Queue(plan, missing, wanted)
-        before = len(outcome.ran)
+        outcome = Outcome()
         with PlainProgress(plan, wanted, console) as watcher:
-            run_here(plan, order.settings, queue, watcher, outcome, asked, end)
-        if len(outcome.ran) == before:
-            break
-    failed = {key: error for key, error in (failed | outcome.failed).items() if key in keys}
-    waiting = [key for key in wanted if key not in failed]
-    if failed or waiting:
+            run_here(plan, settings, Queue(plan, missing, wanted), watcher, outcome, asked, end)
+        return Outcome(outcome.ran)  # what failed is in the store; what waits on other jobs may be run yet
+
+    plan, outcome = run_in_rounds(plan_now, store, run)
+    left = [key for key in store.missing({key: plan.kept(key) for key in plan.tasks}) if key in keys]
+    if left:
+        failed = store.failures(left)
         reasons = [f"{key} in {store.folder(key)}: {error.strip().splitlines()[-1]}" for key, error in failed.items()]
         raise JobError(
-            f"{len(outcome.ran)} tasks ran, {len(failed)} failed, {len(waiting)} wait on tasks that are not done; "
-            "`lthbench status` tells why, `lthbench submit --retry-failed` tries again\n" + "\n".join(reasons)
+            f"{len(outcome.ran)} tasks ran, {len(failed)} failed, {len(left) - len(failed)} wait on tasks that are not "
+            "done; `lthbench status` tells why, `lthbench submit --retry-failed` tries again\n" + "\n".join(reasons)
         )
     return f"{len(outcome.ran)} tasks ran"
 
@@ -205,7 +213,7 @@ def _adopts(home: Home, plan: Plan, key: str) -> bool:
     return is_own and home.experiment in plan.users[key]
 
 
-def _leads(order: Order) -> bool:
+def _leads(order: Order, settings: Settings) -> bool:
     """Whether this process runs tasks; where a job has several, the others have made its trainings with it by then."""
     import torch
     from submitit.helpers import TorchDistributedEnvironment
@@ -217,7 +225,7 @@ def _leads(order: Order) -> bool:
     place = TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
     if torch.cuda.device_count() <= place.local_rank:  # Slurm has given each process a GPU that it alone sees
         os.environ["LOCAL_RANK"] = "0"
-    return join(order.settings)
+    return join(settings)
 
 
 def _known(store: Store) -> dict[str, set[int]]:

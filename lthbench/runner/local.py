@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from lthbench.runner.allocator import kept_memory
 from lthbench.runner.device import DeviceLostError
 from lthbench.runner.queue import Outcome, Queue
-from lthbench.runner.settings import Settings
+from lthbench.runner.settings import Device, Settings
 from lthbench.runner.stall import LEAST, LEAST_COMPILED, LOOK, Stalls, Watchdog, stalled_twice
 from lthbench.runner.store import Store, StoreError, unusable
 from lthbench.suite.plan import Plan
@@ -56,7 +56,7 @@ def run_plan(
     watcher: Watcher | None = None,
     *,
     missing: Collection[str] | None = None,
-    devices: Sequence[str] = (),
+    devices: Sequence[Device] = (),
     retry_failed: bool = False,
 ) -> Outcome:
     """Run the tasks of a plan that are not done yet.

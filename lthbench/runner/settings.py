@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NewType
 
+from lthbench.options import Option
+
+Device = NewType("Device", str)
+"""A device that this machine has: `cpu`, `cuda` (its GPUs) or `cuda:N`. What users ask for, `auto` too, is text until
+`environment.resolve_device` has looked, once: where a command begins, or a job."""
+
+CPU = Device("cpu")
 STALL_TIMEOUT = 1800.0
+MAX_PROCESSES = 1024  # of threads, too: more is a slip, and would take a machine down
 
 
 def num_ranks() -> int:
@@ -16,32 +25,77 @@ def num_ranks() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a worker runs tasks.
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What users ask of every run, here or in jobs of a cluster.
 
     Attributes:
-        store: root of the store.
         data: root of the data sets, or None for the embedded one alone.
-        device: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where there is one.
+        device: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where there is one, of the machine where tasks are run.
         threads: CPU threads of one worker; part of the environment that decides bits.
         checkpoint_every: seconds between checkpoints within a training.
-        compile: train on compiled models; part of the environment that decides bits.
-        processes: how many processes make one training together, on a GPU each where device is cuda (the first on
-            cuda:N, the others on those after it); part of the environment that decides bits.
         stall_timeout: seconds without progress after which a worker is ended and its task tried once more; 0 never.
+        compile: train on compiled models; part of the environment that decides bits.
         graphs: on a GPU, let trainings launch recorded passes; changes no bit.
     """
 
+    data: Annotated[Path | None, Option("Folder of the data sets.", "--data", envvar="LTHBENCH_DATA")] = None
+    device: Annotated[str, Option("auto, cpu, cuda (all GPUs) or cuda:N.", "--device")] = "auto"
+    threads: Annotated[
+        int, Option("CPU threads a process; other counts, other bits.", "--threads", min=1, max=MAX_PROCESSES)
+    ] = 1
+    checkpoint_every: Annotated[
+        float, Option("Seconds between checkpoints within a training; changes no result.", "--checkpoint-every", min=0)
+    ] = 60.0
+    stall_timeout: Annotated[
+        float,
+        Option(
+            "Seconds without progress after which a worker is ended and its task tried once more; 0 only tells.",
+            "--stall-timeout",
+            min=0,
+        ),
+    ] = STALL_TIMEOUT
+    compile: Annotated[bool, Option("Train on compiled models: faster after a minute; other bits.", "--compile")] = (
+        False
+    )
+    graphs: Annotated[
+        bool, Option("On a GPU, launch recorded training steps; the same bits, faster.", "--graphs/--no-graphs")
+    ] = True
+
+    def absolute(self) -> RunOptions:
+        """These options for a process that begins in another folder."""
+        return replace(self, data=self.data and self.data.absolute())
+
+    def settings(self, store: Path, processes: int = 1) -> Settings:
+        """What a worker on this machine does by them: the one place where a device that was asked for is looked for.
+
+        Raises:
+            DeviceError: this machine does not have the device, or not as many GPUs from it on as there are processes.
+        """
+        from lthbench.runner.environment import resolve_device
+
+        device = resolve_device(self.device, processes)
+        return Settings(store, **vars(self) | {"device": device}, processes=processes)
+
+
+@dataclass(frozen=True)
+class Settings(RunOptions):
+    """How a worker runs tasks, on a device that is there.
+
+    Attributes:
+        store: root of the store.
+        device: that was found for the one that was asked for.
+        processes: how many processes make one training together, on a GPU each where device is cuda (the first on
+            cuda:N, the others on those after it); part of the environment that decides bits.
+    """
+
     store: Path
-    data: Path | None = None
-    device: str = "cpu"
-    threads: int = 1
-    checkpoint_every: float = 60.0
-    compile: bool = False
+    device: Device = field(default=CPU, kw_only=True)
     processes: int = 1
-    stall_timeout: float = STALL_TIMEOUT
-    graphs: bool = True
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"{self.device!r} is no device of a machine; `resolve_device` finds the one that is meant")
 
     def dumps(self) -> str:
         """These settings as JSON, for another process."""

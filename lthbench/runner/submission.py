@@ -26,7 +26,7 @@ from lthbench.runner.lanes import Lane, make_lanes, waves
 from lthbench.runner.local import Watcher
 from lthbench.runner.queue import Outcome
 from lthbench.runner.scheduler import QueuedJob, SchedulerError, largest_array, queued
-from lthbench.runner.settings import Settings
+from lthbench.runner.settings import RunOptions
 from lthbench.runner.store import Store, StoreError, unusable
 from lthbench.suite.part import Part
 from lthbench.suite.plan import Plan
@@ -118,7 +118,8 @@ def submit(
     plan: Plan,
     part: Part,
     suite: Path,
-    settings: Settings,
+    store: Store,
+    run: RunOptions,
     options: SlurmOptions,
     *,
     cluster: Cluster,
@@ -128,18 +129,19 @@ def submit(
     """Send out what is missing of a plan, is in no job yet, and does not wait on a failed task.
 
     Args:
+        run: how the jobs run tasks.
+        options: what they ask of Slurm.
         cluster: `local` and `debug` are submitit's ways to run the same jobs on this machine; they are waited for.
         queue: what is queued or runs.
 
     Raises:
         SchedulerError: Slurm is not there, or does not take the jobs; or this process was suspended meanwhile.
     """
-    store = Store(settings.store)
     try:
         jobs_folder(store).mkdir(exist_ok=True)
         # Of two submissions at once, the second sees the first's jobs.
         with Lease(jobs_folder(store) / "lease") as lease:
-            return _submit(plan, part, suite, store, settings, options, cluster, queue(), retry_failed, lease)
+            return _submit(plan, part, suite, store, run, options, cluster, queue(), retry_failed, lease)
     except LeaseLostError as error:
         raise SchedulerError(
             "another submission went on while this one was suspended: what was sent stays; submit again"
@@ -153,7 +155,7 @@ def _submit(
     part: Part,
     suite: Path,
     store: Store,
-    settings: Settings,
+    run: RunOptions,
     options: SlurmOptions,
     cluster: Cluster,
     queue: Mapping[tuple[str, int], QueuedJob],
@@ -188,7 +190,7 @@ def _submit(
             chosen = positions[first : first + largest]
             _wait([local[p] for p in after if p in local])
             lease.check()
-            sent = _send(plan, part, suite, store, settings, options, cluster, [lanes[p] for p in chosen], jobs)
+            sent = _send(plan, part, suite, store, run, options, cluster, [lanes[p] for p in chosen], jobs)
             if cluster != "slurm":
                 local |= dict(zip(chosen, sent, strict=True))
                 _wait(sent)
@@ -205,7 +207,7 @@ def _send(
     part: Part,
     suite: Path,
     store: Store,
-    settings: Settings,
+    run: RunOptions,
     options: SlurmOptions,
     cluster: Cluster,
     lanes: list[Lane],
@@ -228,7 +230,16 @@ def _send(
     executor = _executor(cluster, folder, name, options, after)
     num_processes = options.nodes * options.tasks_per_node
     orders = [
-        Order(suite.resolve(), part, lane.home, its, settings, options.signal_before / 2, num_processes)
+        Order(
+            suite.resolve(),
+            part,
+            lane.home,
+            its,
+            store.root.absolute(),
+            run.absolute(),
+            options.signal_before / 2,
+            num_processes,
+        )
         for lane, its in zip(lanes, keys, strict=True)
     ]
     try:
@@ -291,7 +302,8 @@ def run_on_slurm(
     plan: Plan,
     part: Part,
     suite: Path,
-    settings: Settings,
+    store: Store,
+    run: RunOptions,
     options: SlurmOptions,
     watcher: Watcher,
     *,
@@ -310,7 +322,6 @@ def run_on_slurm(
     Jobs that end before they are done (they met too many time limits, or their node died) leave tasks that have
     neither run nor failed: they are blocked.
     """
-    store = Store(settings.store)
     told: set[str] = set()
 
     def tell(text: str) -> None:
@@ -319,7 +330,7 @@ def run_on_slurm(
             watcher.told(text)
 
     look = functools.partial(queued, tell=tell)
-    submit(plan, part, suite, settings, options, cluster="slurm", queue=look, retry_failed=retry_failed)
+    submit(plan, part, suite, store, run, options, cluster="slurm", queue=look, retry_failed=retry_failed)
     outcome = Outcome()
     left = {key: plan.kept(key) for key in missing}
     busy = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -28,6 +29,15 @@ POINTS = 30  # of a line
 _FOREVER = Steps(iterations=10**9)
 
 
+@dataclass(frozen=True)
+class TrainingBench:
+    """Where trainings are timed, and how: `graphs` and `tell` are as of `Trainer`."""
+
+    device: torch.device
+    graphs: bool = True
+    tell: Callable[[str], None] = lambda text: None
+
+
 def calibrate(pairs: Iterable[Pair], device: torch.device, threads: int) -> Iterator[Calibration]:
     """Measure what the tasks of some pairs need; yields a calibration for each pair.
 
@@ -44,7 +54,7 @@ def calibrate(pairs: Iterable[Pair], device: torch.device, threads: int) -> Iter
         measured = found.model_copy(update={"networks": (network_rate(pair.model, pair.data.name, device),)})
         recipes = [recipe for arm in pair.arms.values() for recipe in (arm.recipe, arm.search)]
         kinds = {(r.precision, r.batch_size, r.augment): r for r in reversed(recipes)}
-        rates = [training_rate(pair.model, pair.data.name, recipe, device) for recipe in kinds.values()]
+        rates = [training_rate(pair.model, pair.data.name, recipe, TrainingBench(device)) for recipe in kinds.values()]
         yield measured.model_copy(update={"trainings": tuple(rates)})
 
 
@@ -67,27 +77,15 @@ def matmul_rate(precision: Precision, device: torch.device) -> float:
     return max(rates)
 
 
-def training_rate(
-    model: ModelSpec,
-    data: str,
-    recipe: Recipe,
-    device: torch.device,
-    *,
-    graphs: bool = True,
-    tell: Callable[[str], None] = lambda text: None,
-) -> TrainingRate:
-    """Time training steps of a recipe, with a mask; the batch is smaller where one would take seconds.
-
-    Args:
-        graphs, tell: as of `Trainer`.
-    """
+def training_rate(model: ModelSpec, data: str, recipe: Recipe, bench: TrainingBench) -> TrainingRate:
+    """Time training steps of a recipe, with a mask; the batch is smaller where one would take seconds."""
     batch = min(recipe.batch_size, 4)
-    step = _training_step(model, data, recipe, batch, device, graphs, tell)
-    count, seconds = _repeated(step, device, SECONDS / 10)
+    step = _training_step(model, data, recipe, batch, bench)
+    count, seconds = _repeated(step, bench.device, SECONDS / 10)
     wanted = min(recipe.batch_size, int(SECONDS / 2 * count / seconds))
     if wanted > batch:
-        batch, step = wanted, _training_step(model, data, recipe, wanted, device, graphs, tell)
-    count, seconds = _repeated(step, device, SECONDS)
+        batch, step = wanted, _training_step(model, data, recipe, wanted, bench)
+    count, seconds = _repeated(step, bench.device, SECONDS)
     return TrainingRate(
         model=model,
         data=data,
@@ -137,34 +135,26 @@ def _network(model: ModelSpec, data: str, device: torch.device, seed: int = 0) -
     return network
 
 
-def _training_step(
-    model: ModelSpec,
-    data: str,
-    recipe: Recipe,
-    batch: int,
-    device: torch.device,
-    graphs: bool,
-    tell: Callable[[str], None],
-) -> Callable[[], int]:
+def _training_step(model: ModelSpec, data: str, recipe: Recipe, batch: int, bench: TrainingBench) -> Callable[[], int]:
     """A call that trains one step and says of how many images."""
     # The rate of learning changes no time, and labels of noise should not make weights infinite.
     optimizer = recipe.optimizer.model_copy(update={"lr": 1e-9})
     timed = recipe.model_copy(
         update={"batch_size": batch, "optimizer": optimizer, "steps": _FOREVER, "schedule": Schedule()}
     )
-    network = _network(model, data, device)
+    network = _network(model, data, bench.device)
     parameters = dict(network.named_parameters())
     mask: dict[str, Tensor] = {n: torch.ones_like(parameters[n], dtype=torch.bool) for n in prunable(network)}
     trainer = Trainer(
         network,
-        noise_images(data, max(2 * batch, 64), device),
+        noise_images(data, max(2 * batch, 64), bench.device),
         timed,
         num_classes=DATASETS[data].num_classes,
         seed=0,
         mask=mask,
         anchors={n: parameters[n].detach().clone() for n in mask} if recipe.pull else None,
-        graphs=graphs,
-        tell=tell,
+        graphs=bench.graphs,
+        tell=bench.tell,
     )
     network.train()
 

@@ -14,7 +14,7 @@ from lthbench.documents import DocumentError
 from lthbench.lease import Lease, LeaseLostError
 from lthbench.ops._library import why_not_these_kernels
 from lthbench.runner.device import DeviceLostError, is_lost, within_memory
-from lthbench.runner.environment import device_here, environment, make_deterministic
+from lthbench.runner.environment import environment, make_deterministic
 from lthbench.runner.ranks import Leader, device_of_rank
 from lthbench.runner.scratch import Scratch
 from lthbench.runner.settings import Settings
@@ -65,7 +65,7 @@ class Worker:
         tell: Callable[[str], None] = _print,
         waits: Callable[[], None] = lambda: None,
     ) -> None:
-        self.settings = settings = replace(settings, device=device_here(settings.device))
+        self.settings = settings
         if reason := why_not_these_kernels(settings.device):
             raise RuntimeError(reason)
         self.store = Store(settings.store, tell)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 from lthbench.experiments import Cell, Experiment, Reading
+from lthbench.options import Option, words
 from lthbench.suite.located import SuiteError
 from lthbench.suite.schema import Suite
 
@@ -20,11 +22,11 @@ class Part:
         levels: nothing is measured above this pruning level; None is no limit.
     """
 
-    experiments: tuple[str, ...] = ()
-    pairs: tuple[str, ...] = ()
-    arms: tuple[str, ...] = ()
-    replicates: int | None = None
-    levels: int | None = None
+    experiments: Annotated[tuple[str, ...], Option("Only this experiment (may be repeated).", "--only")] = ()
+    pairs: Annotated[tuple[str, ...], Option("Only this pair (may be repeated).", "--pair")] = ()
+    arms: Annotated[tuple[str, ...], Option("Only this arm (may be repeated).", "--arm")] = ()
+    replicates: Annotated[int | None, Option("Only the first so many.", "--replicates", min=1)] = None
+    levels: Annotated[int | None, Option("Measure nothing above this pruning level.", "--levels", min=0)] = None
 
     def check(self, suite: Suite) -> None:
         """Refuse what the suite does not have.
@@ -65,11 +67,7 @@ class Part:
 
     def options(self) -> list[str]:
         """The options of `lthbench run` and `plan` that name this part."""
-        named = {"--pair": self.pairs, "--arm": self.arms, "--only": self.experiments}
-        words = [word for option, names in named.items() for name in names for word in (option, name)]
-        for option, count in (("--replicates", self.replicates), ("--levels", self.levels)):
-            words += [option, str(count)] if count is not None else []
-        return words
+        return words(self)
 
 
 WHOLE = Part()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from synthetic_store import put_result
 
-from lthbench.runner.settings import Settings
+from lthbench.runner.settings import RunOptions
 from lthbench.runner.status import suite_status
 from lthbench.runner.store import Store
 from lthbench.runner.submission import submit
@@ -47,7 +47,7 @@ def measure(folder: Path, include: str, replicates: int) -> dict[str, float]:
     row["tasks"] = len(plan.tasks)
 
     def send() -> Any:
-        return submit(plan, WHOLE, suite, Settings(store.root), SlurmOptions(), cluster="slurm", queue=dict)
+        return submit(plan, WHOLE, suite, store, RunOptions(), SlurmOptions(), cluster="slurm", queue=dict)
 
     row["submit"], sent = seconds_of(send)
     assert sent.tasks == len(plan.tasks)

@@ -11,7 +11,7 @@ import pytest
 from lthbench.experiments import EXPERIMENTS
 from lthbench.models.spec import MODELS
 from lthbench.runner.local import Watcher, run_plan
-from lthbench.runner.settings import Settings
+from lthbench.runner.settings import Device, Settings
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
@@ -138,7 +138,9 @@ def test_two_workers_on_two_gpus_train_every_family_and_touch_no_device_memory(
     # Each tensor has memory of its own, which holds zeros until something is copied there, and is gone after its end.
     monkeypatch.setenv("PYTORCH_NO_CUDA_MEMORY_CACHING", "1")
     plan, store = without_masks(make_plan(suite)), store_of(tmp_path / "store")
-    outcome = run_plan(plan, Settings(store.root, device="cuda"), num_workers=2, devices=["cuda:0", "cuda:1"])
+    outcome = run_plan(
+        plan, Settings(store.root, device=Device("cuda")), num_workers=2, devices=[Device("cuda:0"), Device("cuda:1")]
+    )
     assert outcome.failed == {}
     assert sorted(outcome.ran) == sorted(plan.tasks)
 
@@ -147,7 +149,7 @@ def run_all(suite: Suite, store: Store) -> Plan:
     """Run a suite on the GPU in this process, with what its results add to its plan."""
     plan = make_plan(suite)
     while True:
-        outcome = run_plan(plan, Settings(store.root, device="cuda"), num_workers=0)
+        outcome = run_plan(plan, Settings(store.root, device=Device("cuda")), num_workers=0)
         assert outcome.failed == {}
         grown = make_plan(suite, result_of=store.result)
         if grown.tasks.keys() == plan.tasks.keys():
@@ -164,7 +166,7 @@ def test_every_experiment_and_family_has_the_results_of_the_cpu(
     with monkeypatch.context() as started:  # a worker without the stand-in
         for variable in ("LD_PRELOAD", "FAKE_CUDA"):
             started.delenv(variable)
-        outcome = run_plan(plan, Settings(on_cpu.root, device="cpu"), num_workers=1)
+        outcome = run_plan(plan, Settings(on_cpu.root, device=Device("cpu")), num_workers=1)
     assert outcome.failed == {}
     # What results decide (the steps that an onset's bisection looks at, what a control is matched to) is the same.
     assert make_plan(suite, result_of=on_cpu.result).tasks.keys() == plan.tasks.keys()
@@ -212,8 +214,8 @@ def test_a_suite_whose_workers_are_killed_in_training_ends_in_the_bits_of_one_th
 ) -> None:
     suite = suite_of(RESUMED, tmp_path)
     plan, straight, killed = make_plan(suite), store_of(tmp_path / "straight"), store_of(tmp_path / "killed")
-    assert run_plan(plan, Settings(straight.root, device="cuda"), num_workers=0).failed == {}
-    settings, killer = Settings(killed.root, device="cuda", checkpoint_every=0), Killer(killed)
+    assert run_plan(plan, Settings(straight.root, device=Device("cuda")), num_workers=0).failed == {}
+    settings, killer = Settings(killed.root, device=Device("cuda"), checkpoint_every=0), Killer(killed)
     outcome = run_plan(plan, settings, num_workers=2, watcher=killer)
     assert outcome.failed.keys() == killer.in_training
     assert all((killed.folder(key) / CHECKPOINT).exists() for key in killer.in_training)

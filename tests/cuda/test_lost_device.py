@@ -13,7 +13,7 @@ from lthbench.runner import lane_job
 from lthbench.runner.device import DeviceLostError, DeviceMemoryError
 from lthbench.runner.lane_job import LaneJob
 from lthbench.runner.local import Watcher, run_plan
-from lthbench.runner.settings import Settings
+from lthbench.runner.settings import Device, RunOptions, Settings
 from lthbench.runner.signals import Signals
 from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
@@ -58,7 +58,7 @@ def plan(tmp_path: Path) -> Plan:
 def on_gpu(tmp_path: Path) -> Settings:
     store = Store(tmp_path / "store")
     store.check()
-    return Settings(store.root, device="cuda")
+    return Settings(store.root, device=Device("cuda"))
 
 
 @pytest.mark.fake_cuda("sim")
@@ -132,10 +132,9 @@ def test_a_job_of_a_cluster_that_loses_its_device_is_requeued(monkeypatch: pytes
     def run_lane(*arguments: Any) -> str:
         raise DeviceLostError("cuda was lost", try_again=True)
 
-    order = SimpleNamespace(settings=Settings(Path(), device="cuda"), grace=1.0, processes=1)
+    order = SimpleNamespace(store=Path(), options=RunOptions(device="cpu"), grace=1.0, processes=1)
     requeued = []
     monkeypatch.setattr(lane_job.Order, "parse", lambda text: order)
-    monkeypatch.setattr(lane_job, "replace", lambda order, **changes: order)
     monkeypatch.setattr(lane_job, "run_lane", run_lane)
     monkeypatch.setattr(Signals, "hand_on", lambda self: requeued.append(True))
     with pytest.raises(DeviceLostError):

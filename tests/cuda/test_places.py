@@ -21,7 +21,7 @@ def test_measurements_on_the_second_gpu_wait_for_no_other(monkeypatch: pytest.Mo
     recipe = Recipe.model_validate({"steps": "1ep", "batch_size": 8, "optimizer": {"name": "sgd", "lr": 0.1}})
     numbers = torch.ones(8, device=device)
     with fake_cuda.named() as names:
-        throughput.training_rate(model, "fashion-mnist", recipe, device)
+        throughput.training_rate(model, "fashion-mnist", recipe, throughput.TrainingBench(device))
         throughput.network_rate(model, "fashion-mnist", device)
         interleaved({"add": lambda: numbers.add_(1)}, 1, device=device)
     waits = {name for name in names if "ynchronize" in name}

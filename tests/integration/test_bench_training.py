@@ -12,7 +12,7 @@ from test_cli import call
 
 from lthbench.models.spec import ModelSpec
 from lthbench.runner import throughput
-from lthbench.runner.throughput import network_rate, noise_images, training_rate
+from lthbench.runner.throughput import TrainingBench, network_rate, noise_images, training_rate
 from lthbench.training.recipe import SGD, Recipe
 
 CPU = torch.device("cpu")
@@ -65,7 +65,7 @@ def test_a_curve_without_validation_images_is_refused_before_anything_is_timed(
 def test_rates_need_no_images_and_a_slow_batch_is_measured_by_a_smaller_one(model: str, data: str) -> None:
     spec = ModelSpec(name=model)
     recipe = Recipe(steps="1ep", batch_size=4096, optimizer=SGD(name="sgd", lr=0.1), pull=1e-3)
-    rate = training_rate(spec, data, recipe, CPU)
+    rate = training_rate(spec, data, recipe, TrainingBench(CPU))
     assert rate.batch_size == 4096 and 4 <= rate.measured_batch <= 4096
     lines = network_rate(spec, data, CPU)
     assert lines.evaluation > rate.images_per_second, "forward alone is faster"

@@ -104,8 +104,8 @@ def test_collapse_is_told_by_status_the_summary_and_the_report(
     (tmp_path / "suite.yaml").write_text(SUITE)
     found = suite_status(*run, tmp_path / "suite.yaml")
     assert all(0 < arm.collapsed < arm.done for arm in found.arms)
-    status(tmp_path / "suite.yaml", run[1].root)
-    print_summary(*run)
+    status(suite=tmp_path / "suite.yaml", store=run[1].root)
+    print_summary(run[0].suite, results_table(*run))
     shown = capsys.readouterr().out
     assert shown.count("empty") >= 3 and "no survivor" in shown and "no mean" in shown
     empty = [row for row in contents._troubles(*run, "tiny").rows if row[1] == "empty layers"]

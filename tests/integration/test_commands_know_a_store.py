@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lthbench import api
+from lthbench.api import OpenSuite
 from lthbench.cli import main
+from lthbench.cli.app import again
 from lthbench.runner.store import LAYOUT, MARKER, Store
 from lthbench.suite.plan import Plan
 
@@ -151,3 +155,37 @@ def test_doctor_reads_every_file_of_a_store_and_sets_aside_what_is_damaged(
 def test_repair_needs_to_be_told_the_store(call: Call, tmp_path: Path) -> None:
     assert call("doctor", "--repair")[0] == 2
     assert call("doctor", "--repair", "--store", tmp_path / "typo")[0] == 2
+
+
+@pytest.mark.parametrize(("words", "plans"), [((), 1), (("--arm", "early"), 2)])
+def test_a_run_plans_the_suite_once_for_results_verdicts_and_report(
+    words: tuple[str, ...], plans: int, call: Call, tiny_run: tuple[Plan, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Plan] = []
+    make_plan = api.make_plan
+
+    def counted(*given: Any) -> Plan:
+        made.append(make_plan(*given))
+        return made[-1]
+
+    reported: list[Plan | None] = []
+
+    def report(opened: OpenSuite, planned: Plan | None = None) -> Path:
+        reported.append(planned)
+        return opened.path
+
+    monkeypatch.setattr(api, "make_plan", counted)
+    monkeypatch.setattr(api, "report", report)
+    root = tiny_run[1].root
+    code, _, err = call("run", root.parent / "tiny.yaml", "--store", root, "--report", *words)
+    assert code == 0, err
+    assert len(made) == plans and reported == [made[-1]]
+    assert made[-1].tasks.keys() == tiny_run[0].tasks.keys()
+
+
+def test_a_proposed_cancel_has_no_option_that_cancel_does_not_know(
+    monkeypatch: pytest.MonkeyPatch, tiny_suite: Path
+) -> None:
+    monkeypatch.setattr("sys.argv", ["lthbench", "submit", str(tiny_suite), "--allow-outside", "--store", "s"])
+    assert again("cancel", tiny_suite) == f"lthbench cancel {tiny_suite} --store s"
+    assert again("status", tiny_suite) == f"lthbench status {tiny_suite} --store s --allow-outside"

@@ -42,7 +42,7 @@ spec = TrainSpec.model_validate({
     },
     "seed": 0,
 })
-worker = Worker(Settings(store, Path(data) if data else None))
+worker = Worker(Settings(store, data=Path(data) if data else None))
 result = worker.run("0" * 32, spec.canonical(), frozenset(), lambda done, total: None)
 status = Path("/proc/self/status").read_text().splitlines()
 peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))

@@ -393,17 +393,19 @@ def test_a_job_of_another_schema_version_is_refused(
 ) -> None:
     from lthbench.runner import lane_job
     from lthbench.runner.lanes import Home
-    from lthbench.runner.settings import Settings
+    from lthbench.runner.settings import RunOptions, Settings
     from lthbench.suite.part import Part
 
     order = lane_job.Order(
-        suite(TINY), Part(), Home("tiny", "early", 0, "imp"), {"0" * 32: []}, Settings(tmp_path), 1.0
+        suite(TINY), Part(), Home("tiny", "early", 0, "imp"), {"0" * 32: []}, tmp_path, RunOptions(data=tmp_path), 1.0
     )
     assert lane_job.Order.parse(order.text()) == order
     with pytest.raises(lane_job.JobError, match=r"has changed since it was submitted: 1 of 1 tasks.*submit it again"):
-        lane_job.run_lane(order, lambda: None)
+        lane_job.run_lane(order, Settings(tmp_path), lambda: None)
     text = order.text()
     now = lane_job.SCHEMA_VERSION
     monkeypatch.setattr(lane_job, "SCHEMA_VERSION", now + 1)
-    with pytest.raises(lane_job.JobError, match=rf"schema {now}, this one has 1 and {now + 1}; .*submit it again"):
+    with pytest.raises(
+        lane_job.JobError, match=rf"schema {now}, this one has {lane_job.FORMAT} and {now + 1}; .*submit it again"
+    ):
         lane_job.Order.parse(text)

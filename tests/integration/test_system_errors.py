@@ -8,7 +8,7 @@ import pytest
 
 from lthbench.cli import main
 from lthbench.home import user_folder
-from lthbench.runner.environment import DeviceError, device_here
+from lthbench.runner.environment import DeviceError, resolve_device
 from lthbench.suite.calibration import calibrations
 from lthbench.suite.located import SuiteError
 from lthbench.suite.slurm import SlurmOptions, load_profile
@@ -28,7 +28,7 @@ def test_an_error_of_the_system_is_one_line_with_its_path(
     def refused(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("lthbench.cli.plan.load_suite", refused)
+    monkeypatch.setattr("lthbench.api.load_suite", refused)
     monkeypatch.setattr("sys.argv", ["lthbench", "plan", str(tiny_suite)])
     with pytest.raises(SystemExit) as exit_:
         main()
@@ -55,8 +55,8 @@ def test_a_job_that_was_given_gpus_does_not_train_on_the_processor(
     variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert device_here("auto") == "cpu"
+    assert resolve_device("auto") == "cpu"
     monkeypatch.setenv(variable, "0,1")
     with pytest.raises(DeviceError, match=f"{variable}=0,1"):
-        device_here("auto")
-    assert device_here("cpu") == "cpu"
+        resolve_device("auto")
+    assert resolve_device("cpu") == "cpu"

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from synthetic_store import put_result
 
-from lthbench import cli
+from lthbench import api
+from lthbench.api import OpenSuite
 from lthbench.data.error import DataError
 from lthbench.runner import scheduler
 from lthbench.runner.local import Watcher
 from lthbench.runner.scheduler import QueuedJob, SchedulerError
-from lthbench.runner.settings import Settings
+from lthbench.runner.settings import RunOptions
 from lthbench.runner.status import suite_status
 from lthbench.runner.store import Store
 from lthbench.runner.submission import Submitted, jobs_folder, log_of, read_records, run_on_slurm, submit
@@ -49,7 +50,7 @@ class Jobs:
 
     def submit(self, queue: Queue | None = None, retry_failed: bool = False) -> Submitted:
         return submit(
-            self.plan, WHOLE, self.suite, Settings(self.store.root), SlurmOptions(),
+            self.plan, WHOLE, self.suite, self.store, RunOptions(), SlurmOptions(),
             cluster="slurm", queue=lambda: queue or {}, retry_failed=retry_failed,
         )  # fmt: skip
 
@@ -166,10 +167,10 @@ def test_a_controller_that_is_down_does_not_end_the_waiting(jobs: Jobs, monkeypa
     told: list[str] = []
     watcher = Watcher()
     monkeypatch.setattr(watcher, "told", told.append)
-    settings, options = Settings(jobs.store.root), SlurmOptions()
     outcome = run_on_slurm(
-        jobs.plan, WHOLE, jobs.suite, settings, options, watcher, missing=list(jobs.plan.tasks), poll=0.01
-    )
+        jobs.plan, WHOLE, jobs.suite, jobs.store, RunOptions(), SlurmOptions(), watcher,
+        missing=list(jobs.plan.tasks), poll=0.01,
+    )  # fmt: skip
     assert next(answers, None) is None, "it waited until the jobs were gone"
     assert len(outcome.blocked) == len(jobs.plan.tasks) and sum(down in text for text in told) == 1
 
@@ -181,12 +182,13 @@ def test_damaged_data_are_told_before_anything_is_queued(command: str, jobs: Job
     folder.mkdir(parents=True)
     for name in ("batches.meta", "test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
         (folder / name).write_bytes(b"cut short")
-    options = {"store": jobs.store.root, "data": jobs.folder / "data"}
+    opened = OpenSuite(jobs.suite, load_suite(jobs.suite), jobs.store)
+    options = RunOptions(data=jobs.folder / "data")
     with pytest.raises(DataError, match="cifar-10-batches-py"):
         if command == "submit":
-            cli.submit.submit(jobs.suite, **options)
+            api.submit(opened, WHOLE, options, SlurmOptions())
         else:
-            cli.run.run(jobs.suite, executor=cli.run.Executor.slurm, **options)
+            api.run(opened, WHOLE, options, SlurmOptions())
     assert not jobs_folder(jobs.store).exists()
 
 

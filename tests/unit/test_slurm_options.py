@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lthbench.cli.submit import slurm_options
+from lthbench.cli.submit import JobOptions, Profile, slurm_options
 from lthbench.runner.arrays import ArrayExecutor
 from lthbench.runner.submission import sbatch_parameters
 from lthbench.suite.load import load_suite
@@ -45,12 +45,12 @@ def test_a_suite_a_profile_and_the_command_line_are_laid_over_each_other(tiny_su
     tiny_suite.write_text(tiny_suite.read_text() + "slurm: {partition: cpu, time: 1h, max_running: 7, mem: 4G}\n")
     suite = load_suite(tiny_suite)
     profiles.write_text("default: {partition: mine, account: me}\nlarge: {partition: big, time: 2-00:00:00}\n")
-    options = slurm_options(suite, None, {"mem": "8G", "qos": None}, ["licenses=a:1", "--reservation=r"])
+    options = slurm_options(suite, JobOptions(mem="8G", sbatch=("licenses=a:1", "--reservation=r")))
     assert options == SlurmOptions(
         partition="mine", time="1h", max_running=7, mem="8G", account="me",
         extra={"licenses": "a:1", "reservation": "r"},
     )  # fmt: skip
-    options = slurm_options(suite, "large", {})
+    options = slurm_options(suite, Profile(profile="large"))
     assert (options.partition, options.time, options.account) == ("big", 2880, None)
 
 
@@ -103,7 +103,7 @@ def test_a_fault_of_the_command_line_names_the_option(tiny_suite: Path, capsys: 
         ({}, ["comment=a\n touch /tmp/x"], "--sbatch: does not fit on a line of a script"),
     ):
         with pytest.raises(SystemExit):
-            slurm_options(suite, None, given, sbatch)
+            slurm_options(suite, JobOptions(**given, sbatch=tuple(sbatch)))
         assert message in capsys.readouterr().err
 
 
@@ -151,10 +151,10 @@ def test_an_option_without_a_value_can_be_given_and_taken_back(
 ) -> None:
     tiny_suite.write_text(tiny_suite.read_text() + "slurm: {extra: {exclusive: true, spread_job: true, nice: 7}}\n")
     suite = load_suite(tiny_suite)
-    text = script(slurm_options(suite, None, {}))
+    text = script(slurm_options(suite, Profile()))
     for line in ("exclusive", "spread-job", "nice=7"):
         assert f"#SBATCH --{line}\n" in text, text
     profiles.write_text("default: {extra: {exclusive: false}}\n")
-    text = script(slurm_options(suite, None, {}, ["--contiguous"]))
+    text = script(slurm_options(suite, Profile(sbatch=("--contiguous",))))
     assert "#SBATCH --contiguous\n" in text and "exclusive" not in text
-    assert "#SBATCH --exclusive=user\n" in script(slurm_options(suite, None, {}, ["exclusive=user"]))
+    assert "#SBATCH --exclusive=user\n" in script(slurm_options(suite, Profile(sbatch=("exclusive=user",))))

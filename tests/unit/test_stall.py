@@ -12,7 +12,6 @@ import pytest
 from lthbench.lease import Lease
 from lthbench.runner import lane_job
 from lthbench.runner.lane_job import Order
-from lthbench.runner.settings import Settings
 from lthbench.runner.signals import Signals
 from lthbench.runner.stall import BEGINNING, OwnTime, Stall, Stalls
 from lthbench.runner.status import suite_status
@@ -133,7 +132,7 @@ def test_a_job_that_hangs_is_requeued_and_at_the_second_time_its_task_has_failed
 
     monkeypatch.setattr(os, "_exit", end)
     store, key = Store(tmp_path), "0" * 32
-    order: Any = SimpleNamespace(settings=Settings(tmp_path))
+    order: Any = SimpleNamespace(store=tmp_path)
     signals: Any = SimpleNamespace(hand_on=requeue)
     store.folder(key).mkdir(parents=True)
     for attempt in (1, 2):

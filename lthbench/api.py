@@ -1,0 +1,355 @@
+"""What the commands do, as functions with typed options: plan a suite, run it, read its results and verdicts.
+
+opened = open_suite(Source(suite=Path("quick"), store=Path("store")), may_be_new=True)
+ran = run(opened, Part(pairs=("lenet-fashion-10k",)))
+rows, found = results(opened, ran.plan), verdicts(opened)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from lthbench.options import Option, OptionError
+from lthbench.runner.local import Watcher
+from lthbench.runner.queue import Outcome
+from lthbench.runner.rounds import run_in_rounds
+from lthbench.runner.settings import CPU, MAX_PROCESSES, Device, RunOptions, Settings, num_ranks
+from lthbench.runner.store import Store, StoreError
+from lthbench.suite.load import load_suite
+from lthbench.suite.part import WHOLE, Part
+from lthbench.suite.plan import Plan, make_plan
+from lthbench.suite.schema import Suite
+from lthbench.suite.shipped import find_suite
+from lthbench.suite.slurm import SlurmOptions
+from lthbench.tasks.spec import MaskSpec
+
+if TYPE_CHECKING:
+    from lthbench.analysis.table import Row
+    from lthbench.analysis.verdict import Verdict
+    from lthbench.runner.submission import Cluster, Submitted
+
+Tell = Callable[[str], None]
+Execute = Callable[[Plan, list[str], Watcher], Outcome]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreOptions:
+    """Where results are."""
+
+    store: Annotated[Path, Option("Folder of the results.", "--store", envvar="LTHBENCH_STORE")] = Path("store")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(StoreOptions):
+    """A suite, and where its results are."""
+
+    suite: Annotated[
+        Path, Option("A suite's file, or the name of one that ships with the package, such as quick.", metavar="SUITE")
+    ]
+    allow_outside: Annotated[
+        bool,
+        Option(
+            "Let the suite include files, and name claims, that lie outside its folder and ours.", "--allow-outside"
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local:
+    """Tasks are run on this machine.
+
+    Attributes:
+        workers: processes; 0 runs tasks in this one, None is one a core, or `per_device` a GPU.
+        processes: how many make one training together.
+    """
+
+    workers: Annotated[
+        int | None,
+        Option(
+            "Processes; 0 runs in this one. Default: one a core, or --per-device a GPU.",
+            "--workers",
+            min=0,
+            max=MAX_PROCESSES,
+        ),
+    ] = None
+    per_device: Annotated[
+        int, Option("Worker processes a GPU, for small networks.", "--per-device", min=1, max=MAX_PROCESSES)
+    ] = 1
+    processes: Annotated[
+        int,
+        Option(
+            "Processes that make one training, a GPU each; other bits.",
+            "--processes-per-task",
+            min=1,
+            max=MAX_PROCESSES,
+        ),
+    ] = 1
+
+
+@dataclass(frozen=True)
+class OpenSuite:
+    """A validated suite, its file, and the store of its results."""
+
+    path: Path
+    suite: Suite
+    store: Store
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a run ended: the last plan, the outcome of all rounds, and the seconds it took."""
+
+    plan: Plan
+    outcome: Outcome
+    seconds: float
+
+
+def open_suite(source: Source, *, may_be_new: bool = False, tell: Tell | None = None) -> OpenSuite:
+    """Read and validate a suite, and find its store; nothing is made.
+
+    Args:
+        may_be_new: where a store is still to be made, it is taken for one without results.
+        tell: as of `Store`; for what runs what is missing.
+
+    Raises:
+        SuiteError: with one line per fault of the suite.
+        StoreError: as of `open_store`.
+    """
+    path = find_suite(source.suite)
+    return OpenSuite(
+        path, load_suite(path, allow_outside=source.allow_outside), open_store(source, may_be_new=may_be_new, tell=tell)
+    )
+
+
+def open_store(options: StoreOptions, *, may_be_new: bool = False, tell: Tell | None = None) -> Store:
+    """The store of some results; arguments are as of `open_suite`.
+
+    Raises:
+        StoreError: there is none, or one of another layout, or something else is in the folder.
+    """
+    store = Store(options.store, tell)
+    if not (may_be_new and store.is_new()):
+        store.check_layout()
+    return store
+
+
+def plan(opened: OpenSuite, part: Part = WHOLE) -> Plan:
+    """The plan of a suite or of a part of it, as far as results make it known.
+
+    Raises:
+        SuiteError: as of `make_plan`.
+    """
+    return make_plan(opened.suite, part, opened.store.result)
+
+
+def run(
+    opened: OpenSuite,
+    part: Part = WHOLE,
+    options: RunOptions = RunOptions(),  # noqa: B008 (immutable)
+    where: Local | SlurmOptions = Local(),
+    *,
+    retry_failed: bool = False,
+    watching: Callable[[Plan, list[str]], AbstractContextManager[Watcher]] = lambda plan, missing: (
+        contextlib.nullcontext(Watcher())
+    ),
+    tell: Tell = print,
+) -> Ran | None:
+    """Run what is missing of a suite, or of a part of it, and what its results make known.
+
+    Args:
+        where: on this machine, or by jobs of Slurm that are waited for.
+        retry_failed: whether tasks that failed before are tried again.
+        watching: of a plan and its missing tasks, who is told of a round's progress.
+        tell: called with what people should know before it begins.
+
+    Returns:
+        None where this process took part in the trainings of another, which torchrun or Slurm has started with it.
+
+    Raises:
+        OptionError, DeviceError: the options cannot be followed on this machine.
+        DataError: a data set is not there.
+        StoreError: the store cannot be written.
+        SchedulerError: Slurm does not take the jobs.
+        DeviceLostError: the GPU of this process, which ran tasks itself, can compute nothing more.
+    """
+    first = [plan(opened, part)]  # so that its faults are told before anything is made
+    opened.store.check()
+    begun = time.monotonic()
+    if num_ranks() > 1:
+        from lthbench.runner.ranks import join
+
+        if not join(_settings(opened, options, where.processes if isinstance(where, Local) else 1)):
+            return None
+        where = Local(workers=0)
+    execute: Execute | None = None
+
+    def run_round(plan: Plan, missing: list[str]) -> Outcome:
+        nonlocal execute
+        if execute is None:
+            require_data(plan, options.data)
+            make = _on_this_machine if isinstance(where, Local) else _on_slurm
+            execute = make(opened, part, options, where, retry_failed, tell)  # type: ignore[arg-type]
+        with watching(plan, missing) as watcher:
+            return execute(plan, missing, watcher)
+
+    last, outcome = run_in_rounds(lambda: first.pop() if first else plan(opened, part), opened.store, run_round)
+    return Ran(last, outcome, time.monotonic() - begun)
+
+
+def submit(
+    opened: OpenSuite,
+    part: Part,
+    options: RunOptions,
+    slurm: SlurmOptions,
+    *,
+    cluster: Cluster = "slurm",
+    retry_failed: bool = False,
+    tell: Tell = print,
+) -> Submitted:
+    """Send what is missing of a suite to a cluster, and is in no job yet; as of `submission.submit`."""
+    from lthbench.runner.scheduler import queued
+    from lthbench.runner.submission import submit
+
+    planned = plan(opened, part)
+    opened.store.check()
+    require_data(planned, options.data)
+    _require_these_kernels("cpu" if options.device == "auto" else options.device)
+    queue = functools.partial(queued, tell=tell) if cluster == "slurm" else dict
+    return submit(
+        planned,
+        part,
+        opened.path,
+        opened.store,
+        options,
+        slurm,
+        cluster=cluster,
+        queue=queue,
+        retry_failed=retry_failed,
+    )
+
+
+def results(opened: OpenSuite, planned: Plan | None = None) -> list[Row]:
+    """The measured numbers of a suite, or of a part of it that was planned."""
+    from lthbench.analysis.table import results_table
+
+    return results_table(planned or plan(opened), opened.store)
+
+
+def verdicts(opened: OpenSuite, planned: Plan | None = None, *, tell: Tell = print) -> list[Verdict]:
+    """The verdicts on the claims of a suite; none where it names no claims.
+
+    The store keeps that they were seen, since to look again with more replicates is a second look (`analysis.looks`).
+
+    Args:
+        planned: the plan of the whole suite, where it is known.
+        tell: called with why that cannot be kept.
+    """
+    if not opened.suite.claims:
+        return []
+    from lthbench.analysis.judge import level_of, verdicts
+    from lthbench.analysis.looks import record_looks
+
+    found = verdicts(planned or plan(opened), opened.store, str(opened.path))
+    try:
+        record_looks(opened.store, found, level_of(opened.suite))
+    except StoreError as error:
+        tell(f"that these verdicts were seen is not recorded: {error}")
+    return found
+
+
+def report(opened: OpenSuite, planned: Plan | None = None, *, folder: Path | None = None, figures: bool = True) -> Path:
+    """Write what a suite found as a page, with tables and figures beside it; return the page.
+
+    Args:
+        planned: the plan of the whole suite, where it is known.
+        folder: where it is written; None is `report_folder`.
+        figures: whether each is written as a file of its own too.
+    """
+    from lthbench.analysis.report.svg import FORMATS
+    from lthbench.analysis.report.write import write_report
+
+    folder = folder or report_folder(opened)
+    return write_report(planned or plan(opened), opened.store, folder, opened.path, FORMATS if figures else ())
+
+
+def report_folder(opened: OpenSuite) -> Path:
+    """Where a suite's report goes if nobody says."""
+    return opened.store.root / "reports" / opened.path.stem
+
+
+def require_data(planned: Plan, data: Path | None) -> None:
+    """Read the data sets of a plan, so that one that is missing is told of before anything is trained or queued.
+
+    Raises:
+        DataError: one is not there, or not whole.
+    """
+    from lthbench.data.load import load
+
+    # Of the tasks, not of the suite's pairs: a part needs less, a transfer more.
+    for spec in {task.spec.data for task in planned.tasks.values() if not isinstance(task.spec, MaskSpec)}:
+        load(spec, data)
+
+
+def _settings(opened: OpenSuite, options: RunOptions, processes: int) -> Settings:
+    if processes > 1 and num_ranks() > 1:
+        raise OptionError(
+            f"--processes-per-task {processes}: {num_ranks()} processes were started for each task; leave it out"
+        )
+    if max(processes, num_ranks()) > 1 and options.compile:
+        raise OptionError("--compile: a training over several processes cannot be compiled; leave it out")
+    return options.settings(opened.store.root.absolute(), processes)
+
+
+def _require_these_kernels(device: str) -> None:
+    """Refuse to compute results by kernels of other sources than those beside the package."""
+    from lthbench.ops._library import why_not_these_kernels
+
+    if (reason := why_not_these_kernels(device)) is not None:
+        raise OptionError(reason)
+
+
+def _on_this_machine(
+    opened: OpenSuite, part: Part, options: RunOptions, where: Local, retry_failed: bool, tell: Tell
+) -> Execute:
+    from lthbench.ops._library import why_no_kernels
+    from lthbench.runner.local import run_plan
+
+    settings = _settings(opened, options, where.processes)
+    _require_these_kernels(settings.device)
+    if (reason := why_no_kernels(settings.device)) is not None:
+        tell(f"no kernels ({reason}): the plain PyTorch reference computes, slower")
+    devices = _devices(settings)
+    cores = max(1, len(os.sched_getaffinity(0)) // where.processes)
+    by_default = cores if settings.device == CPU else where.per_device * len(devices)
+    workers = by_default if where.workers is None else where.workers
+    return lambda plan, missing, watcher: run_plan(
+        plan, settings, workers, watcher, missing=missing, devices=devices, retry_failed=retry_failed
+    )
+
+
+def _on_slurm(
+    opened: OpenSuite, part: Part, options: RunOptions, slurm: SlurmOptions, retry_failed: bool, tell: Tell
+) -> Execute:
+    from lthbench.runner.submission import run_on_slurm
+
+    return lambda plan, missing, watcher: run_on_slurm(
+        plan, part, opened.path, opened.store, options, slurm, watcher, missing=missing, retry_failed=retry_failed
+    )
+
+
+def _devices(settings: Settings) -> list[Device]:
+    """What workers are spread over: the device that was named, or as many groups of GPUs as there are."""
+    import torch
+
+    if settings.device != "cuda":
+        return [settings.device]
+    last = torch.cuda.device_count() - settings.processes
+    return [Device(f"cuda:{first}") for first in range(0, last + 1, settings.processes)]

@@ -1,0 +1,64 @@
+"""How a command is given options that several have: one parameter, a dataclass, for all of its fields."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from inspect import Parameter
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+
+from lthbench.options import Option, declared
+
+
+class Only:
+    """Of a parameter's dataclass, the fields that this command has: `Annotated[RunOptions, Only("data")]`."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameters of `lthbench.options` dataclasses are given field by field."""
+    signature = inspect.signature(command, eval_str=True)
+    parameters: list[Parameter] = []
+    groups: dict[str, tuple[Any, list[str]]] = {}
+    for parameter in signature.parameters.values():
+        kind: Any = parameter.annotation
+        more: tuple[Any, ...] = ()
+        if get_origin(kind) is Annotated:
+            kind, *_ = more = get_args(kind)
+        if not is_dataclass(kind):
+            parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
+            continue
+        chosen = [name for only in more if isinstance(only, Only) for name in only.names]
+        own = [_parameter(kind, name, how) for name, how in declared(kind) if not chosen or name in chosen]
+        parameters += own
+        groups[parameter.name] = kind, [each.name for each in own]
+
+    @functools.wraps(command)
+    def given_by_field(**given: Any) -> None:
+        for name, (kind, names) in groups.items():
+            values = {each: given.pop(each) for each in names if each in given}
+            given[name] = kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
+        command(**given)
+
+    del given_by_field.__wrapped__
+    given_by_field.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    given_by_field.__annotations__ = {each.name: each.annotation for each in parameters}
+    return given_by_field
+
+
+def _parameter(kind: Any, name: str, how: Option) -> Parameter:
+    hint: Any = get_type_hints(kind)[name]
+    default: Any = getattr(kind, name, Parameter.empty)
+    if get_origin(hint) is tuple:
+        hint, default = list[get_args(hint)[0]], list(default)  # type: ignore[misc]
+    if how.flag is None:
+        typed = typer.Argument(help=how.help, metavar=how.metavar)
+    else:
+        typed = typer.Option(how.flag, help=how.help, envvar=how.envvar, min=how.min, max=how.max, metavar=how.metavar)
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[hint, typed])

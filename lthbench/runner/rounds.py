@@ -1,0 +1,37 @@
+"""Plan, run what is missing, and plan again: the one loop of runs on this machine and of jobs of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lthbench.runner.queue import Outcome
+from lthbench.runner.store import Store
+from lthbench.suite.plan import Plan
+
+
+def run_in_rounds(
+    plan_now: Callable[[], Plan], store: Store, run: Callable[[Plan, list[str]], Outcome]
+) -> tuple[Plan, Outcome]:
+    """Run a plan and then, since results make more tasks known, what has been added to it, until a round runs nothing.
+
+    Args:
+        plan_now: the plan as far as the store makes it known.
+        run: runs those tasks of a plan that are missing, or some of them.
+
+    Returns:
+        The last plan, and the outcome: what ran in all rounds, and what is failed and blocked at their end.
+    """
+    tried: set[str] = set()
+    outcome = Outcome()
+    while True:
+        plan = plan_now()
+        missing = store.missing({key: plan.kept(key) for key in plan.tasks})
+        # A failed task keeps those that need it from running, and nothing else: what became known is run all the same.
+        if not missing or (outcome.failed and tried.issuperset(missing)):
+            break
+        found = run(plan, missing)
+        tried.update(missing)
+        outcome = Outcome([*outcome.ran, *found.ran], found.failed, found.blocked)
+        if not found.ran:
+            break
+    return plan, outcome
