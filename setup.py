@@ -175,7 +175,7 @@ def extensions() -> tuple[list[object], dict[str, object]]:
         "-Wno-psabi",  # every function that takes a vector is inlined
     ]
     cxx += [f"-DTORCH_TARGET_VERSION={TARGET}"] if debug else ["-g0", f"-DTORCH_TARGET_VERSION={TARGET}"]
-    include = [str(write_digests())]
+    include = [str(ROOT / "csrc"), str(write_digests())]
     jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
 
     def sources(*patterns: str) -> list[str]:
@@ -185,7 +185,7 @@ def extensions() -> tuple[list[object], dict[str, object]]:
     modules = [
         CppExtension(
             "lthbench._C",
-            [source for source in sources("csrc/*.cpp", "csrc/cpu/*.cpp") if source != cache],
+            [source for source in sources("csrc/*.cpp", "csrc/cpu/**/*.cpp") if source != cache],
             include_dirs=include,
             extra_compile_args={"cxx": cxx},
             py_limited_api=True,
@@ -207,7 +207,7 @@ def extensions() -> tuple[list[object], dict[str, object]]:
         modules.append(
             CUDAExtension(
                 "lthbench._C_cuda",
-                sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu"),
+                sources("csrc/cuda/**/*.cpp", "csrc/cuda/**/*.cu"),
                 include_dirs=include,
                 extra_compile_args={"cxx": [*cxx, "-DUSE_CUDA"], "nvcc": nvcc},
                 py_limited_api=True,

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from lthbench.ops._library import build_info
-from lthbench.ops.prune import prune_lowest
-from lthbench.ops.update import MaskedSGD
+from lthbench.ops.pruning import prune_lowest
+from lthbench.ops.optimizers import MaskedSGD
 
 assert build_info()["cpu"] == "loaded", build_info()
 torch.manual_seed(0)

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from lthbench.bench.optimizer_speed import ADAMW_OPTIONS, DENSITY, OPTIONS, PULL, parameter_shapes
+from lthbench.bench.path_speed import linear_path_row
+from lthbench.bench.timing import arithmetic_probe, interleaved, table
 from lthbench.models.build import build
 from lthbench.models.spec import ModelSpec
 from lthbench.ops import MaskedAdamW, MaskedSGD
-from lthbench.ops.bench import arithmetic_probe, interleaved, table
-from lthbench.ops.bench_line import line_row
-from lthbench.ops.bench_update import ADAMW_OPTIONS, DENSITY, OPTIONS, PULL, parameter_shapes
 from lthbench.ops.masks import pack_mask
 from lthbench.runner.environment import environment, make_deterministic
 from lthbench.tasks.atomic import write_atomically
@@ -123,7 +123,7 @@ def network_row(name: str, copy_bytes_per_second: float) -> dict[str, object]:
 def line(name: str, shape: tuple[int, ...], num_images: int) -> dict[str, object]:
     """A line of 30 networks."""
     model = build(ModelSpec(name=name), shape, 10)
-    row = line_row(f"{name} line, K = 30", model, shape, num_images=num_images, num_points=30, device="cuda")
+    row = linear_path_row(f"{name} line, K = 30", model, shape, num_images=num_images, num_points=30, device="cuda")
     print(table([row]))
     return row._asdict()
 

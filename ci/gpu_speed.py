@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from lthbench.runner import throughput
+from lthbench.bench import throughput
 from lthbench.runner.environment import environment, make_deterministic
 from lthbench.suite.load import load_suite
 from lthbench.suite.schema import Suite

@@ -33,13 +33,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import lthbench.tasks.run  # noqa: E402, F401 (in each worker's place)
-from lthbench.runner import local, work  # noqa: E402
+from lthbench.runner import local, worker  # noqa: E402
 from lthbench.runner.local import Watcher, run_plan  # noqa: E402
 from lthbench.runner.settings import Settings  # noqa: E402
-from lthbench.runner.store import Store  # noqa: E402
 from lthbench.suite.load import load_suite  # noqa: E402
 from lthbench.suite.plan import Plan, make_plan  # noqa: E402
-from lthbench.tasks.layout import CHECKPOINT, LEASE, RESULT, SCRATCH, WITHDRAWN  # noqa: E402
+from lthbench.tasks.paths import CHECKPOINT, LEASE, RESULT, SCRATCH, WITHDRAWN  # noqa: E402
+from lthbench.tasks.store import Store  # noqa: E402
 
 SUITE = """\
 title: kills
@@ -82,7 +82,7 @@ def started(plan: Plan, store: Path) -> tuple[int, int]:
         try:
             os.setsid()
             os.close(reads)
-            work._REPORT_EVERY = 0.0
+            worker._REPORT_EVERY = 0.0
             Store(store).check()
             outcome = run_plan(plan, Settings(store, checkpoint_every=0), 2, Signs(writes), retry_failed=True)
             os._exit(3 if outcome.failed else 0)

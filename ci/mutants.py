@@ -62,11 +62,11 @@ ROOMS = {
             "agreement",
         )
     ),
-    "power": ("analysis/power.py",),
-    "pruning and update": ("ops/prune.py", "ops/reference.py", "ops/update.py", "ops/masks.py"),
+    "power": ("analysis/claims/power.py",),
+    "pruning and update": ("ops/pruning.py", "ops/reference.py", "ops/optimizers.py", "ops/masks.py"),
     "tasks": ("tasks/*.py",),
     # Not recorded.py, which runs on a GPU, or in other processes on the stand-in for one.
-    "training": ("training/[!r]*.py", "training/ranks.py", "training/recipe.py"),
+    "training": ("training/[!r]*.py", "training/distributed.py", "training/recipe.py"),
 }
 TESTS = {
     "statistics": tuple(
@@ -87,10 +87,10 @@ TESTS = {
 # File, function and change of mutants that survive, as (kind, reason): "equivalent" ones compute the same, "accepted"
 # ones nothing that a test should hold fast; these count as survivors.
 KNOWN = {
-    ("analysis/agreement.py", "_prior", "1000000.0  ->  1000001.0"): (
+    ("analysis/golden/equivalence.py", "_prior", "1000000.0  ->  1000001.0"): (
         "accepted", "so many degrees of freedom are as good as infinitely many",
     ),
-    ("analysis/mixed.py", "_columns", "v == level  ->  v != level"): (
+    ("analysis/stats/mixed_models.py", "_columns", "v == level  ->  v != level"): (
         "equivalent", "with an intercept the columns span the same space",
     ),
     ("ops/masks.py", "pack_mask", "if kernels_available(mask.device):  ->  if not kernels_available(mask.device):"): (
@@ -101,14 +101,14 @@ KNOWN = {
         "if kernels_available(words.device):  ->  if not kernels_available(words.device):",
     ): ("equivalent", "kernels and plain PyTorch give the same bits"),
     ("ops/reference.py", "sgd_step", "True  ->  False"): ("equivalent", "foreach has the bits of the loop"),
-    ("ops/update.py", "_step_group", "break  ->  continue"): (
+    ("ops/optimizers.py", "_step_group", "break  ->  continue"): (
         "equivalent", "without a plan the second turn of the loop does nothing",
     ),
-    ("ops/update.py", "_new_plan", "self._plans.pop(index, None)  ->  pass"): (
+    ("ops/optimizers.py", "_new_plan", "self._plans.pop(index, None)  ->  pass"): (
         "equivalent", "a plan of other tensors is only asked in vain",
     ),
     (
-        "ops/update.py", "_start",
+        "ops/optimizers.py", "_start",
         "p.grad is not None or self.state.get(p)  ->  p.grad is not None and self.state.get(p)",
     ): ("accepted", "the reference makes the first step, and with it the state"),
     (
@@ -132,7 +132,7 @@ KNOWN = {
         "equivalent", "where all is on the host; on a GPU, in other processes",
     ),
     (
-        "training/ranks.py", "wrap",
+        "training/distributed.py", "wrap",
         "warnings.filterwarnings('ignore', message='Grad strides do not match bucket view strides')  ->  pass",
     ): ("accepted", "a warning that changes nothing"),
     ("training/loop.py", "_squared_distances", "2  ->  3"): ("accepted", "of a GPU, in other processes"),
@@ -140,8 +140,8 @@ KNOWN = {
     **{
         (file, function, "raise NotImplementedError  ->  pass"): ("equivalent", "every class that is used has its own")
         for file, function in (
-            ("ops/prune.py", "__call__"), ("ops/update.py", "_state_names"), ("ops/update.py", "_planned_step"),
-            ("ops/update.py", "_reference_step"),
+            ("ops/pruning.py", "__call__"), ("ops/optimizers.py", "_state_names"),
+            ("ops/optimizers.py", "_planned_step"), ("ops/optimizers.py", "_reference_step"),
         )
     },
 }  # fmt: skip

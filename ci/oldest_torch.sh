@@ -22,7 +22,7 @@ PYTHON
 target=$(sed -n 's/^TARGET = "\(0x[0-9a-f]*\)".*/\1/p' setup.py)
 includes() { "$python" -c "import pybind11, sysconfig; print($1)"; }
 flags=(-std=c++17 -fsyntax-only -fvisibility=hidden -Wno-psabi "-DTORCH_TARGET_VERSION=$target"
-  "-I$(includes 'pybind11.get_include()')" "-I$work/torch/include" "-I$(includes 'sysconfig.get_paths()["include"]')")
+  -Icsrc "-I$(includes 'pybind11.get_include()')" "-I$work/torch/include" "-I$(includes 'sysconfig.get_paths()["include"]')")
 # The CUDA runtime's headers, of a toolkit or of the wheels that torch depends on.
 packages=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
 for folder in "${CUDA_HOME:-/usr/local/cuda}/include" "$packages"/nvidia/cu1*/include; do flags+=("-isystem$folder"); done

@@ -30,7 +30,7 @@ struct UpdateTensor {
   const float* step;     // AdamW, CUDA: the step's number on the device, else nullptr and
   float step_size;       //   lr / (1 - beta1^step)
   float correction;      //   sqrt(1 - beta2^step)
-  bool fresh;            // SGD: `first` holds no value yet
+  bool is_first_step;    // SGD: `first` holds no value yet
   int64_t numel;
 };
 

@@ -160,7 +160,7 @@ class OptimizerCache {
   OptimizerCache(const py::capsule& kernels, const py::list& weights, const py::list& entries,
                  const py::tuple& state_names, const py::list& first, const py::list& second,
                  const py::list& masks, const py::list& anchors, const py::list& steps, bool steps_on_device,
-                 const std::vector<bool>& fresh)
+                 const std::vector<bool>& is_first_step)
       : kernels_(kernels) {
     if (PyCapsule_IsValid(kernels.ptr(), lth::kCpuUpdate)) cpu_ = kernels.get_pointer<lth::CpuUpdate>();
     if (PyCapsule_IsValid(kernels.ptr(), lth::kCudaUpdate)) cuda_ = kernels.get_pointer<lth::CudaUpdate>();
@@ -180,7 +180,7 @@ class OptimizerCache {
       t.mask = memory<const uint32_t>(row.mask);
       t.anchor = memory<const float>(row.anchor);
       t.step = steps_on_device ? memory(row.step) : nullptr;
-      t.fresh = fresh[i];
+      t.is_first_step = is_first_step[i];
       tensors_.push_back(t);
       const size_t bytes = sizeof(float) * static_cast<size_t>(t.numel);
       written_.add("weights", i, t.weight, bytes, true);
@@ -202,7 +202,7 @@ class OptimizerCache {
     const lth::SgdOptions options = lth::sgd_options(lr, momentum, dampening, weight_decay, pull, nesterov);
     if (!refresh(grads, momentum != 0.0)) return std::nullopt;
     const double squared = run(options, {stream, device_lr, partials, distance});
-    for (lth::UpdateTensor& t : tensors_) t.fresh = t.fresh && !t.grad;
+    for (lth::UpdateTensor& t : tensors_) t.is_first_step = t.is_first_step && !t.grad;
     return squared;
   }
 

@@ -1,7 +1,7 @@
 """What the commands do, as functions with typed options: plan a suite, run it, read its results and verdicts.
 
 opened = open_suite(Source(suite=Path("quick"), store=Path("store")), may_be_new=True)
-ran = run(opened, Part(pairs=("lenet-fashion-10k",)))
+ran = run(opened, Subset(pairs=("lenet-fashion-10k",)))
 rows, found = results(opened, ran.plan), verdicts(opened)
 """
 
@@ -22,19 +22,19 @@ from lthbench.runner.local import Watcher
 from lthbench.runner.queue import Outcome
 from lthbench.runner.rounds import run_in_rounds
 from lthbench.runner.settings import CPU, MAX_PROCESSES, Device, RunOptions, Settings, num_ranks
-from lthbench.runner.store import Store, StoreError
 from lthbench.suite.load import load_suite
-from lthbench.suite.part import WHOLE, Part
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
 from lthbench.suite.shipped import find_suite
-from lthbench.suite.slurm import SlurmOptions
+from lthbench.suite.slurm_options import SlurmOptions
+from lthbench.suite.subset import WHOLE, Subset
 from lthbench.tasks.spec import MaskSpec
+from lthbench.tasks.store import Store, StoreError
 
 if TYPE_CHECKING:
-    from lthbench.analysis.table import Row
-    from lthbench.analysis.verdict import Verdict
-    from lthbench.runner.submission import Cluster, Submitted
+    from lthbench.analysis.claims.verdict import Verdict
+    from lthbench.analysis.table import ResultRow
+    from lthbench.runner.slurm.submission import Cluster, Submitted
 
 Tell = Callable[[str], None]
 Execute = Callable[[Plan, list[str], Watcher], Outcome]
@@ -141,7 +141,7 @@ def open_store(options: StoreOptions, *, may_be_new: bool = False, tell: Tell | 
     return store
 
 
-def plan(opened: OpenSuite, part: Part = WHOLE) -> Plan:
+def plan(opened: OpenSuite, part: Subset = WHOLE) -> Plan:
     """The plan of a suite or of a part of it, as far as results make it known.
 
     Raises:
@@ -152,7 +152,7 @@ def plan(opened: OpenSuite, part: Part = WHOLE) -> Plan:
 
 def run(
     opened: OpenSuite,
-    part: Part = WHOLE,
+    part: Subset = WHOLE,
     options: RunOptions = RunOptions(),  # noqa: B008 (immutable)
     where: Local | SlurmOptions = Local(),
     *,
@@ -184,7 +184,7 @@ def run(
     opened.store.check()
     begun = time.monotonic()
     if num_ranks() > 1:
-        from lthbench.runner.ranks import join
+        from lthbench.runner.process_group import join
 
         if not join(_settings(opened, options, where.processes if isinstance(where, Local) else 1)):
             return None
@@ -206,7 +206,7 @@ def run(
 
 def submit(
     opened: OpenSuite,
-    part: Part,
+    part: Subset,
     options: RunOptions,
     slurm: SlurmOptions,
     *,
@@ -215,8 +215,8 @@ def submit(
     tell: Tell = print,
 ) -> Submitted:
     """Send what is missing of a suite to a cluster, and is in no job yet; as of `submission.submit`."""
-    from lthbench.runner.scheduler import queued
-    from lthbench.runner.submission import submit
+    from lthbench.runner.slurm.scheduler import queued
+    from lthbench.runner.slurm.submission import submit
 
     planned = plan(opened, part)
     opened.store.check()
@@ -236,7 +236,7 @@ def submit(
     )
 
 
-def results(opened: OpenSuite, planned: Plan | None = None) -> list[Row]:
+def results(opened: OpenSuite, planned: Plan | None = None) -> list[ResultRow]:
     """The measured numbers of a suite, or of a part of it that was planned."""
     from lthbench.analysis.table import results_table
 
@@ -254,8 +254,8 @@ def verdicts(opened: OpenSuite, planned: Plan | None = None, *, tell: Tell = pri
     """
     if not opened.suite.claims:
         return []
-    from lthbench.analysis.judge import level_of, verdicts
-    from lthbench.analysis.looks import record_looks
+    from lthbench.analysis.claims.judge import level_of, verdicts
+    from lthbench.analysis.claims.looks import record_looks
 
     found = verdicts(planned or plan(opened), opened.store, str(opened.path))
     try:
@@ -291,7 +291,7 @@ def require_data(planned: Plan, data: Path | None) -> None:
     Raises:
         DataError: one is not there, or not whole.
     """
-    from lthbench.data.load import load
+    from lthbench.data.loading import load
 
     # Of the tasks, not of the suite's pairs: a part needs less, a transfer more.
     for spec in {task.spec.data for task in planned.tasks.values() if not isinstance(task.spec, MaskSpec)}:
@@ -317,7 +317,7 @@ def _require_these_kernels(device: str) -> None:
 
 
 def _on_this_machine(
-    opened: OpenSuite, part: Part, options: RunOptions, where: Local, retry_failed: bool, tell: Tell
+    opened: OpenSuite, part: Subset, options: RunOptions, where: Local, retry_failed: bool, tell: Tell
 ) -> Execute:
     from lthbench.ops._library import why_no_kernels
     from lthbench.runner.local import run_plan
@@ -336,9 +336,9 @@ def _on_this_machine(
 
 
 def _on_slurm(
-    opened: OpenSuite, part: Part, options: RunOptions, slurm: SlurmOptions, retry_failed: bool, tell: Tell
+    opened: OpenSuite, part: Subset, options: RunOptions, slurm: SlurmOptions, retry_failed: bool, tell: Tell
 ) -> Execute:
-    from lthbench.runner.submission import run_on_slurm
+    from lthbench.runner.slurm.submission import run_on_slurm
 
     return lambda plan, missing, watcher: run_on_slurm(
         plan, part, opened.path, opened.store, options, slurm, watcher, missing=missing, retry_failed=retry_failed

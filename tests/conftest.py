@@ -11,10 +11,10 @@ import torch
 from lthbench.experiments import Cell
 from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Settings
-from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.spec import Task
+from lthbench.tasks.store import Store
 
 pytest_plugins = ["cuda_stand_in"]
 

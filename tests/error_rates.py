@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from planted import CONFIGURATIONS, LENGTH, World, suite_text
 
-from lthbench.analysis.judge import judge
-from lthbench.analysis.points import Point
+from lthbench.analysis.claims.judge import judge
+from lthbench.analysis.points import MeasuredPoint
 from lthbench.suite.load import load_suite
 
 MARGIN = 0.005  # of an accuracy
@@ -53,7 +53,7 @@ def claims() -> str:
     )
 
 
-def simulated(replicates: int, random: np.random.Generator, planted: bool) -> list[Point]:
+def simulated(replicates: int, random: np.random.Generator, planted: bool) -> list[MeasuredPoint]:
     """Points where every test's claim is true by a margin, or just not true."""
     w = World("p", replicates, random, NOISE)
     effect = MARGIN if planted else 0.0

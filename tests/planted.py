@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lthbench.analysis.points import Point, Status
+from lthbench.analysis.points import MeasuredPoint, Status
 from lthbench.experiments.cell import FIRST_SELECTION_REPLICATE
 
 # Pruning levels of the planted suites: two in the range, one extreme.
@@ -60,7 +60,7 @@ class World:
     replicates: int
     random: np.random.Generator
     noise: float = 0.002
-    points: list[Point] = field(default_factory=list)
+    points: list[MeasuredPoint] = field(default_factory=list)
     _shared: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -83,14 +83,14 @@ class World:
                     found["validation_barrier"] = value
             key = f"{experiment}/{arm}/{variant}/{level}/{step}/{r}"
             self.points.append(
-                Point(
+                MeasuredPoint(
                     *(self.pair, experiment, arm, r, variant, level, 0.8**level, step, status, found, key),
                     share=step / LENGTH,
                 )
             )
 
 
-def world(pair: str, replicates: int, random: np.random.Generator, *, is_true: bool) -> list[Point]:
+def world(pair: str, replicates: int, random: np.random.Generator, *, is_true: bool) -> list[MeasuredPoint]:
     """A pair on which every claim of the paper holds, or where nothing that is compared differs but the onsets."""
     w = World(pair, replicates, random)
 

@@ -34,21 +34,21 @@ from test_data import Python2Pickle
 from test_documents import kinds
 from test_prepare import tree
 
-from lthbench.analysis.reference import read_references
+from lthbench.analysis.published import read_references
 from lthbench.data import cifar, idx, prepare, prepared, sheets
 from lthbench.data.error import DataError
+from lthbench.data.image_folder import ANNOTATIONS, read_class_list, scan
 from lthbench.data.spec import DATASETS, DataSpec
-from lthbench.data.tree import ANNOTATIONS, read_class_list, scan
 from lthbench.documents import DocumentError
 from lthbench.models.spec import ModelSpec
 from lthbench.suite.claims import load_claims
 from lthbench.suite.load import load_suite
-from lthbench.suite.located import SuiteError
-from lthbench.suite.slurm import load_profile
+from lthbench.suite.slurm_options import load_profile
+from lthbench.suite.yaml_tree import SuiteError
 from lthbench.tasks.checkpoint import UnfitError, check_checkpoint
 from lthbench.tasks.files import _seal, digest, read_mask, read_tensors, write_checkpoint, write_mask, write_tensors
 from lthbench.tasks.header import read_note
-from lthbench.tasks.layout import CHECKPOINT
+from lthbench.tasks.paths import CHECKPOINT
 from lthbench.tasks.result import digest_of
 from lthbench.tasks.spec import Task, TrainSpec
 from lthbench.training.recipe import Recipe

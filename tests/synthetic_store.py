@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lthbench.data.spec import num_train_images
-from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
 from lthbench.tasks.atomic import write_json
-from lthbench.tasks.layout import RESULT, SPEC, weights_file
+from lthbench.tasks.paths import RESULT, SPEC, weights_file
 from lthbench.tasks.result import Artefact, seal
 from lthbench.tasks.spec import InterpolateSpec, MaskSpec, Task, TrainSpec
+from lthbench.tasks.store import Store
 
 
 class SyntheticStore(Store):

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "macros.h"
+#include "common/macros.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define LTH_X86 1

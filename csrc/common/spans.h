@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "require.h"
+#include "common/require.h"
 
 namespace lth {
 

@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../masked_update.h"
-#include "macros.h"
+#include "common/macros.h"
+#include "masked_update.h"
 
 namespace lth {
 
@@ -15,8 +15,8 @@ enum class SgdKind { kPlain, kFirst, kMomentum, kFirstNesterov, kNesterov };
 
 inline SgdKind sgd_kind(const UpdateTensor& t, bool nesterov) {
   if (!t.first) return SgdKind::kPlain;
-  if (nesterov) return t.fresh ? SgdKind::kFirstNesterov : SgdKind::kNesterov;
-  return t.fresh ? SgdKind::kFirst : SgdKind::kMomentum;
+  if (nesterov) return t.is_first_step ? SgdKind::kFirstNesterov : SgdKind::kNesterov;
+  return t.is_first_step ? SgdKind::kFirst : SgdKind::kMomentum;
 }
 
 // `value` or +0; `kept` is all ones or 0. A product would keep the NaN of a pruned weight's gradient.

@@ -3,8 +3,8 @@
 #include <cstring>
 #include <vector>
 
-#include "../common/interpolation.h"
-#include "../common/parallel.h"
+#include "common/parallel.h"
+#include "interpolation.h"
 
 namespace lth {
 namespace {

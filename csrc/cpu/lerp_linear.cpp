@@ -1,13 +1,13 @@
 #include <algorithm>
 #include <vector>
 
-#include "../common/interpolation.h"
-#include "../common/isa.h"
-#include "../common/lerp.h"
-#include "../common/parallel.h"
+#include "common/isa.h"
+#include "common/lerp.h"
+#include "common/parallel.h"
+#include "interpolation.h"
 
 // The sums here are those of a matrix product, which no two implementations round alike: fma is welcome.
-#include "../common/contract.h"
+#include "common/contract.h"
 
 namespace lth {
 namespace {
@@ -43,7 +43,7 @@ struct Tile {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v) {
         const Vector zero = {};
-        const Vector sum = layer.rectified ? (sums[r][v] < zero ? zero : sums[r][v]) : sums[r][v];
+        const Vector sum = layer.relu ? (sums[r][v] < zero ? zero : sums[r][v]) : sums[r][v];
         *reinterpret_cast<Vector*>(out + r * layer.num_columns + v * kWidth) = sum;
       }
     }

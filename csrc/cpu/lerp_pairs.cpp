@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "../common/interpolation.h"
-#include "../common/lerp.h"
-#include "../common/parallel.h"
+#include "common/lerp.h"
+#include "common/parallel.h"
+#include "interpolation.h"
 
 namespace lth {
 namespace {
@@ -24,7 +24,7 @@ __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"))) vo
 }  // namespace
 
 void lerp_pairs_cpu(const LerpPair* pairs, int64_t num_pairs, const float* alphas, int64_t num_points,
-                    bool rectified) {
+                    bool relu) {
   std::vector<int64_t> first(num_pairs + 1, 0);  // chunks before each pair
   for (int64_t p = 0; p < num_pairs; ++p) first[p + 1] = first[p] + (pairs[p].count + kChunk - 1) / kChunk;
   auto body = [&](int64_t begin, int64_t end) {
@@ -34,7 +34,7 @@ void lerp_pairs_cpu(const LerpPair* pairs, int64_t num_pairs, const float* alpha
       const LerpPair& pair = pairs[p];
       const int64_t offset = (chunk - first[p]) * kChunk, count = std::min(kChunk, pair.count - offset);
       for (int64_t k = 0; k < num_points; ++k) {
-        const auto row = rectified ? lerp_row<true> : lerp_row<false>;
+        const auto row = relu ? lerp_row<true> : lerp_row<false>;
         row(pair.a + offset, pair.b + offset, alphas[k], pair.out + k * pair.count + offset, count);
       }
     }

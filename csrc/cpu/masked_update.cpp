@@ -1,12 +1,12 @@
 // The equations stand in masked_update.h. Each chunk is updated in blocks of 32 weights, one mask word each:
 // shifting the word by the lane number and masking the float's bits is what compilers turn into vector code.
-#include "../masked_update.h"
+#include "masked_update.h"
 
 #include <algorithm>
 
-#include "../common/isa.h"
-#include "../common/parallel.h"
-#include "../common/update_rule.h"
+#include "common/isa.h"
+#include "common/parallel.h"
+#include "common/update_rule.h"
 
 namespace lth {
 namespace {

@@ -1,9 +1,9 @@
-#include "../masks.h"
+#include "masks.h"
 
 #include <algorithm>
 #include <cstring>
 
-#include "../common/parallel.h"
+#include "common/parallel.h"
 
 namespace lth {
 namespace {

@@ -1,14 +1,14 @@
-#include "../probe.h"
+#include "probe.h"
 
 #include <atomic>
 #include <cstring>
 #include <mutex>
 
-#include "../common/isa.h"
-#include "../common/parallel.h"
+#include "common/isa.h"
+#include "common/parallel.h"
 
 // What is measured is multiply-adds.
-#include "../common/contract.h"
+#include "common/contract.h"
 
 namespace lth {
 namespace {

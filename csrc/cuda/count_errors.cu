@@ -1,5 +1,5 @@
-#include "../common/interpolation.h"
-#include "launch.h"
+#include "cuda/launch.h"
+#include "interpolation.h"
 
 namespace lth {
 namespace {

@@ -3,18 +3,18 @@
 
 #include <tuple>
 
-#include "../interpolation_arguments.h"
-#include "stream.h"
+#include "cuda/stream.h"
+#include "interpolation_checks.h"
 
 namespace lth {
 namespace {
 
 void lerp_stacked(const std::vector<Tensor>& out, const std::vector<Tensor>& a, const std::vector<Tensor>& b,
-                  const Tensor& alphas, bool rectified) {
+                  const Tensor& alphas, bool relu) {
   const auto pairs = lerp_arguments(out, a, b, alphas);
   const OnDeviceOf device(alphas);
   lerp_pairs_cuda(pairs.data(), int64_t(pairs.size()), static_cast<const float*>(alphas.const_data_ptr()),
-                  alphas.numel(), rectified, device.stream());
+                  alphas.numel(), relu, device.stream());
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 

@@ -1,8 +1,8 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include "../update_arguments.h"
-#include "stream.h"
+#include "cuda/stream.h"
+#include "masked_update_checks.h"
 
 namespace lth {
 namespace {

@@ -1,7 +1,7 @@
 #include <torch/csrc/stable/library.h>
 
-#include "../mask_arguments.h"
-#include "stream.h"
+#include "cuda/stream.h"
+#include "masks_checks.h"
 
 namespace lth {
 namespace {

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <tuple>
 
-#include "../score_arguments.h"
-#include "stream.h"
+#include "cuda/stream.h"
+#include "threshold_checks.h"
 
 namespace lth {
 namespace {

@@ -1,6 +1,6 @@
-#include "../common/interpolation.h"
-#include "../common/lerp.h"
-#include "launch.h"
+#include "common/lerp.h"
+#include "cuda/launch.h"
+#include "interpolation.h"
 
 namespace lth {
 namespace {
@@ -55,14 +55,14 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void lerp_pairs_cuda(const LerpPair* pairs, int64_t num_pairs, const float* alphas, int64_t num_points,
-                     bool rectified, void* stream) {
+                     bool relu, void* stream) {
   Table table;
   table.num_pairs = 0;
   int64_t num_blocks = 0;
   auto launch = [&] {
     if (table.num_pairs == 0) return;
     const auto s = static_cast<cudaStream_t>(stream);
-    if (rectified) {
+    if (relu) {
       LTH_LAUNCH(lerp_kernel<true>, unsigned(num_blocks), kThreads, 0, s, table, alphas, num_points);
     } else {
       LTH_LAUNCH(lerp_kernel<false>, unsigned(num_blocks), kThreads, 0, s, table, alphas, num_points);

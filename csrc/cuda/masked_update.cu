@@ -5,9 +5,9 @@
 //
 // Bytes per weight, calculated: 20 + 1/8 for SGD with momentum, 28 + 1/8 for AdamW, and 4 more with an
 // anchor. At 3.35 TB/s (calculated, not measured) a step of ResNet-50 with anchors is 0.18 ms.
-#include "../common/update_rule.h"
-#include "../masked_update.h"
-#include "launch.h"
+#include "common/update_rule.h"
+#include "cuda/launch.h"
+#include "masked_update.h"
 
 namespace lth {
 namespace {
@@ -40,7 +40,7 @@ struct SgdRule {
                                                 float& squared) {
     if (!t.first) {
       sgd_update(o, SgdKind::kPlain, kAnchor, w, g, b, a, kept, squared);
-    } else if (t.fresh) {
+    } else if (t.is_first_step) {
       sgd_update(o, o.nesterov ? SgdKind::kFirstNesterov : SgdKind::kFirst, kAnchor, w, g, b, a, kept,
                  squared);
     } else {

@@ -1,5 +1,5 @@
-#include "../masks.h"
-#include "launch.h"
+#include "cuda/launch.h"
+#include "masks.h"
 
 namespace lth {
 namespace {

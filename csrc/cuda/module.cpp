@@ -2,8 +2,8 @@
 // the optimizer cache runs for weights on a GPU.
 #include <Python.h>
 
-#include "../common/built_from.h"
-#include "../masked_update.h"
+#include "common/built_from.h"
+#include "masked_update.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-"""`Point`: one reading of a suite and what came of it, be it numbers, a divergence, or nothing yet."""
+"""`MeasuredPoint`: one reading of a suite and what came of it, be it numbers, a divergence, or nothing yet."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lthbench.data.spec import num_train_images
-from lthbench.experiments import Reading
+from lthbench.experiments import Measurement
 from lthbench.experiments.cell import is_selection
-from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan, kinds_of
 from lthbench.tasks.spec import Task, TrainSpec
+from lthbench.tasks.store import Store
 
 Status = Literal["ok", "diverged", "refused", "missing"]
 
 
 @dataclass(frozen=True)
-class Point:
+class MeasuredPoint:
     """One reading of a cell.
 
     Attributes:
@@ -51,7 +51,7 @@ class Point:
         return is_selection(self.replicate)
 
 
-def points(plan: Plan, store: Store) -> Iterator[Point]:
+def points(plan: Plan, store: Store) -> Iterator[MeasuredPoint]:
     """Every reading of a plan, in the plan's order."""
     for placed in plan.readings:
         reading, cell = placed.reading, placed.cell
@@ -59,7 +59,7 @@ def points(plan: Plan, store: Store) -> Iterator[Point]:
         done = [result for result in results if result is not None]
         is_whole = len(done) == len(results)
         epoch, share = (None, None) if reading.step is None else moment(reading.step, reading.task)
-        yield Point(
+        yield MeasuredPoint(
             pair=cell.pair,
             experiment=placed.experiment,
             arm=cell.arm,
@@ -136,7 +136,7 @@ def replicate_cost(plan: Plan, store: Store, pair: str, experiments: Collection[
     return trainings, hours
 
 
-def _gather(reading: Reading, tasks: dict[str, Task]) -> None:
+def _gather(reading: Measurement, tasks: dict[str, Task]) -> None:
     """Add the tasks of a reading, and all that these need, to those gathered so far."""
     pending = [reading.task, *reading.others]
     while pending:

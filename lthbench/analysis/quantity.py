@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from lthbench.analysis.statistics import Interval
-from lthbench.analysis.verdict import Effect
+from lthbench.analysis.claims.verdict import Effect
+from lthbench.analysis.stats.summary import Interval
 
 
 @dataclass(frozen=True)

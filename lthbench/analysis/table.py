@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from lthbench.analysis.points import points
-from lthbench.analysis.statistics import Interval, mean_interval
+from lthbench.analysis.stats.summary import Interval, mean_interval
 from lthbench.experiments.cell import is_selection
-from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
+from lthbench.tasks.store import Store
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """One measured number and what it is of.
 
     Attributes:
@@ -46,10 +46,10 @@ class Row:
         return is_selection(self.replicate)
 
 
-def results_table(plan: Plan, store: Store) -> list[Row]:
+def results_table(plan: Plan, store: Store) -> list[ResultRow]:
     """All numbers of a plan that are in the store, in the plan's order; diverged and refused tasks have none."""
     return [
-        Row(
+        ResultRow(
             *(p.pair, p.experiment, p.arm, p.replicate, p.variant, p.level, p.density, p.step, p.epoch, p.share),
             *(metric, value, p.key),
         )
@@ -76,14 +76,14 @@ class Summary:
     keys: tuple[str, ...]
 
 
-def summarise(rows: Iterable[Row]) -> list[Summary]:
+def summarise(rows: Iterable[ResultRow]) -> list[Summary]:
     """Mean, 95 % interval and n over replicates; values of one replicate (several pairs of children) count once.
 
     Selection replicates are left out.
     """
     rows = [row for row in rows if not row.is_selection]
 
-    def point(row: Row) -> tuple[str, str, str, str, int, int, str]:
+    def point(row: ResultRow) -> tuple[str, str, str, str, int, int, str]:
         none_first = (-1 if row.level is None else row.level, -1 if row.step is None else row.step)
         return (row.pair, row.experiment, row.arm, row.variant, *none_first, row.metric)
 

@@ -28,10 +28,10 @@ from lthbench.cli.app import app, err, fail
 from lthbench.data.error import DataError
 from lthbench.options import OptionError
 from lthbench.runner.device import DeviceError, DeviceLostError
-from lthbench.runner.scheduler import SchedulerError
-from lthbench.runner.store import StoreError
+from lthbench.runner.slurm.scheduler import SchedulerError
 from lthbench.suite.calibration import CalibrationError
-from lthbench.suite.located import SuiteError
+from lthbench.suite.yaml_tree import SuiteError
+from lthbench.tasks.store import StoreError
 
 __all__ = [
     "bench",

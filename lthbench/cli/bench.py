@@ -16,11 +16,11 @@ from lthbench.cli.options import Only, with_options
 from lthbench.plain import visible
 from lthbench.runner.settings import MAX_PROCESSES, RunOptions
 from lthbench.suite.load import load_suite
-from lthbench.suite.part import Part
 from lthbench.suite.shipped import find_suite
+from lthbench.suite.subset import Subset
 
 if TYPE_CHECKING:
-    from lthbench.runner.curve import Throughput
+    from lthbench.bench.training import Throughput
 
 
 @bench_app.command("kernels")
@@ -32,8 +32,8 @@ def bench_kernels(
     as_json: JsonOption = False,
 ) -> None:
     """Time the kernels against their baselines, interleaved, beside the machine's limits."""
-    from lthbench.ops.bench import table
-    from lthbench.runner.bench import kernel_rows
+    from lthbench.bench.kernels import kernel_rows
+    from lthbench.bench.timing import table
 
     found = []
     for rows in kernel_rows(tuple(threads or (1, 2)), rounds):
@@ -48,7 +48,7 @@ def bench_kernels(
 @with_options
 def bench_training(
     source: Annotated[Source, Only("suite", "allow_outside")],
-    part: Annotated[Part, Only("pairs", "arms")],
+    part: Annotated[Subset, Only("pairs", "arms")],
     options: Annotated[RunOptions, Only("data", "device", "threads", "graphs")],
     curve: Annotated[int | None, typer.Option(min=10, help="Also train so many steps on the pair's images.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
@@ -61,9 +61,9 @@ def bench_training(
     """
     import torch
 
-    from lthbench.runner.curve import arm_throughput, check_curves, training_curve
+    from lthbench.bench.throughput import TrainingBench, matmul_rate
+    from lthbench.bench.training import arm_throughput, check_curves, training_curve
     from lthbench.runner.environment import make_deterministic, resolve_device
-    from lthbench.runner.throughput import TrainingBench, matmul_rate
 
     suite = find_suite(source.suite)
     loaded, device = load_suite(suite, allow_outside=source.allow_outside), torch.device(resolve_device(options.device))

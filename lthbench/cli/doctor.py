@@ -17,10 +17,10 @@ from lthbench.api import StoreOptions
 from lthbench.cli.app import JsonOption, app, err, fail, given, out, print_json, progress_bar
 from lthbench.cli.options import Only, with_options
 from lthbench.runner.settings import RunOptions
-from lthbench.runner.store import Store
+from lthbench.tasks.store import Store
 
 if TYPE_CHECKING:
-    from lthbench.runner.doctor import Finding
+    from lthbench.bench.doctor import Finding
     from lthbench.runner.inspection import Inspection
 
 _STYLE = {"ok": "green", "note": "yellow", "problem": "red"}
@@ -35,7 +35,7 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Show what this installation has, and check every file of --store where it is given; exits with 1 on a problem."""
-    from lthbench.runner.doctor import examine
+    from lthbench.bench.doctor import examine
 
     is_given = bool(given("--store"))
     if repair and not is_given:
@@ -57,7 +57,7 @@ def doctor(
 
 def _check_files(store: Store, repair: bool) -> Finding:
     """Read every file of a store, tell of what is not as it was written, and set it aside if that is asked."""
-    from lthbench.runner.doctor import Finding
+    from lthbench.bench.doctor import Finding
     from lthbench.runner.inspection import repair as repair_store
 
     found = inspect_with_progress(store)

@@ -12,8 +12,8 @@ from lthbench import api
 from lthbench.api import Source
 from lthbench.cli.app import app, fail, out
 from lthbench.cli.options import with_options
-from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
+from lthbench.tasks.store import Store
 
 export_app = typer.Typer(help="The trainings of a suite for experiment trackers.", no_args_is_help=True)
 app.add_typer(export_app, name="export")

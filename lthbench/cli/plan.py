@@ -17,13 +17,13 @@ from lthbench.cli.app import JsonOption, again, app, err, fail, given, out, prin
 from lthbench.cli.options import Only, with_options
 from lthbench.plain import visible
 from lthbench.runner.settings import RunOptions
-from lthbench.runner.store import Store
-from lthbench.suite.part import WHOLE, Part
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
+from lthbench.suite.subset import WHOLE, Subset
+from lthbench.tasks.store import Store
 
 if TYPE_CHECKING:
-    from lthbench.analysis.power import ClaimPower
+    from lthbench.analysis.claims.power import ClaimPower
     from lthbench.suite.cost import Cost
     from lthbench.suite.devices import Device
 
@@ -40,7 +40,7 @@ _STYLE = {
 @with_options
 def plan(
     source: Source,
-    part: Part,
+    part: Subset,
     to_calibrate: Annotated[RunOptions, Only("device", "threads")],
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="First measure --device on the suite's pairs, some seconds each.")
@@ -69,13 +69,13 @@ def plan(
     if only_power:
         if part != WHOLE or hours is not None:
             fail("--power is told of a whole suite; leave out the options that choose a part of it")
-        decided = _decided(make_plan(loaded, Part(replicates=1)), suite)
+        decided = _decided(make_plan(loaded, Subset(replicates=1)), suite)
         if as_json:
             print_json([asdict(claim) for claim in decided])
         else:
             _print_decided(decided)
         return
-    if hours is not None and part != Part():
+    if hours is not None and part != Subset():
         fail(f"--budget chooses the part of the suite itself; leave out {shlex.join(part.options())}")
     if calibrate:
         _calibrate(loaded, part, to_calibrate)
@@ -101,17 +101,17 @@ def plan(
 def _decided(planned: Plan, suite: Path) -> list[ClaimPower]:
     if not planned.suite.claims:
         return []
-    from lthbench.analysis.power import power
-    from lthbench.analysis.spreads import Spreads
+    from lthbench.analysis.claims.power import power
+    from lthbench.analysis.claims.spreads import Spreads
 
     return power(planned, Spreads.known(suite))
 
 
-def _calibrate(suite: Suite, part: Part, options: RunOptions) -> None:
+def _calibrate(suite: Suite, part: Subset, options: RunOptions) -> None:
     import torch
 
+    from lthbench.bench.throughput import calibrate
     from lthbench.runner.environment import make_deterministic, resolve_device
-    from lthbench.runner.throughput import calibrate
     from lthbench.suite.calibration import save_calibration
 
     chosen = torch.device(resolve_device(options.device))
@@ -219,7 +219,7 @@ def _print_hours(cost: list[Cost], devices: list[Device]) -> None:
     if not any(device.is_measured for device in devices):
         out.print("None of them was measured; `--calibrate` measures this machine's.")
     out.print(
-        "Reading, writing and starting tasks are left out; experiments that choose tasks by results (onset, "
+        "Measurement, writing and starting tasks are left out; experiments that choose tasks by results (onset, "
         "regulariser) count as far as they are known."
         + (" Hours of a GPU are those of one worker on it." if any(d.unit == "gpuh" for d in devices) else "")
     )

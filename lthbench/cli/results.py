@@ -18,7 +18,7 @@ from lthbench.plain import csv_cell
 from lthbench.suite.schema import Suite
 
 if TYPE_CHECKING:
-    from lthbench.analysis.table import Row, Summary
+    from lthbench.analysis.table import ResultRow, Summary
 
 COLLAPSE = "empty_layers"
 
@@ -41,10 +41,10 @@ def results(
         print_summary(opened.suite, rows)
 
 
-def _print_csv(rows: list[Row]) -> None:
-    from lthbench.analysis.table import Row
+def _print_csv(rows: list[ResultRow]) -> None:
+    from lthbench.analysis.table import ResultRow
 
-    writer = csv.DictWriter(sys.stdout, fieldnames=list(Row.__annotations__))
+    writer = csv.DictWriter(sys.stdout, fieldnames=list(ResultRow.__annotations__))
     writer.writeheader()
     writer.writerows({name: csv_cell(value) for name, value in asdict(row).items()} for row in rows)
 
@@ -63,7 +63,7 @@ def _line(summaries: list[Summary]) -> dict[str, str]:
     return cells
 
 
-def print_summary(suite: Suite, rows: list[Row]) -> None:
+def print_summary(suite: Suite, rows: list[ResultRow]) -> None:
     """A table for each experiment of each pair: the mean over replicates of what it shows first."""
     from lthbench.analysis.table import summarise
 

@@ -24,10 +24,10 @@ from lthbench.cli.submit import Profile, slurm_options
 from lthbench.cli.verdicts import print_verdicts, tell_of_reference, told_folders
 from lthbench.runner.queue import last_line
 from lthbench.runner.settings import RunOptions
-from lthbench.runner.store import Store
-from lthbench.suite.part import WHOLE, Part
 from lthbench.suite.plan import Plan
+from lthbench.suite.subset import WHOLE, Subset
 from lthbench.tasks.spec import TrainSpec
+from lthbench.tasks.store import Store
 
 
 class Executor(str, Enum):
@@ -42,7 +42,7 @@ class Executor(str, Enum):
 @with_options
 def run(
     source: Source,
-    part: Part,
+    part: Subset,
     options: RunOptions,
     here: Local,
     slurm: Profile,
@@ -95,7 +95,7 @@ def run(
     _exit(opened, ran, {reason for progress in rounds for reason in progress.reasons}, all_diverged)
 
 
-def _print_results(opened: OpenSuite, ran: Ran, part: Part, with_report: bool) -> None:
+def _print_results(opened: OpenSuite, ran: Ran, part: Subset, with_report: bool) -> None:
     """Results of the part that was run; verdicts on the whole suite, and its report."""
     print_summary(opened.suite, api.results(opened, ran.plan))
     whole = cache(lambda: ran.plan if part == WHOLE else api.plan(opened))  # a minute for the whole paper

@@ -28,9 +28,9 @@ _PATIENCE = 5.0  # seconds for which Slurm is asked again: without it, most of w
 @with_options
 def status(source: Source, as_json: JsonOption = False) -> None:
     """Show how far a suite is: tasks done, missing, failed, diverged, with empty layers; and its jobs."""
-    from lthbench.runner.scheduler import SchedulerError, queued
+    from lthbench.runner.slurm.scheduler import SchedulerError, queued
+    from lthbench.runner.slurm.submission import read_records
     from lthbench.runner.status import suite_status
-    from lthbench.runner.submission import read_records
 
     opened = api.open_suite(source)
     suite, target, plan = opened.path, opened.store, api.plan(opened)

@@ -16,10 +16,10 @@ from lthbench.cli.app import JsonOption, RetryOption, again, app, err, fail, out
 from lthbench.cli.options import Only, with_options
 from lthbench.options import Option
 from lthbench.runner.settings import RunOptions
-from lthbench.suite.part import Part
 from lthbench.suite.schema import Suite
 from lthbench.suite.shipped import find_suite
-from lthbench.suite.slurm import SlurmOptions, load_profile
+from lthbench.suite.slurm_options import SlurmOptions, load_profile
+from lthbench.suite.subset import Subset
 
 
 class Cluster(str, Enum):
@@ -70,7 +70,7 @@ class JobOptions(Profile):
 @with_options
 def submit(
     source: Source,
-    part: Part,
+    part: Subset,
     options: RunOptions,
     slurm: JobOptions,
     retry_failed: RetryOption = False,
@@ -103,8 +103,8 @@ def submit(
 @with_options
 def cancel(source: Annotated[Source, Only("suite", "store")]) -> None:
     """Cancel a suite's jobs. What is finished stays; submitting the suite again goes on from there."""
-    from lthbench.runner import scheduler
-    from lthbench.runner.submission import queued_jobs
+    from lthbench.runner.slurm import scheduler
+    from lthbench.runner.slurm.submission import queued_jobs
 
     suite = find_suite(source.suite)
     jobs = [job.job for _, _, job in queued_jobs(api.open_store(source), suite, scheduler.queued())]

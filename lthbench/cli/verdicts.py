@@ -17,11 +17,11 @@ from lthbench.api import Source
 from lthbench.cli.app import JsonOption, app, err, given, out, print_json
 from lthbench.cli.options import with_options
 from lthbench.plain import visible
-from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
+from lthbench.tasks.store import Store
 
 if TYPE_CHECKING:
-    from lthbench.analysis.verdict import More, Part, Verdict
+    from lthbench.analysis.claims.verdict import More, TestResult, Verdict
 
 _STYLE = {
     "supported": "green", "contradicted": "red", "negligible": "cyan", "inconclusive": "yellow",
@@ -69,8 +69,8 @@ def _with(verdict: Verdict, options: str) -> Verdict:
 
 def print_verdicts(found: Sequence[Verdict], with_parts: bool = True) -> None:
     """The claim table: a line a claim and pair and, under it, one a part; one line for what is run on no pair."""
-    from lthbench.analysis.report.claims import interval_title
-    from lthbench.analysis.verdict import SILENT
+    from lthbench.analysis.claims.verdict import SILENT
+    from lthbench.analysis.report.verdict_table import interval_title
 
     several = len({verdict.pair for verdict in found if verdict.pair}) > 1
     pair = ("pair",) if several else ()
@@ -114,8 +114,8 @@ def print_verdicts(found: Sequence[Verdict], with_parts: bool = True) -> None:
 
 
 def _add_row(table: Table, verdict: Verdict, is_first: bool, with_parts: bool, several: bool) -> None:
+    from lthbench.analysis.claims.verdict import SILENT
     from lthbench.analysis.quantity import effect_text, p_text
-    from lthbench.analysis.verdict import SILENT
 
     many = with_parts and verdict.pair is not None and len(verdict.parts) > 1 and verdict.outcome not in SILENT
     told = [Text.assemble(visible(verdict.sentence), (visible(f" ({verdict.origin})"), "dim"))] if is_first else []
@@ -156,9 +156,9 @@ def _note(verdict: Verdict, parts_follow: bool) -> str:
     return "; ".join(filter(None, (verdict.caution, "" if of_parts else verdict.reason, outlook)))
 
 
-def _of_part(part: Part) -> str:
+def _of_part(part: TestResult) -> str:
     """The claim of a part, and what was found."""
-    from lthbench.analysis.decide import UNDONE
+    from lthbench.analysis.claims.decide import UNDONE
 
     detail = [part.test] if part.test else []
     if part.detectable is not None and part.effect is not None:

@@ -15,20 +15,20 @@ from lthbench import api
 from lthbench.api import Source
 from lthbench.cli.app import JsonOption, again, app, err, fail, out, print_json
 from lthbench.cli.options import with_options
-from lthbench.runner.store import Store
-from lthbench.suite.part import WHOLE, Part
 from lthbench.suite.plan import Plan
+from lthbench.suite.subset import WHOLE, Subset
+from lthbench.tasks.store import Store
 from lthbench.training.steps import Steps
 
 if TYPE_CHECKING:
-    from lthbench.analysis.golden import Comparison, Difference
+    from lthbench.analysis.golden.files import Comparison, Difference
 
 
 @app.command()
 @with_options
 def verify(
     source: Source,
-    part: Part,
+    part: Subset,
     golden: Annotated[
         Path | None, typer.Option(help="Folder of the golden files; default golden/NAME beside the suite.")
     ] = None,
@@ -50,8 +50,8 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Compare a suite's results with its golden ones; exits with 1 where they differ."""
-    from lthbench.analysis.comparison import compare
-    from lthbench.analysis.golden import golden_folder, read_golden
+    from lthbench.analysis.golden.compare import compare
+    from lthbench.analysis.golden.files import golden_folder, read_golden
 
     opened = api.open_suite(source)
     suite, store, plan = opened.path, opened.store, api.plan(opened, part)
@@ -71,7 +71,7 @@ def verify(
     if keep_others and not update:
         fail("--keep-others: belongs to --update; give both, or neither")
     if update:
-        from lthbench.analysis.accept import accept
+        from lthbench.analysis.golden.accept import accept
 
         if part != WHOLE:
             fail(f"--update: records a whole suite; leave out {' '.join(part.options())}")
@@ -121,7 +121,7 @@ def _check_artefacts(plan: Plan, store: Store, as_json: bool) -> None:
 
 
 def _print_references(plan: Plan, store: Store, path: Path, as_json: bool) -> None:
-    from lthbench.analysis.reference import LEVEL, calibrate, read_references
+    from lthbench.analysis.published import LEVEL, calibrate, read_references
 
     rows = calibrate(plan, store, read_references(path))
     if as_json:

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from lthbench.data.error import DataError
-from lthbench.data.load import data_root, read_split
+from lthbench.data.image_folder import class_list_id, read_class_list
+from lthbench.data.loading import data_root, read_split
 from lthbench.data.prepare import MANIFEST, folder_of, prepare
 from lthbench.data.prepared import skipped_in
 from lthbench.data.sheets import FOLDER
 from lthbench.data.spec import DATASETS, DataInfo
-from lthbench.data.tree import class_list_id, read_class_list
 from lthbench.names import unknown
 
 # What a server that ends too early, answers with something else or sends a broken archive makes of a download.

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from lthbench.data.streams import Places
-from lthbench.data.transfer import to_device
+from lthbench.data.to_device import to_device
 
 ATTEMPTS = 10
 SHARES, RATIOS = (0.02, 0.33), (0.3, 3.3)

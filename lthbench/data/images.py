@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lthbench.data.colour import jitter
+from lthbench.data.color_jitter import jitter
+from lthbench.data.crop_flip import Shifts, draw_shifts, gather, slice_each
 from lthbench.data.erase import erase
 from lthbench.data.mix import mix
 from lthbench.data.resize import Boxes, crop_and_resize, draw_boxes
-from lthbench.data.shift import Shifts, draw_shifts, gather, slice_each
 from lthbench.data.spec import Augment
 from lthbench.data.strata import SAMPLE, random_words, stratified_order
 from lthbench.data.streams import Places, Streams
-from lthbench.data.transfer import to_device
+from lthbench.data.to_device import to_device
 
 NO_AUGMENT = Augment()
 
@@ -177,7 +177,7 @@ class ImageSet:
             images = unpack(self._cut(index, shifts, self._side)).permute(0, 3, 1, 2).float()
         if augment.autoaugment or augment.randaugment:
             # Imported here because importing torchvision takes longer than a small training step.
-            from lthbench.data.policy import autoaugment, randaugment
+            from lthbench.data.autoaugment import autoaugment, randaugment
 
             levels = images.round().to(torch.uint8)
             if augment.autoaugment:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lthbench.data.spec import Augment
-from lthbench.data.transfer import to_device
+from lthbench.data.to_device import to_device
 
 
 def mix(

@@ -20,8 +20,8 @@ import PIL
 from PIL import Image
 
 from lthbench.data.error import DataError
+from lthbench.data.image_folder import Tree, class_list_id, read_class_list, scan
 from lthbench.data.spec import DATASETS
-from lthbench.data.tree import Tree, class_list_id, read_class_list, scan
 from lthbench.lease import Lease
 
 # Of the edges of an image; as its shorter one is resized to `side`, it would become side x ratio pixels long.

@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from lthbench.data.error import DataError, missing
+from lthbench.data.image_folder import CMC_ID, class_list_id
 from lthbench.data.prepare import MANIFEST, VERSION, folder_of
 from lthbench.data.spec import DATASETS
-from lthbench.data.tree import CMC_ID, class_list_id
 from lthbench.documents import DocumentError, read_document
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lthbench.data.transfer import to_device
+from lthbench.data.to_device import to_device
 
 ATTEMPTS = 10
 RATIOS = (3 / 4, 4 / 3)
@@ -85,7 +85,7 @@ def _matrix(
     weight = np.maximum(0, 1 - np.abs(pixel + 0.5 - centre) / reach)
     weight *= (pixel >= start) & (pixel < start + length)
     weight /= weight.sum(2, keepdims=True)
-    # Taps beyond the image weigh nothing; they are wrapped around so that no two taps share a place.
-    taps = to_device(pixel % stored, device)
+    # Taps beyond the image weigh nothing; they are wrapped around so that no two col_indices share a place.
+    col_indices = to_device(pixel % stored, device)
     matrix = torch.zeros(len(start), side, stored, device=device)
-    return matrix.scatter_(2, taps, to_device(weight.astype(np.float32), device))
+    return matrix.scatter_(2, col_indices, to_device(weight.astype(np.float32), device))

@@ -5,7 +5,7 @@ from lthbench.experiments.cell import Arm, Cell
 from lthbench.experiments.controls import Controls, CrossedMasks
 from lthbench.experiments.convergence import Convergence
 from lthbench.experiments.distance import Distance
-from lthbench.experiments.experiment import Experiment, Reading
+from lthbench.experiments.experiment import Experiment, Measurement
 from lthbench.experiments.generalisation import FewShot, FrozenFeatures, Transfer
 from lthbench.experiments.imp import Imp, LearningRateRewinding
 from lthbench.experiments.regulariser import Regulariser
@@ -30,4 +30,4 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "sensitivity": Sensitivity,
 }
 
-__all__ = ["EXPERIMENTS", "Arm", "Cell", "Experiment", "Reading"]
+__all__ = ["EXPERIMENTS", "Arm", "Cell", "Experiment", "Measurement"]

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from lthbench.experiments.cell import Cell, Result
-from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading
+from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, Measurement, PrunedLevels
 from lthbench.experiments.imp import searched_mask
 from lthbench.fault import Fault
 
@@ -39,14 +39,14 @@ class Aimp(Experiment):
     schedule: Literal["compressed", "truncated"] = "compressed"
     levels: PrunedLevels
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         for budget in self.budgets:
             searching = with_budget(cell, budget, self.schedule)
             for level in self.levels:
                 ticket = cell.train(mask=searched_mask(searching, level, 0), noise=level)
                 last = searching.searched(level - 1)
                 spent = searching.search_stop or searching.iterations(searching.search.steps, searching.search)
-                yield Reading(
+                yield Measurement(
                     ticket,
                     f"ticket, budget {budget:g}",
                     ACCURACY + DISTANCE,

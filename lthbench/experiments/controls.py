@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 from pydantic import Field
 
 from lthbench.experiments.cell import Cell
-from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading
+from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, Measurement, PrunedLevels
 from lthbench.experiments.imp import rewind_faults, searched_mask
 from lthbench.fault import Fault
 from lthbench.names import unknown
@@ -87,12 +87,12 @@ class Controls(Experiment):
     levels: PrunedLevels
     rewind: Steps = Steps()
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         rewind = cell.iterations(self.rewind)
         for level in self.levels:
             for kind in self.kinds:
                 task = control(cell, kind, level, rewind)
-                yield Reading(task, kind, ACCURACY + DISTANCE, level=level, step=rewind)
+                yield Measurement(task, kind, ACCURACY + DISTANCE, level=level, step=rewind)
 
     def faults(self, cell: Cell) -> Iterator[Fault]:
         yield from rewind_faults(self.rewind, cell)
@@ -126,14 +126,14 @@ class CrossedMasks(Experiment):
     masks: tuple[str, ...] | None = None
     levels: PrunedLevels
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         for name in self.masks if self.masks is not None else cell.arms:
             if name == cell.arm:
                 continue
             other = cell.with_arm(name)
             for level in self.levels:
                 task = cell.train(mask=searched_mask(other, level, 0), noise=level)
-                yield Reading(task, f"mask of {name}", ACCURACY + DISTANCE, level=level)
+                yield Measurement(task, f"mask of {name}", ACCURACY + DISTANCE, level=level)
 
     def faults(self, cell: Cell) -> Iterator[Fault]:
         for position, name in enumerate(self.masks or ()):

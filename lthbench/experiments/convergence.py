@@ -13,7 +13,7 @@ from pydantic import Field
 
 from lthbench.experiments.cell import Cell, Result
 from lthbench.experiments.controls import Kind, control
-from lthbench.experiments.experiment import Experiment, PrunedLevels, Reading
+from lthbench.experiments.experiment import Experiment, Measurement, PrunedLevels
 from lthbench.fault import Fault
 from lthbench.tasks.spec import Task
 from lthbench.training.steps import Steps
@@ -31,7 +31,7 @@ class Convergence(Experiment):
     validation accuracy came to `share` of what the same arm's dense network ends with, else 0; the first measured
     point of training at which it did, in iterations, epochs and as a share of training (`steps_to_converge`,
     `epochs_to_converge`, `share_to_converge`), missing where it did not; `share_unconverged`, the last one before, the
-    whole of training where it did not; and forgetting (training/tracking.py). Arms are compared by shares.
+    whole of training where it did not; and forgetting (training/forgetting.py). Arms are compared by shares.
 
     Attributes:
         networks: the ticket and its controls.
@@ -55,7 +55,7 @@ class Convergence(Experiment):
     every: Steps = Steps(epochs=1)
     share: Annotated[float, Field(gt=0, le=1)] = 0.95
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         every = max(1, cell.iterations(self.every))
         dense = cell.dense().with_fields(track=every)
         networks: list[tuple[str, int, Task]] = [("dense", 0, dense)]
@@ -66,7 +66,7 @@ class Convergence(Experiment):
         metrics = ("test_accuracy", *FORGETTING)
         compute = partial(self.convergence, per_epoch=cell.steps_per_epoch())
         for variant, level, task in networks:
-            yield Reading(task, variant, metrics, level=level, others=(dense,), compute=compute)
+            yield Measurement(task, variant, metrics, level=level, others=(dense,), compute=compute)
 
     def faults(self, cell: Cell) -> Iterator[Fault]:
         if not cell.data.validation:

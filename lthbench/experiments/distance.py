@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from lthbench.experiments.cell import Cell, Result
-from lthbench.experiments.experiment import DISTANCE, Experiment, Level, Reading
+from lthbench.experiments.experiment import DISTANCE, Experiment, Level, Measurement
 
 FORMS = ("distance", "distance_rms", "distance_relative")
 
@@ -35,17 +35,17 @@ class Distance(Experiment):
     levels: Annotated[tuple[Level, ...], Field(min_length=1)]
     points: Annotated[int, Field(ge=1, le=10_000)] = 20
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         total, per_epoch = cell.iterations(cell.recipe.steps), cell.steps_per_epoch()
         num_epochs = -(-total // per_epoch)
         epochs = sorted({max(1, round(n * num_epochs / self.points)) for n in range(1, self.points + 1)})
         for level in self.levels:
             ticket, variant = cell.ticket(level), "ticket" if level else "dense"
-            yield Reading(ticket, variant, DISTANCE, level=level)
-            yield Reading(ticket, f"{variant}, by layer", level=level, compute=by_layer)
+            yield Measurement(ticket, variant, DISTANCE, level=level)
+            yield Measurement(ticket, f"{variant}, by layer", level=level, compute=by_layer)
             for epoch in epochs:
                 step, compute = min(epoch * per_epoch, total), after(epoch)
-                yield Reading(ticket, f"{variant}, along training", level=level, step=step, compute=compute)
+                yield Measurement(ticket, f"{variant}, along training", level=level, step=step, compute=compute)
 
 
 def by_layer(results: Sequence[Result]) -> dict[str, float]:

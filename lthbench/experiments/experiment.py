@@ -38,7 +38,7 @@ PrunedLevels = Annotated[tuple[PrunedLevel, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
-class Reading:
+class Measurement:
     """Some tasks, the numbers that are read of their results, and what the numbers are of.
 
     Attributes:
@@ -109,7 +109,7 @@ class Experiment(BaseModel):
                     raise ValueError(f"{name} has {twice[0]} twice, which would count as two measurements")
         return self
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         """The readings of one cell; the tasks they name are what must run."""
         raise NotImplementedError
 

@@ -16,7 +16,7 @@ from lthbench.data.spec import DataSpec, num_train_images
 from lthbench.experiments.aimp import Budgets, budget_faults, with_budget
 from lthbench.experiments.cell import Cell
 from lthbench.experiments.controls import CONTROLS, Kind, mask_and_fields
-from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading
+from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, Measurement, PrunedLevels
 from lthbench.experiments.imp import searched_mask
 from lthbench.fault import Fault
 from lthbench.tasks.spec import Task
@@ -99,12 +99,12 @@ class FrozenFeatures(_OfNetworks):
     )
     normalisation: tuple[Normalisation, ...] = ("estimated",)
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         for network in self.untrained(cell):
             for rule in self.normalisation:
                 same = rule == "affine" or cell.model.info.has_batchnorm
                 task = cell.train(mask=network.mask, probe=rule if same else "estimated", **network.fields)
-                yield Reading(task, f"probe of {network.name}, {rule}", self.metrics, level=network.level)
+                yield Measurement(task, f"probe of {network.name}, {rule}", self.metrics, level=network.level)
 
 
 class FewShot(_OfNetworks):
@@ -128,7 +128,7 @@ class FewShot(_OfNetworks):
     steps: Steps
     target: DataSpec | None = None
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         data = self.target or cell.data
         moved = moved_to(data, cell)
         for network in self.untrained(cell):
@@ -138,7 +138,7 @@ class FewShot(_OfNetworks):
                     fields = moved | network.fields
                     task = cell.train(recipe=recipe, mask=network.mask, per_class=count, draw=draw, **fields)
                     name = f"{network.name}, {count} per class" + (f" of {data.title}" if self.target else "")
-                    yield Reading(task, name, ACCURACY + DISTANCE, level=network.level)
+                    yield Measurement(task, name, ACCURACY + DISTANCE, level=network.level)
 
     def faults(self, cell: Cell) -> Iterator[Fault]:
         yield from super().faults(cell)
@@ -195,7 +195,7 @@ class Transfer(_OfNetworks):
             search=cell.search.model_copy(update=changes),
         )
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         for target in self.targets:
             there = self.there(target, cell)
             moved = moved_to(target.data, cell)
@@ -209,7 +209,7 @@ class Transfer(_OfNetworks):
                     probe: dict[str, Any] = {"probe": "estimated"} if way == "probe" else {}
                     task = there.train(mask=network.mask, **fields, **probe)
                     name = f"{way} {network.name} on {target.data.title}"
-                    yield Reading(task, name, ACCURACY + DISTANCE, level=network.level)
+                    yield Measurement(task, name, ACCURACY + DISTANCE, level=network.level)
 
     def faults(self, cell: Cell) -> Iterator[Fault]:
         yield from super().faults(cell)

@@ -16,8 +16,8 @@ from lthbench.experiments.experiment import (
     DISTANCE,
     Experiment,
     Level,
+    Measurement,
     PrunedLevel,
-    Reading,
     points_beyond,
 )
 from lthbench.fault import Fault
@@ -47,13 +47,13 @@ class Imp(Experiment):
     levels: Level
     rewind: Steps = Steps()
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         rewind = cell.iterations(self.rewind)
         for level in range(self.levels + 1):
             variant = "ticket" if level else "dense"
-            yield Reading(cell.ticket(level, rewind), variant, TRAINED, level=level, step=rewind)
+            yield Measurement(cell.ticket(level, rewind), variant, TRAINED, level=level, step=rewind)
             if (mask := cell.mask(level, rewind)) is not None:
-                yield Reading(mask, "mask", PRUNED, level=level, step=rewind)
+                yield Measurement(mask, "mask", PRUNED, level=level, step=rewind)
 
     def faults(self, cell: Cell) -> Iterator[Fault]:
         yield from rewind_faults(self.rewind, cell)
@@ -76,12 +76,12 @@ class LearningRateRewinding(Experiment):
 
     levels: PrunedLevel
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         network, mask = cell.dense(), None
         for level in range(1, self.levels + 1):
             mask = cell.next_mask(network, mask, level)
             network = cell.train(start=(network, None), begin=0, mask=mask, noise=level)
-            yield Reading(network, "learning-rate rewinding", ACCURACY + DISTANCE, level=level)
+            yield Measurement(network, "learning-rate rewinding", ACCURACY + DISTANCE, level=level)
 
 
 def searched_mask(cell: Cell, level: int, rewind: int) -> Task:

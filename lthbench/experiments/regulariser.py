@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field, model_validator
 
 from lthbench.experiments.cell import Anchor, Cell, Result
-from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, PrunedLevels, Reading, best
+from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, Measurement, PrunedLevels, best
 from lthbench.fault import Fault
 from lthbench.tasks.spec import Task
 from lthbench.training.recipe import Recipe
@@ -84,7 +84,7 @@ class Regulariser(Experiment):
                              "weight_decay needs kept")  # fmt: skip
         return self
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         chosen = self._chosen(cell)
         for strength in self.strengths:
             is_full = self.in_full == "all" or strength == chosen
@@ -124,7 +124,7 @@ class Regulariser(Experiment):
             accuracies[repr(strength)] = [r["metrics"].get("validation_accuracy", -math.inf) for r in results]
         return float(best(accuracies))
 
-    def _control(self, cell: Cell, control: Control, strength: float) -> Iterator[Reading]:
+    def _control(self, cell: Cell, control: Control, strength: float) -> Iterator[Measurement]:
         """The tickets of a control, once it is known what matches; and what its matching has needed so far."""
         name = f"{control} for pull {strength:g}"
         if control == "other-init":
@@ -133,7 +133,7 @@ class Regulariser(Experiment):
             setting, tried = match(cell, control, strength)
             tasks = [one(cell).searched(0) for one in tried] if cell.chooses else []
             for task in {task.key: task for task in tasks}.values():
-                yield Reading(task, f"{name}, matching", ("distance_relative",), level=0, selects=True)
+                yield Measurement(task, f"{name}, matching", ("distance_relative",), level=0, selects=True)
         if setting is not None:
             target = _with_pull(cell, strength).searched(0)
             yield from self._tickets(setting(cell), name, cell.recipe, target)
@@ -145,11 +145,11 @@ class Regulariser(Experiment):
                 names += [_name(strength, place, decay) for place in self.places for decay in self.weight_decay]
             yield from ((name, level) for name in names for level in (0, *self.levels))
 
-    def _tickets(self, searching: Cell, name: str, recipe: Recipe, target: Task | None = None) -> Iterator[Reading]:
+    def _tickets(self, searching: Cell, name: str, recipe: Recipe, target: Task | None = None) -> Iterator[Measurement]:
         dense = searching.searched(0)
         for level in (0, *self.levels):
             mask = searching.mask(level)
-            yield Reading(
+            yield Measurement(
                 searching.train(recipe=recipe, mask=mask, noise=level) if level else dense,
                 name,
                 ACCURACY + DISTANCE,

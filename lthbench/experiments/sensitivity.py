@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from lthbench.experiments.cell import Cell, Result
 from lthbench.experiments.controls import control
-from lthbench.experiments.experiment import ACCURACY, DISTANCE, PrunedLevel, Reading
+from lthbench.experiments.experiment import ACCURACY, DISTANCE, Measurement, PrunedLevel
 from lthbench.experiments.stability import Onset, under
 from lthbench.fault import Fault, validation_faults
 from lthbench.training.recipe import Recipe
@@ -53,27 +53,27 @@ class Sensitivity(Onset):
     vary: Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], Field(min_length=1)]
     levels: tuple[PrunedLevel, ...] = ()
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         recipes = {AS_IT_IS: cell.recipe}
         for path, values in self.vary.items():
             recipes |= {f"{path} = {as_text(value)}": with_value(cell.recipe, path, value) for value in values}
         varied = {name: replace(cell, recipe=r, search=r) for name, r in recipes.items()}
         for name, other in varied.items():
-            yield Reading(other.dense(), name, ACCURACY + DISTANCE, level=0)
+            yield Measurement(other.dense(), name, ACCURACY + DISTANCE, level=0)
             for reading in super().readings(other):
                 yield replace(reading, variant=f"{name}: {reading.variant}", selects=False)
             yield from self._compared(f"{name}: onset", other, varied[AS_IT_IS])
             for level in self.levels:
                 tickets = {"ticket": other.ticket(level), "reinit": control(other, "reinit", level, 0)}
                 for variant, task in tickets.items():
-                    yield Reading(task, f"{name}: {variant}", ACCURACY + DISTANCE, level=level)
+                    yield Measurement(task, f"{name}: {variant}", ACCURACY + DISTANCE, level=level)
 
     def later(self) -> Iterator[tuple[str, int]]:
         for name in (AS_IT_IS, *(f"{path} = {as_text(value)}" for path, vs in self.vary.items() for value in vs)):
             for variant, level in super().later():
                 yield f"{name}: {variant}", level
 
-    def _compared(self, variant: str, cell: Cell, own: Cell) -> Iterator[Reading]:
+    def _compared(self, variant: str, cell: Cell, own: Cell) -> Iterator[Measurement]:
         """Whether a recipe is stable earlier than the arm's own, as soon as both are known."""
         for statistics in self.statistics:
             found, reference = (self.bisect(c, statistics)[1] for c in (cell, own))
@@ -81,7 +81,7 @@ class Sensitivity(Onset):
                 # A share of two lengths is rounded to an iteration of each.
                 rounding = sum(0.5 / c.iterations(c.recipe.steps) for c in (cell, own))
                 compute = earlier(found, reference, rounding)
-                yield Reading(cell.dense(), under(variant, statistics), level=0, compute=compute)
+                yield Measurement(cell.dense(), under(variant, statistics), level=0, compute=compute)
 
     def grid_faults(self, cell: Cell) -> Iterator[Fault]:
         faults = list(super().grid_faults(cell))

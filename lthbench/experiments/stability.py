@@ -21,8 +21,8 @@ from lthbench.experiments.experiment import (
     MAX_LEVEL,
     Experiment,
     Level,
+    Measurement,
     PrunedLevels,
-    Reading,
     points_beyond,
 )
 from lthbench.experiments.imp import rewind_faults
@@ -92,11 +92,11 @@ class _Lines(Experiment):
 
     def line_readings(
         self, cell: Cell, tasks: Sequence[Task], variant: str, level: int, step: int
-    ) -> Iterator[Reading]:
+    ) -> Iterator[Measurement]:
         """The readings of the lines between every two of some trainings, for each rule of statistics."""
         for statistics in self.statistics:
             for line in self.lines(cell, tasks, statistics):
-                yield Reading(line, under(variant, statistics), BARRIER, level=level, step=step)
+                yield Measurement(line, under(variant, statistics), BARRIER, level=level, step=step)
 
 
 class Stability(_Lines):
@@ -116,13 +116,13 @@ class Stability(_Lines):
     spawns: Annotated[tuple[Steps, ...], Field(min_length=1)]
     levels: Annotated[tuple[Level, ...], Field(min_length=1)] = (0,)
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         for level in self.levels:
             for spawn in self.spawns:
                 step = cell.iterations(spawn)
                 children = self.family(cell, step, level)
                 for child in children:
-                    yield Reading(child, "child", ACCURACY, level=level, step=step)
+                    yield Measurement(child, "child", ACCURACY, level=level, step=step)
                 yield from self.line_readings(cell, children, "barrier", level, step)
 
     def faults(self, cell: Cell) -> Iterator[Fault]:
@@ -145,7 +145,7 @@ class LevelBarriers(_Lines):
     levels: PrunedLevels
     rewind: Steps = Steps()
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         rewind = cell.iterations(self.rewind)
         for level in self.levels:
             ticket = cell.ticket(level, rewind)
@@ -189,7 +189,7 @@ class Onset(_Lines):
     def verifies(self) -> bool:
         return len(self.grid) <= MAX_VERIFIED if self.verify is None else self.verify
 
-    def readings(self, cell: Cell) -> Iterator[Reading]:
+    def readings(self, cell: Cell) -> Iterator[Measurement]:
         arm = cell.arms.get(cell.arm)
         for statistics in self.statistics:
             # Measured onsets, by the first of the rules, say whether an arm is what its class says.
@@ -198,9 +198,9 @@ class Onset(_Lines):
             for step, lines in asked.items():
                 for line in lines:
                     variant = under("barrier", statistics)
-                    yield Reading(line, variant, BARRIER, level=0, step=step, selects=selects)
+                    yield Measurement(line, variant, BARRIER, level=0, step=step, selects=selects)
             if found is not None:
-                yield Reading(
+                yield Measurement(
                     cell.dense(),
                     under("onset", statistics),
                     ("distance_relative",),

@@ -1,7 +1,6 @@
-"""The typed face of the kernels: masked updates, global magnitude thresholds, interpolation evaluation."""
+"""The typed face of the kernels: masked updates, global magnitude thresholds."""
 
-from lthbench.ops.line import LineResult, evaluate_line
-from lthbench.ops.prune import Pruned, prune_lowest
-from lthbench.ops.update import MaskedAdamW, MaskedSGD
+from lthbench.ops.optimizers import MaskedAdamW, MaskedSGD
+from lthbench.ops.pruning import Pruned, prune_lowest
 
-__all__ = ["LineResult", "MaskedAdamW", "MaskedSGD", "Pruned", "evaluate_line", "prune_lowest"]
+__all__ = ["MaskedAdamW", "MaskedSGD", "Pruned", "prune_lowest"]

@@ -121,11 +121,11 @@ def register() -> None:
         pass
 
     @_register("lerp_stacked_")
-    def _(out: list[Tensor], a: list[Tensor], b: list[Tensor], alphas: Tensor, rectified: bool) -> None:
+    def _(out: list[Tensor], a: list[Tensor], b: list[Tensor], alphas: Tensor, relu: bool) -> None:
         torch._check(len(out) == len(a), lambda: f"out has {len(out)} tensors, a {len(a)}")
 
     @_register("lerp_linear")
-    def _(a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tensor, rectified: bool) -> Tensor:
+    def _(a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
         torch._check(weight.dim() == 3, lambda: f"weight has shape {tuple(weight.shape)}, expected [K, H, N]")
         return a.new_empty(alphas.shape[0], a.shape[0], weight.shape[2])
 
@@ -140,20 +140,20 @@ def register() -> None:
     def _(
         input: Tensor,
         values: Tensor,
-        taps: Tensor,
-        row_starts: Tensor,
+        col_indices: Tensor,
+        row_ptr: Tensor,
         bias: Tensor,
         other: Tensor | None,
         kernel: int,
         stride: int,
         padding: int,
-        rectified: bool,
+        relu: bool,
     ) -> Tensor:
         torch._check(input.dim() == 5, lambda: f"input has {input.dim()} dimensions, expected 5")
         height, width = ((size - 2 + 2 * padding - kernel) // stride + 3 for size in input.shape[2:4])
         return input.new_empty(input.shape[0], bias.shape[0], height, width, input.shape[4])
 
     @_register("winograd_convolution")
-    def _(input: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None, rectified: bool) -> Tensor:
+    def _(input: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None, relu: bool) -> Tensor:
         torch._check(input.dim() == 5, lambda: f"input has {input.dim()} dimensions, expected 5")
         return input.new_empty(input.shape[0], bias.shape[0], *input.shape[2:])

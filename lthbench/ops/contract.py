@@ -1,7 +1,7 @@
 """What the masked optimizers and the operators demand of numbers and memory, whichever implementation computes.
 
 The kernels check the same for themselves, for the operators and the optimizer cache alike: lists of tensors in
-csrc/update_arguments.h, the numbers of every step in csrc/update_options.h.
+csrc/masked_update_checks.h, the numbers of every step in csrc/update_options.h.
 """
 
 from __future__ import annotations

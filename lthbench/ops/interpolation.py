@@ -48,7 +48,7 @@ def lerp_stacked(
     check_lerp(a, b, alphas, out)
     if out is None:
         out = [torch.empty((alphas.numel(), *x.shape), device=x.device) for x in a]
-    _lerp(a, b, alphas, out, rectified=False)
+    _lerp(a, b, alphas, out, relu=False)
     return list(out)
 
 
@@ -72,21 +72,21 @@ def lerp_relu(a: Tensor, b: Tensor, alphas: Tensor, out: Tensor | None = None) -
     check_lerp([a], [b], alphas, None if out is None else [out])
     if out is None:
         out = torch.empty((alphas.numel(), *a.shape), device=a.device)
-    _lerp([a], [b], alphas, [out], rectified=True)
+    _lerp([a], [b], alphas, [out], relu=True)
     return out
 
 
-def lerp_linear(a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tensor, *, rectified: bool) -> Tensor:
+def lerp_linear(a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
     """Apply the second layer of K networks to the line between their ends' pre-activations, without storing it.
 
-    out[k] = relu(line(a, b, alpha_k)) weight[k] + bias[k], then rectified again if asked.
+    out[k] = relu(line(a, b, alpha_k)) weight[k] + bias[k], then relu again if asked.
 
     Args:
         a, b: [B, H] pre-activations of the ends, float32.
         alphas: [K] float32.
         weight: [K, H, N] float32, inputs first; N is a multiple of 16 (pad with zeros).
         bias: [K, N] float32.
-        rectified: whether a ReLU follows.
+        relu: whether a ReLU follows.
 
     Returns:
         [K, B, N] float32; the products' rounding depends on the implementation.
@@ -109,9 +109,9 @@ def lerp_linear(a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tens
         raise ValueError(f"bias has shape {tuple(bias.shape)}, expected [K, N] as of weight")
     if alphas.device.type == "cpu" and kernels_available("cpu"):
         operands = (t.contiguous() for t in (a, b, alphas, weight, bias))
-        return torch.ops.lthbench.lerp_linear(*operands, rectified)
+        return torch.ops.lthbench.lerp_linear(*operands, relu)
     out = torch.baddbmm(bias[:, None], lerp_relu(a, b, alphas), weight)
-    return out.relu_() if rectified else out
+    return out.relu_() if relu else out
 
 
 def count_errors(logits: Tensor, labels: Tensor) -> Counts:
@@ -143,10 +143,10 @@ def count_errors(logits: Tensor, labels: Tensor) -> Counts:
     return Counts(loss.sum(1), wrong.sum(1))
 
 
-def _lerp(a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequence[Tensor], *, rectified: bool) -> None:
+def _lerp(a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequence[Tensor], *, relu: bool) -> None:
     if kernels_available(alphas.device):
         ends = [[x.contiguous() for x in tensors] for tensors in (a, b)]
-        torch.ops.lthbench.lerp_stacked_(list(out), *ends, alphas.contiguous(), rectified)
+        torch.ops.lthbench.lerp_stacked_(list(out), *ends, alphas.contiguous(), relu)
         return
     for x, y, o in zip(a, b, out, strict=True):
         difference = y - x
@@ -155,7 +155,7 @@ def _lerp(a: Sequence[Tensor], b: Sequence[Tensor], alphas: Tensor, out: Sequenc
                 torch.add(x, difference * alpha, out=o[k])
             else:
                 torch.sub(y, difference * (1 - alpha), out=o[k])
-        if rectified:
+        if relu:
             o.relu_()
 
 

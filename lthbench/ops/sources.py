@@ -7,8 +7,8 @@ from pathlib import Path
 
 # What the library of each device is compiled from, below csrc/.
 _PARTS = {
-    "cpu": ("*.h", "*.cpp", "common/*.h", "cpu/*.h", "cpu/*.cpp"),
-    "cuda": ("*.h", "common/*.h", "cuda/*.h", "cuda/*.cpp", "cuda/*.cu"),
+    "cpu": ("*.h", "*.cpp", "common/*.h", "cpu/**/*.h", "cpu/**/*.cpp"),
+    "cuda": ("*.h", "common/*.h", "cuda/**/*.h", "cuda/**/*.cpp", "cuda/**/*.cu"),
 }
 
 

@@ -14,7 +14,7 @@ import torch
 
 import lthbench
 from lthbench.ops._library import kernels_available
-from lthbench.ops.processor import cpuinfo
+from lthbench.ops.cpu import cpuinfo
 from lthbench.runner.device import DeviceError
 from lthbench.runner.settings import CPU, Device
 

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lthbench.runner.store import Fault, Store, StoreError, unusable
-from lthbench.tasks.layout import CHECKPOINT, DAMAGED, RESULT, SCRATCH
+from lthbench.tasks.paths import CHECKPOINT, DAMAGED, RESULT, SCRATCH
+from lthbench.tasks.store import Fault, Store, StoreError, unusable
 
 _KEY = re.compile(r"[0-9a-f]{32}")
 # Nobody is still at work on a file that he was to rename so long ago.

@@ -11,11 +11,11 @@ from pathlib import Path
 from lthbench.data.spec import num_train_images
 from lthbench.lease import PATIENCE, holder_of
 from lthbench.runner.stall import Stall, stall_of
-from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
 from lthbench.tasks.header import read_note
-from lthbench.tasks.layout import CHECKPOINT, FAILURE, LEASE, SPEC, STALLED
+from lthbench.tasks.paths import CHECKPOINT, FAILURE, LEASE, SPEC, STALLED
 from lthbench.tasks.spec import TrainSpec
+from lthbench.tasks.store import Store
 
 WINDOW = 900.0  # seconds over which the rate is taken
 

@@ -21,11 +21,11 @@ from lthbench.runner.device import DeviceLostError
 from lthbench.runner.queue import Outcome, Queue
 from lthbench.runner.settings import Device, Settings
 from lthbench.runner.stall import LEAST, LEAST_COMPILED, LOOK, Stalls, Watchdog, stalled_twice
-from lthbench.runner.store import Store, StoreError, unusable
 from lthbench.suite.plan import Plan
+from lthbench.tasks.store import Store, StoreError, unusable
 
 if TYPE_CHECKING:
-    from lthbench.runner.work import Asked, Worker
+    from lthbench.runner.worker import Asked, Worker
 
 
 _GRACE = 5.0  # seconds that a worker has to end in
@@ -112,7 +112,7 @@ def run_here(
         end: ends this process where a task has made no progress for the settings' `stall_timeout` (`Watchdog`); None
             only tells of it.
     """
-    from lthbench.runner.work import Worker
+    from lthbench.runner.worker import Worker
 
     stalls = _stalls(settings, watcher, settings.stall_timeout if end else 0.0)
     watchdog = Watchdog(stalls, end or (lambda key, seconds: None))
@@ -330,7 +330,7 @@ def _serve(connection: Connection, options: str) -> None:
         except OSError:  # the parent is gone: nobody waits for this work, and its successor wants the folder
             os._exit(1)
 
-    from lthbench.runner.work import Worker
+    from lthbench.runner.worker import Worker
     from lthbench.tasks.context import UnusableInputError
 
     worker = Worker(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lthbench.runner.queue import Outcome
-from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
+from lthbench.tasks.store import Store
 
 
 def run_in_rounds(

@@ -14,7 +14,7 @@ class Signals:
 
     submitit would requeue the job wherever the program stands. Here the user signal (before the time limit, or at
     preemption) makes the running training write its checkpoint and stop at its next step; what has no checkpoint is
-    given up after `grace` seconds, to be done again. Then `hand_on` lets submitit requeue the job. SIGTERM, of which
+    given up after `grace` seconds, to be done again. Then `requeue` lets submitit requeue the job. SIGTERM, of which
     nobody can say what follows, makes the training write a checkpoint and go on.
     """
 
@@ -49,7 +49,7 @@ class Signals:
             self._asked = None
         return asked
 
-    def hand_on(self) -> None:
+    def requeue(self) -> None:
         """Do what submitit does at the user signal: requeue the job and exit, or raise where it gives up."""
         handler = self._before[self._user_signal]
         if callable(handler):

@@ -22,9 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lthbench.documents import DocumentError, read_document
 from lthbench.lease import Holder
-from lthbench.runner.store import Store
 from lthbench.tasks.atomic import write_json
-from lthbench.tasks.layout import STALLED
+from lthbench.tasks.paths import STALLED
+from lthbench.tasks.store import Store
 
 # A worker is told of after so many times its longest pause, and not before so many seconds: a disk may take its time.
 MULTIPLE, LEAST = 20.0, 60.0

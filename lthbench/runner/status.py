@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lthbench.lease import holder_of
-from lthbench.runner.scheduler import QueuedJob
+from lthbench.runner.slurm.scheduler import QueuedJob
+from lthbench.runner.slurm.submission import Record, log_of, read_records
 from lthbench.runner.stall import Stall, stall_of
-from lthbench.runner.store import Store, has_kept
-from lthbench.runner.submission import Record, log_of, read_records
 from lthbench.suite.plan import Plan
-from lthbench.tasks.layout import FAILURE, LEASE, STALLED
+from lthbench.tasks.paths import FAILURE, LEASE, STALLED
 from lthbench.tasks.spec import TrainSpec
+from lthbench.tasks.store import Store, has_kept
 
 _TAIL_BYTES = 4096
 

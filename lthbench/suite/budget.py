@@ -12,10 +12,10 @@ from lthbench.experiments.cell import is_selection
 from lthbench.experiments.controls import Controls
 from lthbench.experiments.imp import Imp
 from lthbench.experiments.stability import Stability
-from lthbench.suite.located import SuiteError
-from lthbench.suite.part import Part
 from lthbench.suite.plan import Plan
 from lthbench.suite.schema import Suite
+from lthbench.suite.subset import Subset
+from lthbench.suite.yaml_tree import SuiteError
 
 REPLICATES = 3
 POLICY = (
@@ -42,7 +42,7 @@ class Need:
 class Proposal:
     """The part that a budget buys, and how long it takes; None where not even one ticket of one pair fits."""
 
-    part: Part | None
+    part: Subset | None
     seconds: float
 
 
@@ -81,14 +81,14 @@ class Prices:
                     note(task.key, need, level)
             self._groups[frozenset(needs[key].items())] += seconds[key]
 
-    def of(self, part: Part) -> float:
+    def of(self, part: Subset) -> float:
         """The seconds that a part takes."""
         return sum(
             seconds for needs, seconds in self._groups.items() if any(_has(part, need, level) for need, level in needs)
         )
 
 
-def _has(part: Part, need: Need, level: int) -> bool:
+def _has(part: Subset, need: Need, level: int) -> bool:
     return (
         (not part.pairs or need.pair in part.pairs)
         and (not part.arms or need.arm in part.arms)
@@ -108,12 +108,12 @@ def propose(plan: Plan, seconds: Mapping[str, float], budget: float) -> Proposal
     """
     suite, prices = plan.suite, Prices(plan, seconds)
 
-    def fits(part: Part) -> bool:
+    def fits(part: Subset) -> bool:
         return prices.of(part) <= budget
 
     least = min(REPLICATES, suite.replicates)
     for count in range(suite.replicates, least - 1, -1):
-        if fits(part := Part(replicates=count)):
+        if fits(part := Subset(replicates=count)):
             return Proposal(_tidy(plan, prices, part), prices.of(part))
 
     part, by_price = _smallest(plan, prices, least)
@@ -145,7 +145,7 @@ def propose(plan: Plan, seconds: Mapping[str, float], budget: float) -> Proposal
     return Proposal(_tidy(plan, prices, part), prices.of(part))
 
 
-def left_out(suite: Suite, part: Part) -> dict[str, list[str]]:
+def left_out(suite: Suite, part: Subset) -> dict[str, list[str]]:
     """What a part has not, by pairs, arms, experiments, replicates and levels."""
     pairs = {name: pair for name, pair in suite.pairs.items() if not part.pairs or name in part.pairs}
     arms = {name for pair in pairs.values() for name in pair.arms}
@@ -161,13 +161,13 @@ def left_out(suite: Suite, part: Part) -> dict[str, list[str]]:
     return {what: names for what, names in found.items() if names}
 
 
-def _smallest(plan: Plan, prices: Prices, replicates: int) -> tuple[Part, list[str]]:
+def _smallest(plan: Plan, prices: Prices, replicates: int) -> tuple[Subset, list[str]]:
     """What is bought of each pair first, and the pairs by its price."""
     labels = {label: e for pair in plan.suite.pairs.values() for label, e in pair.experiments.items()}
     core = tuple(sorted(label for label, e in labels.items() if isinstance(e, _CORE)))
     if not core:
-        core = (min(labels, key=lambda label: (prices.of(Part(experiments=(label,))), label)),)
-    part = Part(core, replicates=replicates, levels=-(-prices.max_level // 2))
+        core = (min(labels, key=lambda label: (prices.of(Subset(experiments=(label,))), label)),)
+    part = Subset(core, replicates=replicates, levels=-(-prices.max_level // 2))
 
     def price(name: str) -> float:
         return prices.of(replace(part, pairs=(name,), arms=_two_arms(plan, (name,))))
@@ -176,7 +176,7 @@ def _smallest(plan: Plan, prices: Prices, replicates: int) -> tuple[Part, list[s
     return part, sorted((name for name in priced if priced[name] > 0), key=lambda name: priced[name])
 
 
-def _shrunk(part: Part) -> Iterator[Part]:
+def _shrunk(part: Subset) -> Iterator[Subset]:
     """The part, then with fewer and fewer levels, then likewise with fewer replicates."""
     for count in range(part.replicates or 1, 0, -1):
         level = part.levels or 0
@@ -197,13 +197,13 @@ def _two_arms(plan: Plan, pairs: Iterable[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def _tidy(plan: Plan, prices: Prices, part: Part) -> Part:
+def _tidy(plan: Plan, prices: Prices, part: Subset) -> Subset:
     """The part without what names everything."""
     suite = plan.suite
     names = part.pairs or tuple(suite.pairs)
     labels = {label for name in names for label in suite.pairs[name].experiments}
     arms = {arm for name in names for arm in suite.pairs[name].arms}
-    return Part(
+    return Subset(
         experiments=() if labels <= set(part.experiments) else part.experiments,
         pairs=() if set(suite.pairs) <= set(part.pairs) else part.pairs,
         arms=() if arms <= set(part.arms) else part.arms,

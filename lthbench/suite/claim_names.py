@@ -17,9 +17,9 @@ from pydantic import BaseModel
 from lthbench.experiments import EXPERIMENTS
 from lthbench.suite.claim_tests import Agreement, Cost, Onset, OtherClaim, Selection
 from lthbench.suite.claims import Claim
-from lthbench.suite.faults import nearest
-from lthbench.suite.located import Located
 from lthbench.suite.schema import Pair
+from lthbench.suite.validation_errors import nearest
+from lthbench.suite.yaml_tree import Located
 
 CLASSES = ("early", "late")
 _Path = tuple[str | int, ...]

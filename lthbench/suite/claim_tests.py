@@ -118,7 +118,7 @@ class Onset(_Test):
     """Stability begins earlier in training, as a share of it, in one class of arms than in another.
 
     It is known to lie between two points measured. Tested is the mean of the replicates' differences
-    (lthbench/analysis/intervals.py).
+    (lthbench/analysis/stats/interval_censored.py).
 
     Attributes:
         earlier, later: selections of barriers.

@@ -16,8 +16,8 @@ from pydantic import Field, field_validator
 
 from lthbench.experiments import EXPERIMENTS
 from lthbench.suite.claim_tests import Frozen, OtherClaim, Selection, Test
-from lthbench.suite.faults import nearest, read_as
-from lthbench.suite.located import Located, SuiteError, read_yaml
+from lthbench.suite.validation_errors import nearest, read_as
+from lthbench.suite.yaml_tree import Located, SuiteError, read_yaml
 
 
 class Choice(Frozen):

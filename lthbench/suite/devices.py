@@ -78,7 +78,7 @@ class Measured:
             self._networks[where] = self.calibration.network(*where)
         if (network := self._networks[where]) is None:
             return None
-        seconds = work.evaluated / network.evaluation + work.on_lines / network.line
+        seconds = work.evaluated / network.evaluation + work.path_images / network.line
         if isinstance(spec, TrainSpec) and work.trained:
             recipe = spec.recipe
             how = (*where, recipe.precision, recipe.batch_size, recipe.augment)
@@ -121,7 +121,7 @@ class Named:
         precision: Precision = spec.recipe.precision if isinstance(spec, TrainSpec) else "float32"
         peak = {"float32": self.float32, "bfloat16": self.bfloat16}
         training = 3 * cost.forward_flops * work.trained / (UTILISATION * peak[precision])
-        evaluation = cost.forward_flops * (work.evaluated + work.on_lines) / (UTILISATION * self.float32)
+        evaluation = cost.forward_flops * (work.evaluated + work.path_images) / (UTILISATION * self.float32)
         # A backward pass starts about two operators for each of the forward pass.
         return max(training, 3 * cost.operators * work.steps * LAUNCH_SECONDS) + evaluation
 

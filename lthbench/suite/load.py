@@ -34,12 +34,12 @@ from lthbench.experiments import EXPERIMENTS, Experiment
 from lthbench.names import unknown
 from lthbench.suite.claim_names import claim_faults
 from lthbench.suite.claims import read_claims
-from lthbench.suite.faults import check_keys, explain, nearest, read_as, told
-from lthbench.suite.located import Located, SuiteError, read_yaml
-from lthbench.suite.micro import Micro, in_small
+from lthbench.suite.micro import Micro, shrink_pair
 from lthbench.suite.relations import experiment_faults, suite_faults
 from lthbench.suite.schema import Suite
 from lthbench.suite.shipped import shipped_suites
+from lthbench.suite.validation_errors import check_keys, explain, nearest, read_as, told
+from lthbench.suite.yaml_tree import Located, SuiteError, read_yaml
 
 _SUITE_KEYS = (
     "title", "include", "replicates", "selection_replicates", "experiments", "claims", "looks", "pairs", "micro",
@@ -111,7 +111,7 @@ def _in_small(suite: Suite, node: Located) -> Suite:
     pairs, faults = {}, []
     for name, pair in suite.pairs.items():
         try:
-            pairs[name] = in_small(pair, read_as(Micro, shared.merged(own.child(name, {})), ("micro",)))
+            pairs[name] = shrink_pair(pair, read_as(Micro, shared.merged(own.child(name, {})), ("micro",)))
         except SuiteError as error:
             faults += str(error).splitlines()
     if faults:

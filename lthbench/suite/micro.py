@@ -38,7 +38,7 @@ class Micro(BaseModel):
     validation: Annotated[int, Field(ge=0)] = 0
 
 
-def in_small(pair: Pair, micro: Micro) -> Pair:
+def shrink_pair(pair: Pair, micro: Micro) -> Pair:
     """A pair with its data, and the lengths and batches of its recipes, made small; its experiments stay."""
     own = pair.data.name == EMBEDDED
     data = DataSpec(

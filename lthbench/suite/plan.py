@@ -8,26 +8,26 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lthbench.experiments import EXPERIMENTS, Cell, Reading
+from lthbench.experiments import EXPERIMENTS, Cell, Measurement
 from lthbench.experiments.cell import Result
 from lthbench.suite.claim_tests import variant_pattern
-from lthbench.suite.located import SuiteError
-from lthbench.suite.part import WHOLE, Part
 from lthbench.suite.relations import one_value_normalised
 from lthbench.suite.schema import Pair, Suite
+from lthbench.suite.subset import WHOLE, Subset
 from lthbench.suite.work import Work, work_of
+from lthbench.suite.yaml_tree import SuiteError
 from lthbench.tasks.spec import MaskSpec, Task, TrainSpec
 
 MAX_TASKS = 500_000
 
 
 @dataclass(frozen=True)
-class PlacedReading:
+class PlannedMeasurement:
     """A reading and the cell and experiment it belongs to."""
 
     cell: Cell
     experiment: str
-    reading: Reading
+    reading: Measurement
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Plan:
     """
 
     suite: Suite
-    readings: list[PlacedReading] = field(default_factory=list)
+    readings: list[PlannedMeasurement] = field(default_factory=list)
     tasks: dict[str, Task] = field(default_factory=dict)
     keep: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     users: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -96,7 +96,7 @@ class Plan:
             pending += [(t, False) for t in task.inputs]
 
 
-def make_plan(suite: Suite, part: Part = WHOLE, result_of: Callable[[str], Result | None] = lambda key: None) -> Plan:
+def make_plan(suite: Suite, part: Subset = WHOLE, result_of: Callable[[str], Result | None] = lambda key: None) -> Plan:
     """The plan of a suite, or of a part of it; selection replicates have what choices rest on, and no more.
 
     Args:
@@ -111,7 +111,7 @@ def make_plan(suite: Suite, part: Part = WHOLE, result_of: Callable[[str], Resul
     num_replicates = suite.selection_replicates + (part.replicates or suite.replicates)
     replicates: set[int] = set()
     for cell, label, reading in _readings(suite, part, lambda task: result_of(task.key)):
-        plan.readings.append(PlacedReading(cell, label, reading))
+        plan.readings.append(PlannedMeasurement(cell, label, reading))
         for task in (reading.task, *reading.others):
             plan.add(task, label, cell)
         replicates.add(cell.replicate)
@@ -135,8 +135,8 @@ def _too_many(number: int, num_replicates: int) -> str:
 
 
 def _readings(
-    suite: Suite, part: Part, result_of: Callable[[Task], Result | None]
-) -> Iterator[tuple[Cell, str, Reading]]:
+    suite: Suite, part: Subset, result_of: Callable[[Task], Result | None]
+) -> Iterator[tuple[Cell, str, Measurement]]:
     for cell in filter(part.has_cell, suite.cells(result_of)):
         found = _readings_of(suite, part, cell)
         if cell.is_selection:
@@ -147,7 +147,7 @@ def _readings(
             yield cell, label, reading
 
 
-def _readings_of(suite: Suite, part: Part, cell: Cell) -> Iterator[tuple[str, Reading]]:
+def _readings_of(suite: Suite, part: Subset, cell: Cell) -> Iterator[tuple[str, Measurement]]:
     for label, experiment in suite.pairs[cell.pair].experiments.items():
         if not part.has_experiment(label, experiment, cell):
             continue
@@ -158,7 +158,7 @@ def _readings_of(suite: Suite, part: Part, cell: Cell) -> Iterator[tuple[str, Re
             raise SuiteError(f"pairs.{cell.pair}.arms.{cell.arm}, experiment {label}: {error}") from error
 
 
-def candidates(suite: Suite, cell: Cell, readings: Iterable[tuple[str, Reading]]) -> set[tuple[str, str]]:
+def candidates(suite: Suite, cell: Cell, readings: Iterable[tuple[str, Measurement]]) -> set[tuple[str, str]]:
     """The experiments and variants among which claims choose by a cell's readings; a single one needs no choice."""
     found: set[tuple[str, str]] = set()
     kinds = kinds_of(suite.pairs[cell.pair])

@@ -14,7 +14,7 @@ from lthbench.experiments.cell import FIRST_SELECTION_REPLICATE, Result
 from lthbench.experiments.experiment import PrunedLevels
 from lthbench.models.spec import ModelSpec
 from lthbench.suite.claims import Claim
-from lthbench.suite.slurm import SlurmOptions
+from lthbench.suite.slurm_options import SlurmOptions
 from lthbench.tasks.spec import Pruning, Task
 
 MAX_REPLICATES = 1000

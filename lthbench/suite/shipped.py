@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lthbench.names import unknown
-from lthbench.suite.located import SuiteError
+from lthbench.suite.yaml_tree import SuiteError
 
 _PACKAGE = Path(__file__).parents[1]
 

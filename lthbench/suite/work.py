@@ -16,18 +16,18 @@ class Work:
         steps: updates of the weights.
         trained: images in them, each a forward and a backward pass.
         evaluated: images that one network sees forward only.
-        on_lines: the same for networks along a line, an image once for each.
+        path_images: the same for networks along a line, an image once for each.
     """
 
     steps: int = 0
     trained: int = 0
     evaluated: int = 0
-    on_lines: int = 0
+    path_images: int = 0
 
     @property
     def image_passes(self) -> float:
         """The work as one number: forward and backward pass of an image is 1, forward alone 1/3."""
-        return self.trained + (self.evaluated + self.on_lines) / 3
+        return self.trained + (self.evaluated + self.path_images) / 3
 
 
 def work_of(task: Task) -> Work:
@@ -69,4 +69,4 @@ def _line(spec: InterpolateSpec) -> Work:
     # Recomputed statistics are those of every split's evaluation, each for itself.
     num_splits = 3 if validation else 2
     statistics = num_splits * min(spec.statistics_images, images) if spec.statistics == "recompute" else 0
-    return Work(on_lines=spec.points * (train + validation + test + statistics))
+    return Work(path_images=spec.points * (train + validation + test + statistics))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lthbench.documents import DocumentError
 from lthbench.tasks.files import read_checkpoint
-from lthbench.tasks.layout import CHECKPOINT, weights_file
+from lthbench.tasks.paths import CHECKPOINT, weights_file
 from lthbench.tasks.result import Artefact, ArtefactName, fault_of
 from lthbench.tasks.spec import TrainSpec
 from lthbench.training.loop import Progress

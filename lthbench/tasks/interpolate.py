@@ -1,4 +1,4 @@
-"""The verb `interpolate`: from two trained networks to loss and error along the line between them."""
+"""The task type `interpolate`: from two trained networks to loss and error along the line between them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lthbench.data.load import load
-from lthbench.ops.line import evaluate_line
+from lthbench.data.loading import load
+from lthbench.engine.linear_path import evaluate_linear_path
 from lthbench.ops.sums import sum_in_order
 from lthbench.tasks.context import Context
 from lthbench.tasks.network import Layout, make_network
@@ -48,7 +48,7 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
     for done, (name, images) in enumerate(sets.items()):
         context.report(done, len(sets))
         recompute = spec.statistics == "recompute"
-        line = evaluate_line(
+        line = evaluate_linear_path(
             model,
             a,
             b,

@@ -1,4 +1,4 @@
-"""The verb `mask`: from a trained network and its mask to the next mask."""
+"""The task type `mask`: from a trained network and its mask to the next mask."""
 
 from __future__ import annotations
 

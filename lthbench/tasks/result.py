@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from lthbench.documents import DocumentError, parse_document, read_bounded
-from lthbench.tasks.layout import RESULT, SPEC
+from lthbench.tasks.paths import RESULT, SPEC
 from lthbench.tasks.spec import Key
 
 # A tracked training of a million steps has a curve of some MiB.

@@ -1,4 +1,4 @@
-"""Running one task: the verb of its kind."""
+"""Running one task by its type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verb `train`: from weights, a mask, data and a recipe to weights, kept steps and metrics."""
+"""The task type `train`: from weights, a mask, data and a recipe to weights, kept steps and metrics."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 
 from lthbench.data.few_shot import few_shot
 from lthbench.data.images import ImageSet
-from lthbench.data.load import Splits, load
+from lthbench.data.loading import Splits, load
 from lthbench.ops.sums import sum_in_order
 from lthbench.tasks.checkpoint import CheckpointNote
 from lthbench.tasks.context import Context, Interrupted
 from lthbench.tasks.files import digest, read_checkpoint
-from lthbench.tasks.layout import CHECKPOINT, weights_file
 from lthbench.tasks.network import weights_of
+from lthbench.tasks.paths import CHECKPOINT, weights_file
 from lthbench.tasks.result import Artefact
 from lthbench.tasks.spec import TrainSpec
 from lthbench.tasks.start import Start, anchors_of, start_of
 from lthbench.training.distance import learning_distance, top_overlap
+from lthbench.training.forgetting import Tracker
 from lthbench.training.loop import Progress, Trainer, evaluate
 from lthbench.training.probe import fit_probe, set_normalisation, train_only_head_and_normalisation
 from lthbench.training.streams import stream
-from lthbench.training.tracking import Tracker
 
 
 def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def _fit(
         taken_up = CheckpointNote.of(content)
         kept = taken_up.kept
         trainer.restore(tensors, vars(taken_up.progress))
-    context.ranks.agree("the iteration to go on from", str(trainer.progress.step), context.device)
+    context.ranks.assert_identical("the iteration to go on from", str(trainer.progress.step), context.device)
     last_checkpoint = time.monotonic()
 
     def keep_weights(trainer: Trainer) -> None:
@@ -230,5 +230,5 @@ def _fit(
     if trainer.average:
         trainer.average.copy_to_model()
     if context.ranks.size > 1:
-        context.ranks.agree("the trained network", digest(weights_of(start.model)), context.device)
+        context.ranks.assert_identical("the trained network", digest(weights_of(start.model)), context.device)
     return progress, kept

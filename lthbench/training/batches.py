@@ -8,14 +8,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet
-from lthbench.data.transfer import to_device
+from lthbench.data.to_device import to_device
 from lthbench.models.depth import StochasticDepth, draw_kept, stochastic_layers
-from lthbench.training.ranks import Ranks
+from lthbench.training.distributed import Ranks
 from lthbench.training.recipe import Recipe
 from lthbench.training.streams import stream
 
 
-class Part(NamedTuple):
+class MicroBatch(NamedTuple):
     """One forward and backward pass of a step.
 
     Attributes:
@@ -59,13 +59,13 @@ class Batches:
             self._order = (epoch, to_device(order, self.images.device))
         return self._order[1]
 
-    def at(self, step: int) -> tuple[Tensor, list[Part]]:
+    def at(self, step: int) -> tuple[Tensor, list[MicroBatch]]:
         """The batch of a step: its images, int64 [B], and this rank's parts of it, at least one, some maybe empty."""
         epoch, position = divmod(step, self.steps_per_epoch)
         index = self.order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
         size = len(index)
         micro = self.recipe.micro_batch or size
-        places = [self.ranks.part(begin, min(begin + micro, size)) for begin in range(0, size, micro)]
+        places = [self.ranks.shard(begin, min(begin + micro, size)) for begin in range(0, size, micro)]
         own = None
         if self.ranks.size > 1:
             own = np.concatenate([np.arange(place.start, place.stop) for place in places])
@@ -73,11 +73,11 @@ class Batches:
         images, labels = self.images.training_batch(index, self.num_classes, self.recipe.augment, rng, own)
         kept = self._draw_kept(step, size, own) if self.stochastic else []
         if len(places) == 1:
-            return index, [Part(places[0], images, labels, kept)]
+            return index, [MicroBatch(places[0], images, labels, kept)]
         lengths = [place.stop - place.start for place in places]
         divided = zip(places, images.split(lengths), labels.split(lengths), strict=True)
         draws = zip(*(draw.split(lengths) for draw in kept), strict=True) if kept else [()] * len(places)
-        return index, [Part(*part, list(draw)) for part, draw in zip(divided, draws, strict=True)]
+        return index, [MicroBatch(*part, list(draw)) for part, draw in zip(divided, draws, strict=True)]
 
     def _draw_kept(self, step: int, size: int, own: np.ndarray | None) -> list[Tensor]:
         seed = int(stream(self.seed, "augment", self.noise, "layers", step).integers(2**63))

@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet
-from lthbench.ops.linear import by_onednn, linear_layers
+from lthbench.engine.onednn_linear import by_onednn, linear_layers
 from lthbench.ops.sums import sum_in_order
-from lthbench.training.average import Average
-from lthbench.training.batches import Batches, Part
+from lthbench.training.batches import Batches, MicroBatch
+from lthbench.training.distributed import Ranks
+from lthbench.training.ema import Average
+from lthbench.training.forgetting import Tracker
 from lthbench.training.optimizer import make_optimizer
-from lthbench.training.ranks import Ranks
 from lthbench.training.recipe import Recipe
 from lthbench.training.recorded import Passes, RecordedPasses
-from lthbench.training.tracking import Tracker
-from lthbench.training.whole_batch import count_batches_on_host, normalise_over
+from lthbench.training.sync_batchnorm import convert_sync_batchnorm, count_batches_on_host
 
 EVAL_BATCH = 250
 
@@ -106,7 +106,7 @@ class Trainer:
         options: dict[str, Any] = {"compile_threads": 1}
         if compile and ranks.size > 1:
             raise ValueError("a training over several processes cannot be compiled; leave out one of the two")
-        normalise_over(model, ranks)
+        convert_sync_batchnorm(model, ranks)
         if not compile:
             count_batches_on_host(model)
         self.device = images.device
@@ -170,22 +170,22 @@ class Trainer:
         right = torch.zeros(len(index), dtype=torch.int32, device=self.device) if self.tracker else None
         loss_sum: Tensor | None = None
         for part in parts:
-            with nullcontext() if part is parts[-1] else self.ranks.without_sum(self._forward):
+            with nullcontext() if part is parts[-1] else self.ranks.no_sync(self._forward):
                 logits, part_loss = passes(part)
             loss_sum = part_loss if loss_sum is None else loss_sum + part_loss
             if right is not None:
                 right[part.places] = (logits.argmax(1) == self.images.labels[index[part.places]]).int()
         self.optimizer.step()
         if self.tracker and right is not None:
-            self.tracker.present(index, self.ranks.add(right).bool())
+            self.tracker.present(index, self.ranks.all_reduce_sum(right).bool())
         if self.average:
             self.average.update()
         assert loss_sum is not None
-        self._loss_sum += self.ranks.add(loss_sum)
+        self._loss_sum += self.ranks.all_reduce_sum(loss_sum)
         self.progress.num_seen += len(index)
         self.progress.step += 1
 
-    def _record(self, part: Part) -> RecordedPasses | None:
+    def _record(self, part: MicroBatch) -> RecordedPasses | None:
         """The passes of whole batches, recorded, where a step with them has the bits of an eager one; else None.
 
         Both are tried on a batch; then everything is as it was.
@@ -217,7 +217,7 @@ class Trainer:
         self._tell(f"no CUDA graph is used in this training: {reason}")
         return None
 
-    def _tried(self, passes: Passes, part: Part) -> dict[str, Tensor]:
+    def _tried(self, passes: Passes, part: MicroBatch) -> dict[str, Tensor]:
         """What a step on a batch makes: outputs, gradients, weights, statistics, optimizer state."""
         self.optimizer.zero_grad(set_to_none=True)
         logits, loss = passes(part)
@@ -227,7 +227,7 @@ class Trainer:
         made |= {f"gradient.{name}": p.grad for name, p in self.model.named_parameters() if p.grad is not None}
         return {name: t.clone() for name, t in made.items()}
 
-    def _backward(self, batch_size: int, part: Part) -> tuple[Tensor, Tensor]:
+    def _backward(self, batch_size: int, part: MicroBatch) -> tuple[Tensor, Tensor]:
         """Forward and backward pass of a part of a batch; its logits and the sum of its images' losses."""
         for layer, kept in zip(self.batches.stochastic, part.kept, strict=True):
             layer.kept = kept

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
 
-from lthbench.training.batches import Part
+from lthbench.training.batches import MicroBatch
 
-Passes = Callable[[Part], tuple[Tensor, Tensor]]
+Passes = Callable[[MicroBatch], tuple[Tensor, Tensor]]
 
 
 class RecordedPasses:
@@ -39,10 +39,10 @@ class RecordedPasses:
             suffice.
     """
 
-    def __init__(self, passes: Passes, model: nn.Module, form: Part) -> None:
+    def __init__(self, passes: Passes, model: nn.Module, form: MicroBatch) -> None:
         if is_watched(model):
             raise RuntimeError("hooks of its modules or weights watch the passes")
-        self._inputs = Part(
+        self._inputs = MicroBatch(
             form.places,
             torch.zeros_like(form.images),
             torch.zeros_like(form.labels),
@@ -70,14 +70,14 @@ class RecordedPasses:
             torch.cuda.current_stream().wait_stream(stream)
         self._gradients = [p.grad for p in self._parameters]
 
-    def fit(self, part: Part) -> bool:
+    def fit(self, part: MicroBatch) -> bool:
         """Whether a part has the shapes, types and memory layouts that were recorded."""
         return len(part.kept) == len(self._inputs.kept) and all(
             a.shape == b.shape and a.dtype == b.dtype and a.stride() == b.stride()
             for a, b in zip(_tensors(part), _tensors(self._inputs), strict=True)
         )
 
-    def __call__(self, part: Part) -> tuple[Tensor, Tensor]:
+    def __call__(self, part: MicroBatch) -> tuple[Tensor, Tensor]:
         """Logits and loss of a part that fits; the parameters' gradients are those of its loss."""
         for static, given in zip(_tensors(self._inputs), _tensors(part), strict=True):
             static.copy_(given)
@@ -108,7 +108,7 @@ def is_watched(model: nn.Module) -> bool:
     return any(map(bool, (*everywhere, *own, *of_weights)))
 
 
-def _tensors(part: Part) -> list[Tensor]:
+def _tensors(part: MicroBatch) -> list[Tensor]:
     return [part.images, part.labels, *part.kept]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from lthbench.bench.path_speed import linear_path_row
+from lthbench.bench.timing import table, threads
 from lthbench.models.build import build
 from lthbench.models.spec import ModelSpec
-from lthbench.ops.bench import table, threads
-from lthbench.ops.bench_line import line_row
 
 CIFAR = (3, 32, 32)
 # model, image shape, images, points, density of the layers between the first and the last
@@ -31,7 +31,7 @@ def test_a_line_of_networks(benchmark, capsys, name, shape, num_images, num_poin
     work = f"{name}, density {density}, K = {num_points}"
     with threads(num_threads):
         row = benchmark.pedantic(
-            lambda: line_row(
+            lambda: linear_path_row(
                 work, model, shape, num_images=num_images, num_points=num_points, density=density,
                 rounds=3 if benchmark.enabled else 1,
             ),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lthbench.ops.bench import table, threads
-from lthbench.ops.bench_update import ours, update_rows
-from lthbench.runner.bench import training_step
+from lthbench.bench.kernels import training_step
+from lthbench.bench.optimizer_speed import ours, update_rows
+from lthbench.bench.timing import table, threads
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])

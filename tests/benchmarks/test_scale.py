@@ -15,13 +15,13 @@ import pytest
 from synthetic_store import put_result
 
 from lthbench.runner.settings import RunOptions
+from lthbench.runner.slurm.submission import submit
 from lthbench.runner.status import suite_status
-from lthbench.runner.store import Store
-from lthbench.runner.submission import submit
 from lthbench.suite.load import load_suite
-from lthbench.suite.part import WHOLE
 from lthbench.suite.plan import make_plan
-from lthbench.suite.slurm import SlurmOptions
+from lthbench.suite.slurm_options import SlurmOptions
+from lthbench.suite.subset import WHOLE
+from lthbench.tasks.store import Store
 
 SUITES = Path(__file__).parents[2] / "suites"
 SIZES = (("quick.yaml", 3), ("resnet20-cifar10.yaml", 3), ("paper.yaml", 1), ("paper.yaml", 4))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lthbench.ops.bench import table, threads
-from lthbench.ops.bench_threshold import adversarial_rows, baselines, make_layers, ours_packed, threshold_rows
-from lthbench.ops.prune import prune_lowest
+from lthbench.bench.pruning_speed import adversarial_rows, baselines, make_layers, ours_packed, threshold_rows
+from lthbench.bench.timing import table, threads
+from lthbench.ops.pruning import prune_lowest
 
 
 @pytest.mark.parametrize("num_threads", [1, 2])

@@ -21,7 +21,7 @@ import torch
 from benchmarks.baseline import UsualTraining, usual_loader
 from benchmarks.contestant import Contestant, Rate
 
-from lthbench.data.load import load
+from lthbench.data.loading import load
 from lthbench.data.spec import Augment, DataSpec
 from lthbench.models.spec import ModelSpec
 from lthbench.runner.allocator import kept_memory

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lthbench.bench.throughput import noise_images
 from lthbench.data.spec import DataSpec
+from lthbench.engine import path_forward
+from lthbench.engine.linear_path import LinearPathResult, evaluate_linear_path
 from lthbench.models.spec import ModelSpec
-from lthbench.ops import line_forward
-from lthbench.ops.line import LineResult, evaluate_line
 from lthbench.runner.environment import make_deterministic
-from lthbench.runner.throughput import noise_images
 from lthbench.tasks.network import make_network, set_initial_weights, weights_of
 
 PAIRS = {
@@ -22,7 +22,7 @@ PAIRS = {
 }
 
 
-def line(model: str, data: str, device: str, num_images: int, points: int) -> LineResult:
+def line(model: str, data: str, device: str, num_images: int, points: int) -> LinearPathResult:
     make_deterministic(1)
     spec = ModelSpec(name=model)
     ends = []
@@ -32,7 +32,7 @@ def line(model: str, data: str, device: str, num_images: int, points: int) -> Li
         ends.append(weights_of(network))
     images = noise_images(data, num_images, torch.device(device))
     batch = images.batch(torch.arange(num_images)), images.labels
-    return evaluate_line(network, *ends, torch.linspace(0, 1, points), [batch])
+    return evaluate_linear_path(network, *ends, torch.linspace(0, 1, points), [batch])
 
 
 @pytest.mark.fake_cuda("guard")
@@ -50,7 +50,7 @@ def test_lines_of_every_model_take_the_path_of_the_gpu_within_five_gib(model: st
 def test_lines_on_the_device_agree_with_the_cpus_however_images_are_divided(
     bytes_free: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line_forward, "_BYTES_CUDA", bytes_free)
+    monkeypatch.setattr(path_forward, "_BYTES_CUDA", bytes_free)
     found, expected = (line("resnet8", "cifar10", device, 9, points=3) for device in ("cuda", "cpu"))
     torch.testing.assert_close(found.loss, expected.loss, rtol=1e-4, atol=1e-5)
     assert torch.equal(found.error, expected.error)

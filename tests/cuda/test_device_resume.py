@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from lthbench.bench.throughput import noise_images
 from lthbench.data.spec import DataSpec
 from lthbench.models.build import prunable
 from lthbench.models.spec import ModelSpec
 from lthbench.runner.environment import make_deterministic
-from lthbench.runner.throughput import noise_images
 from lthbench.tasks.files import read_tensors, write_tensors
 from lthbench.tasks.network import make_network, set_initial_weights
 from lthbench.training.loop import Trainer

@@ -12,12 +12,12 @@ from lthbench.experiments import EXPERIMENTS
 from lthbench.models.spec import MODELS
 from lthbench.runner.local import Watcher, run_plan
 from lthbench.runner.settings import Device, Settings
-from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
-from lthbench.tasks.layout import CHECKPOINT
+from lthbench.tasks.paths import CHECKPOINT
 from lthbench.tasks.spec import MaskSpec
+from lthbench.tasks.store import Store
 
 # Each experiment, each family, each optimizer, in the fewest steps that have an epoch's end among them.
 SUITE = """\

@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 import torch
 
-from lthbench.ops.bench_update import parameter_shapes
+from lthbench.bench.optimizer_speed import parameter_shapes
 
 NETWORKS = ["resnet20", "resnet18", "resnet50", "swin_t", "vit_b_16"]
 

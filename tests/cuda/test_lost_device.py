@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from lthbench.runner import lane_job
 from lthbench.runner.device import DeviceLostError, DeviceMemoryError
-from lthbench.runner.lane_job import LaneJob
 from lthbench.runner.local import Watcher, run_plan
 from lthbench.runner.settings import Device, RunOptions, Settings
 from lthbench.runner.signals import Signals
-from lthbench.runner.store import Store
+from lthbench.runner.slurm import lane_job
+from lthbench.runner.slurm.lane_job import LaneJob
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.context import Context
+from lthbench.tasks.store import Store
 
 SUITE = """\
 title: one arm
@@ -134,9 +134,9 @@ def test_a_job_of_a_cluster_that_loses_its_device_is_requeued(monkeypatch: pytes
 
     order = SimpleNamespace(store=Path(), options=RunOptions(device="cpu"), grace=1.0, processes=1)
     requeued = []
-    monkeypatch.setattr(lane_job.Order, "parse", lambda text: order)
+    monkeypatch.setattr(lane_job.JobSpec, "parse", lambda text: order)
     monkeypatch.setattr(lane_job, "run_lane", run_lane)
-    monkeypatch.setattr(Signals, "hand_on", lambda self: requeued.append(True))
+    monkeypatch.setattr(Signals, "requeue", lambda self: requeued.append(True))
     with pytest.raises(DeviceLostError):
         LaneJob("")()
     assert requeued == [True]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lthbench.bench import throughput
+from lthbench.bench.timing import interleaved
 from lthbench.models.spec import ModelSpec
-from lthbench.ops.bench import interleaved
-from lthbench.runner import throughput
 from lthbench.runner.environment import environment, make_deterministic
 from lthbench.training.recipe import Recipe
 

@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lthbench.bench.throughput import noise_images
 from lthbench.data.spec import DataSpec
 from lthbench.models.build import prunable
 from lthbench.models.depth import StochasticDepth
 from lthbench.models.spec import ModelSpec
 from lthbench.runner.environment import make_deterministic
-from lthbench.runner.throughput import noise_images
 from lthbench.tasks.files import read_tensors, write_tensors
 from lthbench.tasks.network import make_network, set_initial_weights
 from lthbench.training import loop
+from lthbench.training.forgetting import Tracker
 from lthbench.training.loop import Trainer
 from lthbench.training.recipe import Recipe
-from lthbench.training.tracking import Tracker
 
 SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
 WARM_UP = {"name": "cosine", "warmup": "3it"}  # the learning rate of each step is another

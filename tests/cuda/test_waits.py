@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from lthbench.bench.throughput import noise_images
 from lthbench.data.spec import DATASETS, Augment, DataSpec
+from lthbench.engine.linear_path import evaluate_linear_path
 from lthbench.models.build import prunable
 from lthbench.models.spec import ModelSpec
-from lthbench.ops.line import evaluate_line
 from lthbench.runner.environment import make_deterministic
-from lthbench.runner.throughput import noise_images
 from lthbench.tasks.network import make_network, set_initial_weights, weights_of
+from lthbench.training.distributed import Ranks
 from lthbench.training.loop import Trainer, evaluate
-from lthbench.training.ranks import Ranks
 from lthbench.training.recipe import Recipe
-from lthbench.training.whole_batch import count_batches_on_host, normalise_over
+from lthbench.training.sync_batchnorm import convert_sync_batchnorm, count_batches_on_host
 
 SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
 
@@ -159,10 +159,10 @@ def test_a_step_of_swins_whole_recipe_waits_for_nothing_and_launches_as_counted(
 class Alone(Ranks):
     """The ranks of a training that has two, as the first of them sees it, without the other."""
 
-    def add(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         return tensor.add_(tensor)
 
-    def gather(self, tensor: Tensor) -> Tensor:
+    def all_gather(self, tensor: Tensor) -> Tensor:
         return torch.stack([tensor, tensor])
 
 
@@ -171,7 +171,7 @@ def test_normalising_over_several_processes_makes_the_host_wait_for_nothing() ->
     import fake_cuda
 
     network = make_network(ModelSpec(name="resnet20"), DataSpec(name="cifar10"), torch.device("cuda"))
-    normalise_over(network, Alone(0, 2))
+    convert_sync_batchnorm(network, Alone(0, 2))
     count_batches_on_host(network)
     images = torch.zeros(4, 3, 32, 32, device="cuda")
     network(images).sum().backward()
@@ -191,7 +191,7 @@ def test_a_line_waits_once_for_its_losses_and_once_for_its_errors(statistics: An
 
     def line() -> None:
         again = images.batches(100) if statistics == "recompute" else None
-        evaluate_line(
+        evaluate_linear_path(
             network, *ends, [0.0, 0.5, 1.0], images.batches(100), statistics=statistics, statistics_batches=again
         )
 

@@ -16,10 +16,10 @@ from lthbench.models.build import build, prunable
 from lthbench.models.spec import ModelSpec
 from lthbench.tasks.files import write_tensors
 from lthbench.tasks.network import apply_mask, set_initial_weights
+from lthbench.training.distributed import Ranks
+from lthbench.training.forgetting import Tracker
 from lthbench.training.loop import Trainer, evaluate
-from lthbench.training.ranks import Ranks
 from lthbench.training.recipe import Recipe
-from lthbench.training.tracking import Tracker
 
 SGD = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}
 TOO_FAST = {"name": "sgd", "lr": 1e38}

@@ -10,9 +10,9 @@ import pytest
 import torch
 from test_cli import call
 
+from lthbench.bench import throughput
+from lthbench.bench.throughput import TrainingBench, network_rate, noise_images, training_rate
 from lthbench.models.spec import ModelSpec
-from lthbench.runner import throughput
-from lthbench.runner.throughput import TrainingBench, network_rate, noise_images, training_rate
 from lthbench.training.recipe import SGD, Recipe
 
 CPU = torch.device("cpu")

@@ -13,14 +13,14 @@ import pytest
 from lthbench.data.spec import DataSpec
 from lthbench.documents import DocumentError
 from lthbench.models.spec import ModelSpec
-from lthbench.runner import work
+from lthbench.runner import worker
 from lthbench.runner.settings import Settings
-from lthbench.runner.store import Store
-from lthbench.runner.work import Worker
+from lthbench.runner.worker import Worker
 from lthbench.tasks.context import Interrupted
 from lthbench.tasks.files import read_checkpoint, write_checkpoint, write_tensors
-from lthbench.tasks.layout import CHECKPOINT, LEASE, weights_file
+from lthbench.tasks.paths import CHECKPOINT, LEASE, weights_file
 from lthbench.tasks.spec import Task, TrainSpec
+from lthbench.tasks.store import Store
 from lthbench.training.recipe import Recipe
 
 
@@ -76,10 +76,10 @@ def runs(tmp_path: Path) -> Runs:
 def test_a_checkpoint_of_another_environment_is_told_of_and_the_training_starts_over(
     change: dict[str, object], runs: Runs, undisturbed: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = work.environment
-    monkeypatch.setattr(work, "environment", lambda device: real(device) | change)
+    real = worker.environment
+    monkeypatch.setattr(worker, "environment", lambda device: real(device) | change)
     runs.stopped({2, 6}, 4)
-    monkeypatch.setattr(work, "environment", real)
+    monkeypatch.setattr(worker, "environment", real)
     assert runs.finished({2, 6}) == undisturbed
     (told,) = runs.told
     (name,) = change
@@ -89,10 +89,10 @@ def test_a_checkpoint_of_another_environment_is_told_of_and_the_training_starts_
 def test_another_version_of_python_takes_a_checkpoint_up(
     runs: Runs, undisturbed: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = work.environment
-    monkeypatch.setattr(work, "environment", lambda device: real(device) | {"python": "3.99"})
+    real = worker.environment
+    monkeypatch.setattr(worker, "environment", lambda device: real(device) | {"python": "3.99"})
     runs.stopped({2, 6}, 4)
-    monkeypatch.setattr(work, "environment", real)
+    monkeypatch.setattr(worker, "environment", real)
     assert runs.finished({2, 6}) == undisturbed and not runs.told
 
 

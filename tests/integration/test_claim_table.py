@@ -10,11 +10,11 @@ import pytest
 from conftest import TINY
 from test_cli import call
 
-from lthbench.analysis.looks import FOLDER, read_looks
+from lthbench.analysis.claims.looks import FOLDER, read_looks
 from lthbench.analysis.points import replicate_cost
-from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
 from lthbench.tasks.spec import Task
+from lthbench.tasks.store import Store
 
 CLAIMS = Path(__file__).parents[2] / "suites" / "claims"
 

@@ -166,7 +166,7 @@ def test_a_reason_that_fails_many_tasks_is_told_once(
     def refuse(*arguments: object) -> None:
         raise ValueError("these images are damaged")
 
-    monkeypatch.setattr("lthbench.runner.work.Worker.run", refuse)
+    monkeypatch.setattr("lthbench.runner.worker.Worker.run", refuse)
     for _ in range(2):  # when it fails, and when it is known to have failed
         code, _, err = call(capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "store", "--workers", "0")
         assert code == 1

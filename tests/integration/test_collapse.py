@@ -18,13 +18,13 @@ from lthbench.cli.status import status
 from lthbench.data.spec import DataSpec
 from lthbench.models.spec import ModelSpec
 from lthbench.runner.status import suite_status
-from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.context import Context
 from lthbench.tasks.interpolate import interpolate
 from lthbench.tasks.network import Layout, make_network, set_initial_weights, weights_of
 from lthbench.tasks.spec import InterpolateSpec, Weights
+from lthbench.tasks.store import Store
 
 SUITE = """\
 title: collapse
@@ -81,6 +81,8 @@ def test_lines_between_networks_of_which_nothing_is_left_have_no_distance(
     whole, layout = weights_of(model), Layout.of(model)
     ends = {"0" * 32: {n: torch.zeros_like(t) for n, t in whole.items()}, "1" * 32: whole}
     monkeypatch.setattr(Context, "network", lambda self, ref: (ends[ref.task], layout))
+    kept = lambda end, layout, weights, context: {n: weights[n] != 0 for n in layout.prunable}  # noqa: E731
+    monkeypatch.setattr("lthbench.tasks.interpolate._mask", kept)
     found = {}
     for a, b in itertools.combinations_with_replacement(ends, 2):
         line = InterpolateSpec(model=spec, data=data, a=Weights(task=a), b=Weights(task=b), points=3)

@@ -13,8 +13,8 @@ from lthbench import api
 from lthbench.api import OpenSuite
 from lthbench.cli import main
 from lthbench.cli.app import again
-from lthbench.runner.store import LAYOUT, MARKER, Store
 from lthbench.suite.plan import Plan
+from lthbench.tasks.store import LAYOUT, MARKER, Store
 
 Call = Callable[..., tuple[int, str, str]]
 READING = [
@@ -130,7 +130,7 @@ def test_proposed_commands_are_for_the_store_and_data_that_were_given(
 def test_doctor_reads_every_file_of_a_store_and_sets_aside_what_is_damaged(
     call: Call, tiny_suite: Path, tiny_run: tuple[Plan, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lthbench.runner.doctor.examine", lambda store, data: [])  # the installation takes seconds
+    monkeypatch.setattr("lthbench.bench.doctor.examine", lambda store, data: [])  # the installation takes seconds
     root = tmp_path / "store"
     shutil.copytree(tiny_run[1].root, root)
     assert call("doctor", "--store", root)[0] == 0

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from lthbench.data.load import load
+from lthbench.data.loading import load
 from lthbench.data.spec import Augment, DataSpec
 from lthbench.models.spec import ModelSpec
 from lthbench.tasks.network import make_network, set_initial_weights, weights_of

@@ -14,13 +14,13 @@ from lthbench.experiments import Cell
 from lthbench.experiments.controls import REINITIALISATION, control
 from lthbench.experiments.generalisation import untrained
 from lthbench.experiments.regulariser import OTHER_INITIALISATION, pulled
-from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
 from lthbench.tasks.context import Context
 from lthbench.tasks.files import read_mask, read_tensors
-from lthbench.tasks.layout import MASK, weights_file
+from lthbench.tasks.paths import MASK, weights_file
 from lthbench.tasks.spec import Task, TrainSpec
 from lthbench.tasks.start import Start, anchors_of, start_of
+from lthbench.tasks.store import Store
 
 LEVEL = 2
 Starts = Callable[[Task], Start]

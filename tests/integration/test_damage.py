@@ -15,13 +15,13 @@ from conftest import TINY
 from lthbench.runner.inspection import inspect_store, repair
 from lthbench.runner.local import Watcher, run_plan
 from lthbench.runner.settings import Settings
-from lthbench.runner.store import Store, StoreError
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.files import read_tensors, write_tensors
-from lthbench.tasks.layout import CHECKPOINT, MASK, RESULT, SCRATCH, SPEC, weights_file
+from lthbench.tasks.paths import CHECKPOINT, MASK, RESULT, SCRATCH, SPEC, weights_file
 from lthbench.tasks.result import Artefact, read_result, seal
 from lthbench.tasks.spec import MaskSpec, Task, TrainSpec
+from lthbench.tasks.store import Store, StoreError
 
 SUITE = (
     TINY.split("    arms:")[0]

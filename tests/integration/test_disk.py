@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-import lthbench.runner.work as work
+import lthbench.runner.worker as work
 import lthbench.tasks.run as tasks
 from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Settings
-from lthbench.runner.store import LAYOUT, MARKER, Store, StoreError
 from lthbench.suite.load import load_suite
-from lthbench.suite.part import Part
 from lthbench.suite.plan import make_plan
+from lthbench.suite.subset import Subset
+from lthbench.tasks.store import LAYOUT, MARKER, Store, StoreError
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from lthbench.suite.plan import make_plan
 def test_a_run_ends_where_the_disk_does_and_goes_on_when_there_is_room(
     number: int, cure: str, tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = make_plan(load_suite(tiny_suite), Part(experiments=("imp",)))
+    plan = make_plan(load_suite(tiny_suite), Subset(experiments=("imp",)))
     store = Store(tmp_path / "store")
     store.check()
     real, written = work.write_json, []
@@ -58,7 +58,7 @@ def test_a_store_is_whole_whenever_its_maker_was_killed(tmp_path: Path) -> None:
 def test_a_task_that_another_process_finished_meanwhile_is_not_run_again(
     tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = make_plan(load_suite(tiny_suite), Part(experiments=("imp",)))
+    plan = make_plan(load_suite(tiny_suite), Subset(experiments=("imp",)))
     settings = Settings(tmp_path / "store")
     Store(settings.store).check()
     missing = list(plan.tasks)

@@ -23,9 +23,9 @@ from conftest import TINY
 from lthbench.__main__ import main
 from lthbench.cli import app
 from lthbench.cli.app import out
-from lthbench.runner.store import Store
 from lthbench.suite.calibration import Calibration
 from lthbench.suite.plan import Plan
+from lthbench.tasks.store import Store
 
 SUITE = "lthbench.suite.load.read_yaml"
 # Command -> what follows it ({s}: a suite, {d}: a folder), and a function that it calls.
@@ -33,7 +33,7 @@ COMMANDS = {
     "plan": ("{s} --store {d}", SUITE),
     "run": ("{s} --store {d}", SUITE),
     "submit": ("{s} --store {d}", SUITE),
-    "cancel": ("{s} --store {d}", "lthbench.runner.scheduler.queued"),
+    "cancel": ("{s} --store {d}", "lthbench.runner.slurm.scheduler.queued"),
     "status": ("{s} --store {d}", SUITE),
     "watch": ("{s} --store {d}", SUITE),
     "results": ("{s} --store {d}", SUITE),
@@ -43,8 +43,8 @@ COMMANDS = {
     "export tensorboard": ("{s} --store {d} --out {d}/out", SUITE),
     "export mlflow": ("{s} --store {d} --out {d}/out", SUITE),
     "bench training": ("{s}", SUITE),
-    "bench kernels": ("", "lthbench.runner.bench.kernel_rows"),
-    "doctor": ("", "lthbench.runner.doctor.examine"),
+    "bench kernels": ("", "lthbench.bench.kernels.kernel_rows"),
+    "doctor": ("", "lthbench.bench.doctor.examine"),
     "data list": ("--data {d}", "lthbench.data.commands.list_data"),
     "data check": ("--data {d}", "lthbench.data.commands.check_data"),
     "data download": ("mnist --data {d}", "lthbench.data.commands.download_data"),
@@ -243,7 +243,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_the_path(
     refusing = Path("/sys/kernel")  # to root too
     monkeypatch.setenv("LTHBENCH_CACHE", str(refusing / "cache"))
     measured = Calibration(device="x", kind="cpu", torch="2", threads=1, matmul={})
-    monkeypatch.setattr("lthbench.runner.throughput.calibrate", lambda *_: [measured])
+    monkeypatch.setattr("lthbench.bench.throughput.calibrate", lambda *_: [measured])
     words = [word.format(out=refusing) for word in extra]
     assert call(monkeypatch, command, str(tiny_suite), "--store", str(tiny_run[1].root), *words) == 2
     (line,) = told(capsys.readouterr().err)
@@ -268,7 +268,7 @@ def test_a_disk_that_is_full_is_one_line_and_the_path(
 
     monkeypatch.setattr("lthbench.tasks.atomic.os.fsync", full)
     measured = Calibration(device="x", kind="cpu", torch="2", threads=1, matmul={})
-    monkeypatch.setattr("lthbench.runner.throughput.calibrate", lambda *_: [measured])
+    monkeypatch.setattr("lthbench.bench.throughput.calibrate", lambda *_: [measured])
     words = [word.format(out=tmp_path) for word in extra]
     assert call(monkeypatch, command, str(tiny_suite), "--store", str(tiny_run[1].root), *words) == 2
     (line,) = told(capsys.readouterr().err)

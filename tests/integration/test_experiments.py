@@ -15,22 +15,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lthbench.analysis.points import points
-from lthbench.analysis.table import Row, results_table
+from lthbench.analysis.table import ResultRow, results_table
 from lthbench.data.few_shot import few_shot
-from lthbench.data.load import load
+from lthbench.data.loading import load
 from lthbench.experiments import Cell
 from lthbench.experiments.aimp import with_budget
 from lthbench.experiments.generalisation import Transfer
 from lthbench.experiments.regulariser import pulled
 from lthbench.experiments.sensitivity import with_value
 from lthbench.experiments.stability import Onset
-from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.files import read_mask, read_tensors
-from lthbench.tasks.layout import MASK, weights_file
 from lthbench.tasks.mask import random_mask, shuffled_mask
+from lthbench.tasks.paths import MASK, weights_file
 from lthbench.tasks.spec import Task
+from lthbench.tasks.store import Store
 from lthbench.training.streams import stream
 
 EXPERIMENTS = """\
@@ -118,16 +118,16 @@ def test_what_results_add_to_a_plan_is_announced_but_for_trainings_of_matching(r
 
 
 @pytest.fixture(scope="module")
-def rows(run: tuple[Plan, Store]) -> list[Row]:
+def rows(run: tuple[Plan, Store]) -> list[ResultRow]:
     return results_table(*run)
 
 
-def of(rows: list[Row], experiment: str, metric: str) -> dict[tuple[str, str], float]:
+def of(rows: list[ResultRow], experiment: str, metric: str) -> dict[tuple[str, str], float]:
     """(arm, variant) -> value of one experiment and metric."""
     return {(r.arm, r.variant): r.value for r in rows if r.experiment == experiment and r.metric == metric}
 
 
-def test_every_experiment_measures_something(run: tuple[Plan, Store], rows: list[Row]) -> None:
+def test_every_experiment_measures_something(run: tuple[Plan, Store], rows: list[ResultRow]) -> None:
     assert {r.experiment for r in rows} == set(run[0].suite.pairs["tiny"].experiments)
     assert all(r.value == r.value for r in rows), "no number is NaN"
 
@@ -209,7 +209,7 @@ def test_a_strong_pull_keeps_the_weights_near_their_initialisation(run: tuple[Pl
     assert distances[0] < 0.2 * distances[1]
 
 
-def test_matched_controls_reach_the_distance_that_they_are_to_match(rows: list[Row]) -> None:
+def test_matched_controls_reach_the_distance_that_they_are_to_match(rows: list[ResultRow]) -> None:
     reached = of(rows, "regulariser", "search_distance")
     target = reached["late", "pull 0.5 in search"]
     assert abs(reached["late", "low-lr for pull 0.5"] / target - 1) < 0.15
@@ -320,7 +320,7 @@ def test_an_onset_that_is_not_yet_known_plans_no_further_than_the_middle(early: 
     assert [reading.variant for reading in readings] == ["barrier"]
 
 
-def test_the_path_is_at_least_as_long_as_the_distance(rows: list[Row]) -> None:
+def test_the_path_is_at_least_as_long_as_the_distance(rows: list[ResultRow]) -> None:
     values = {m: {(r.key): r.value for r in rows if r.metric == m} for m in ("distance", "path_length")}
     assert values["path_length"]
     assert all(values["path_length"][key] >= 0.999 * values["distance"][key] for key in values["path_length"])

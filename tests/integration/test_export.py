@@ -14,8 +14,8 @@ from lthbench.analysis.export.runs import tracked_runs
 from lthbench.analysis.export.tensorboard import LEVELS, export_tensorboard
 from lthbench.analysis.table import results_table
 from lthbench.cli import main
-from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
+from lthbench.tasks.store import Store
 
 
 def test_event_files_hold_every_curve_and_every_level(tiny_run: tuple[Plan, Store], tmp_path: Path) -> None:

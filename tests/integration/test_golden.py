@@ -17,10 +17,10 @@ from test_cli import call
 import lthbench.tasks.mask
 import lthbench.tasks.network
 import lthbench.training.batches
-from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 from lthbench.tasks.spec import num_survivors
+from lthbench.tasks.store import Store
 from lthbench.training.streams import stream
 
 REPOSITORY = Path(__file__).parents[2]

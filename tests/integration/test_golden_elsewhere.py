@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from test_golden import FAULTS, REPOSITORY, Verify, lthbench_, run_python, run_with_changed_default
 
-from lthbench.analysis.comparison import compare_statistically
-from lthbench.analysis.golden import read_golden
+from lthbench.analysis.golden.compare import compare_statistically
+from lthbench.analysis.golden.files import read_golden
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 

@@ -14,10 +14,10 @@ from lthbench.lease import holder_of
 from lthbench.runner import local, stall
 from lthbench.runner.local import Watcher, run_plan
 from lthbench.runner.settings import Settings
-from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
-from lthbench.tasks.layout import LEASE, STALLED
+from lthbench.tasks.paths import LEASE, STALLED
+from lthbench.tasks.store import Store
 
 SUITE = TINY.replace("late: {recipe: {optimizer: {lr: 0.2}}}", "").split("    experiments:")[0] + (
     "    experiments: {imp: {levels: 1}}\n"

@@ -14,11 +14,11 @@ import pytest
 from lthbench.data.spec import DataSpec
 from lthbench.models.spec import ModelSpec
 from lthbench.runner.settings import Settings
-from lthbench.runner.store import Store
-from lthbench.runner.work import Asked, Worker
+from lthbench.runner.worker import Asked, Worker
 from lthbench.tasks.context import Interrupted
-from lthbench.tasks.layout import CHECKPOINT, DAMAGED, LEASE, RESULT, weights_file
+from lthbench.tasks.paths import CHECKPOINT, DAMAGED, LEASE, RESULT, weights_file
 from lthbench.tasks.spec import Task, TrainSpec
+from lthbench.tasks.store import Store
 from lthbench.training.recipe import Recipe
 
 CHANGES = ("replace", "rename", "unlink", "mkdir")

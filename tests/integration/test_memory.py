@@ -18,9 +18,9 @@ import json, sys
 from pathlib import Path
 import numpy as np
 import torch
-from lthbench.data import load as loading
+from lthbench.data import loading
 from lthbench.runner.settings import Settings
-from lthbench.runner.work import Worker
+from lthbench.runner.worker import Worker
 from lthbench.tasks import train
 from lthbench.tasks.spec import TrainSpec
 

@@ -10,20 +10,20 @@ import pytest
 import torch
 from conftest import plan_of, run_here
 
-from lthbench.data.load import Splits, load
+from lthbench.data.image_folder import class_list_id
+from lthbench.data.loading import Splits, load
 from lthbench.data.prepare import prepare
 from lthbench.data.spec import DATASETS, DataSpec
-from lthbench.data.tree import class_list_id
 from lthbench.experiments import Cell
 from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Settings
-from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan
 from lthbench.tasks import context, interpolate, train
 from lthbench.tasks.files import read_mask, read_tensors, write_checkpoint
 from lthbench.tasks.header import read_note
-from lthbench.tasks.layout import CHECKPOINT, MASK, weights_file
+from lthbench.tasks.paths import CHECKPOINT, MASK, weights_file
+from lthbench.tasks.store import Store
 from lthbench.training.steps import Steps
 
 SUITE = load_suite(Path(__file__).parents[2] / "suites" / "paper.yaml")

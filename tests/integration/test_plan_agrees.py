@@ -15,12 +15,12 @@ from torch import nn
 from lthbench.data.images import ImageSet
 from lthbench.models.build import build
 from lthbench.models.spec import MODELS, ModelSpec
-from lthbench.runner.store import Store
 from lthbench.suite.cost import plan_cost
 from lthbench.suite.load import load_suite
-from lthbench.suite.part import Part
 from lthbench.suite.plan import make_plan
+from lthbench.suite.subset import Subset
 from lthbench.tasks import interpolate
+from lthbench.tasks.store import Store
 from lthbench.training.loop import Trainer
 
 TOUR = Path(__file__).parents[2] / "suites" / "tour.yaml"
@@ -52,7 +52,7 @@ class Seen(Counter[str]):
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         batch, training_batch = ImageSet.batch, ImageSet.training_batch
-        begin, one_step, evaluate_line = Trainer.__init__, Trainer.one_step, interpolate.evaluate_line
+        begin, one_step, evaluate_linear_path = Trainer.__init__, Trainer.one_step, interpolate.evaluate_linear_path
 
         def counted(what: str, call: Callable[..., Any]) -> Callable[..., Any]:
             def counting(images: ImageSet, index: torch.Tensor, *rest: Any) -> Any:
@@ -72,7 +72,7 @@ class Seen(Counter[str]):
 
         def line(model: nn.Module, a: Any, b: Any, alphas: torch.Tensor, *rest: Any, **options: Any) -> Any:
             before = self["forward"]
-            result = evaluate_line(model, a, b, alphas, *rest, **options)
+            result = evaluate_linear_path(model, a, b, alphas, *rest, **options)
             self["on lines"] += (self["forward"] - before) * len(alphas)
             self["forward"] = before
             return result
@@ -81,12 +81,12 @@ class Seen(Counter[str]):
         monkeypatch.setattr(ImageSet, "training_batch", counted("trained", training_batch))
         monkeypatch.setattr(Trainer, "__init__", init)
         monkeypatch.setattr(Trainer, "one_step", step)
-        monkeypatch.setattr(interpolate, "evaluate_line", line)
+        monkeypatch.setattr(interpolate, "evaluate_linear_path", line)
 
 
 def test_a_run_of_every_experiment_does_what_was_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "suite.yaml").write_text(REDUCED)
-    plan = make_plan(load_suite(tmp_path / "suite.yaml"), Part(EXPERIMENTS, ("lenet-fashion-10k",), levels=2))
+    plan = make_plan(load_suite(tmp_path / "suite.yaml"), Subset(EXPERIMENTS, ("lenet-fashion-10k",), levels=2))
     store, seen = Store(tmp_path / "store"), Seen()
     before = {line.name: line for line in plan_cost(plan, store)}
     seen.install(monkeypatch)
@@ -101,7 +101,7 @@ def test_a_run_of_every_experiment_does_what_was_planned(tmp_path: Path, monkeyp
     planned = Counter[str]()
     for work in plan.work.values():
         planned.update(
-            {"steps": work.steps, "trained": work.trained, "forward": work.evaluated, "on lines": work.on_lines}
+            {"steps": work.steps, "trained": work.trained, "forward": work.evaluated, "on lines": work.path_images}
         )
     assert planned == seen
     assert before["all"].image_passes == pytest.approx(seen["trained"] + (seen["forward"] + seen["on lines"]) / 3)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_cli import call
 
-from lthbench.runner import throughput
+from lthbench.bench import throughput
 
 NAMED = {"H100 SXM", "A100 SXM", "RTX 4090"}
 

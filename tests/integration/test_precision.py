@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lthbench.data.load import load
+from lthbench.data.loading import load
 from lthbench.data.spec import DataSpec
 from lthbench.models.spec import ModelSpec
 from lthbench.tasks.network import make_network, set_initial_weights

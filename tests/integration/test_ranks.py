@@ -22,11 +22,11 @@ from torch import Tensor
 from lthbench.runner.device import DeviceLostError
 from lthbench.runner.local import Watcher, run_plan
 from lthbench.runner.settings import Settings
-from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 from lthbench.tasks.files import read_tensors
-from lthbench.training.ranks import Ranks
+from lthbench.tasks.store import Store
+from lthbench.training.distributed import Ranks
 
 SIZE = 2
 
@@ -76,17 +76,17 @@ def test_both_processes_notice_a_divergence_where_one_would(outcomes: dict[str, 
 
 def test_ranks_that_differ_are_an_error() -> None:
     class Astray(Ranks):
-        def gather(self, tensor: Tensor) -> Tensor:
+        def all_gather(self, tensor: Tensor) -> Tensor:
             return torch.stack([tensor, tensor, tensor + 1])
 
     with pytest.raises(RuntimeError, match=r"the weights differs .* \(of process 2 from process 0\)"):
-        Astray(0, 3).agree("the weights", "digest", torch.device("cpu"))
+        Astray(0, 3).assert_identical("the weights", "digest", torch.device("cpu"))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 @pytest.mark.parametrize(("begin", "end"), [(0, 0), (0, 1), (3, 10), (0, 128), (128, 135)])
 def test_the_parts_of_ranks_are_the_batch_in_order_and_as_even_as_can_be(size: int, begin: int, end: int) -> None:
-    parts = [Ranks(rank, size).part(begin, end) for rank in range(size)]
+    parts = [Ranks(rank, size).shard(begin, end) for rank in range(size)]
     assert [place for part in parts for place in range(part.start, part.stop)] == list(range(begin, end))
     lengths = [part.stop - part.start for part in parts]
     assert max(lengths) - min(lengths) <= 1
@@ -114,7 +114,7 @@ def followers_of(pid: int) -> list[psutil.Process]:
     """The processes that a leader has started."""
     with contextlib.suppress(psutil.NoSuchProcess):
         children = psutil.Process(pid).children()
-        return [child for child in children if "lthbench.runner.ranks" in " ".join(child.cmdline())]
+        return [child for child in children if "lthbench.runner.process_group" in " ".join(child.cmdline())]
     return []
 
 

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 from synthetic_store import SyntheticStore
 
+from lthbench.analysis.claims.verdict import SILENT
 from lthbench.analysis.figures import FAMILIES, Measured
 from lthbench.analysis.figures.style import figure_style
 from lthbench.analysis.report.latex import latex_text
 from lthbench.analysis.report.svg import FORMATS
 from lthbench.analysis.report.write import write_report
 from lthbench.analysis.table import results_table, summarise
-from lthbench.analysis.verdict import SILENT
 from lthbench.cli import main
-from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
+from lthbench.tasks.store import Store
 
 TINY_SUITE = Path("suites/tiny.yaml")
 SUITES = Path(__file__).parents[2] / "suites"

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from test_cli import call
 
-from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
+from lthbench.tasks.store import Store
 
 SUITE = """\
 title: resume

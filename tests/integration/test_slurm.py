@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from lthbench.runner.store import LAYOUT
+from lthbench.tasks.store import LAYOUT
 
 TINY = """\
 title: jobs
@@ -391,15 +391,21 @@ def check_failure(cluster: str, suite: Callable[[str], Path], straight: Straight
 def test_a_job_of_another_schema_version_is_refused(
     suite: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lthbench.runner import lane_job
-    from lthbench.runner.lanes import Home
     from lthbench.runner.settings import RunOptions, Settings
-    from lthbench.suite.part import Part
+    from lthbench.runner.slurm import lane_job
+    from lthbench.runner.slurm.lanes import LaneOwner
+    from lthbench.suite.subset import Subset
 
-    order = lane_job.Order(
-        suite(TINY), Part(), Home("tiny", "early", 0, "imp"), {"0" * 32: []}, tmp_path, RunOptions(data=tmp_path), 1.0
+    order = lane_job.JobSpec(
+        suite(TINY),
+        Subset(),
+        LaneOwner("tiny", "early", 0, "imp"),
+        {"0" * 32: []},
+        tmp_path,
+        RunOptions(data=tmp_path),
+        1.0,
     )
-    assert lane_job.Order.parse(order.text()) == order
+    assert lane_job.JobSpec.parse(order.text()) == order
     with pytest.raises(lane_job.JobError, match=r"has changed since it was submitted: 1 of 1 tasks.*submit it again"):
         lane_job.run_lane(order, Settings(tmp_path), lambda: None)
     text = order.text()
@@ -408,4 +414,4 @@ def test_a_job_of_another_schema_version_is_refused(
     with pytest.raises(
         lane_job.JobError, match=rf"schema {now}, this one has {lane_job.FORMAT} and {now + 1}; .*submit it again"
     ):
-        lane_job.Order.parse(text)
+        lane_job.JobSpec.parse(text)

@@ -10,8 +10,8 @@ from lthbench.cli import main
 from lthbench.home import user_folder
 from lthbench.runner.environment import DeviceError, resolve_device
 from lthbench.suite.calibration import calibrations
-from lthbench.suite.located import SuiteError
-from lthbench.suite.slurm import SlurmOptions, load_profile
+from lthbench.suite.slurm_options import SlurmOptions, load_profile
+from lthbench.suite.yaml_tree import SuiteError
 
 
 @pytest.mark.parametrize(

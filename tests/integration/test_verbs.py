@@ -13,22 +13,22 @@ import pytest
 import torch
 from conftest import plan_of, run_here
 
-from lthbench.data.load import load
+from lthbench.data.loading import load
 from lthbench.data.spec import DataSpec
+from lthbench.engine.linear_path import LinearPathResult, evaluate_linear_path
 from lthbench.experiments import Cell
 from lthbench.ops._library import kernels_available
-from lthbench.ops.line import LineResult, evaluate_line
 from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Settings
-from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
 from lthbench.tasks import interpolate, start
 from lthbench.tasks.context import Context
 from lthbench.tasks.files import digest, read_mask, read_tensors
-from lthbench.tasks.layout import MASK, weights_file
 from lthbench.tasks.mask import prune, pruning_groups
 from lthbench.tasks.network import Layout, apply_mask, make_network, set_initial_weights
+from lthbench.tasks.paths import MASK, weights_file
 from lthbench.tasks.spec import InterpolateSpec, Pruning, Task, TrainSpec, num_survivors
+from lthbench.tasks.store import Store
 from lthbench.training.loop import Trainer
 
 Run = tuple[Plan, Store]
@@ -156,11 +156,11 @@ def test_an_interpolation_is_given_the_mask_of_its_ends(
 ) -> None:
     store, given = tiny_run[1], []
 
-    def line(*arguments: Any, mask: dict[str, torch.Tensor], **options: Any) -> LineResult:
+    def line(*arguments: Any, mask: dict[str, torch.Tensor], **options: Any) -> LinearPathResult:
         given.append(mask)
-        return evaluate_line(*arguments, mask=mask, **options)
+        return evaluate_linear_path(*arguments, mask=mask, **options)
 
-    monkeypatch.setattr(interpolate, "evaluate_line", line)
+    monkeypatch.setattr(interpolate, "evaluate_linear_path", line)
     ends = cell.ticket(1), cell.ticket(2)
     spec = cell.line(*ends, points=3, num_train=20).spec
     assert isinstance(spec, InterpolateSpec)

@@ -13,9 +13,10 @@ from devices import needs_kernels
 from devices import reference as on_reference
 from torch import Tensor, nn
 
-from lthbench.ops import MaskedAdamW, MaskedSGD, evaluate_line, prune_lowest
+from lthbench.engine import evaluate_linear_path
+from lthbench.ops import MaskedAdamW, MaskedSGD, prune_lowest
 from lthbench.ops._library import kernels_available
-from lthbench.ops.blocks import Pattern, sparse_convolution, winograd_convolution
+from lthbench.ops.convolution import SparsityPattern, sparse_convolution, winograd_convolution
 from lthbench.ops.interpolation import count_errors, lerp_linear, lerp_relu, lerp_stacked
 from lthbench.ops.masks import pack_mask
 
@@ -67,21 +68,21 @@ def right() -> dict[str, dict[str, Any]]:
             "anchors": [w(), torch.empty(0)], "steps": [torch.ones(()), torch.ones(())], "steps_on_device": False,
         },
         "lerp_stacked_": {
-            "out": [torch.ones(2, N)], "a": [w()], "b": [w()], "alphas": torch.tensor([0.0, 1.0]), "rectified": False,
+            "out": [torch.ones(2, N)], "a": [w()], "b": [w()], "alphas": torch.tensor([0.0, 1.0]), "relu": False,
         },
         "lerp_linear": {
             "a": torch.ones(3, 5), "b": torch.ones(3, 5), "alphas": torch.ones(2), "weight": torch.ones(2, 5, 16),
-            "bias": torch.ones(2, 16), "rectified": False,
+            "bias": torch.ones(2, 16), "relu": False,
         },
         "count_errors": {"logits": torch.ones(2, 5, 3), "labels": torch.ones(5, dtype=torch.int64)},
         "sparse_convolution": {
-            "input": torch.ones(1, 2, 6, 6, 16), "values": torch.ones(3), "taps": ints(0, 4, 2),
-            "row_starts": ints(0, 2, 3), "bias": torch.ones(2), "other": torch.ones(1, 2, 6, 6, 16), "kernel": 3,
-            "stride": 1, "padding": 1, "rectified": False,
+            "input": torch.ones(1, 2, 6, 6, 16), "values": torch.ones(3), "col_indices": ints(0, 4, 2),
+            "row_ptr": ints(0, 2, 3), "bias": torch.ones(2), "other": torch.ones(1, 2, 6, 6, 16), "kernel": 3,
+            "stride": 1, "padding": 1, "relu": False,
         },
         "winograd_convolution": {
             "input": torch.ones(1, 2, 6, 6, 16), "weight": torch.ones(2, 2, 3, 3), "bias": torch.ones(2),
-            "other": torch.ones(1, 2, 6, 6, 16), "rectified": False,
+            "other": torch.ones(1, 2, 6, 6, 16), "relu": False,
         },
     }  # fmt: skip
 
@@ -209,9 +210,9 @@ CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("sparse_convolution", {"stride": 0}, "stride"),
     ("sparse_convolution", {"stride": -1}, "stride"),
     ("sparse_convolution", {"kernel": 2**40}, "kernel is 1099511627776"),
-    ("sparse_convolution", {"taps": ints(4, 0, 2)}, r"taps\[1\] is 0, not above the one before"),
-    ("sparse_convolution", {"taps": ints(4, 4, 2)}, r"taps\[1\] is 4, not above the one before"),
-    ("sparse_convolution", {"row_starts": ints(0, 2**31 - 1, 3)}, "row_starts decreases at entry 1"),
+    ("sparse_convolution", {"col_indices": ints(4, 0, 2)}, r"col_indices\[1\] is 0, not above the one before"),
+    ("sparse_convolution", {"col_indices": ints(4, 4, 2)}, r"col_indices\[1\] is 4, not above the one before"),
+    ("sparse_convolution", {"row_ptr": ints(0, 2**31 - 1, 3)}, "row_ptr decreases at entry 1"),
     ("sparse_convolution", {"input": torch.ones(1, 0, 6, 6, 16)}, "input has no channel"),
     ("winograd_convolution", {"input": torch.ones(1, 0, 6, 6, 16)}, "input has no channel"),
     ("winograd_convolution", {"bias": torch.ones(0)}, "bias has no output channel"),
@@ -403,11 +404,11 @@ IMAGES = torch.ones(1, 2, 6, 6, 16)
         lambda: lerp_stacked([X], [torch.ones(3)], torch.ones(1)),
         lambda: lerp_relu(torch.ones(3), X, torch.ones(1)),
         lambda: lerp_linear(torch.ones(2, 3), torch.ones(2, 3), torch.ones(1),
-                            torch.ones(1, 3, 16, requires_grad=True), torch.ones(1, 16), rectified=True),
+                            torch.ones(1, 3, 16, requires_grad=True), torch.ones(1, 16), relu=True),
         lambda: count_errors(torch.ones(1, 2, 3, requires_grad=True), torch.ones(2, dtype=torch.int64)),
         lambda: winograd_convolution(IMAGES, torch.ones(2, 2, 3, 3, requires_grad=True), torch.ones(2)),
         lambda: sparse_convolution(IMAGES, torch.ones(4, requires_grad=True), torch.ones(2),
-                                   Pattern.of(torch.ones(2, 2, 1, 1, dtype=torch.bool)), 1, 1, 0),
+                                   SparsityPattern.of(torch.ones(2, 2, 1, 1, dtype=torch.bool)), 1, 1, 0),
     ],
 )  # fmt: skip
 def test_a_gradient_that_would_be_absent_is_refused(door):
@@ -431,7 +432,7 @@ def test_a_line_refuses_points_that_are_no_numbers(alphas):
     model = nn.Linear(2, 2)
     state = model.state_dict()
     with pytest.raises(ValueError, match=r"alphas\[1\] is (nan|inf)"):
-        evaluate_line(model, state, state, alphas, [(torch.ones(1, 2), torch.zeros(1, dtype=torch.int64))])
+        evaluate_linear_path(model, state, state, alphas, [(torch.ones(1, 2), torch.zeros(1, dtype=torch.int64))])
 
 
 def test_messages_tell_no_file_of_the_sources():

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, library
 
-from lthbench.ops import blocks, interpolation
+from lthbench.ops import convolution, interpolation
 from lthbench.ops._library import kernels_available
-from lthbench.ops.blocks import (
-    Pattern,
-    from_blocks,
+from lthbench.ops.convolution import (
+    SparsityPattern,
+    from_blocked,
     sparse_convolution,
-    to_blocks,
+    to_blocked,
     winograd_convolution,
 )
 from lthbench.ops.interpolation import count_errors, lerp_linear, lerp_relu, lerp_stacked
@@ -35,7 +35,7 @@ def reference(monkeypatch):
 
     def call(operator, *arguments, **options):
         with monkeypatch.context() as patch:
-            for module in (interpolation, blocks):
+            for module in (interpolation, convolution):
                 patch.setattr(module, "kernels_available", lambda device: False)
             return operator(*arguments, **options)
 
@@ -137,17 +137,17 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("num_rows, num_hidden, num_columns", [(1, 1, 16), (13, 30, 32), (97, 300, 112), (0, 5, 16)])
-@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
 def test_a_second_layer_is_the_product_with_the_rectified_line(
-    device, num_rows, num_hidden, num_columns, rectified, reference
+    device, num_rows, num_hidden, num_columns, relu, reference
 ):
     g = torch.Generator().manual_seed(0)
     alphas = torch.tensor([0.0, 0.3, 1.0], device=device)
     a, b = (torch.randn(num_rows, num_hidden, generator=g).to(device) for _ in range(2))
     weight = torch.randn(3, num_hidden, num_columns, generator=g).to(device) / num_hidden**0.5
     bias = torch.randn(3, num_columns, generator=g).to(device)
-    got = lerp_linear(a, b, alphas, weight, bias, rectified=rectified)
-    expected = reference(lerp_linear, a, b, alphas, weight, bias, rectified=rectified)
+    got = lerp_linear(a, b, alphas, weight, bias, relu=relu)
+    expected = reference(lerp_linear, a, b, alphas, weight, bias, relu=relu)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -172,19 +172,19 @@ def test_a_sparse_convolution_is_the_convolution_with_the_masked_weight(
     expected = torch.nn.functional.conv2d(x, weight, bias, stride, padding)
     other = torch.randn(expected.shape, generator=g)
     expected = (expected + other).relu() if residual else expected
-    pattern = Pattern.of(weight != 0)
+    pattern = SparsityPattern.of(weight != 0)
     blocks = sparse_convolution(
-        to_blocks(x),
+        to_blocked(x),
         weight.reshape(-1)[pattern.index],
         bias,
         pattern,
         kernel,
         stride,
         padding,
-        to_blocks(other) if residual else None,
-        rectified=residual,
+        to_blocked(other) if residual else None,
+        relu=residual,
     )
-    torch.testing.assert_close(from_blocks(blocks)[:count], expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(from_blocked(blocks)[:count], expected, rtol=1e-5, atol=1e-5)
     border = blocks.clone()
     border[:, :, 1:-1, 1:-1] = 0
     assert not border.any()
@@ -193,10 +193,10 @@ def test_a_sparse_convolution_is_the_convolution_with_the_masked_weight(
 def test_the_reference_of_a_sparse_convolution_agrees(reference):
     g = torch.Generator().manual_seed(0)
     x, weight, bias = torch.randn(20, 4, 8, 8, generator=g), torch.randn(6, 4, 3, 3, generator=g), torch.randn(6)
-    pattern = Pattern.of(weight > 0)
-    arguments = (to_blocks(x), weight.reshape(-1)[pattern.index], bias, pattern, 3, 1, 1)
-    got = from_blocks(sparse_convolution(*arguments, rectified=True))[:20]
-    expected = from_blocks(reference(sparse_convolution, *arguments, rectified=True))[:20]
+    pattern = SparsityPattern.of(weight > 0)
+    arguments = (to_blocked(x), weight.reshape(-1)[pattern.index], bias, pattern, 3, 1, 1)
+    got = from_blocked(sparse_convolution(*arguments, relu=True))[:20]
+    expected = from_blocked(reference(sparse_convolution, *arguments, relu=True))[:20]
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -205,14 +205,14 @@ def test_the_reference_of_a_sparse_convolution_agrees(reference):
     "change, message",
     [
         ({"x": torch.zeros(1, 2, 6, 6, 8)}, "input has no shape"),
-        ({"values": torch.zeros(1)}, "taps has 2 entries, values 1"),
+        ({"values": torch.zeros(1)}, "col_indices has 2 entries, values 1"),
         ({"values": torch.zeros(2).double()}, "values has dtype"),
-        ({"bias": torch.zeros(4)}, "row_starts has 4 entries"),
+        ({"bias": torch.zeros(4)}, "row_ptr has 4 entries"),
         ({"kernel": 9}, "kernel is 9, larger"),
         ({"padding": 2}, "padding are 3, 1 and 2"),
-        ({"taps": torch.tensor([0, 18]).int()}, r"taps\[1\] is 18, expected 0 to 17"),
-        ({"row_starts": torch.tensor([0, 2, 1, 2]).int()}, "row_starts decreases at entry 2"),
-        ({"row_starts": torch.tensor([0, 1, 1, 1]).int()}, "row_starts does not go from 0 to the 2"),
+        ({"col_indices": torch.tensor([0, 18]).int()}, r"col_indices\[1\] is 18, expected 0 to 17"),
+        ({"row_ptr": torch.tensor([0, 2, 1, 2]).int()}, "row_ptr decreases at entry 2"),
+        ({"row_ptr": torch.tensor([0, 1, 1, 1]).int()}, "row_ptr does not go from 0 to the 2"),
         ({"other": torch.zeros(1, 3, 6, 5, 16)}, "other has 5 entries in dimension 3, the output 6"),
     ],
 )
@@ -220,14 +220,14 @@ def test_a_wrong_argument_of_a_sparse_convolution_is_named(change, message):
     arguments = {
         "x": torch.zeros(1, 2, 6, 6, 16),
         "values": torch.zeros(2),
-        "taps": torch.tensor([0, 1]).int(),
-        "row_starts": torch.tensor([0, 1, 2, 2]).int(),
+        "col_indices": torch.tensor([0, 1]).int(),
+        "row_ptr": torch.tensor([0, 1, 2, 2]).int(),
         "bias": torch.zeros(3),
         "other": None,
         "kernel": 3,
         "stride": 1,
         "padding": 1,
-        "rectified": False,
+        "relu": False,
     }
     with pytest.raises(RuntimeError, match=message):
         torch.ops.lthbench.sparse_convolution(*{**arguments, **change}.values())
@@ -249,9 +249,9 @@ def test_a_winograd_convolution_is_the_convolution(count, plane, channels, resid
     expected = torch.nn.functional.conv2d(x.double(), weight.double(), bias.double(), padding=1)
     other = torch.randn(expected.shape, generator=g)
     expected = (expected + other).relu() if residual else expected
-    added = to_blocks(other) if residual else None
-    blocks = winograd_convolution(to_blocks(x), weight, bias, added, rectified=residual)
-    torch.testing.assert_close(from_blocks(blocks)[:count].double(), expected, rtol=0, atol=2e-5)
+    added = to_blocked(other) if residual else None
+    blocks = winograd_convolution(to_blocked(x), weight, bias, added, relu=residual)
+    torch.testing.assert_close(from_blocked(blocks)[:count].double(), expected, rtol=0, atol=2e-5)
     border = blocks.clone()
     border[:, :, 1:-1, 1:-1] = 0
     assert not border.any()
@@ -260,10 +260,10 @@ def test_a_winograd_convolution_is_the_convolution(count, plane, channels, resid
 def test_the_reference_of_a_winograd_convolution_agrees(reference):
     g = torch.Generator().manual_seed(0)
     x, weight, bias = torch.randn(20, 4, 7, 8, generator=g), torch.randn(6, 4, 3, 3, generator=g) / 6, torch.randn(6)
-    arguments = (to_blocks(x), weight, bias, to_blocks(torch.randn(20, 6, 7, 8, generator=g)))
-    got = winograd_convolution(*arguments, rectified=True)
-    expected = reference(winograd_convolution, *arguments, rectified=True)
-    torch.testing.assert_close(from_blocks(got)[:20], from_blocks(expected)[:20], rtol=0, atol=2e-5)
+    arguments = (to_blocked(x), weight, bias, to_blocked(torch.randn(20, 6, 7, 8, generator=g)))
+    got = winograd_convolution(*arguments, relu=True)
+    expected = reference(winograd_convolution, *arguments, relu=True)
+    torch.testing.assert_close(from_blocked(got)[:20], from_blocked(expected)[:20], rtol=0, atol=2e-5)
     assert got.shape == expected.shape
 
 
@@ -285,7 +285,7 @@ def test_a_wrong_argument_of_a_winograd_convolution_is_named(change, message):
         "weight": torch.zeros(3, 2, 3, 3),
         "bias": torch.zeros(3),
         "other": None,
-        "rectified": False,
+        "relu": False,
     }
     with pytest.raises(RuntimeError, match=message):
         torch.ops.lthbench.winograd_convolution(*{**arguments, **change}.values())
@@ -310,10 +310,16 @@ def test_operators_of_the_cpu_keep_their_contract_with_torch():
     a, b, alphas, bias = torch.randn(3, 4), torch.randn(3, 4), torch.tensor([0.0, 0.5]), torch.randn(2, 16)
     arguments = (a, b, alphas, torch.randn(2, 4, 16), bias, True)
     library.opcheck(torch.ops.lthbench.lerp_linear.default, arguments)
-    pattern = Pattern.of(torch.ones(3, 2, 3, 3, dtype=torch.bool))
-    operands = (to_blocks(torch.randn(2, 2, 5, 5)), torch.randn(54), pattern.taps, pattern.row_starts, torch.randn(3))
+    pattern = SparsityPattern.of(torch.ones(3, 2, 3, 3, dtype=torch.bool))
+    operands = (
+        to_blocked(torch.randn(2, 2, 5, 5)),
+        torch.randn(54),
+        pattern.col_indices,
+        pattern.row_ptr,
+        torch.randn(3),
+    )
     library.opcheck(torch.ops.lthbench.sparse_convolution.default, (*operands, None, 3, 2, 1, True))
-    operands = (to_blocks(torch.randn(2, 2, 5, 5)), torch.randn(3, 2, 3, 3), torch.randn(3), None, True)
+    operands = (to_blocked(torch.randn(2, 2, 5, 5)), torch.randn(3, 2, 3, 3), torch.randn(3), None, True)
     library.opcheck(torch.ops.lthbench.winograd_convolution.default, operands)
 
 

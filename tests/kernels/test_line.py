@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from lthbench.engine.linear_path import evaluate_linear_path
+from lthbench.engine.trace import fuse
 from lthbench.models.build import build
 from lthbench.models.spec import MODELS as SHIPPED
 from lthbench.models.spec import ModelSpec
-from lthbench.ops.fusion import fuse
-from lthbench.ops.line import evaluate_line
 
 ALPHAS = [0.0, 0.125, 0.5, 0.75, 1.0]
 METHODS = ["fused", "blocked", "stacked", "each"]
@@ -163,7 +163,7 @@ def test_every_method_agrees_with_each_network_alone(name, method):
     if (name == "branching" and method != "each") or (name == "viewing" and method == "blocked"):
         pytest.skip("the method does not apply to this network")
     model, a, b = ends(name)
-    assert_agrees(evaluate_line(model, a, b, ALPHAS, batches(), method=method), model, a, b)
+    assert_agrees(evaluate_linear_path(model, a, b, ALPHAS, batches(), method=method), model, a, b)
 
 
 @pytest.mark.parametrize("density", [0.0, 0.1, 0.6, 1.0])
@@ -175,7 +175,7 @@ def test_tickets_of_one_mask_agree_with_each_network_alone(density, method, stac
     for name, kept in mask.items():
         a[name] *= kept
         b[name] *= kept
-    result = evaluate_line(model, a, b, ALPHAS, batches(), mask=mask, method=method, stacked_bytes=stacked_bytes)
+    result = evaluate_linear_path(model, a, b, ALPHAS, batches(), mask=mask, method=method, stacked_bytes=stacked_bytes)
     assert_agrees(result, model, a, b)
 
 
@@ -189,7 +189,7 @@ def test_a_convolution_visits_the_weights_of_the_mask_whatever_they_are():
     for name, kept in mask.items():
         a[name] *= kept
         b[name] *= 0
-    assert_agrees(evaluate_line(model, a, b, ALPHAS, batches(), mask=mask), model, a, b)
+    assert_agrees(evaluate_linear_path(model, a, b, ALPHAS, batches(), mask=mask), model, a, b)
 
 
 @pytest.mark.parametrize("end", ["state_a", "state_b"])
@@ -198,10 +198,10 @@ def test_a_weight_that_its_mask_would_leave_out_is_named(end):
     mask = {"0.weight": torch.ones(8, 3, 3, 3, dtype=torch.bool)}
     mask["0.weight"][7, 2, 2, 2] = False
     a["0.weight"][7, 2, 2, 2] = b["0.weight"][7, 2, 2, 2] = 0
-    assert evaluate_line(model, a, b, ALPHAS, batches(), mask=mask).num_images == 181
+    assert evaluate_linear_path(model, a, b, ALPHAS, batches(), mask=mask).num_images == 181
     {"state_a": a, "state_b": b}[end]["0.weight"][7, 2, 2, 2] = 1e-30
     with pytest.raises(ValueError, match=f"0.weight of {end} is not 0 outside of its mask"):
-        evaluate_line(model, a, b, ALPHAS, batches(), mask=mask)
+        evaluate_linear_path(model, a, b, ALPHAS, batches(), mask=mask)
 
 
 def test_a_graph_that_pools_between_convolutions_leaves_its_blocks():
@@ -220,7 +220,7 @@ def test_a_graph_that_pools_between_convolutions_leaves_its_blocks():
 def test_recomputed_statistics_are_those_of_update_bn(name, method):
     model, a, b = ends(name)
     seen = batches((40, 24), seed=2)
-    result = evaluate_line(
+    result = evaluate_linear_path(
         model, a, b, ALPHAS, batches(), statistics="recompute", statistics_batches=iter(seen), method=method
     )
     assert_agrees(result, model, a, b, seen)
@@ -230,7 +230,7 @@ def test_recomputed_statistics_are_those_of_update_bn(name, method):
 def test_networks_that_do_not_fit_in_memory_are_formed_for_every_batch(name):
     model, a, b = ends(name)
     for method in ("auto", "fused", "each"):
-        assert_agrees(evaluate_line(model, a, b, ALPHAS, batches(), stacked_bytes=0, method=method), model, a, b)
+        assert_agrees(evaluate_linear_path(model, a, b, ALPHAS, batches(), stacked_bytes=0, method=method), model, a, b)
 
 
 @pytest.mark.parametrize("name", FUSED)
@@ -282,7 +282,7 @@ def test_a_network_that_overwrites_what_is_read_later_is_not_fused():
 @settings(max_examples=10, deadline=None)
 def test_equal_ends_give_one_result_at_every_point(seed, alphas):
     model, a, _ = ends("resnet")
-    result = evaluate_line(model, a, a, alphas, batches((20,), seed))
+    result = evaluate_linear_path(model, a, a, alphas, batches((20,), seed))
     assert len(set(result.loss.tolist())) == len(set(result.error.tolist())) == 1
 
 
@@ -290,15 +290,15 @@ def test_equal_ends_give_one_result_at_every_point(seed, alphas):
 def test_exchanging_the_ends_reverses_the_line(name):
     model, a, b = ends(name)
     alphas = [0.0, 0.25, 0.375, 0.75, 1.0]  # not 1/2, where the two roundings may differ
-    forward = evaluate_line(model, a, b, alphas, batches())
-    backward = evaluate_line(model, b, a, [1 - alpha for alpha in alphas], batches())
+    forward = evaluate_linear_path(model, a, b, alphas, batches())
+    backward = evaluate_linear_path(model, b, a, [1 - alpha for alpha in alphas], batches())
     assert torch.equal(forward.loss, backward.loss)
     assert torch.equal(forward.error, backward.error)
 
 
 def test_the_same_bits_come_out_of_every_run():
     model, a, b = ends("resnet")
-    first, second = (evaluate_line(model, a, b, ALPHAS, batches()) for _ in range(2))
+    first, second = (evaluate_linear_path(model, a, b, ALPHAS, batches()) for _ in range(2))
     assert torch.equal(first.loss, second.loss)
 
 
@@ -306,8 +306,10 @@ def test_the_model_keeps_its_weights_and_modes_and_batches_are_read_once():
     model, a, b = ends("resnet")
     model[1].eval()
     before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
-    evaluate_line(model, a, b, ALPHAS, iter(batches()))
-    evaluate_line(model, a, b, ALPHAS, iter(batches()), statistics="recompute", statistics_batches=iter(batches()))
+    evaluate_linear_path(model, a, b, ALPHAS, iter(batches()))
+    evaluate_linear_path(
+        model, a, b, ALPHAS, iter(batches()), statistics="recompute", statistics_batches=iter(batches())
+    )
     assert all(torch.equal(before[n], t) for n, t in model.state_dict().items())
     assert modes == [m.training for m in model.modules()]
     assert model[1].momentum == 0.1
@@ -333,11 +335,11 @@ def test_a_wrong_argument_is_named(change, message):
     model, a, b = ends("resnet")
     arguments = {"model": model, "state_a": a, "state_b": b, "alphas": ALPHAS, "batches": batches()}
     with pytest.raises(ValueError, match=message):
-        evaluate_line(**{**arguments, **change})
+        evaluate_linear_path(**{**arguments, **change})
 
 
 def test_a_shape_that_differs_between_the_ends_is_named():
     model, a, b = ends("lenet")
     b["1.bias"] = torch.zeros(31)
     with pytest.raises(ValueError, match=r"1\.bias is torch.float32 \(30,\)"):
-        evaluate_line(model, a, b, ALPHAS, batches())
+        evaluate_linear_path(model, a, b, ALPHAS, batches())

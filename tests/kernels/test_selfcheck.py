@@ -8,10 +8,9 @@ import pytest
 import torch
 from devices import DEVICES, needs_kernels, reference
 
-from lthbench.ops import selfcheck
-from lthbench.ops.selfcheck import run_families
-from lthbench.runner import doctor
-from lthbench.runner.doctor import examine
+from lthbench.bench import doctor, selfcheck
+from lthbench.bench.doctor import examine
+from lthbench.bench.selfcheck import run_families
 
 FAMILIES = {"masked update", "threshold and masks", "interpolation"}
 

@@ -248,7 +248,7 @@ def test_thousands_that_share_two_values_inside_the_bracket(rows, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_sample_that_misleads_leaves_the_masks_as_they_are(device):
-    # Small wherever the CUDA kernel looks (sample_place in csrc/cuda/select.h), so that its bracket misses.
+    # Small wherever the CUDA kernel looks (sample_place in csrc/cuda/threshold/select.h), so that its bracket misses.
     numel, samples = 500_000, 16_384
     j = np.arange(samples, dtype=np.uint64)
     x = (j * 0x9E3779B9 + 1) & 0xFFFFFFFF

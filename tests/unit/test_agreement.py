@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from lthbench.analysis.agreement import Sample, _prior, agreement
-from lthbench.analysis.paired import holm
+from lthbench.analysis.golden.equivalence import Sample, _prior, agreement
+from lthbench.analysis.stats.paired import holm
 
 LEVEL = 0.05
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from lthbench.data.crop_flip import draw_shifts, gather, slice_each
 from lthbench.data.images import ImageSet, pack, unpack
-from lthbench.data.shift import draw_shifts, gather, slice_each
 from lthbench.data.spec import Augment
 from lthbench.data.streams import Streams
 

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from lthbench.data import policy
-from lthbench.data.colour import _brighten, _contrast, _saturate, _turn, jitter
+from lthbench.data import autoaugment
+from lthbench.data.color_jitter import _brighten, _contrast, _saturate, _turn, jitter
 from lthbench.data.erase import erase
 from lthbench.data.images import ImageSet, pack
 from lthbench.data.mix import mix
@@ -97,13 +97,15 @@ def test_jitter_of_no_strength_changes_nothing_and_of_some_each_image_differentl
 def test_every_randaugment_operation_equals_torchvisions(magnitude: int) -> None:
     images = levels(2)
     theirs = v2.RandAugment()
-    assert list(policy._RAND) == list(theirs._AUGMENTATION_SPACE)
+    assert list(autoaugment._RAND) == list(theirs._AUGMENTATION_SPACE)
     for name, (magnitudes, signed) in theirs._AUGMENTATION_SPACE.items():
         values = magnitudes(31, 32, 32)
         for coin in (0.1, 0.9):
             expected = float(values[magnitude]) if values is not None else 0.0
             expected = -expected if signed and coin <= 0.5 else expected
-            got = policy._apply_each(images, [(name, policy._magnitude(name, magnitude, 31, coin <= 0.5, 32, 32))] * 2)
+            got = autoaugment._apply_each(
+                images, [(name, autoaugment._magnitude(name, magnitude, 31, coin <= 0.5, 32, 32))] * 2
+            )
             wanted = theirs._apply_image_or_video_transform(
                 images, name, expected, interpolation=theirs.interpolation, fill=theirs._fill
             )
@@ -114,14 +116,14 @@ def test_every_randaugment_operation_equals_torchvisions(magnitude: int) -> None
 def test_every_autoaugment_operation_equals_torchvisions(name: str) -> None:
     images = levels(2)
     theirs = v2.AutoAugment(v2.AutoAugmentPolicy(name))
-    operations = {step for sub in policy._policies(name) for step in sub}
+    operations = {step for sub in autoaugment._policies(name) for step in sub}
     assert operations == {step for sub in theirs._policies for step in sub}
     for kind, _, bin_ in operations:
         magnitudes, signed = theirs._AUGMENTATION_SPACE[kind]
         values = magnitudes(10, 32, 32)
         expected = float(values[bin_]) if values is not None else 0.0
         expected = -expected if signed else expected
-        got = policy._apply_each(images, [(kind, policy._magnitude(kind, bin_ or 0, 10, True, 32, 32))] * 2)
+        got = autoaugment._apply_each(images, [(kind, autoaugment._magnitude(kind, bin_ or 0, 10, True, 32, 32))] * 2)
         wanted = theirs._apply_image_or_video_transform(
             images, kind, expected, interpolation=theirs.interpolation, fill=theirs._fill
         )
@@ -130,7 +132,7 @@ def test_every_autoaugment_operation_equals_torchvisions(name: str) -> None:
 
 def test_policies_choose_for_each_image_by_itself() -> None:
     images = levels(1).expand(64, -1, -1, -1)
-    for changed in (policy.randaugment(images, 2, 9, rng()), policy.autoaugment(images, "cifar10", rng())):
+    for changed in (autoaugment.randaugment(images, 2, 9, rng()), autoaugment.autoaugment(images, "cifar10", rng())):
         assert changed.dtype == torch.uint8 and changed.shape == images.shape
         assert len({image.numpy().tobytes() for image in changed}) > 20
 

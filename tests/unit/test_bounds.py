@@ -13,9 +13,9 @@ from PIL import Image
 from lthbench.data.error import DataError
 from lthbench.data.prepare import decode
 from lthbench.suite.load import load_suite
-from lthbench.suite.located import SuiteError
 from lthbench.suite.plan import make_plan
 from lthbench.suite.shipped import shipped_suites
+from lthbench.suite.yaml_tree import SuiteError
 
 CLAIM = "C1: {sentence: s, origin: o, experiments: [imp], tests: [{what: w, test: claim, claim: C0}]}"
 

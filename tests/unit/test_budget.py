@@ -10,9 +10,9 @@ from test_part import OTHER, PARTS
 
 from lthbench.suite.budget import Prices, left_out, parse_budget, propose
 from lthbench.suite.load import load_suite
-from lthbench.suite.located import SuiteError
-from lthbench.suite.part import Part
 from lthbench.suite.plan import Plan, make_plan
+from lthbench.suite.subset import Subset
+from lthbench.suite.yaml_tree import SuiteError
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: " ".join(part.options()))
-def test_the_price_of_a_part_is_that_of_its_own_plan(plan: Plan, part: Part) -> None:
+def test_the_price_of_a_part_is_that_of_its_own_plan(plan: Plan, part: Subset) -> None:
     assert Prices(plan, plan.cost).of(part) == pytest.approx(sum(make_plan(plan.suite, part).cost.values()))
 
 
@@ -41,18 +41,18 @@ def test_a_proposal_never_costs_more_than_the_budget(plan: Plan, share: float) -
 
 def test_replicates_are_given_up_before_anything_else_down_to_three(plan: Plan) -> None:
     whole = (1 + 1e-9) * sum(plan.cost.values())  # prices are added in another order
-    assert propose(plan, plan.cost, whole).part == Part()
-    assert propose(plan, plan.cost, 0.99 * whole).part == Part(replicates=4)
-    assert propose(plan, plan.cost, 0.61 * whole).part == Part(replicates=3)
+    assert propose(plan, plan.cost, whole).part == Subset()
+    assert propose(plan, plan.cost, 0.99 * whole).part == Subset(replicates=4)
+    assert propose(plan, plan.cost, 0.61 * whole).part == Subset(replicates=3)
     less = propose(plan, plan.cost, 0.59 * whole).part
-    assert less is not None and less.replicates == 3 and less != Part(replicates=3)
+    assert less is not None and less.replicates == 3 and less != Subset(replicates=3)
 
 
 def test_a_small_budget_buys_three_replicates_of_the_cheapest_pair(plan: Plan) -> None:
     prices = Prices(plan, plan.cost)
     core = ("controls", "imp", "rewound", "stability")
-    first = Part(core, ("wide",), ("late", "early"), 3, 2)
-    assert prices.of(first) < prices.of(Part(core, ("tiny",), ("late", "early"), 3, 2))
+    first = Subset(core, ("wide",), ("late", "early"), 3, 2)
+    assert prices.of(first) < prices.of(Subset(core, ("tiny",), ("late", "early"), 3, 2))
     found = propose(plan, plan.cost, prices.of(first))
     assert found.part is not None
     assert (found.part.pairs, found.part.replicates, found.part.levels) == (("wide",), 3, 2)
@@ -60,16 +60,16 @@ def test_a_small_budget_buys_three_replicates_of_the_cheapest_pair(plan: Plan) -
 
 
 def test_less_than_that_buys_fewer_levels_and_then_fewer_replicates(plan: Plan) -> None:
-    one = Prices(plan, plan.cost).of(Part(("imp",), ("wide",), (), 1, 1))
+    one = Prices(plan, plan.cost).of(Subset(("imp",), ("wide",), (), 1, 1))
     found = propose(plan, plan.cost, 1.01 * one).part
     assert found is not None and (found.pairs, found.replicates, found.levels) == (("wide",), 1, 1)
     assert propose(plan, plan.cost, 0.99 * one).part is None
 
 
 def test_what_is_done_costs_nothing(plan: Plan) -> None:
-    done = set(make_plan(plan.suite, Part(replicates=4)).tasks)
+    done = set(make_plan(plan.suite, Subset(replicates=4)).tasks)
     left = {key: 0.0 if key in done else cost for key, cost in plan.cost.items()}
-    assert propose(plan, left, Prices(plan, left).of(Part())).part == Part()
+    assert propose(plan, left, Prices(plan, left).of(Subset())).part == Subset()
 
 
 @pytest.mark.parametrize(

@@ -13,26 +13,26 @@ import pytest
 import torch
 from scipy import stats
 
-from lthbench.analysis.evidence import Evidence
-from lthbench.analysis.judge import judge
-from lthbench.analysis.points import Point
-from lthbench.analysis.table import Row, summarise
+from lthbench.analysis.claims.evidence import Evidence
+from lthbench.analysis.claims.judge import judge
+from lthbench.analysis.points import MeasuredPoint
+from lthbench.analysis.table import ResultRow, summarise
 from lthbench.experiments import Cell
 from lthbench.experiments.cell import FIRST_SELECTION_REPLICATE
 from lthbench.experiments.regulariser import Regulariser
-from lthbench.runner.lane_job import _adopts
-from lthbench.runner.lanes import Home
-from lthbench.runner.store import Store
+from lthbench.runner.slurm.lane_job import _adopts
+from lthbench.runner.slurm.lanes import LaneOwner
 from lthbench.suite.budget import Prices
 from lthbench.suite.claim_tests import Contrast
 from lthbench.suite.cost import plan_cost
 from lthbench.suite.load import load_suite
-from lthbench.suite.located import SuiteError
-from lthbench.suite.part import Part
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
+from lthbench.suite.subset import Subset
+from lthbench.suite.yaml_tree import SuiteError
 from lthbench.tasks.spec import MaskSpec, Task, TrainSpec
 from lthbench.tasks.start import anchors_of, start_of
+from lthbench.tasks.store import Store
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2)
 SELECTION = (FIRST_SELECTION_REPLICATE, FIRST_SELECTION_REPLICATE + 1)
@@ -72,7 +72,7 @@ def suite(folder: Path, replicates: int = 2, *, selection: int = 2, text: str = 
     return load_suite(folder / "suite.yaml")
 
 
-def measured(random: np.random.Generator, replicates: range, gains: Mapping[float, float]) -> Iterator[Point]:
+def measured(random: np.random.Generator, replicates: range, gains: Mapping[float, float]) -> Iterator[MeasuredPoint]:
     """Tickets without a pull and under each; both splits see a replicate's and a network's own quality."""
     for r in (*SELECTION, *replicates):
         shared = random.normal(0.9, 0.003)
@@ -81,7 +81,7 @@ def measured(random: np.random.Generator, replicates: range, gains: Mapping[floa
             numbers = {f"{split}_accuracy": quality + random.normal(0, 0.0005) for split in ("test", "validation")}
             experiment, variant = ("regulariser", f"pull {strength:g} in search") if strength else ("imp", "ticket")
             if strength or r not in SELECTION:
-                yield Point("p", experiment, "late", r, variant, 2, 0.64, 0, "ok", numbers, f"{variant}/{r}")
+                yield MeasuredPoint("p", experiment, "late", r, variant, 2, 0.64, 0, "ok", numbers, f"{variant}/{r}")
 
 
 def p_of_the_chosen(loaded: Suite, random: np.random.Generator, gains: Mapping[float, float]) -> float:
@@ -110,7 +110,7 @@ def test_a_chosen_strength_is_supported_in_one_null_suite_of_twenty_and_a_plante
     assert found >= stats.binom.ppf(0.001, suites // 5, 0.76 if n == 3 else 0.99)
 
 
-def only(points: Iterable[Point], *, selection: bool) -> list[Point]:
+def only(points: Iterable[MeasuredPoint], *, selection: bool) -> list[MeasuredPoint]:
     return [point for point in points if point.is_selection == selection]
 
 
@@ -140,7 +140,7 @@ def test_a_choice_waits_for_all_its_candidates(tmp_path: Path) -> None:
 
 def test_selection_replicates_are_in_no_summary() -> None:
     place = ("ticket", 2, 0.64, 0, 0.0, 0.0, "test_accuracy", 0.5, "k")
-    rows = [Row("p", "imp", "late", r, *place) for r in (*SELECTION, 0, 1)]
+    rows = [ResultRow("p", "imp", "late", r, *place) for r in (*SELECTION, 0, 1)]
     assert [summary.interval.n for summary in summarise(rows)] == [2]
 
 
@@ -153,7 +153,7 @@ def test_selection_replicates_are_planned_for_what_choices_rest_on(tmp_path: Pat
         f"{control} for pull {s:g}, matching" for s in STRENGTHS for control in ("low-lr", "early-stopping")
     }
     assert not any("matching" in p.reading.variant for p in plan.readings if not p.cell.is_selection)
-    fewer = make_plan(loaded, Part(replicates=1))
+    fewer = make_plan(loaded, Subset(replicates=1))
     assert {p.cell.replicate for p in fewer.readings} == {0, *SELECTION}
     one = make_plan(
         suite(tmp_path, text=SUITE.replace("1e-5, 1e-4, 1e-3, 1e-2", "1e-2").replace("[low-lr, early-stopping]", "[]"))
@@ -211,7 +211,7 @@ def test_a_lane_goes_on_with_its_replicate_and_one_of_a_selection_replicate_with
     key_of = {cell.replicate: key for key, cell in plan.cells.items() if "regulariser" in plan.users[key]}
 
     def adopted(replicate: int, experiment: str = "regulariser") -> set[int]:
-        home = Home("p", "late", replicate, experiment)
+        home = LaneOwner("p", "late", replicate, experiment)
         return {of for of, key in key_of.items() if _adopts(home, plan, key)}
 
     assert adopted(0) == {0}
@@ -221,7 +221,7 @@ def test_a_lane_goes_on_with_its_replicate_and_one_of_a_selection_replicate_with
 
 def test_a_part_with_fewer_replicates_costs_what_it_plans_and_selection_is_counted_apart(tmp_path: Path) -> None:
     loaded = suite(tmp_path, 3)
-    plan, part = make_plan(loaded), Part(replicates=1)
+    plan, part = make_plan(loaded), Subset(replicates=1)
     fewer = make_plan(loaded, part)
     assert Prices(plan, dict.fromkeys(plan.tasks, 1.0)).of(part) == len(fewer.tasks)
     (line,) = [row for row in plan_cost(plan, Store(tmp_path)) if row.name == "selection replicates"]
@@ -265,8 +265,8 @@ def test_what_is_made_in_full_is_the_strength_that_claims_choose(tmp_path: Path)
     assert more - first == {"pull 0.0001 in both", "pull 0.0001 in training", "other-init for pull 0.0001"}
     assert {p.reading.variant for p in plan.readings if p.cell.is_selection} == first
     evidence = Evidence("p", loaded.pairs["p"], 2, (
-        Point("p", p.experiment, p.cell.arm, p.cell.replicate, p.reading.variant, p.reading.level, 0.64, 0, "ok",
-              result_of(p.reading.task)["metrics"] if result_of(p.reading.task) else {}, p.reading.task.key)
+        MeasuredPoint("p", p.experiment, p.cell.arm, p.cell.replicate, p.reading.variant, p.reading.level, 0.64, 0,
+              "ok", result_of(p.reading.task)["metrics"] if result_of(p.reading.task) else {}, p.reading.task.key)
         for p in plan.readings
     ))  # fmt: skip
     evidence.choose(loaded.claims["C11"].choose)

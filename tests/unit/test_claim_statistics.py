@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from lthbench.analysis import ranks
-from lthbench.analysis.intervals import paired_intervals, possible
-from lthbench.analysis.mixed import ModelError, fit, generalised_least_squares, predicted_share
-from lthbench.analysis.paired import (
+from lthbench.analysis.claims.verdict import Effect
+from lthbench.analysis.quantity import effect_text
+from lthbench.analysis.stats import rank_correlation
+from lthbench.analysis.stats.interval_censored import paired_intervals, possible
+from lthbench.analysis.stats.mixed_models import ModelError, fit, generalised_least_squares, predicted_share
+from lthbench.analysis.stats.paired import (
     detectable,
     exact_fraction,
     holm,
@@ -23,8 +25,6 @@ from lthbench.analysis.paired import (
     power_one_sided,
     wilcoxon,
 )
-from lthbench.analysis.quantity import effect_text
-from lthbench.analysis.verdict import Effect
 
 DIFFERENCES = [0.31, -0.12, 0.54, 0.22, 0.08, 0.41, -0.05]
 values = st.lists(st.floats(-10, 10), min_size=3, max_size=8, unique=True)
@@ -98,26 +98,26 @@ def test_exact_interval_of_a_fraction_is_the_published_one() -> None:
 def test_rank_correlation_over_five_configurations_has_its_exact_p() -> None:
     x = np.arange(5.0)
     for method in ("spearman", "kendall"):
-        assert ranks.correlation(x, x**2, method) == pytest.approx(1)  # type: ignore[arg-type]
-        assert ranks.permutation_p(x, x**2, method) == 1 / math.factorial(5)  # type: ignore[arg-type]
+        assert rank_correlation.correlation(x, x**2, method) == pytest.approx(1)  # type: ignore[arg-type]
+        assert rank_correlation.permutation_p(x, x**2, method) == 1 / math.factorial(5)  # type: ignore[arg-type]
     y = np.array([2.0, 1, 3, 5, 4])
     expected = stats.kendalltau(x, y, alternative="greater").pvalue
-    assert ranks.permutation_p(x, y, "kendall") == pytest.approx(expected)
+    assert rank_correlation.permutation_p(x, y, "kendall") == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_rank_correlations_with_ties_are_those_of_scipy(seed: int) -> None:
     x, y = np.random.default_rng(seed).integers(0, 4, (2, 9)).astype(float)
-    assert ranks.correlation(x, y, "spearman") == pytest.approx(stats.spearmanr(x, y).statistic)
-    assert ranks.correlation(x, y, "kendall") == pytest.approx(stats.kendalltau(x, y).statistic)
-    assert math.isnan(ranks.correlation(np.ones(4), y[:4], "kendall"))
+    assert rank_correlation.correlation(x, y, "spearman") == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert rank_correlation.correlation(x, y, "kendall") == pytest.approx(stats.kendalltau(x, y).statistic)
+    assert math.isnan(rank_correlation.correlation(np.ones(4), y[:4], "kendall"))
 
 
 def test_random_permutations_agree_with_the_exact_distribution() -> None:
     random = np.random.default_rng(3)
     x, y = random.normal(size=9), random.normal(size=9)
     expected = stats.kendalltau(x, y, alternative="greater", method="exact").pvalue
-    assert ranks.permutation_p(x, y, "kendall") == pytest.approx(expected, abs=0.02)
+    assert rank_correlation.permutation_p(x, y, "kendall") == pytest.approx(expected, abs=0.02)
 
 
 def test_page_is_the_published_example() -> None:
@@ -134,18 +134,18 @@ def test_page_is_the_published_example() -> None:
         [2, 4, 5],
         [1, 3, 4],
     ]
-    assert ranks.page(table) == pytest.approx(0.0018191161948127822)
+    assert rank_correlation.page(table) == pytest.approx(0.0018191161948127822)
 
 
 def test_kappa_and_auc_of_textbook_tables() -> None:
     # Cohen's kappa of 20 + 15 agreements and 5 + 10 disagreements is .4.
     a = [True] * 25 + [False] * 25
     b = [True] * 20 + [False] * 5 + [True] * 10 + [False] * 15
-    assert ranks.kappa(a, b) == pytest.approx(0.4)
-    assert math.isnan(ranks.kappa([True, True], [True, True]))
-    assert ranks.auc([1, 2, 3, 4], [False, False, True, True]) == 1
-    assert ranks.auc([1, 2, 2, 3], [False, True, False, True]) == 0.875
-    assert math.isnan(ranks.auc([1, 2], [True, True]))
+    assert rank_correlation.kappa(a, b) == pytest.approx(0.4)
+    assert math.isnan(rank_correlation.kappa([True, True], [True, True]))
+    assert rank_correlation.auc([1, 2, 3, 4], [False, False, True, True]) == 1
+    assert rank_correlation.auc([1, 2, 2, 3], [False, True, False, True]) == 0.875
+    assert math.isnan(rank_correlation.auc([1, 2], [True, True]))
 
 
 GRID = np.array([0, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 1])
@@ -311,26 +311,30 @@ def test_wilcoxon_is_of_the_differences_from_a_number() -> None:
 
 
 def test_seven_configurations_have_all_their_orders_and_eight_have_random_ones() -> None:
-    assert ranks.permutation_p(np.arange(7.0), np.arange(7.0), "spearman") == pytest.approx(1 / math.factorial(7))
-    drawn = (1 + ranks.RESAMPLES) * ranks.permutation_p(np.arange(8.0), np.arange(8.0), "spearman")
+    assert rank_correlation.permutation_p(np.arange(7.0), np.arange(7.0), "spearman") == pytest.approx(
+        1 / math.factorial(7)
+    )
+    drawn = (1 + rank_correlation.RESAMPLES) * rank_correlation.permutation_p(
+        np.arange(8.0), np.arange(8.0), "spearman"
+    )
     assert drawn == pytest.approx(round(drawn)) and 1 <= drawn <= 3, "of 4999 random orders, and the observed one"
 
 
 def test_resampled_configurations_that_are_all_the_same_one_have_no_correlation() -> None:
     both = np.arange(2.0)
-    found = ranks.bootstrap(both, both, "spearman")
+    found = rank_correlation.bootstrap(both, both, "spearman")
     assert set(found) == {1.0}
-    assert abs(len(found) / ranks.RESAMPLES - 1 / 2) < 4 * math.sqrt(1 / 4 / ranks.RESAMPLES)
+    assert abs(len(found) / rank_correlation.RESAMPLES - 1 / 2) < 4 * math.sqrt(1 / 4 / rank_correlation.RESAMPLES)
 
 
 def test_the_mean_rank_correlation_is_of_the_rows_that_vary() -> None:
-    assert ranks.mean_rank_correlation([[1, 2, 3], [1, 3, 2], [4, 4, 4]]) == pytest.approx(0.75)
-    assert math.isnan(ranks.mean_rank_correlation([[1, 1, 1]] * 2))
+    assert rank_correlation.mean_rank_correlation([[1, 2, 3], [1, 3, 2], [4, 4, 4]]) == pytest.approx(0.75)
+    assert math.isnan(rank_correlation.mean_rank_correlation([[1, 1, 1]] * 2))
 
 
 def test_leaving_one_out_gives_the_range_of_a_statistic() -> None:
-    assert ranks.leave_one_out(lambda indices: float(sum(indices)), 4) == (0 + 1 + 2, 1 + 2 + 3)
-    assert math.isnan(ranks.auc([1, 2], [False, False]))
+    assert rank_correlation.leave_one_out(lambda indices: float(sum(indices)), 4) == (0 + 1 + 2, 1 + 2 + 3)
+    assert math.isnan(rank_correlation.auc([1, 2], [False, False]))
 
 
 def test_terms_of_a_model_are_logarithms_levels_and_products() -> None:

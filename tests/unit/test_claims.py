@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import suite_text
 
-from lthbench.analysis.judge import judge
+from lthbench.analysis.claims.judge import judge
 from lthbench.analysis.points import points
 from lthbench.experiments import EXPERIMENTS
-from lthbench.runner.store import Store
 from lthbench.suite.claim_names import needed_kinds, overlap
 from lthbench.suite.claim_tests import Contrast, Selection
 from lthbench.suite.claims import Claim, load_claims
 from lthbench.suite.load import load_suite
-from lthbench.suite.located import SuiteError
-from lthbench.suite.part import Part
 from lthbench.suite.plan import make_plan
+from lthbench.suite.subset import Subset
+from lthbench.suite.yaml_tree import SuiteError
+from lthbench.tasks.store import Store
 
 SUITES = Path(__file__).parents[2] / "suites"
 CLAIM = """\
@@ -199,7 +199,7 @@ def test_the_paper_has_23_claims_and_they_name_experiments_that_exist(paper_clai
 )
 def test_the_whole_suite_measures_what_the_claims_need(pair: str, expected: set[str], tmp_path: Path) -> None:
     suite = load_suite(SUITES / "paper.yaml")
-    plan = make_plan(suite, Part(pairs=(pair,), replicates=1))
+    plan = make_plan(suite, Subset(pairs=(pair,), replicates=1))
     lacking = set()
     for verdict in judge(suite, points(plan, Store(tmp_path)), {(pair, "onset"): 40.0}, "suites/paper.yaml"):
         late = "no 'onset' of * yet"  # is read when a bisection has ended

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lthbench.data import cifar, idx, load, sheets
+from lthbench.data import cifar, idx, loading, sheets
 from lthbench.data.commands import check_data, download_data, list_data
 from lthbench.data.images import unpack
-from lthbench.data.load import DataError
+from lthbench.data.loading import DataError
 from lthbench.data.spec import DATASETS, DataSpec, num_train_images
 
 EMBEDDED = DataSpec(name="fashion-mnist-10k")
@@ -38,16 +38,16 @@ def original(name: str) -> Path:
 
 @pytest.fixture(autouse=True)
 def _fresh_cache() -> Iterator[None]:
-    load._load.cache_clear()
+    loading._load.cache_clear()
     yield
-    load._load.cache_clear()
+    loading._load.cache_clear()
 
 
 # The embedded default
 
 
 def test_the_embedded_images_are_balanced_and_complete() -> None:
-    splits = load.load(EMBEDDED)
+    splits = loading.load(EMBEDDED)
     assert splits.train.labels.bincount().tolist() == [1000] * 10
     assert splits.test.labels.bincount().tolist() == [200] * 10
     assert splits.train.pixels.shape == (10_000, 28, 28) and splits.train.pixels.dtype == torch.uint8
@@ -113,16 +113,16 @@ def test_a_damaged_embedded_folder_is_named(tmp_path: Path, damage: str) -> None
 def test_validation_is_disjoint_from_train_and_balanced(validation: int) -> None:
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 1000))
     spec = DataSpec(name="fashion-mnist-10k", validation=validation)
-    train, held_out = load.split_train(labels, spec)
+    train, held_out = loading.split_train(labels, spec)
     assert np.array_equal(np.sort(np.concatenate([train, held_out])), np.arange(10_000))
     counts = np.bincount(labels[held_out], minlength=10)
     assert counts.sum() == validation and counts.max() - counts.min() <= 1
 
 
 def test_validation_and_test_images_are_not_in_train() -> None:
-    splits = load.load(DataSpec(name="fashion-mnist-10k", validation=1000))
+    splits = loading.load(DataSpec(name="fashion-mnist-10k", validation=1000))
 
-    def seen(image_set: load.ImageSet) -> set[bytes]:
+    def seen(image_set: loading.ImageSet) -> set[bytes]:
         rows = image_set.rows if image_set.rows is not None else torch.arange(len(image_set))
         return {image.numpy().tobytes() for image in image_set.pixels[rows]}
 
@@ -135,7 +135,8 @@ def test_validation_and_test_images_are_not_in_train() -> None:
 def test_a_smaller_number_of_train_images_is_part_of_a_larger_one_and_balanced() -> None:
     labels = np.repeat(np.arange(10), 1000)
     few, many = (
-        load.split_train(labels, DataSpec(name="fashion-mnist-10k", validation=100, num_train=n))[0] for n in (50, 500)
+        loading.split_train(labels, DataSpec(name="fashion-mnist-10k", validation=100, num_train=n))[0]
+        for n in (50, 500)
     )
     assert set(few) < set(many)
     assert np.bincount(labels[few]).tolist() == [5] * 10
@@ -143,10 +144,10 @@ def test_a_smaller_number_of_train_images_is_part_of_a_larger_one_and_balanced()
 
 def test_grey_images_stand_in_for_those_of_another_data_set() -> None:
     few = {"num_train": 20, "validation": 10, "num_test": 30}
-    own = load.load(DataSpec(name="fashion-mnist-10k", **few))
+    own = loading.load(DataSpec(name="fashion-mnist-10k", **few))
     for like in ("cifar10", "tinyimagenet", "imagenet100", "mnist"):
         spec = DataSpec(name="fashion-mnist-10k", like=like, **few)
-        splits, info = load.load(spec), DATASETS[like]
+        splits, info = loading.load(spec), DATASETS[like]
         for found, grey, count in zip(splits, own, (20, 10, 30), strict=True):
             assert found.image_shape == info.image_shape and len(found) == count
             assert (found.mean, found.std) == (info.mean, info.std)
@@ -161,7 +162,7 @@ def test_grey_images_stand_in_for_those_of_another_data_set() -> None:
 
 
 def test_test_images_are_fewer_where_that_is_asked_for_and_balanced() -> None:
-    splits = load.load(DataSpec(name="fashion-mnist-10k", num_test=50))
+    splits = loading.load(DataSpec(name="fashion-mnist-10k", num_test=50))
     assert splits.test.labels.bincount().tolist() == [5] * 10
     assert len(splits.train) == 10_000
 
@@ -177,7 +178,7 @@ def test_what_cannot_stand_in_is_refused() -> None:
 
 def test_the_division_is_the_same_for_all_time() -> None:
     labels = np.repeat(np.arange(10), 1000)
-    train, held_out = load.split_train(labels, DataSpec(name="fashion-mnist-10k", validation=20, num_train=20))
+    train, held_out = loading.split_train(labels, DataSpec(name="fashion-mnist-10k", validation=20, num_train=20))
     assert held_out.tolist() == PINNED_VALIDATION
     assert train.tolist() == PINNED_TRAIN
 
@@ -231,7 +232,7 @@ PINNED_TRAIN = [
 def test_the_planner_counts_train_images_without_the_data() -> None:
     for fields in ({}, {"validation": 5000}, {"validation": 5000, "num_train": 700}):
         spec = DataSpec.model_validate({"name": "fashion-mnist-10k", **fields})
-        assert num_train_images(spec) == len(load.load(spec).train)
+        assert num_train_images(spec) == len(loading.load(spec).train)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,7 @@ def test_the_loaded_images_are_torchvisions(name: str) -> None:
     from torchvision import datasets
 
     root = original(name)
-    splits = load.load(DataSpec(name=name), root)
+    splits = loading.load(DataSpec(name=name), root)
     for image_set, train in ((splits.train, True), (splits.test, False)):
         if name == "cifar100-mini":
             raw = (root / DATASETS[name].folder / ("train" if train else "test")).read_bytes()
@@ -273,7 +274,7 @@ def test_the_loaded_images_are_torchvisions(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["fashion-mnist-10k", "mnist", "fashion-mnist", "cifar10", "cifar100"])
 def test_mean_and_deviation_are_those_of_the_train_split(name: str) -> None:
-    images, _ = load.read_split(name, original(name), "train")
+    images, _ = loading.read_split(name, original(name), "train")
     axes = (0, 2, 3) if images.ndim == 4 else None
     assert np.allclose(images.mean(axes) / 255, DATASETS[name].mean, atol=6e-6)
     assert np.allclose(images.std(axes) / 255, DATASETS[name].std, atol=6e-6)
@@ -302,10 +303,10 @@ def test_idx_files_load_and_the_second_load_returns_the_same_tensors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     idx_set(tmp_path, monkeypatch)
-    first = load.load(DataSpec(name="mnist", validation=2), tmp_path)
+    first = loading.load(DataSpec(name="mnist", validation=2), tmp_path)
     assert [len(s) for s in first] == [10, 2, 10]
     monkeypatch.setenv("LTHBENCH_DATA", str(tmp_path))
-    assert load.load(DataSpec(name="mnist", validation=2)).train.pixels is first.train.pixels
+    assert loading.load(DataSpec(name="mnist", validation=2)).train.pixels is first.train.pixels
 
 
 def test_every_damage_to_an_idx_file_is_named_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,11 +321,11 @@ def test_every_damage_to_an_idx_file_is_named_with_its_cure(tmp_path: Path, monk
     for message, content in damages.items():
         file.write_bytes(content)
         with pytest.raises(DataError, match=message) as error:
-            load.load(DataSpec(name="mnist"), tmp_path)
+            loading.load(DataSpec(name="mnist"), tmp_path)
         assert str(file) in str(error.value) and "lthbench data download mnist" in str(error.value)
     file.unlink()
     with pytest.raises(DataError, match="is missing"):
-        load.load(DataSpec(name="mnist"), tmp_path)
+        loading.load(DataSpec(name="mnist"), tmp_path)
 
 
 class Python2Pickle:
@@ -425,19 +426,19 @@ def cifar_set(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_damage_to_a_cifar_file_is_named_with_its_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = cifar_set(tmp_path, monkeypatch) / "train"
-    assert len(load.load(DataSpec(name="cifar100"), tmp_path).train) == 100
-    load._load.cache_clear()
+    assert len(loading.load(DataSpec(name="cifar100"), tmp_path).train) == 100
+    loading._load.cache_clear()
     raw = file.read_bytes()
     flipped = bytearray(raw)
     flipped[5000] ^= 1
     for content in (raw[:-100], bytes(flipped), b""):
         file.write_bytes(content)
         with pytest.raises(DataError, match=r"has MD5 .* expected the original's") as error:
-            load.load(DataSpec(name="cifar100"), tmp_path)
+            loading.load(DataSpec(name="cifar100"), tmp_path)
         assert str(file) in str(error.value) and "lthbench data download cifar100" in str(error.value)
     file.unlink()
     with pytest.raises(DataError, match="is missing"):
-        load.load(DataSpec(name="cifar100"), tmp_path)
+        loading.load(DataSpec(name="cifar100"), tmp_path)
 
 
 def test_a_hostile_batch_with_the_right_checksum_still_does_not_run(
@@ -448,14 +449,14 @@ def test_a_hostile_batch_with_the_right_checksum_still_does_not_run(
     file.write_bytes(raw)
     monkeypatch.setitem(cifar._MD5["cifar100"], "train", hashlib.md5(raw).hexdigest())
     with pytest.raises(DataError, match="no CIFAR batch"):
-        load.load(DataSpec(name="cifar100"), tmp_path)
+        loading.load(DataSpec(name="cifar100"), tmp_path)
     assert not (tmp_path / "ran").exists()
 
 
 def test_without_a_data_folder_the_error_says_how_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LTHBENCH_DATA", raising=False)
     with pytest.raises(DataError, match=r"--data or LTHBENCH_DATA"):
-        load.load(DataSpec(name="cifar10"))
+        loading.load(DataSpec(name="cifar10"))
 
 
 # The commands
@@ -517,7 +518,7 @@ def test_a_download_that_cannot_be_is_refused(
 @given(st.sets(st.integers(0, 9), min_size=2, max_size=9), st.integers(0, 300))
 def test_some_classes_are_their_images_numbered_anew(classes: set[int], validation: int) -> None:
     spec = DataSpec(name="fashion-mnist-10k", classes=tuple(classes), validation=validation)
-    whole, some = load.load(EMBEDDED), load.load(spec)
+    whole, some = loading.load(EMBEDDED), loading.load(spec)
     order = torch.tensor(sorted(classes))
     wanted = torch.isin(whole.train.labels, order).nonzero().reshape(-1)
     rows = torch.cat([some.train.rows, some.validation.rows])  # type: ignore[list-item]

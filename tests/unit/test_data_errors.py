@@ -12,11 +12,11 @@ import pytest
 from test_data import Python2Pickle, cifar_set
 from torchvision import datasets
 
-from lthbench.data import cifar, load, prepare
+from lthbench.data import cifar, loading, prepare
 from lthbench.data.commands import download_data
 from lthbench.data.error import DataError
+from lthbench.data.image_folder import read_class_list
 from lthbench.data.spec import DataSpec
-from lthbench.data.tree import read_class_list
 
 
 @pytest.mark.parametrize("fault", [OSError("no route to host"), RuntimeError("File not found or corrupted.")])
@@ -70,9 +70,9 @@ def test_a_cifar_batch_of_another_shape_is_named_even_with_the_right_checksum(
     raw = Python2Pickle.batch(np.zeros((99, 3072), np.uint8), list(range(100)), "fine_labels")
     file.write_bytes(raw)
     monkeypatch.setitem(cifar._MD5["cifar100"], "train", hashlib.md5(raw).hexdigest())
-    load._load.cache_clear()
+    loading._load.cache_clear()
     with pytest.raises(DataError, match=r"train holds an array \(99, 3072\), expected \(100, 3072\)"):
-        load.load(DataSpec(name="cifar100"), tmp_path)
+        loading.load(DataSpec(name="cifar100"), tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00n0"])

@@ -17,7 +17,7 @@ from lthbench.data import prepare, prepared
 from lthbench.data.commands import check_data, list_data, prepare_data
 from lthbench.data.error import DataError
 from lthbench.data.folder import clutter
-from lthbench.data.tree import read_class_list, scan
+from lthbench.data.image_folder import read_class_list, scan
 
 LAYOUTS = ["archive", "flat", "nested"]
 

@@ -13,22 +13,22 @@ from typing import Any
 import pytest
 from test_calibration import calibration, rate
 
-from lthbench.analysis.golden import Entry, Golden, GoldenError, Recorded, read_golden
-from lthbench.analysis.looks import FOLDER, Look, read_looks
+from lthbench.analysis.claims.looks import FOLDER, Look, read_looks
+from lthbench.analysis.golden.files import Entry, Golden, GoldenError, Recorded, read_golden
 from lthbench.data import sheets
 from lthbench.data.error import DataError
+from lthbench.data.image_folder import class_list_id
 from lthbench.data.prepare import MANIFEST, VERSION, folder_of
 from lthbench.data.prepared import read_split
-from lthbench.data.tree import class_list_id
 from lthbench.documents import DocumentError, read_document
 from lthbench.lease import Who, holder_of
+from lthbench.runner.slurm.submission import LaneRecord, Record, read_records
 from lthbench.runner.stall import Stall
-from lthbench.runner.store import Store, StoreError
-from lthbench.runner.submission import LaneRecord, Record, read_records
 from lthbench.suite.calibration import CalibrationError, calibrations, save_calibration
 from lthbench.tasks.header import metadata, read_note
-from lthbench.tasks.layout import FAILURE, LEASE, RESULT, STALLED
+from lthbench.tasks.paths import FAILURE, LEASE, RESULT, STALLED
 from lthbench.tasks.result import seal
+from lthbench.tasks.store import Store, StoreError
 
 KEY = "0" * 32
 SHA = "0" * 64

@@ -15,7 +15,7 @@ from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lthbench.analysis.wording import named
+from lthbench.analysis.claims.wording import named
 from lthbench.experiments import EXPERIMENTS, Cell
 from lthbench.experiments.controls import CONTROLS, Controls, Kind
 from lthbench.experiments.convergence import Convergence

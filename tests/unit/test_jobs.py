@@ -12,17 +12,17 @@ from synthetic_store import put_result
 from lthbench import api
 from lthbench.api import OpenSuite
 from lthbench.data.error import DataError
-from lthbench.runner import scheduler
 from lthbench.runner.local import Watcher
-from lthbench.runner.scheduler import QueuedJob, SchedulerError
 from lthbench.runner.settings import RunOptions
+from lthbench.runner.slurm import scheduler
+from lthbench.runner.slurm.scheduler import QueuedJob, SchedulerError
+from lthbench.runner.slurm.submission import Submitted, jobs_folder, log_of, read_records, run_on_slurm, submit
 from lthbench.runner.status import suite_status
-from lthbench.runner.store import Store
-from lthbench.runner.submission import Submitted, jobs_folder, log_of, read_records, run_on_slurm, submit
 from lthbench.suite.load import load_suite
-from lthbench.suite.part import WHOLE
 from lthbench.suite.plan import Plan, make_plan
-from lthbench.suite.slurm import SlurmOptions
+from lthbench.suite.slurm_options import SlurmOptions
+from lthbench.suite.subset import WHOLE
+from lthbench.tasks.store import Store
 
 Queue = dict[tuple[str, int], QueuedJob]
 

@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import pytest
 
 from lthbench import __version__, cli
+from lthbench.bench import doctor
 from lthbench.ops import _library
 from lthbench.ops._library import KernelWarning, built_from, kernels_available, of_other_sources
 from lthbench.ops.sources import digest
-from lthbench.runner import doctor
 from lthbench.runner.settings import Settings
-from lthbench.runner.work import Worker
+from lthbench.runner.worker import Worker
 
 CSRC = Path(__file__).parents[2] / "csrc"
 

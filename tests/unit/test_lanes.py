@@ -8,13 +8,13 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lthbench.experiments import Cell, Reading
-from lthbench.runner.lanes import homes, make_lanes, waves
-from lthbench.runner.store import Store
+from lthbench.experiments import Cell, Measurement
+from lthbench.runner.slurm.lanes import make_lanes, owners, waves
 from lthbench.suite.load import load_suite
-from lthbench.suite.part import Part
-from lthbench.suite.plan import PlacedReading, Plan, make_plan
+from lthbench.suite.plan import Plan, PlannedMeasurement, make_plan
+from lthbench.suite.subset import Subset
 from lthbench.tasks.spec import MaskSpec, Task, Weights
+from lthbench.tasks.store import Store
 
 
 def check(plan: Plan, keys: set[str] | None = None) -> None:
@@ -23,11 +23,11 @@ def check(plan: Plan, keys: set[str] | None = None) -> None:
     laid_out = [key for lane in lanes for key in lane.keys]
     assert sorted(laid_out) == sorted(plan.tasks if keys is None else keys), "each task is in exactly one lane"
     where = {key: position for position, lane in enumerate(lanes) for key in lane.keys}
-    home_of = homes(plan)
+    owner_of = owners(plan)
     for position, lane in enumerate(lanes):
         needed = set()
         for index, key in enumerate(lane.keys):
-            assert home_of[key] == lane.home
+            assert owner_of[key] == lane.home
             for task in plan.tasks[key].inputs:
                 if where.get(task.key) == position:
                     assert task.key in lane.keys[:index], "inputs of a lane's own come first"
@@ -60,7 +60,7 @@ def plans(draw: st.DrawFn, empty: Plan, cells: list[Cell]) -> Plan:
     for cell in cells:
         for label in plan.suite.pairs[cell.pair].experiments:
             for task in draw(st.lists(st.sampled_from(tasks), max_size=4)):
-                plan.readings.append(PlacedReading(cell, label, Reading(task, "any")))
+                plan.readings.append(PlannedMeasurement(cell, label, Measurement(task, "any")))
                 plan.add(task, label, cell)
     return plan
 
@@ -80,7 +80,7 @@ def test_whatever_needs_what_lanes_are_a_graph_without_cycles(
 def test_lanes_of_every_shipped_suite_obey_the_laws() -> None:
     for path in (Path(__file__).parents[2] / "suites").glob("*.yaml"):
         if path.name != "paper.yaml":  # which is made of the others
-            check(make_plan(load_suite(path), Part(replicates=2)))
+            check(make_plan(load_suite(path), Subset(replicates=2)))
 
 
 def test_masks_that_arms_take_from_each_other_are_at_home_in_the_search_that_finds_them(tiny_suite: Path) -> None:
@@ -89,19 +89,19 @@ def test_masks_that_arms_take_from_each_other_are_at_home_in_the_search_that_fin
     )
     plan = make_plan(load_suite(tiny_suite))
     check(plan)
-    home_of = homes(plan)
+    owner_of = owners(plan)
     for cell in plan.suite.cells():
-        assert str(home_of[cell.ticket(2).key]) == f"tiny/{cell.arm}/0/imp"
+        assert str(owner_of[cell.ticket(2).key]) == f"tiny/{cell.arm}/0/imp"
     crossed = [lane for lane in make_lanes(plan) if lane.home.experiment == "crossed-masks"]
     assert len(crossed) == 2 and all(len(lane.keys) == 1 for lane in crossed)
 
 
 def test_small_tasks_that_wait_for_the_same_share_a_lane_and_long_chains_do_not() -> None:
-    plan = make_plan(load_suite(Path(__file__).parents[2] / "suites" / "resnet20-cifar10.yaml"), Part(replicates=2))
+    plan = make_plan(load_suite(Path(__file__).parents[2] / "suites" / "resnet20-cifar10.yaml"), Subset(replicates=2))
     for lane in make_lanes(plan):
         cell = (lane.home.pair, lane.home.arm, lane.home.replicate)
         longest = max(
-            plan.depth[key] for key, home in homes(plan).items() if (home.pair, home.arm, home.replicate) == cell
+            plan.depth[key] for key, home in owners(plan).items() if (home.pair, home.arm, home.replicate) == cell
         )
         chains = [key for key in lane.keys if all(t.key not in lane.keys for t in plan.tasks[key].inputs)]
         assert sum(plan.cost[key] for key in lane.keys) <= longest * 1.0001 or len(chains) == 1

@@ -16,7 +16,7 @@ import pytest
 
 from lthbench import lease as lease_module
 from lthbench.lease import Lease, LeaseLostError
-from lthbench.runner.scratch import Scratch
+from lthbench.tasks.scratch import Scratch
 
 
 def test_a_lease_is_one_process_at_a_time_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet, pack
-from lthbench.ops import linear
-from lthbench.ops.linear import by_onednn, linear_layers, onednn_is_faster
+from lthbench.engine import onednn_linear
+from lthbench.engine.onednn_linear import by_onednn, linear_layers, onednn_is_faster
 from lthbench.training.loop import Trainer, evaluate
 from lthbench.training.recipe import Recipe
 
@@ -27,15 +27,15 @@ BATCH, INPUTS, OUTPUTS = 60, 300, 100
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Whatever the environment, oneDNN is taken for faster, at any size; the shapes of the products it is asked for."""
     shapes: list[tuple[int, ...]] = []
-    product = linear._product
+    product = onednn_linear._product
 
     def noted(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         shapes.append((len(x), len(weight)))
         return product(x, weight, bias)
 
-    monkeypatch.setattr(linear, "_product", noted)
-    monkeypatch.setattr(linear, "onednn_is_faster", lambda: True)
-    monkeypatch.setattr(linear, "WORTH", 0)
+    monkeypatch.setattr(onednn_linear, "_product", noted)
+    monkeypatch.setattr(onednn_linear, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(onednn_linear, "MIN_MULTIPLICATIONS", 0)
     return shapes
 
 
@@ -112,7 +112,7 @@ def test_small_products_and_other_inputs_are_left_to_torch(
     asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer, x = layer_and_input()
-    monkeypatch.setattr(linear, "WORTH", x.numel() * OUTPUTS)
+    monkeypatch.setattr(onednn_linear, "MIN_MULTIPLICATIONS", x.numel() * OUTPUTS)
     others = [x[1:], x[0], x[None], x[:0]]
     expected = [layer(other) for other in others]
     with by_onednn([layer]):
@@ -164,7 +164,7 @@ def test_the_layers_are_those_in_float32_on_the_cpu(asked: list[tuple[int, ...]]
 )
 def test_the_processor_decides(capability: str, vendor: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(linear, "cpuinfo", lambda: {"vendor_id": vendor} if vendor else {})
+    monkeypatch.setattr(onednn_linear, "cpuinfo", lambda: {"vendor_id": vendor} if vendor else {})
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     assert onednn_is_faster.__wrapped__() == expected
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
@@ -201,7 +201,7 @@ def test_a_training_goes_by_onednn_and_repeats_and_resumes_to_the_same_bits(
 
     asked.clear()
     evaluate(first.model, first.images)
-    monkeypatch.setattr(linear, "onednn_is_faster", lambda: False)
+    monkeypatch.setattr(onednn_linear, "onednn_is_faster", lambda: False)
     plain = trainer()
     plain.run()
     assert not asked

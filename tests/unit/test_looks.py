@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from test_verdicts import GREATER, suite, tickets
 
-from lthbench.analysis.judge import judge, level_of
-from lthbench.analysis.looks import FOLDER, read_looks, record_looks
-from lthbench.analysis.report import claims
-from lthbench.analysis.verdict import Verdict
-from lthbench.runner.store import Store, StoreError
+from lthbench.analysis.claims.judge import judge, level_of
+from lthbench.analysis.claims.looks import FOLDER, read_looks, record_looks
+from lthbench.analysis.claims.verdict import Verdict
+from lthbench.analysis.report import verdict_table
+from lthbench.tasks.store import Store, StoreError
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_more_replicates_after_a_look_are_an_uncorrected_look(store: Store, tmp_
         "uncorrected look: seen before with 3 replicates planned" in second.caution
         and "may err in 10 %" in second.caution
     )
-    assert "uncorrected look" in claims.notes(second), "tables of the report say it too"
+    assert "uncorrected look" in verdict_table.notes(second), "tables of the report say it too"
     third = look(tmp_path, store, 8)
     assert "with 3, 6 replicates" in third.caution and "15 %" in third.caution
 

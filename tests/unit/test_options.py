@@ -18,15 +18,15 @@ from lthbench.cli import app
 from lthbench.cli.options import Only, with_options
 from lthbench.cli.submit import Profile
 from lthbench.options import Option, declared, words
-from lthbench.runner.lane_job import Order
-from lthbench.runner.lanes import Home
 from lthbench.runner.queue import Outcome
 from lthbench.runner.rounds import run_in_rounds
 from lthbench.runner.settings import RunOptions, Settings
-from lthbench.suite.part import Part
+from lthbench.runner.slurm.lane_job import JobSpec
+from lthbench.runner.slurm.lanes import LaneOwner
 from lthbench.suite.plan import Plan
+from lthbench.suite.subset import Subset
 
-SHARED = {f"--{how.flag.split('/')[0][2:]}": how for kind in (Source, Part, RunOptions, Local, Profile)
+SHARED = {f"--{how.flag.split('/')[0][2:]}": how for kind in (Source, Subset, RunOptions, Local, Profile)
           for _, how in declared(kind) if how.flag}  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def call(command: Callable[..., None], *arguments: str) -> None:
 
 
 @dataclass(frozen=True)
-class More(Part):
+class More(Subset):
     seed: Annotated[int, Option("Another seed.", "--seed", min=0)] = 0
 
 
@@ -71,10 +71,10 @@ def test_a_new_field_of_a_shared_dataclass_is_an_option_of_every_command_that_ha
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: " ".join(part.options()))
-def test_the_words_of_a_part_are_read_back_as_the_part(part: Part) -> None:
-    found: list[Part] = []
+def test_the_words_of_a_part_are_read_back_as_the_part(part: Subset) -> None:
+    found: list[Subset] = []
 
-    def command(part: Part) -> None:
+    def command(part: Subset) -> None:
         found.append(part)
 
     call(command, *words(part))
@@ -86,11 +86,11 @@ def test_a_worker_has_a_device_that_is_there_and_a_job_looks_for_it_where_it_run
 ) -> None:
     with pytest.raises(ValueError, match="'auto' is no device of a machine"):
         Settings(tmp_path, device="auto")  # type: ignore[arg-type]
-    order = Order(tmp_path, Part(), Home("a", "b", 0, "imp"), {}, tmp_path, RunOptions(data=tmp_path), 1.0)
+    order = JobSpec(tmp_path, Subset(), LaneOwner("a", "b", 0, "imp"), {}, tmp_path, RunOptions(data=tmp_path), 1.0)
     for there, device in ((False, "cpu"), (True, "cuda")):
         monkeypatch.setattr("torch.cuda.is_available", lambda there=there: there)
         monkeypatch.setattr("torch.cuda.device_count", lambda there=there: int(there))
-        sent = Order.parse(order.text())
+        sent = JobSpec.parse(order.text())
         assert sent == order and sent.options.device == "auto"
         assert sent.options.settings(sent.store) == Settings(tmp_path, data=tmp_path, device=device)  # type: ignore[arg-type]
 

@@ -8,10 +8,10 @@ import pytest
 from conftest import TINY
 
 from lthbench.suite.load import load_suite
-from lthbench.suite.located import SuiteError
-from lthbench.suite.part import Part
 from lthbench.suite.plan import make_plan
 from lthbench.suite.schema import Suite
+from lthbench.suite.subset import Subset
+from lthbench.suite.yaml_tree import SuiteError
 
 OTHER = """
   wide:
@@ -30,17 +30,17 @@ def suite(tmp_path: Path) -> Suite:
 
 
 PARTS = [
-    Part(experiments=("imp",)),
-    Part(pairs=("wide",)),
-    Part(arms=("late",)),
-    Part(replicates=2),
-    Part(levels=1),
-    Part(("imp", "stability"), ("tiny", "wide"), ("early",), 1, 1),
+    Subset(experiments=("imp",)),
+    Subset(pairs=("wide",)),
+    Subset(arms=("late",)),
+    Subset(replicates=2),
+    Subset(levels=1),
+    Subset(("imp", "stability"), ("tiny", "wide"), ("early",), 1, 1),
 ]
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: " ".join(part.options()))
-def test_a_part_is_smaller_than_the_whole_and_of_the_same_tasks(suite: Suite, part: Part) -> None:
+def test_a_part_is_smaller_than_the_whole_and_of_the_same_tasks(suite: Suite, part: Subset) -> None:
     whole, some = make_plan(suite), make_plan(suite, part)
     assert 0 < len(some.tasks) < len(whole.tasks)
     assert set(some.tasks) < set(whole.tasks)
@@ -49,14 +49,14 @@ def test_a_part_is_smaller_than_the_whole_and_of_the_same_tasks(suite: Suite, pa
 
 
 def test_a_part_has_only_what_it_names(suite: Suite) -> None:
-    read = make_plan(suite, Part(("imp",), ("wide",), ("late",), 2, 2)).readings
+    read = make_plan(suite, Subset(("imp",), ("wide",), ("late",), 2, 2)).readings
     assert {(r.experiment, r.cell.pair, r.cell.arm) for r in read} == {("imp", "wide", "late")}
     assert {r.cell.replicate for r in read} == {0, 1}
     assert {r.reading.level for r in read} == {0, 1, 2}
 
 
 def test_the_mask_of_an_arm_that_is_left_out_is_searched_where_a_crossed_mask_needs_it(suite: Suite) -> None:
-    plan = make_plan(suite, Part(("crossed-masks",), ("wide",), ("late",), 1))
+    plan = make_plan(suite, Subset(("crossed-masks",), ("wide",), ("late",), 1))
     rates = {task.spec.recipe.optimizer.lr for task in plan.tasks.values() if task.spec.kind == "train"}
     assert rates == {0.05, 0.2}
     assert {r.cell.arm for r in plan.readings} == {"late"}
@@ -65,13 +65,13 @@ def test_the_mask_of_an_arm_that_is_left_out_is_searched_where_a_crossed_mask_ne
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (Part(experiments=("aimp",)), "--only aimp: no experiment of the suite is called so; known: controls"),
-        (Part(pairs=("narrow",)), "--pair narrow: no pair of the suite is called so; known: tiny, wide"),
-        (Part(arms=("medium",)), "--arm medium: no arm of the suite is called so; known: early, late"),
-        (Part(replicates=4), "--replicates 4: the suite has 3; give 1 to 3, or raise `replicates` in its file"),
+        (Subset(experiments=("aimp",)), "--only aimp: no experiment of the suite is called so; known: controls"),
+        (Subset(pairs=("narrow",)), "--pair narrow: no pair of the suite is called so; known: tiny, wide"),
+        (Subset(arms=("medium",)), "--arm medium: no arm of the suite is called so; known: early, late"),
+        (Subset(replicates=4), "--replicates 4: the suite has 3; give 1 to 3, or raise `replicates` in its file"),
     ],
 )
-def test_a_part_that_the_suite_has_not_is_named_with_what_there_is(suite: Suite, part: Part, message: str) -> None:
+def test_a_part_that_the_suite_has_not_is_named_with_what_there_is(suite: Suite, part: Subset, message: str) -> None:
     with pytest.raises(SuiteError) as raised:
         make_plan(suite, part)
     assert message in str(raised.value)

@@ -11,8 +11,8 @@ from lthbench.data.images import ImageSet, pack
 from lthbench.data.spec import Augment
 from lthbench.models.depth import StochasticDepth
 from lthbench.training.batches import Batches
+from lthbench.training.distributed import Ranks
 from lthbench.training.loop import Trainer, evaluate
-from lthbench.training.ranks import Ranks
 from lthbench.training.recipe import Recipe
 
 COUNT, PASSES = 50, 3

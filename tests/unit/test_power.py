@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from planted import suite_text
 
-from lthbench.analysis.configurations import _Cell, _exchange_p
-from lthbench.analysis.decide import outcome_of, rule
-from lthbench.analysis.paired import Paired
-from lthbench.analysis.power import ClaimPower, PartPower, power
-from lthbench.analysis.spreads import ASSUMED, ASSUMED_FROM, Spreads
+from lthbench.analysis.claims.configuration_tests import _Cell, _exchange_p
+from lthbench.analysis.claims.decide import outcome_of, rule
+from lthbench.analysis.claims.power import ClaimPower, TestPower, power
+from lthbench.analysis.claims.spreads import ASSUMED, ASSUMED_FROM, Spreads
+from lthbench.analysis.stats.paired import Paired
 from lthbench.suite.load import load_suite
-from lthbench.suite.part import Part
 from lthbench.suite.plan import make_plan
+from lthbench.suite.subset import Subset
 
 SUITES = Path(__file__).parents[2] / "suites"
 NOTHING_RECORDED = Spreads(())
@@ -79,7 +79,7 @@ def test_each_pair_that_measures_a_claim_takes_its_share_of_the_level(tmp_path: 
     assert (found[1].parts[0].reason, found[1].can_contradict) == ("no controls", False)
 
 
-def weakest(found: list[ClaimPower], claim: str) -> tuple[ClaimPower, PartPower]:
+def weakest(found: list[ClaimPower], claim: str) -> tuple[ClaimPower, TestPower]:
     (one,) = (one for one in found if one.claim == claim)
     assert one.weakest is not None
     return one, one.parts[one.weakest]
@@ -164,6 +164,6 @@ def test_a_recorded_spread_is_that_of_the_recorded_numbers() -> None:
 
 def test_a_pairs_suite_decides_all_that_its_file_does_not_except() -> None:
     suite = SUITES / "lenet-fashion.yaml"
-    found = power(make_plan(load_suite(suite), Part(replicates=1)), Spreads.known(suite))
+    found = power(make_plan(load_suite(suite), Subset(replicates=1)), Spreads.known(suite))
     # A difference of differences is in C6.
     assert {one.claim for one in found if one.decides in ("large effects", "no")} == {"C6"}

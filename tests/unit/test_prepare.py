@@ -22,12 +22,12 @@ from PIL import Image
 from pydantic import ValidationError
 from torchvision.transforms import v2
 
-from lthbench.data import load, prepare, prepared
+from lthbench.data import loading, prepare, prepared
 from lthbench.data.commands import check_data, list_data, prepare_data
 from lthbench.data.error import DataError
+from lthbench.data.image_folder import class_list_id, scan
 from lthbench.data.images import unpack
 from lthbench.data.spec import DATASETS, Augment, DataSpec
-from lthbench.data.tree import class_list_id, scan
 from lthbench.lease import Lease
 
 NAME, SIDE = "tinyimagenet", 16
@@ -43,9 +43,9 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     )
     monkeypatch.setitem(DATASETS, NAME, info)
     monkeypatch.setattr(prepare, "CHUNK_BYTES", 4 * 4 * SIDE * SIDE)
-    load._load.cache_clear()
+    loading._load.cache_clear()
     yield
-    load._load.cache_clear()
+    loading._load.cache_clear()
 
 
 def save(path: Path, seed: int, size: tuple[int, int] = (SIDE, SIDE), mode: str = "RGB") -> None:
@@ -286,10 +286,10 @@ def test_a_broken_image_is_named_and_nothing_is_published(tmp_path: Path, conten
 
 def test_a_data_set_that_is_not_prepared_is_named_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"tiny-imagenet-200 is missing.*lthbench data prepare tinyimagenet"):
-        load.load(DataSpec(name=NAME), tmp_path)
+        loading.load(DataSpec(name=NAME), tmp_path)
     tree(tmp_path)
     with pytest.raises(DataError, match=r"is not prepared yet; run `lthbench data prepare tinyimagenet"):
-        load.load(DataSpec(name=NAME), tmp_path)
+        loading.load(DataSpec(name=NAME), tmp_path)
 
 
 class Runs:
@@ -348,7 +348,7 @@ def test_damage_to_prepared_arrays_is_named(tmp_path: Path, damage: str, message
             content["train"]["count"] = 14
             manifest.write_text(json.dumps(content))
     with pytest.raises(DataError, match=message) as error:
-        load.load(DataSpec(name=NAME), tmp_path)
+        loading.load(DataSpec(name=NAME), tmp_path)
     assert f"delete {folder}, then run `lthbench data prepare" in str(error.value)
     assert not (tmp_path / "ran").exists()
 
@@ -363,7 +363,7 @@ def test_large_arrays_are_verified_in_part_when_loaded_and_in_full_by_check(
     raw = bytearray(train.read_bytes())
     raw[-14 * 4 * SIDE * SIDE] ^= 1  # image 1
     train.write_bytes(raw)
-    load.load(DataSpec(name=NAME), tmp_path)
+    loading.load(DataSpec(name=NAME), tmp_path)
     assert "images 1 to 1 of" in (check_data(tmp_path, [NAME])[0].problem or "")
 
 
@@ -373,7 +373,7 @@ def test_large_arrays_are_verified_in_part_when_loaded_and_in_full_by_check(
 def test_a_prepared_split_loads_as_views_of_the_mapped_file(tmp_path: Path) -> None:
     tree(tmp_path)
     prepare.prepare(NAME, tmp_path)
-    splits = load.load(DataSpec(name=NAME, validation=3), tmp_path)
+    splits = loading.load(DataSpec(name=NAME, validation=3), tmp_path)
     assert [len(s) for s in splits] == [12, 3, 6]
     assert splits.validation.labels.tolist() == [0, 1, 2]
     assert splits.train.pixels.data_ptr() == splits.validation.pixels.data_ptr()
@@ -393,7 +393,7 @@ def test_images_prepared_larger_than_the_network_takes_them_are_cut(
     monkeypatch.setitem(DATASETS, NAME, dataclasses.replace(DATASETS[NAME], image_shape=(3, 12, 12)))
     tree(tmp_path)
     prepare.prepare(NAME, tmp_path)
-    train = load.load(DataSpec(name=NAME), tmp_path).train
+    train = loading.load(DataSpec(name=NAME), tmp_path).train
     assert train.image_shape == (3, 12, 12)
     assert train.batch(torch.arange(4)).shape == (4, 3, 12, 12)
     augment = Augment(resized_crop=(0.08, 1.0), flip=True)
@@ -404,7 +404,7 @@ def test_mapped_images_cannot_be_changed_on_disk(tmp_path: Path) -> None:
     tree(tmp_path)
     folder = prepare.prepare(NAME, tmp_path)
     before = (folder / "train.npy").read_bytes()
-    load.load(DataSpec(name=NAME), tmp_path).train.pixels.zero_()
+    loading.load(DataSpec(name=NAME), tmp_path).train.pixels.zero_()
     assert (folder / "train.npy").read_bytes() == before
 
 
@@ -450,7 +450,7 @@ def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         DATASETS["imagenet100"], num_train=100, num_test=100, image_shape=(3, 14, 14), stored_side=16
     )
     monkeypatch.setitem(DATASETS, "imagenet100", info)
-    monkeypatch.setattr("lthbench.data.tree.CMC_ID", class_list_id(LISTED))
+    monkeypatch.setattr("lthbench.data.image_folder.CMC_ID", class_list_id(LISTED))
     monkeypatch.setattr("lthbench.data.prepared.CMC_ID", class_list_id(LISTED))
     (tmp_path / "imagenet").mkdir()
     (tmp_path / "imagenet" / "imagenet100.txt").write_text("\n".join(reversed(LISTED)))
@@ -462,7 +462,7 @@ def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_imagenet_100_takes_the_listed_classes_of_an_imagenet_tree(imagenet: Path) -> None:
     prepare.prepare("imagenet100", imagenet)
-    splits = load.load(DataSpec(name="imagenet100"), imagenet)
+    splits = loading.load(DataSpec(name="imagenet100"), imagenet)
     assert [len(s) for s in splits] == [100, 0, 100]
     assert splits.train.labels.tolist() == list(range(100))
     assert splits.train.image_shape == (3, 14, 14)
@@ -487,11 +487,11 @@ def test_another_list_of_classes_is_prepared_beside_it_and_named_in_the_spec(ima
     chosen = class_list_id(classes)
     assert status.path == str(imagenet / "prepared" / f"imagenet100-{chosen}") and chosen in status.images
     spec = DataSpec(name="imagenet100", class_list=chosen, num_train=90)
-    assert len(load.load(spec, imagenet).train) == 90
+    assert len(loading.load(spec, imagenet).train) == 90
     with pytest.raises(DataError, match="too few for validation 0 and num_train 1000"):
-        load.load(DataSpec(name="imagenet100", class_list=chosen, num_train=1000), imagenet)
+        loading.load(DataSpec(name="imagenet100", class_list=chosen, num_train=1000), imagenet)
     with pytest.raises(DataError, match="is not prepared yet"):
-        load.load(DataSpec(name="imagenet100"), imagenet)
+        loading.load(DataSpec(name="imagenet100"), imagenet)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lthbench.analysis.rates import rates, table
+from lthbench.analysis.claims.error_rates import rates, table
 
 README = Path(__file__).parents[2] / "README.md"
 # Sobol's quantiles leave an error of a tenth of this.

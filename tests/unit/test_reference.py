@@ -9,11 +9,11 @@ from conftest import TINY
 from scipy import stats
 from synthetic_store import put_result
 
-from lthbench.analysis.reference import References, calibrate, read_references
-from lthbench.runner.store import Store
+from lthbench.analysis.published import References, calibrate, read_references
 from lthbench.suite.load import load_suite
-from lthbench.suite.located import SuiteError
 from lthbench.suite.plan import Plan, make_plan
+from lthbench.suite.yaml_tree import SuiteError
+from lthbench.tasks.store import Store
 
 SHIPPED = Path(__file__).parents[2] / "suites" / "golden" / "references.yaml"
 

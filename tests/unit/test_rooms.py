@@ -13,10 +13,16 @@ PACKAGE = Path(lthbench.__file__).parent
 ROOMS: tuple[tuple[str, ...], ...] = (
     ("cli", "__main__"),
     ("api",),
-    ("analysis", "runner", "suite"),
+    ("bench",),
+    ("analysis",),
+    ("runner",),
+    ("suite",),
     ("experiments",),
     ("tasks",),
-    ("training", "data", "models"),
+    ("training",),
+    ("models",),
+    ("data",),
+    ("engine",),
     ("ops",),
     ("documents", "fault", "home", "lease", "names", "options", "plain", "__init__"),
 )

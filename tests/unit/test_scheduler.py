@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lthbench.runner import scheduler
-from lthbench.runner.scheduler import MAX_ARRAY_SIZE, QueuedJob, SchedulerError, cancel, largest_array, queued
+from lthbench.runner.slurm import scheduler
+from lthbench.runner.slurm.scheduler import MAX_ARRAY_SIZE, QueuedJob, SchedulerError, cancel, largest_array, queued
 
 Program = Callable[..., None]
 JOB = "12_3|PENDING|4:00:00|Dependency|lthbench-a"

@@ -10,9 +10,9 @@ import pytest
 
 from lthbench.suite import shipped
 from lthbench.suite.load import load_suite
-from lthbench.suite.located import SuiteError
-from lthbench.suite.part import Part
 from lthbench.suite.shipped import find_suite, shipped_suites
+from lthbench.suite.subset import Subset
+from lthbench.suite.yaml_tree import SuiteError
 
 CHECKOUT = Path(__file__).parents[2] / "suites"
 GPU_SCRIPT = CHECKOUT.parent / "ci/gpu.sh"
@@ -54,4 +54,4 @@ def test_suites_have_the_parts_by_which_the_script_for_a_gpu_is_rehearsed(of: st
         options.add_argument(option, type=int)
     given = vars(options.parse_known_args(words)[0])
     suite = load_suite(CHECKOUT.parent / given.pop("suite"))
-    Part(**given).check(suite)
+    Subset(**given).check(suite)

@@ -29,7 +29,7 @@ def test_a_signal_before_the_end_stops_a_training_at_its_step_and_then_is_handed
             os.kill(os.getpid(), signal.SIGTERM)
             assert (signals.asked(), signals.asked()) == ("stop", "stop")
             assert not handed, "not before the training has written its checkpoint"
-            signals.hand_on()
+            signals.requeue()
         assert handed == [signal.SIGUSR2]
         assert signal.getsignal(signal.SIGUSR2) is submitit_does
         assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from lthbench.cli.submit import JobOptions, Profile, slurm_options
-from lthbench.runner.arrays import ArrayExecutor
-from lthbench.runner.submission import sbatch_parameters
+from lthbench.runner.slurm.arrays import ArrayExecutor
+from lthbench.runner.slurm.submission import sbatch_parameters
 from lthbench.suite.load import load_suite
-from lthbench.suite.located import SuiteError
-from lthbench.suite.slurm import SlurmOptions, load_profile, minutes
+from lthbench.suite.slurm_options import SlurmOptions, load_profile, minutes
+from lthbench.suite.yaml_tree import SuiteError
 
 
 @pytest.fixture(autouse=True)

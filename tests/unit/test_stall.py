@@ -10,16 +10,16 @@ from typing import Any, cast
 import pytest
 
 from lthbench.lease import Lease
-from lthbench.runner import lane_job
-from lthbench.runner.lane_job import Order
 from lthbench.runner.signals import Signals
+from lthbench.runner.slurm import lane_job
+from lthbench.runner.slurm.lane_job import JobSpec
 from lthbench.runner.stall import BEGINNING, OwnTime, Stall, Stalls
 from lthbench.runner.status import suite_status
-from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 from lthbench.tasks.atomic import write_json
-from lthbench.tasks.layout import ENDED, FAILURE, LEASE, STALLED
+from lthbench.tasks.paths import ENDED, FAILURE, LEASE, STALLED
+from lthbench.tasks.store import Store
 
 
 class Watch:
@@ -133,11 +133,11 @@ def test_a_job_that_hangs_is_requeued_and_at_the_second_time_its_task_has_failed
     monkeypatch.setattr(os, "_exit", end)
     store, key = Store(tmp_path), "0" * 32
     order: Any = SimpleNamespace(store=tmp_path)
-    signals: Any = SimpleNamespace(hand_on=requeue)
+    signals: Any = SimpleNamespace(requeue=requeue)
     store.folder(key).mkdir(parents=True)
     for attempt in (1, 2):
         with pytest.raises(Ended, match="122"):
-            lane_job._begin_anew(cast(Order, order), cast(Signals, signals), key, 99.0)
+            lane_job._begin_anew(cast(JobSpec, order), cast(Signals, signals), key, 99.0)
         assert (store.folder(key) / ENDED).exists()
         assert (store.folder(key) / FAILURE).exists() is (attempt == 2)
     assert "--stall-timeout" in (store.failure(key) or "")

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from lthbench.analysis.quantity import interval_text
-from lthbench.analysis.statistics import Interval, mean_interval
+from lthbench.analysis.stats.summary import Interval, mean_interval
 
 
 def test_the_interval_is_students_t() -> None:

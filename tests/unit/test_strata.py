@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lthbench.data.images import ImageSet, pack
-from lthbench.data.load import Splits, split_train
+from lthbench.data.loading import Splits, split_train
 from lthbench.data.spec import DataSpec
 from lthbench.data.strata import DIVISION, random_words, stratified_order
 from lthbench.models.spec import ModelSpec

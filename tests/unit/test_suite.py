@@ -10,10 +10,10 @@ from conftest import TINY
 from lthbench.cli import main
 from lthbench.data.spec import num_train_images
 from lthbench.suite.load import load_suite
-from lthbench.suite.located import SuiteError
-from lthbench.suite.part import Part
 from lthbench.suite.plan import make_plan
 from lthbench.suite.schema import Suite
+from lthbench.suite.subset import Subset
+from lthbench.suite.yaml_tree import SuiteError
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -25,7 +25,7 @@ def load(folder: Path, text: str) -> Suite:
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "suites").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_suite_of_the_repository_is_valid_and_has_a_plan(path: Path) -> None:
-    assert make_plan(load_suite(path), Part(replicates=1)).tasks
+    assert make_plan(load_suite(path), Subset(replicates=1)).tasks
 
 
 def test_claims_are_tested_at_levels_whose_parts_follow_the_pairs_own_range(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lthbench.suite.load import load_suite
-from lthbench.suite.located import SuiteError, read_yaml
 from lthbench.suite.plan import make_plan
+from lthbench.suite.yaml_tree import SuiteError, read_yaml
 
 QUICK = (Path(__file__).parents[2] / "suites" / "quick.yaml").read_text().replace("claims: [claims]", "")
 # What validation calls things, and suites do not.

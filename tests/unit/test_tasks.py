@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lthbench.data.load import load
+from lthbench.data.loading import load
 from lthbench.data.spec import DataSpec
 from lthbench.documents import DocumentError
 from lthbench.models.spec import ModelSpec
@@ -24,9 +24,9 @@ from lthbench.tasks.atomic import write_json
 from lthbench.tasks.context import Context, Interrupted, UnusableInputError
 from lthbench.tasks.files import digest, read_checkpoint, read_mask, read_tensors, write_mask, write_tensors
 from lthbench.tasks.interpolate import barrier
-from lthbench.tasks.layout import CHECKPOINT, MASK, RESULT, SPEC, weights_file
 from lthbench.tasks.mask import prune, pruning_groups
 from lthbench.tasks.network import Layout, make_network, weights_of, with_shuffled_survivors
+from lthbench.tasks.paths import CHECKPOINT, MASK, RESULT, SPEC, weights_file
 from lthbench.tasks.result import seal
 from lthbench.tasks.run import run_task
 from lthbench.tasks.spec import InterpolateSpec, MaskSpec, Pruning, Task, TrainSpec, Weights, num_survivors

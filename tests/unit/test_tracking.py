@@ -10,15 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench.data.load import load
+from lthbench.data.loading import load
 from lthbench.data.spec import DataSpec
 from lthbench.experiments import Cell
 from lthbench.models.spec import ModelSpec
 from lthbench.tasks.files import read_tensors, write_tensors
 from lthbench.tasks.network import make_network, set_initial_weights
+from lthbench.training.forgetting import Tracker
 from lthbench.training.loop import Trainer, evaluate
 from lthbench.training.recipe import SGD, Recipe
-from lthbench.training.tracking import Tracker
 
 DATA = DataSpec(name="fashion-mnist-10k", validation=50, num_train=200)
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from lthbench.training.ranks import Ranks
+from lthbench.training.distributed import Ranks
 
 CPU = torch.device("cpu")
 
@@ -45,17 +45,17 @@ def on_both(folder: Path, work: Callable[[Ranks], None]) -> None:
 def test_sums_and_collections_are_the_same_on_both_ranks(tmp_path: Path) -> None:
     def work(ranks: Ranks) -> None:
         t = torch.tensor([1.0, 10.0]) * (1 + ranks.rank)
-        assert ranks.gather(t).tolist() == [[1, 10], [2, 20]]
-        assert ranks.add(t) is t and t.tolist() == [3, 30]
+        assert ranks.all_gather(t).tolist() == [[1, 10], [2, 20]]
+        assert ranks.all_reduce_sum(t) is t and t.tolist() == [3, 30]
 
     on_both(tmp_path, work)
 
 
 def test_a_value_that_differs_is_told_with_the_process_that_has_it(tmp_path: Path) -> None:
     def work(ranks: Ranks) -> None:
-        ranks.agree("the seed", "0", CPU)
+        ranks.assert_identical("the seed", "0", CPU)
         with pytest.raises(RuntimeError, match=r"the seed differs .* \(of process 1 from process 0\)"):
-            ranks.agree("the seed", str(ranks.rank), CPU)
+            ranks.assert_identical("the seed", str(ranks.rank), CPU)
 
     on_both(tmp_path, work)
 
@@ -69,12 +69,12 @@ def test_gradients_are_averaged_once_however_many_passes_a_step_has(tmp_path: Pa
         assert model[0].weight.grad is None and model[0].weight.tolist() == [[1, 1]]
         wrapped.eval()
         x = torch.tensor([[1.0, 0.0]]) * (1 + ranks.rank)
-        with ranks.without_sum(wrapped):
+        with ranks.no_sync(wrapped):
             wrapped(x).sum().backward()
         assert model[0].weight.grad is not None and model[0].weight.grad.tolist() == x.tolist(), "its own so far"
         wrapped(2 * x).sum().backward()
         assert model[0].weight.grad.tolist() == [[(3 + 6) / 2, 0]]
-        with ranks.without_sum(model):  # nothing to hold back
+        with ranks.no_sync(model):  # nothing to hold back
             model(x).sum().backward()
 
     importlib.import_module("torch._dynamo")  # which DistributedDataParallel wants: once, before the fork

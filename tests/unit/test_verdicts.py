@@ -11,15 +11,15 @@ import pytest
 from planted import World, suite_text, world
 from scipy import stats
 
-from lthbench.analysis.decide import among_pairs
-from lthbench.analysis.evidence import Evidence
-from lthbench.analysis.judge import judge
-from lthbench.analysis.paired import power_equivalence, power_one_sided
-from lthbench.analysis.points import Point
+from lthbench.analysis.claims.decide import among_pairs
+from lthbench.analysis.claims.evidence import Evidence
+from lthbench.analysis.claims.judge import judge
+from lthbench.analysis.claims.mixed_rows import model_rows
+from lthbench.analysis.claims.verdict import DECIDED, OUTCOMES, Verdict
+from lthbench.analysis.points import MeasuredPoint
 from lthbench.analysis.quantity import p_text
-from lthbench.analysis.report import claims
-from lthbench.analysis.rows import model_rows
-from lthbench.analysis.verdict import DECIDED, OUTCOMES, Verdict
+from lthbench.analysis.report import verdict_table
+from lthbench.analysis.stats.paired import power_equivalence, power_one_sided
 from lthbench.cli import verdicts as printing
 from lthbench.experiments.cell import FIRST_SELECTION_REPLICATE
 from lthbench.suite.claim_tests import Mixed
@@ -48,7 +48,7 @@ def suite(folder: Path, claims: str, replicates: int, *pairs: str) -> Suite:
     return load_suite(folder / "suite.yaml")
 
 
-def tickets(pair: str, replicates: int, random: np.random.Generator, effect: float) -> list[Point]:
+def tickets(pair: str, replicates: int, random: np.random.Generator, effect: float) -> list[MeasuredPoint]:
     """Tickets and reinitialisations that differ by an effect, in percentage points."""
     w = World(pair, replicates, random, NOISE)
     for level in (1, 2):
@@ -200,7 +200,7 @@ def test_the_claims_of_the_paper_hold_where_they_are_planted_and_nowhere_else(is
             assert found.count("supported") <= stats.binom.ppf(0.9995, n, 0.05), f"{claim}: {found}"
 
 
-def one(loaded: Suite, points: list[Point]) -> Verdict:
+def one(loaded: Suite, points: list[MeasuredPoint]) -> Verdict:
     return judge(loaded, points, {}, "suites/mine.yaml")[0]
 
 
@@ -225,7 +225,7 @@ def test_a_verdict_says_what_was_found_and_not_what_was_tested(
     assert effect_there is not None and effect_there.low is not None and effect_there.high is not None
     assert f"({effect_there.low:+.2f} to {effect_there.high:+.2f}" in verdict.finding
     # The same sentence, and the same p, stand in every table and in JSON.
-    grid = claims.lines([verdict])
+    grid = verdict_table.lines([verdict])
     line = dict(zip(grid.columns, grid.rows[0], strict=True))
     assert line["finding"] == verdict.finding == asdict(verdict)["finding"]
     assert line["p (Holm)"] == p_text(asdict(verdict)["p"])
@@ -355,7 +355,7 @@ def test_measured_onsets_and_not_names_say_which_arms_are_early_stable(tmp_path:
     loaded = suite(tmp_path, GREATER, 3, "a")
     points = tickets("a", 3, np.random.default_rng(0), 2.0)
 
-    def with_onsets(late: int, first: int = 0) -> list[Point]:
+    def with_onsets(late: int, first: int = 0) -> list[MeasuredPoint]:
         w = World("a", 3, np.random.default_rng(0))
         for arm, onset in (("early", 10), ("late", late)):
             for step in (0, 10, 20, 40):
@@ -402,9 +402,9 @@ def test_onsets_are_compared_as_shares_of_training_whatever_the_batches(tmp_path
     """Both are stable from the fourth of 200 epochs; in iterations one is 8 times as far as the other."""
     loaded = suite(tmp_path, ONSETS, 5, "a")
 
-    def points(late_share: float) -> list[Point]:
+    def points(late_share: float) -> list[MeasuredPoint]:
         return [
-            Point(
+            MeasuredPoint(
                 *("a", "onset", arm, r, "barrier", 0, None, epoch * per_epoch, "ok"),
                 *({"validation_barrier": 0.5 * (epoch < 4)}, f"{arm}{r}{epoch}"),
                 share=epoch / 200 * (late_share if arm == "late" else 1),
@@ -441,7 +441,7 @@ def test_onsets_are_told_by_validation_images_alone(tmp_path: Path) -> None:
     assert one(suite(tmp_path, ONSETS, 3, "a"), same).outcome == "inconclusive"
 
 
-def planned_as_one_recipe(folder: Path) -> tuple[Suite, list[Point]]:
+def planned_as_one_recipe(folder: Path) -> tuple[Suite, list[MeasuredPoint]]:
     """A suite whose arm `late` stands in a sensitivity experiment as it is, and its readings with a number a task."""
     (folder / "suite.yaml").write_text(f"""\
 title: t
@@ -468,8 +468,8 @@ pairs:
         level = reading.level or 0
         for variant in {reading.variant, reading.variant.replace("barrier", "onset")}:
             points.append(
-                Point("p", placed.experiment, cell.arm, cell.replicate, variant, level, 0.8**level, reading.step,
-                      "ok", numbers, reading.task.key, share=0.0)
+                MeasuredPoint("p", placed.experiment, cell.arm, cell.replicate, variant, level, 0.8**level,
+                      reading.step, "ok", numbers, reading.task.key, share=0.0)
             )  # fmt: skip
     return loaded, points
 
@@ -495,7 +495,7 @@ def test_a_rank_correlation_counts_a_training_of_several_names_once(tmp_path: Pa
 def test_what_has_no_noise_scale_is_left_out_and_told(tmp_path: Path) -> None:
     loaded, points = planned_as_one_recipe(tmp_path)
 
-    def without(point: Point) -> Point:
+    def without(point: MeasuredPoint) -> MeasuredPoint:
         if "optimizer.lr = 0.1" not in point.variant:
             return point
         return replace(point, numbers={k: v for k, v in point.numbers.items() if k != "noise_scale"})

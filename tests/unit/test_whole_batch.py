@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lthbench.training.ranks import Ranks
-from lthbench.training.whole_batch import WholeBatchNorm2d, count_batches_on_host, normalise_over
+from lthbench.training.distributed import Ranks
+from lthbench.training.sync_batchnorm import WholeBatchNorm2d, convert_sync_batchnorm, count_batches_on_host
 
 
 @dataclass
@@ -38,12 +38,12 @@ class Threads(Ranks):
 
     meeting: Meeting | None = None
 
-    def gather(self, tensor: Tensor) -> Tensor:
+    def all_gather(self, tensor: Tensor) -> Tensor:
         assert self.meeting is not None
         return self.meeting.exchange(self.rank, tensor)
 
-    def add(self, tensor: Tensor) -> Tensor:
-        return tensor.copy_(self.gather(tensor).sum(0))
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
+        return tensor.copy_(self.all_gather(tensor).sum(0))
 
 
 def on_ranks(size: int, work: Callable[[Threads], None]) -> None:
@@ -60,15 +60,15 @@ def on_ranks(size: int, work: Callable[[Threads], None]) -> None:
 @pytest.mark.parametrize(("begin", "end"), [(0, 12), (0, 7), (4, 11), (3, 5), (2, 2)])
 def test_the_parts_of_ranks_are_a_batch_in_order_and_alike_in_size(size: int, begin: int, end: int) -> None:
     places = torch.arange(20)
-    parts = [places[Ranks(rank, size).part(begin, end)] for rank in range(size)]
+    parts = [places[Ranks(rank, size).shard(begin, end)] for rank in range(size)]
     assert torch.cat(parts).tolist() == list(range(begin, end))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_one_rank_adds_and_agrees_with_itself_without_a_process_group() -> None:
     t = torch.ones(3)
-    assert Ranks().add(t) is t and t.tolist() == [1, 1, 1]
-    Ranks().agree("a thing", "value", torch.device("cpu"))
+    assert Ranks().all_reduce_sum(t) is t and t.tolist() == [1, 1, 1]
+    Ranks().assert_identical("a thing", "value", torch.device("cpu"))
     model = nn.Linear(2, 2)
     assert Ranks().wrap(model, torch.zeros(1, 2)) is model
 
@@ -95,7 +95,7 @@ def test_normalisation_over_ranks_is_that_of_the_whole_batch(sizes: tuple[int, i
 
     def work(rank: Threads) -> None:
         model = nn.Sequential(normalisation())
-        normalise_over(model, rank)
+        convert_sync_batchnorm(model, rank)
         own = parts[rank.rank].clone().requires_grad_()
         y = model(own)
         y.backward(gradients[rank.rank])
@@ -120,9 +120,9 @@ def test_normalisation_over_ranks_is_that_of_the_whole_batch(sizes: tuple[int, i
 
 def test_one_rank_keeps_the_plain_normalisation_and_several_replace_no_other_layer() -> None:
     model = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1))
-    normalise_over(model, Ranks())
+    convert_sync_batchnorm(model, Ranks())
     assert type(model[0]) is nn.BatchNorm2d
-    normalise_over(model, Ranks(0, 2))
+    convert_sync_batchnorm(model, Ranks(0, 2))
     assert [type(module) for module in model] == [WholeBatchNorm2d, nn.Conv2d]
 
 

@@ -13,9 +13,9 @@ from conftest import TINY
 from lthbench.runner import local
 from lthbench.runner.local import Watcher, run_plan
 from lthbench.runner.settings import Settings
-from lthbench.runner.store import Store
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
+from lthbench.tasks.store import Store
 
 
 def do_nothing(connection: Connection, options: str) -> None:

@@ -10,8 +10,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from lthbench.analysis.export.runs import TrackedRun, tracked_runs
-from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
+from lthbench.tasks.store import Store
 
 __all__ = ["KEY_TAG", "MlflowException", "export_mlflow"]
 KEY_TAG = "lthbench.key"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan, describe
 from lthbench.tasks.spec import TrainSpec
+from lthbench.tasks.store import Store
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
 
-from lthbench.analysis.figures.drawing import Drawing, Series, by_x, described, numbers, plot, told
+from lthbench.analysis.figures.drawing import Drawing, Series, by_x, described, format_mean_ci, numbers, plot
 from lthbench.analysis.figures.measured import Measured
 from lthbench.analysis.figures.style import MUTED, legend, look, panels
 from lthbench.analysis.table import Summary
@@ -74,7 +74,7 @@ def _drawing(name: str, title: str, caption: str, series: Sequence[Series], dens
     figure, (axes,) = panels()
     if dense is not None:
         axes.axhline(dense.interval.mean * 100, color=MUTED, linewidth=1, linestyle=(0, (1, 1.5)), label="dense")
-        caption += f" The dotted line is the dense network, {told(dense)}."
+        caption += f" The dotted line is the dense network, {format_mean_ci(dense)}."
     points = plot(axes, series, density_text)
     density_axis(axes, series)
     axes.set_ylabel("test accuracy (%)")

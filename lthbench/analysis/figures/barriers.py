@@ -12,15 +12,15 @@ from lthbench.analysis.figures.drawing import (
     Point,
     by_x,
     described,
+    format_mean_ci,
     numbers,
     plot,
     short_keys,
-    told,
 )
 from lthbench.analysis.figures.measured import Measured
 from lthbench.analysis.figures.style import DASHES, MUTED, Look, legend, panels
 from lthbench.analysis.quantity import interval_text
-from lthbench.analysis.statistics import Interval, mean_interval
+from lthbench.analysis.stats.summary import Interval, mean_interval
 from lthbench.analysis.table import Summary
 from lthbench.experiments.stability import LevelBarriers, Stability
 
@@ -97,7 +97,7 @@ def _curves(measured: Measured, label: str, level: int, variant: str) -> Iterato
             (barrier.arm, f"{100 * (barrier.share or 0):.3g}", str(spawn), f"{barrier.epoch or 0:.3g}",
              interval_text(METRIC, barrier.interval), str(barrier.interval.n), short_keys(barrier.keys))
         )  # fmt: skip
-        texts.append(f"{name}: barrier {told(barrier)}")
+        texts.append(f"{name}: barrier {format_mean_ci(barrier)}")
     axes.set_xlabel("alpha, from one child to the other")
     axes.set_ylabel("test error (%)")
     axes.set_xlim(0, 1)

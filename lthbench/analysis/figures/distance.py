@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lthbench.analysis.figures.accuracy import METRIC, density_axis, density_text
-from lthbench.analysis.figures.drawing import Drawing, Grid, Point, by_x, described, numbers, plot, short_keys, told
+from lthbench.analysis.figures.drawing import (
+    Drawing,
+    Grid,
+    Point,
+    by_x,
+    described,
+    format_mean_ci,
+    numbers,
+    plot,
+    short_keys,
+)
 from lthbench.analysis.figures.measured import Measured
 from lthbench.analysis.figures.style import legend, panels
 from lthbench.analysis.quantity import quantity
@@ -88,8 +98,12 @@ def _against_accuracy(measured: Measured, label: str) -> Iterator[Drawing]:
         )
         for (d, a), x, y in zip(pairs, xs, ys, strict=True):
             density = density_text(a.density or 1.0)
-            points.append(Point(axes, x, y, f"{arm}, density {density}: accuracy {told(a)}, distance {told(d)}"))
-            rows.append((arm, density, told(d), told(a), short_keys(a.keys)))
+            points.append(
+                Point(
+                    axes, x, y, f"{arm}, density {density}: accuracy {format_mean_ci(a)}, distance {format_mean_ci(d)}"
+                )
+            )
+            rows.append((arm, density, format_mean_ci(d), format_mean_ci(a), short_keys(a.keys)))
         texts.append(
             f"{arm}: distances from {min(xs):.3f} to {max(xs):.3f}, accuracies {min(ys):.1f} to {max(ys):.1f} %"
         )

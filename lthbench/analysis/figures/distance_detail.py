@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lthbench.analysis.figures.drawing import Drawing, Grid, Series, by_x, described, numbers, plot, short_keys, told
+from lthbench.analysis.figures.drawing import (
+    Drawing,
+    Grid,
+    Series,
+    by_x,
+    described,
+    format_mean_ci,
+    numbers,
+    plot,
+    short_keys,
+)
 from lthbench.analysis.figures.measured import Measured
 from lthbench.analysis.figures.style import DASHES, Look, legend, panels
 from lthbench.analysis.quantity import interval_text, quantity
@@ -90,7 +100,7 @@ def _by_layer(measured: Measured, label: str, levels: tuple[int, ...]) -> Iterat
         for s in found
     ]  # fmt: skip
     farthest = [max(one.members, key=lambda member: member[1].interval.mean) for one in series if one.members]
-    text = "; ".join(f"{s.arm}, level {s.level}: most in {layers[round(x)]}, {told(s)}" for x, s in farthest)
+    text = "; ".join(f"{s.arm}, level {s.level}: most in {layers[round(x)]}, {format_mean_ci(s)}" for x, s in farthest)
     yield Drawing(
         f"distance-by-layer-{label}",
         "Learning distance by layer",

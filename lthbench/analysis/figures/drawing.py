@@ -94,13 +94,13 @@ def plot(
         bars_y = [v for low, high in ends for v in (low * scale, high * scale, float("nan"))]
         axes.plot(bars_x, bars_y, color=style.colour, linewidth=0.9, scalex=False)
         points += [
-            Point(axes, x * aside, y, f"{one.label}, {x_text(x)}: {told(s)}")
+            Point(axes, x * aside, y, f"{one.label}, {x_text(x)}: {format_mean_ci(s)}")
             for (x, s), y in zip(one.members, ys, strict=True)
         ]
     return points
 
 
-def told(summary: Summary) -> str:
+def format_mean_ci(summary: Summary) -> str:
     """A summary as `86.97 ± 0.59 % (n = 3)`."""
     return f"{interval_text(summary.metric, summary.interval)} (n = {summary.interval.n})"
 
@@ -112,8 +112,8 @@ def described(series: Sequence[Series], x_text: Callable[[float], str]) -> str:
         if not one.members:
             continue
         (first_x, first), (last_x, last) = one.members[0], one.members[-1]
-        text = f"{one.label}: {told(first)} at {x_text(first_x)}"
-        parts.append(text if first is last else f"{text}, {told(last)} at {x_text(last_x)}")
+        text = f"{one.label}: {format_mean_ci(first)} at {x_text(first_x)}"
+        parts.append(text if first is last else f"{text}, {format_mean_ci(last)} at {x_text(last_x)}")
     return "; ".join(parts) + "."
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lthbench.analysis.figures.style import Look, look
-from lthbench.analysis.table import Row, Summary
+from lthbench.analysis.table import ResultRow, Summary
 from lthbench.experiments.experiment import Experiment
 from lthbench.suite.schema import Pair
 
@@ -25,7 +25,7 @@ class Measured:
 
     name: str
     pair: Pair
-    rows: list[Row]
+    rows: list[ResultRow]
     summaries: list[Summary]
     result_of: Callable[[str], Mapping[str, Any]]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lthbench.analysis.evidence import ONSET_BY, OnsetInterval, onset_interval
+from lthbench.analysis.claims.evidence import ONSET_BY, OnsetInterval, onset_interval
 from lthbench.analysis.figures.drawing import Drawing, Grid, Point, short_keys
 from lthbench.analysis.figures.measured import Measured
 from lthbench.analysis.figures.style import log_axis, panels
-from lthbench.analysis.table import Row
+from lthbench.analysis.table import ResultRow
 from lthbench.experiments.stability import Onset
 
 
@@ -19,7 +19,7 @@ def draw(measured: Measured) -> Iterator[Drawing]:
 
 
 def _drawing(measured: Measured, label: str, onset: Onset, variant: str) -> Drawing:
-    found: dict[str, dict[int, list[Row]]] = {}
+    found: dict[str, dict[int, list[ResultRow]]] = {}
     known = {(r.arm, r.replicate) for r in measured.rows if (r.experiment, r.variant) == (label, variant)}
     for row in measured.rows:
         of = (row.experiment, row.variant, row.metric)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lthbench.analysis.figures.drawing import Drawing, Grid, Point, short_keys, told
+from lthbench.analysis.figures.drawing import Drawing, Grid, Point, format_mean_ci, short_keys
 from lthbench.analysis.figures.measured import Measured
 from lthbench.analysis.figures.style import legend, panels
 from lthbench.analysis.quantity import interval_text
@@ -48,7 +48,7 @@ def _of_rule(measured: Measured, label: str, rule: str) -> Iterator[Drawing]:
             bars_x = [100 * v for low, high in ends for v in (low, high, float("nan"))]
             ax.plot(bars_x, [y for y, _ in mine for _ in range(3)], color=style.colour, linewidth=0.9)
             points += [
-                Point(ax, x, y, f"{networks[round(y)]} of {arm}, level {level}: {told(s)}")
+                Point(ax, x, y, f"{networks[round(y)]} of {arm}, level {level}: {format_mean_ci(s)}")
                 for x, (y, s) in zip(means, mine, strict=True)
             ]
         ax.grid(axis="x", visible=True)
@@ -65,7 +65,7 @@ def _of_rule(measured: Measured, label: str, rule: str) -> Iterator[Drawing]:
         (n, s.arm, str(s.level), interval_text(s.metric, s.interval), str(s.interval.n), short_keys(s.keys))
         for n, s in found
     ]
-    text = "; ".join(f"{n} of {s.arm}, level {s.level}: {told(s)}" for n, s in found)
+    text = "; ".join(f"{n} of {s.arm}, level {s.level}: {format_mean_ci(s)}" for n, s in found)
     yield Drawing(
         f"probes-{label}-{rule}",
         f"Frozen features, normalisation {rule}",

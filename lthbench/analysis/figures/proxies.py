@@ -8,8 +8,8 @@ from lthbench.analysis.figures.drawing import Drawing, Grid, Point
 from lthbench.analysis.figures.measured import Measured
 from lthbench.analysis.figures.style import legend, log_axis, look, panels
 from lthbench.analysis.quantity import interval_text, quantity
-from lthbench.analysis.statistics import Interval, mean_interval
-from lthbench.analysis.table import Row
+from lthbench.analysis.stats.summary import Interval, mean_interval
+from lthbench.analysis.table import ResultRow
 from lthbench.experiments.sensitivity import Sensitivity
 from lthbench.experiments.stability import Onset
 
@@ -19,7 +19,7 @@ SHARE, ABOVE = "onset_share", "onset_above_share"
 
 def draw(measured: Measured) -> Iterator[Drawing]:
     labels = [label for kind in (Onset, Sensitivity) for label, _ in measured.made(kind)]
-    recipes: dict[str, dict[str, dict[int, Row]]] = {}
+    recipes: dict[str, dict[str, dict[int, ResultRow]]] = {}
     for row in measured.rows:
         # `onset` of an onset experiment; `RECIPE` and `RECIPE: onset` of a sensitivity.
         change, _, what = row.variant.partition(": ")
@@ -70,5 +70,5 @@ def draw(measured: Measured) -> Iterator[Drawing]:
     )
 
 
-def _interval(rows: dict[int, Row]) -> Interval:
+def _interval(rows: dict[int, ResultRow]) -> Interval:
     return mean_interval([row.value for row in rows.values()])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from lthbench.analysis.figures.drawing import Drawing, Grid, Point, by_x, described, numbers, plot, told
+from lthbench.analysis.figures.drawing import Drawing, Grid, Point, by_x, described, format_mean_ci, numbers, plot
 from lthbench.analysis.figures.measured import Measured
 from lthbench.analysis.figures.style import MUTED, legend, log_axis, look, panels
 from lthbench.analysis.quantity import quantity
@@ -47,7 +47,7 @@ def _dose(measured: Measured, label: str, arm: str, level: int) -> Iterator[Draw
                 plain.interval.mean * quantity(metric).scale,
                 color=MUTED, linewidth=1, linestyle=(0, (1, 1.5)), label="without",
             )  # fmt: skip
-            texts.append(f"Without it: {told(plain)}.")
+            texts.append(f"Without it: {format_mean_ci(plain)}.")
         points += plot(ax, series, "strength {:g}".format, dodge=1.05)
         log_axis(ax, "x", strengths, smallest=min(strengths, default=1.0))
         ax.set_title(quantity(metric).label + (f" ({quantity(metric).unit})" if quantity(metric).unit else ""))

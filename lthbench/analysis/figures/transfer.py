@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from matplotlib.patches import Rectangle
 
-from lthbench.analysis.figures.drawing import Drawing, Grid, Point, short_keys, told
+from lthbench.analysis.figures.drawing import Drawing, Grid, Point, format_mean_ci, short_keys
 from lthbench.analysis.figures.measured import Measured
 from lthbench.analysis.figures.style import INK, LIGHT, MUTED, panels
 from lthbench.analysis.quantity import interval_text
@@ -44,7 +44,9 @@ def draw(measured: Measured) -> Iterator[Drawing]:
                     part = (s.interval.mean - low) / (high - low) if high > low else 0.0
                     axes.add_patch(Rectangle((x - 0.49, y - 0.47), 0.98, 0.94, color=LIGHT[0], alpha=0.38 * part, lw=0))
                     axes.text(x, y, f"{100 * s.interval.mean:.1f}", ha="center", va="center", fontsize=8)
-                    points.append(Point(axes, x, y, f"{' '.join(line)}, {column[1]} on {column[0]}: {told(s)}"))
+                    points.append(
+                        Point(axes, x, y, f"{' '.join(line)}, {column[1]} on {column[0]}: {format_mean_ci(s)}")
+                    )
             axes.set_xlim(-0.5, len(columns) - 0.5)
             axes.set_ylim(len(lines) - 0.5, -0.5)
             names = [f"{way}, {target}" for target, way in columns]

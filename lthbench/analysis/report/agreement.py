@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lthbench.analysis.comparison import compare
 from lthbench.analysis.figures.drawing import Grid, short_keys
-from lthbench.analysis.golden import Comparison, golden_folder, read_golden
+from lthbench.analysis.golden.compare import compare
+from lthbench.analysis.golden.files import Comparison, golden_folder, read_golden
+from lthbench.analysis.published import PublishedComparison, calibrate, read_references
 from lthbench.analysis.quantity import p_text
-from lthbench.analysis.reference import Calibration, calibrate, read_references
-from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan
+from lthbench.tasks.store import Store
 
 _SHOWN = 50
 
@@ -45,7 +45,7 @@ def differences_table(comparisons: Sequence[Comparison]) -> Grid:
     return Grid(("comparison", "task", "what", "recorded", "found", "tolerance", "p", "key"), rows)
 
 
-def published(plan: Plan, store: Store, suite: Path) -> list[Calibration]:
+def published(plan: Plan, store: Store, suite: Path) -> list[PublishedComparison]:
     """Numbers of other papers that results here can be held against; none without a file of them."""
     path = golden_folder(suite).parent / "references.yaml"
     if not path.exists():
@@ -53,7 +53,7 @@ def published(plan: Plan, store: Store, suite: Path) -> list[Calibration]:
     return [found for found in calibrate(plan, store, read_references(path)) if found.our_mean is not None]
 
 
-def published_table(rows: Sequence[Calibration]) -> Grid:
+def published_table(rows: Sequence[PublishedComparison]) -> Grid:
     """Each published number beside ours, with its source."""
     columns = ("pair", "arm", "network", "level", "published", "ours", "ours minus theirs, 95 %", "p", "outcome",
                "source")  # fmt: skip
@@ -72,7 +72,7 @@ def published_table(rows: Sequence[Calibration]) -> Grid:
     )  # fmt: skip
 
 
-def sources(rows: Sequence[Calibration]) -> list[tuple[str, str]]:
+def sources(rows: Sequence[PublishedComparison]) -> list[tuple[str, str]]:
     """Each source's name, and what it is, whether it is peer reviewed, and in what its setting is not ours."""
     told: dict[str, str] = {}
     for found in rows:

@@ -11,22 +11,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lthbench.analysis.claims.judge import verdicts
+from lthbench.analysis.claims.verdict import Verdict
 from lthbench.analysis.figures import Drawing, Measured, draw_figures
 from lthbench.analysis.figures.drawing import Grid, short_keys
-from lthbench.analysis.golden import Comparison
-from lthbench.analysis.judge import verdicts
+from lthbench.analysis.golden.files import Comparison
+from lthbench.analysis.published import PublishedComparison
 from lthbench.analysis.quantity import interval_text
-from lthbench.analysis.reference import Calibration
 from lthbench.analysis.report.agreement import golden_comparisons, published
-from lthbench.analysis.table import Row, Summary, results_table, summarise
-from lthbench.analysis.verdict import Verdict
+from lthbench.analysis.table import ResultRow, Summary, results_table, summarise
 from lthbench.experiments.controls import Controls
 from lthbench.experiments.imp import Imp
 from lthbench.experiments.stability import Stability
-from lthbench.runner.store import Store
 from lthbench.suite.plan import Plan, describe
 from lthbench.suite.schema import Pair, Suite
 from lthbench.tasks.spec import TrainSpec
+from lthbench.tasks.store import Store
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class Contents:
     num_tasks: int
     num_done: int
     last: str | None
-    rows: list[Row]
+    rows: list[ResultRow]
     summaries: list[Summary]
     overview: Grid
     golden: list[Comparison]
-    published: list[Calibration]
+    published: list[PublishedComparison]
     sections: list[Section]
     environments: Grid
     work: Grid

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from lthbench.analysis.figures.drawing import Grid
 from lthbench.analysis.figures.style import VARIABLES
 from lthbench.analysis.quantity import effect_text, p_text
-from lthbench.analysis.report import agreement, claims
+from lthbench.analysis.report import agreement, verdict_table
 from lthbench.analysis.report.contents import Contents
 from lthbench.analysis.report.svg import inline_svg, with_shared_styles
 
@@ -46,7 +46,7 @@ def render(contents: Contents, suite: str, store: str, formats: tuple[str, ...])
         formats=formats,
         style=Markup(style),
         colours=VARIABLES,
-        claims=claims,
+        claims=verdict_table,
         agreement=agreement,
         effect_text=effect_text,
         p_text=p_text,

@@ -9,19 +9,19 @@ from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from lthbench.analysis.claims.judge import level_of
+from lthbench.analysis.claims.looks import record_looks
 from lthbench.analysis.figures.drawing import Grid
-from lthbench.analysis.judge import level_of
-from lthbench.analysis.looks import record_looks
-from lthbench.analysis.report import claims
+from lthbench.analysis.report import verdict_table
 from lthbench.analysis.report.contents import Contents, gather
 from lthbench.analysis.report.latex import latex_table
 from lthbench.analysis.report.page import render, slug
 from lthbench.analysis.report.svg import save
-from lthbench.analysis.table import Row
+from lthbench.analysis.table import ResultRow
 from lthbench.plain import csv_cell
-from lthbench.runner.store import Store, StoreError
 from lthbench.suite.plan import Plan
 from lthbench.tasks.files import write_atomically
+from lthbench.tasks.store import Store, StoreError
 
 PAGE = "index.html"
 
@@ -54,7 +54,10 @@ def write_report(plan: Plan, store: Store, folder: Path, suite: Path, formats: t
 
 
 def _csv_files(contents: Contents) -> Iterator[tuple[str, str]]:
-    yield "numbers.csv", _csv([f.name for f in fields(Row)], [list(asdict(row).values()) for row in contents.rows])
+    yield (
+        "numbers.csv",
+        _csv([f.name for f in fields(ResultRow)], [list(asdict(row).values()) for row in contents.rows]),
+    )
     columns = ["pair", "experiment", "arm", "variant", "level", "density", "step", "epoch", "share", "metric"]
     lines = [
         [*(getattr(s, c) for c in columns), s.interval.mean, s.interval.half_width, s.interval.n, " ".join(s.keys)]
@@ -63,8 +66,8 @@ def _csv_files(contents: Contents) -> Iterator[tuple[str, str]]:
     yield "summary.csv", _csv([*columns, "mean", "half_width", "n", "tasks"], lines)
     if contents.verdicts:
         for name, grid in (
-            ("verdicts.csv", claims.lines(contents.verdicts)),
-            ("tests.csv", claims.tests(contents.verdicts)),
+            ("verdicts.csv", verdict_table.lines(contents.verdicts)),
+            ("tests.csv", verdict_table.tests(contents.verdicts)),
         ):
             yield name, _csv(list(grid.columns), [list(row) for row in grid.rows])
 
@@ -82,7 +85,7 @@ def latex_grids(contents: Contents) -> Iterator[tuple[str, Grid, str]]:
     note = "Mean over replicates with the half width of its 95 % interval (Student's t)."
     yield "overview", contents.overview, f"{contents.suite.title}. {note}"
     if contents.verdicts:
-        found = claims.lines(contents.verdicts)
+        found = verdict_table.lines(contents.verdicts)
         yield "verdicts", Grid(found.columns[:8], [row[:8] for row in found.rows]), "Verdicts on the claims."
     for section in contents.sections:
         yield slug(section.name, "recipes"), section.recipes, f"Recipes of {section.name}."

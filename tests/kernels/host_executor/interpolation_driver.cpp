@@ -2,7 +2,7 @@
 // Arguments: seed, number of weights.
 #include <vector>
 
-#include "common/interpolation.h"
+#include "interpolation.h"
 #include "driver.h"
 
 namespace {
@@ -14,7 +14,7 @@ void check_lerp(std::mt19937_64& random, int64_t num_weights) {
   // More tensors than one launch holds, most of them tiny, of odd and even sizes, one of them empty.
   std::vector<int64_t> sizes = {num_weights, num_weights / 3 | 1, 0, 4, 8};
   for (int64_t i = 1; i <= 70; ++i) sizes.push_back(i);
-  for (bool rectified : {false, true}) {
+  for (bool relu : {false, true}) {
     std::vector<Buffer<float>> a, b, got, expected;
     std::vector<lth::LerpPair> got_pairs, expected_pairs;
     for (int64_t n : sizes) {
@@ -26,11 +26,11 @@ void check_lerp(std::mt19937_64& random, int64_t num_weights) {
       expected_pairs.push_back({a.back().data(), b.back().data(), expected.back().data(), n});
     }
     const int64_t count = int64_t(sizes.size());
-    lth::lerp_pairs_cuda(got_pairs.data(), count, alphas.data(), num_points, rectified, nullptr);
-    lth::lerp_pairs_cpu(expected_pairs.data(), count, alphas.data(), num_points, rectified);
+    lth::lerp_pairs_cuda(got_pairs.data(), count, alphas.data(), num_points, relu, nullptr);
+    lth::lerp_pairs_cpu(expected_pairs.data(), count, alphas.data(), num_points, relu);
     for (size_t i = 0; i < sizes.size(); ++i) {
       expect_equal("out", got[i], expected[i]);
-      for (int64_t j = 0; j < sizes[i] && !rectified; ++j)
+      for (int64_t j = 0; j < sizes[i] && !relu; ++j)
         if (got[i][j] != a[i][j] || got[i][(num_points - 1) * sizes[i] + j] != b[i][j])
           wrong("the ends differ at %lld", (long long)j);
     }

@@ -2,7 +2,7 @@
 // kernels. Arguments: seed, number of weights.
 #include <vector>
 
-#include "cuda/select.h"
+#include "cuda/threshold/select.h"
 #include "driver.h"
 #include "masks.h"
 #include "threshold.h"

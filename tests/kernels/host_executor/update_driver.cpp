@@ -40,7 +40,7 @@ struct Lists {
         for (int64_t j = 0; j < n; ++j)
           if (std::isnan(grads.back()[j])) grads.back()[j] = 1.0f;
       t.numel = n;
-      t.fresh = fresh;
+      t.is_first_step = fresh;
       lth::set_adamw_step(t, 0.01, 0.9, 0.999, 3);
       tensors.push_back(t);
     }

@@ -1,0 +1,26 @@
+// Convolution that visits surviving weights only, for activations in blocks of images (image_blocks.h).
+#pragma once
+
+#include <cstdint>
+
+#include "common/image_blocks.h"
+
+namespace lth {
+
+struct SparseConvolution {
+  const float* input;   // [num_blocks, num_inputs, height + 2, width + 2, 16]
+  const float* values;  // [num_weights] surviving weights, by output channel
+  const int32_t*
+      col_indices;         // [num_weights] position (input channel * kernel + row) * kernel + column of each
+  const int32_t* row_ptr;  // [num_outputs + 1] first weight of each output channel
+  const float* bias;       // [num_outputs]
+  const float* other;      // added to the output, of its shape; or nullptr
+  float* output;           // [num_blocks, num_outputs, out_height + 2, out_width + 2, 16]
+  int64_t num_blocks, num_inputs, height, width, num_outputs, out_height, out_width, num_weights;
+  int64_t kernel, stride, padding;  // square; padding is at most 1
+  bool relu;
+};
+
+void sparse_convolution_cpu(const SparseConvolution& layer);
+
+}  // namespace lth

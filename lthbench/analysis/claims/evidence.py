@@ -1,0 +1,340 @@
+"""`Evidence`: the points of one pair, as claims select them, a value a replicate."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from lthbench.analysis.points import MeasuredPoint
+from lthbench.experiments.experiment import best
+from lthbench.suite.claim_tests import Levels, Selection, variant_pattern
+from lthbench.suite.claims import Choice
+from lthbench.suite.schema import Pair
+
+THRESHOLD = 0.02
+# Arm -> variant -> points.
+_Points = defaultdict[str, defaultdict[str, list[MeasuredPoint]]]
+ONSET_BY = "validation_barrier"
+# Before the name of an arm, which may also be that of a class.
+EXACTLY = "="
+
+
+class NotPlanned(LookupError):
+    """The suite measures nothing of what a test needs; the message names it."""
+
+
+@dataclass
+class Lacking:
+    """Why a replicate has no value: tasks not done yet, or a training that diverged."""
+
+    missing: set[int] = field(default_factory=set)
+    diverged: dict[int, str] = field(default_factory=dict)
+
+    def add(self, point: MeasuredPoint) -> None:
+        if point.status == "missing":
+            self.missing.add(point.replicate)
+        else:
+            why = f"{point.arm} {point.variant}" + (f" at level {point.level}" if point.level else "")
+            self.diverged.setdefault(point.replicate, why)
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The arms that are taken to be early- and late-stable, and by which rule."""
+
+    early: tuple[str, ...]
+    late: tuple[str, ...]
+    rule: str
+
+    def __str__(self) -> str:
+        kinds = {"early": self.early, "late": self.late}
+        return "; ".join(f"{kind}: {', '.join(names) or 'none'}" for kind, names in kinds.items()) + f" ({self.rule})"
+
+
+@dataclass(frozen=True)
+class OnsetInterval:
+    """Where in training an onset lies, as shares of its length: above `low`, at or below `high`.
+
+    Attributes:
+        low: the last unstable point; -1 where none was measured.
+        high: the first stable one; 1 where there is none, for what is spawned at the end is one network.
+        is_monotone: whether all points measured after the first stable one are stable. Where they are not, the onset
+            lies somewhere between the last unstable point before the first stable one and the first stable point after
+            the last unstable one.
+    """
+
+    low: float
+    high: float
+    is_monotone: bool = True
+
+
+class Evidence:
+    """What was measured of one pair. Selections are of the replicates that are tested, unless it is chosen by them.
+
+    Attributes:
+        planned: how many replicates.
+        experiments: names of those that selections read; None is all.
+        classes: in force for selections.
+        chosen: what the claim's choice fell on.
+        lacking, keys: what selections met since `fresh`.
+        undefined: tasks left out since then for want of a number that they do not have -> what they are, the metric.
+    """
+
+    def __init__(self, name: str, pair: Pair, planned: int, points: Iterable[MeasuredPoint]) -> None:
+        self.name, self.pair, self.planned = name, pair, planned
+        self._points: _Points = defaultdict(lambda: defaultdict(list))
+        self._choosing: _Points = defaultdict(lambda: defaultdict(list))
+        for point in points:
+            (self._choosing if point.is_selection else self._points)[point.arm][point.variant].append(point)
+        self.classes = stated_classes(pair)
+        self.chosen: str | None = None
+        self.experiments: frozenset[str] | None = None
+        self.fresh()
+
+    def fresh(self) -> None:
+        self.lacking, self.keys = Lacking(), dict[str, None]()
+        self.undefined: dict[frozenset[str], tuple[str, str]] = {}
+
+    def leave_out(self, keys: frozenset[str], name: str, metric: str, replicates: Iterable[int]) -> None:
+        """Note that some tasks have no number beside theirs: not yet, where anything is to be done, or none at all."""
+        if self.is_unfinished():
+            self.lacking.missing.update(replicates)
+        else:
+            self.undefined.setdefault(keys, (name, metric))
+
+    def left_out(self) -> str:
+        """What was left out for want of a number that it does not have, in words; empty where nothing was."""
+        names: dict[str, dict[str, None]] = defaultdict(dict)
+        for name, metric in self.undefined.values():
+            names[metric.replace("_", " ")][name] = None
+        return "; ".join(f"{len(those)} left out without {what}: {', '.join(those)}" for what, those in names.items())
+
+    def arms(self, arm: str) -> tuple[str, ...]:
+        """The arms that a selection's arm stands for."""
+        if arm == "*":
+            return tuple(self.pair.arms)
+        if arm.startswith(EXACTLY):
+            return (arm.removeprefix(EXACTLY),)
+        return {"early": self.classes.early, "late": self.classes.late}.get(arm, (arm,))
+
+    def select(self, selection: Selection, *, choosing: bool = False) -> list[tuple[MeasuredPoint, dict[str, str]]]:
+        """The points of a selection, with what the names in its variant stand for.
+
+        Args:
+            choosing: those of selection replicates, by which something is chosen.
+
+        Raises:
+            NotPlanned: there are none.
+        """
+        variant = selection.variant.replace("{chosen}", self.chosen or "{chosen}")
+        pattern = variant_pattern(variant)
+        found = [
+            (point, match.groupdict())
+            for arm in self.arms(selection.arm)
+            for variant_there, there in (self._choosing if choosing else self._points).get(arm, {}).items()
+            if (match := pattern.fullmatch(variant_there))
+            for point in there
+            if selection.rewound in (None, bool(point.step))
+            and selection.level in (None, point.level or 0)
+            and (self.experiments is None or point.experiment in self.experiments)
+        ]
+        if not self.arms(selection.arm):
+            raise NoArm(f"no arm is {selection.arm}-stable, {self.classes.rule}")
+        if not found:
+            rewound = " rewound to a later step" if selection.rewound else ""
+            rewound += f" at level {selection.level}" if selection.level else ""
+            raise NotPlanned(f"no '{variant}' of {selection.arm}{rewound}")
+        return found
+
+    def is_unfinished(self) -> bool:
+        """Whether something of the experiments that selections read is not done."""
+        return any(
+            point.status == "missing" and (self.experiments is None or point.experiment in self.experiments)
+            for variants in (*self._points.values(), *self._choosing.values())
+            for there in variants.values()
+            for point in there
+        )
+
+    def levels(self, name: Levels, selections: Iterable[Selection]) -> list[int | None]:
+        """The levels of a set at which all selections are measured; what has level 0 only stands for every level.
+
+        Raises:
+            NotPlanned: there is no such level.
+        """
+        names = [name] if isinstance(name, str) else name
+        wanted = [level for one in names for level in self.pair.claim_levels.get(one, ())]
+        common: set[int | None] | None = None
+        for selection in selections:
+            per_arm: dict[str, set[int | None]] = defaultdict(set)
+            for point, _ in self.select(selection):
+                per_arm[point.arm].add(point.level)
+            for own in per_arm.values():
+                if own - {0, None}:
+                    common = own if common is None else common & own
+        if common is None:
+            return [None]
+        levels = [level for level in wanted if level in common]
+        if not levels:
+            shown = f"levels {', '.join(map(str, wanted))}" if wanted else f"claim_levels '{' and '.join(names)}'"
+            raise NotPlanned(f"not all that is compared at any of the {shown}")
+        return list(dict.fromkeys(levels))
+
+    def values(self, selection: Selection, metric: str, level: int | None) -> dict[int, float]:
+        """Replicate -> the mean of a selection at a level, in units (accuracies and barriers in percent).
+
+        What is missing or diverged is noted in `lacking`, what was used in `keys`.
+        """
+        metric = selection.metric or metric
+        found = self.select(selection)
+        pruned = any(point.level for point, _ in found)
+        numbers: dict[int, list[float]] = defaultdict(list)
+        for point, _ in found:
+            if pruned and level is not None and point.level != level:
+                continue
+            if point.status != "ok":
+                self.lacking.add(point)
+            elif metric in point.numbers:
+                numbers[point.replicate].append(point.numbers[metric] * scale_of(metric))
+                self.keys[point.key] = None
+        gone = self.lacking.missing | set(self.lacking.diverged)
+        return {r: math.fsum(v) / len(v) for r, v in numbers.items() if r not in gone}
+
+    def onsets(self, selection: Selection, threshold: float, *, choosing: bool = False) -> dict[int, OnsetInterval]:
+        """Replicate -> where the onset of a selection of barriers lies; of several arms the ends are averaged.
+
+        Stable and unstable points are told by validation images; a line that was refused (divergence) is unstable.
+
+        Raises:
+            NotPlanned: the selection has none, or no validation barriers.
+        """
+        barriers: dict[tuple[str, int], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for point, _ in self.select(selection.model_copy(update={"rewound": None, "level": 0}), choosing=choosing):
+            if point.status == "missing":
+                self.lacking.add(point)
+                continue
+            if point.status == "ok" and ONSET_BY not in point.numbers:
+                raise NotPlanned(f"no {ONSET_BY} of '{point.variant}'; give the data validation images")
+            self.keys[point.key] = None
+            barriers[point.arm, point.replicate][point.share or 0.0].append(point.numbers.get(ONSET_BY, math.inf))
+        found: dict[int, list[OnsetInterval]] = defaultdict(list)
+        for (_, replicate), points in sorted(barriers.items()):
+            if replicate not in self.lacking.missing:
+                found[replicate].append(onset_interval({at: sum(b) / len(b) for at, b in points.items()}, threshold))
+        return {replicate: mean_onset(own) for replicate, own in sorted(found.items())}
+
+    def choose(self, choice: Choice | None) -> None:
+        """Set `chosen` to the variant with the best mean over the selection replicates, or to the only one there is.
+
+        Raises:
+            NoSelection: there are several, and no replicates to choose by.
+            Unfinished: a candidate is not done.
+        """
+        self.chosen = None
+        if choice is None:
+            return
+        candidates = dict.fromkeys(names["chosen"] for point, names in self.select(choice.among) if point.level)
+        if len(candidates) == 1:
+            (self.chosen,) = candidates
+            return
+        try:
+            found = self.select(choice.among, choosing=True)
+        except NotPlanned:
+            raise NoSelection(list(candidates)) from None
+        means: dict[str, list[float]] = defaultdict(list)
+        for point, names in found:
+            if not point.level:
+                continue
+            if point.status == "missing":
+                raise Unfinished(f"'{point.variant}' of all selection replicates")
+            if point.status == "ok" and choice.by not in point.numbers:
+                raise NotPlanned(f"no {choice.by} of '{point.variant}', to choose by")
+            # One that diverges somewhere is no candidate.
+            means[names["chosen"]].append(point.numbers.get(choice.by, -math.inf))
+        self.chosen = best(means)
+
+    def measured_classes(self) -> Classes:
+        """The classes of the arms by their measured onsets; as the suite says where these are not all measured.
+
+        The late arms are the standard. An early arm is early-stable where in most replicates its onset lies clearly,
+        that is with no overlap of intervals, before that of every late arm. The replicates are those of selection, or,
+        where a suite has none, those that are tested, which is said.
+        """
+        stated = stated_classes(self.pair)
+        choosing = any("barrier" in variants for variants in self._choosing.values())
+        try:
+            onsets = {
+                arm: self.onsets(Selection(arm=EXACTLY + arm, variant="barrier"), THRESHOLD, choosing=choosing)
+                for arm in (*stated.early, *stated.late)
+            }
+        except NotPlanned:
+            return replace(stated, rule=f"{stated.rule}; onsets are not measured")
+        if self.lacking.missing or not stated.late:
+            return replace(stated, rule=f"{stated.rule}; onsets are not all measured")
+        replicates = set.intersection(*(set(onsets[arm]) for arm in stated.late))
+        standard = {r: min(onsets[arm][r].low for arm in stated.late) for r in replicates}
+        early = []
+        for arm in stated.early:
+            before = [onsets[arm][r].high <= standard[r] for r in standard if r in onsets[arm]]
+            if 2 * sum(before) > len(standard):
+                early.append(arm)
+        whose = "selection replicates" if choosing else "the tested replicates, for want of selection replicates"
+        return Classes(tuple(early), stated.late, f"by measured onsets of {whose}")
+
+
+class NoArm(Exception):
+    """A class of arms that a test needs is empty."""
+
+
+class NoSelection(Exception):
+    """A choice would be by the replicates that are tested: the best of several is the better for chance alone."""
+
+    def __init__(self, candidates: Sequence[str]) -> None:
+        super().__init__(
+            f"it must be chosen among {', '.join(candidates)}, and no replicates are there to choose by that are not "
+            "tested; give the suite `selection_replicates: 2`, or a single candidate"
+        )
+
+
+class Unfinished(Exception):
+    """Something must be done before a test can begin; the message names it."""
+
+
+def stated_classes(pair: Pair) -> Classes:
+    """The classes that the suite gives its arms."""
+    arms: dict[str | None, list[str]] = defaultdict(list)
+    for name, arm in pair.arms.items():
+        arms[arm.stability_class].append(name)
+    return Classes(tuple(arms["early"]), tuple(arms["late"]), "by the suite's `class`")
+
+
+def scale_of(metric: str) -> float:
+    """Fractions are shown as percentage points."""
+    return 100.0 if unit_of(metric) == "pp" else 1.0
+
+
+def unit_of(metric: str) -> str:
+    """The unit of differences of a metric."""
+    return "pp" if metric.endswith(("accuracy", "barrier")) and "loss" not in metric else ""
+
+
+def onset_interval(barriers: Mapping[float, float], threshold: float) -> OnsetInterval:
+    """Where the onset lies, from the barriers at some points of training."""
+    stable = {at for at, barrier in barriers.items() if barrier < threshold}
+    unstable = barriers.keys() - stable
+    first, last = min(stable, default=1.0), max(unstable, default=-1.0)
+    return OnsetInterval(
+        low=max((at for at in unstable if at < first), default=-1.0),
+        high=min((at for at in stable if at > last), default=1.0),
+        is_monotone=last < first,
+    )
+
+
+def mean_onset(onsets: Sequence[OnsetInterval]) -> OnsetInterval:
+    """Where the mean of some onsets lies."""
+    low = -1.0
+    if any(onset.low >= 0 for onset in onsets):
+        low = sum(max(onset.low, 0.0) for onset in onsets) / len(onsets)
+    high = sum(onset.high for onset in onsets) / len(onsets)
+    return OnsetInterval(low, high, all(onset.is_monotone for onset in onsets))

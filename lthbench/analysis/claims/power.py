@@ -1,0 +1,335 @@
+"""What a suite can decide at all, before anything of it is run: the smallest effect that each test would find.
+
+By the rule of verdicts: an effect is found where the interval, at the level that Holm's adjustment over the suite's
+pairs and its looks leave to the first of them, lies beyond the bound; with a chance of 80 %, at the planned replicates
+and the spread that is known or assumed. Some tests cannot be passed by any outcome: those of orders, where too few
+replicates or configurations are planned for any p to be that small.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal
+
+from scipy import special
+
+from lthbench.analysis.claims.evidence import Evidence, NotPlanned, unit_of
+from lthbench.analysis.claims.judge import ALPHA, YET, part_of
+from lthbench.analysis.claims.spreads import UNKNOWN, Spread, Spreads
+from lthbench.analysis.points import MeasuredPoint
+from lthbench.analysis.stats import rank_correlation
+from lthbench.analysis.stats.paired import POWER, detectable, power_equivalence, power_one_sided
+from lthbench.suite.claim_names import needed_kinds
+from lthbench.suite.claim_tests import (
+    Agreement,
+    Contrast,
+    Cost,
+    Mixed,
+    Onset,
+    OtherClaim,
+    Rank,
+    Test,
+    Trend,
+    Waiting,
+)
+from lthbench.suite.claims import Claim
+from lthbench.suite.plan import Plan, kinds_of
+from lthbench.suite.schema import Pair, Suite
+
+# From what is sure to be found where it matters to what is not there, best first.
+Decides = Literal["yes", "spread unknown", "large effects", "no", "not measured", "reported only"]
+# In % of training: ResNet-50 on ImageNet, Frankle et al. 2020 (arXiv 1912.05671); others lie at 0 to 3 %.
+LATEST_PUBLISHED_ONSET = 20
+# A correlation above this is an order without exceptions.
+LARGE = 0.9
+CORRELATIONS = ("rho", "tau", "partial correlation")
+ORDER: tuple[Decides, ...] = ("yes", "spread unknown", "large effects", "no", "not measured")
+
+
+@dataclass(frozen=True)
+class TestPower:
+    """What one test of a claim can find on a pair.
+
+    Attributes:
+        what: what is compared, in words.
+        counts: whether the verdict rests on it.
+        decides: `yes`, an effect as large as would matter, if anything is said of that; `large effects`, only larger
+            ones; `no`, none at all.
+        smallest: the effect that is found with a chance of 80 %, from the test's bound, in `unit`; None where it has
+            no size or its spread is not known.
+        matters: the effect that would matter: the margin, or how far the bound is from 0; None where none is named.
+        spread: the standard deviation over replicates, in `unit`, and where it is from.
+        reason: why it does not decide.
+    """
+
+    what: str
+    counts: bool
+    decides: Decides
+    smallest: float | None = None
+    unit: str = ""
+    matters: float | None = None
+    spread: Spread = UNKNOWN
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ClaimPower:
+    """What can be found of a claim on a pair, which is as much as the weakest of its counting tests can.
+
+    Attributes:
+        n: the planned replicates.
+        alpha: the one-sided level that each test has, its share of the looks and of Holm's over the pairs.
+        decides: whether the claim can be supported where it holds; `no` also names claims that no outcome decides.
+        can_contradict: whether some outcome would contradict it.
+        weakest: the index of the part that decides this, or None.
+    """
+
+    claim: str
+    pair: str
+    n: int
+    alpha: float
+    decides: Decides
+    can_contradict: bool
+    weakest: int | None
+    parts: tuple[TestPower, ...]
+
+
+def power(plan: Plan, spreads: Spreads) -> list[ClaimPower]:
+    """For each claim of a suite and each pair that it is about, what it can find."""
+    suite = plan.suite
+    evidence = {
+        name: Evidence(name, pair, suite.replicates, _planned_points(plan, name)) for name, pair in suite.pairs.items()
+    }
+    found: list[ClaimPower] = []
+    for name, claim in suite.claims.items():
+        pairs = [pair for pair in suite.pairs if any(fnmatch.fnmatch(pair, pattern) for pattern in claim.pairs)]
+        gaps = {pair: _gaps(claim, evidence[pair]) for pair in pairs}
+        counting = [i for i, test in enumerate(claim.tests) if test.counts]
+        family = sum(any(gaps[pair][i] is None for i in counting) for pair in pairs)
+        alpha = ALPHA / suite.looks / max(1, family)
+        spread_of = [spreads.of(test, claim) for test in claim.tests]
+        for pair in pairs:
+            before = {one.claim: one for one in found if one.pair == pair}
+            parts = tuple(
+                _part(test, gap, claim, evidence[pair], suite, alpha, spread, before)
+                for test, gap, spread in zip(claim.tests, gaps[pair], spread_of, strict=True)
+            )
+            found.append(_claim(name, pair, suite, alpha, parts))
+    return found
+
+
+def _planned_points(plan: Plan, name: str) -> list[MeasuredPoint]:
+    """What is or will be planned of the first replicate of a pair, and of selection replicates, without any number."""
+    found = [
+        MeasuredPoint(name, placed.experiment, placed.cell.arm, placed.cell.replicate, r.variant, r.level, None, r.step,
+              "missing", {}, r.task.key)
+        for placed in plan.readings
+        if placed.cell.pair == name and (placed.cell.replicate == 0 or placed.cell.is_selection)
+        for r in (placed.reading,)
+    ]  # fmt: skip
+    pair = plan.suite.pairs[name]
+    for label, experiment in pair.experiments.items():
+        for variant, level in experiment.later():
+            for arm in experiment.arms or pair.arms:
+                found.append(
+                    MeasuredPoint(name, label, arm, 0, variant, level, None, 0, "missing", {}, f"{arm}: {variant}")
+                )
+    return found
+
+
+def _gaps(claim: Claim, evidence: Evidence) -> list[str | None]:
+    """For each test why it cannot be made of what is planned; None where it can."""
+    kinds = kinds_of(evidence.pair)
+    evidence.experiments = frozenset(label for kind in claim.experiments for label in kinds.get(kind, ()))
+    lacking = [kind for kind in needed_kinds(claim) if kind not in kinds]
+    gaps: list[str | None] = []
+    for test in claim.tests:
+        if isinstance(test, OtherClaim):
+            gaps.append(None)
+            continue
+        if isinstance(test, Cost):
+            absent = [kind for kind in test.experiments if kind not in kinds]
+            gaps.append(f"the pair has no {', '.join(absent)}" if absent else None)
+            continue
+        part, gap = part_of(test, claim, evidence, {}, {}, ALPHA)
+        # What is not planned now will not be: what results choose is among the points.
+        is_there = gap == "unfinished" and not part.reason.endswith(YET)
+        reason = f"no {', '.join(lacking)}" if lacking else part.reason.removesuffix(YET)
+        gaps.append(None if is_there else reason)
+    return gaps
+
+
+def _claim(name: str, pair: str, suite: Suite, alpha: float, parts: tuple[TestPower, ...]) -> ClaimPower:
+    counting = [i for i, part in enumerate(parts) if part.counts]
+    if not counting:
+        return ClaimPower(name, pair, suite.replicates, alpha, "reported only", False, None, parts)
+
+    def weakness(i: int) -> tuple[int, float]:
+        part = parts[i]
+        # Of what would matter; of correlations all of 1 would.
+        matters = part.matters or (1.0 if part.unit.startswith(CORRELATIONS) else math.inf)
+        return ORDER.index(part.decides), (part.smallest or 0.0) / matters
+
+    weakest = max(counting, key=weakness)
+    decides = parts[weakest].decides
+    # What is measured of some tests can still contradict, since all must hold.
+    measured = [i for i in counting if ORDER.index(parts[i].decides) < ORDER.index("no")]
+    if decides == "not measured" and len({parts[i].decides for i in counting}) > 1:
+        decides = "no"
+    return ClaimPower(name, pair, suite.replicates, alpha, decides, bool(measured), weakest, parts)
+
+
+def _part(
+    test: Test,
+    gap: str | None,
+    claim: Claim,
+    evidence: Evidence,
+    suite: Suite,
+    alpha: float,
+    spread_of: Callable[[str, Pair], Spread],
+    before: dict[str, ClaimPower],
+) -> TestPower:
+    shown = TestPower(test.what, test.counts, "yes")
+    if gap is not None:
+        return replace(shown, decides="not measured", reason=gap)
+    if isinstance(test, OtherClaim):
+        return _as_claim(shown, test, before)
+    if isinstance(test, Cost):
+        return replace(shown, reason="a count, which has no error")
+    kinds = kinds_of(evidence.pair)
+    evidence.experiments = frozenset(label for kind in claim.experiments for label in kinds.get(kind, ()))
+    n = suite.replicates
+    if isinstance(test, Rank):
+        return _of_ranks(shown, test, evidence, alpha)
+    if isinstance(test, Agreement):
+        return _of_agreement(shown, test, evidence, n, alpha)
+    if isinstance(test, Trend):
+        return _of_trend(shown, test, evidence, n, alpha)
+    if isinstance(test, Mixed) and test.over == "configurations":
+        return _of_configurations(shown, test, evidence, alpha)
+    least = 3 if isinstance(test, Mixed) else 2
+    if n < least:
+        return replace(shown, decides="no", reason=f"{n} replicates have no spread; the test needs {least}")
+    return _of_mean(shown, test, spread_of(evidence.name, evidence.pair), n, alpha)
+
+
+def _as_claim(shown: TestPower, test: OtherClaim, before: dict[str, ClaimPower]) -> TestPower:
+    other = before.get(test.claim)
+    if other is None:
+        return replace(shown, decides="not measured", reason=f"{test.claim} is not about this pair")
+    weakest = TestPower("", True, other.decides) if other.weakest is None else other.parts[other.weakest]
+    return replace(weakest, what=test.what, counts=test.counts, decides=other.decides, reason=f"as {test.claim}")
+
+
+def _of_mean(
+    shown: TestPower, test: Contrast | Mixed | Onset | Waiting, spread: Spread, n: int, alpha: float
+) -> TestPower:
+    """Of a mean over replicates, tested by Student's t."""
+    matters, equivalent, unit = None, False, "% of training"
+    if isinstance(test, Mixed):
+        unit = "logit" if test.logit else unit_of(test.metric)
+    elif isinstance(test, Contrast):
+        unit = unit_of(test.plus[0].metric or test.metric)
+        matters = test.margin or abs(test.than) or None
+        equivalent = test.expected == "equivalent"
+    smallest = _smallest(n, alpha, equivalent)
+    if spread.value is None:
+        unit = "standard deviations"
+        return replace(shown, decides="spread unknown", smallest=smallest, unit=unit, matters=None, spread=spread)
+    shown = replace(shown, matters=matters, unit=unit, spread=spread)
+    smallest = None if smallest is None else smallest * spread.value
+    if isinstance(test, Onset) and smallest is not None and smallest > LATEST_PUBLISHED_ONSET:
+        reason = f"published onsets are all within {LATEST_PUBLISHED_ONSET} % of training"
+        return replace(shown, smallest=smallest, decides="large effects", reason=reason)
+    if smallest is None or matters is None or smallest <= matters:
+        return replace(shown, smallest=smallest)
+    what = "equivalence is shown within" if equivalent else "found where it is"
+    reason = f"{what} {smallest:.2g} {unit}, where {matters:g} would matter"
+    return replace(shown, smallest=smallest, decides="large effects", reason=reason)
+
+
+@cache
+def _smallest(n: int, alpha: float, equivalent: bool) -> float | None:
+    """What n replicates find, or the margin within which they show equivalence, in standard deviations."""
+    test_power = power_equivalence if equivalent else power_one_sided
+    return detectable(lambda size: test_power(size, 1.0, n, alpha), 1 / math.sqrt(n))
+
+
+def _of_ranks(shown: TestPower, test: Rank, evidence: Evidence, alpha: float) -> TestPower:
+    """Of a rank correlation over configurations, by Fisher's z (Fieller, Hartley & Pearson 1957)."""
+    configurations: set[str] = set()
+    for axes in test.of:
+        try:
+            known = {(point.arm, names.get("config")): point.key for point, names in evidence.select(axes.x)}
+            rewound = {"rewound": None}
+            both = {
+                (point.arm, names.get("config")) for point, names in evidence.select(axes.y.model_copy(update=rewound))
+            }
+        except NotPlanned:
+            continue
+        configurations |= {key for place, key in known.items() if place in both}
+    k = len(configurations)
+    if k < test.minimum:
+        return replace(shown, decides="no", reason=f"{k} configurations are planned; a verdict needs {test.minimum}")
+    unit, error = (
+        ("rho", math.sqrt(1.06 / (k - 3))) if test.method == "spearman" else ("tau", math.sqrt(0.437 / (k - 4)))
+    )
+    bound = math.atanh(test.than)
+    smallest = math.tanh(bound + (_normal(alpha) + _normal(1 - POWER)) * error)
+    return _of_correlation(shown, smallest, f"{unit} over {k} configurations")
+
+
+def _of_configurations(shown: TestPower, test: Mixed, evidence: Evidence, alpha: float) -> TestPower:
+    """Of a coefficient over configurations, as a partial correlation, by Fisher's z."""
+    configurations = set()
+    for name, rows in test.rows.items():
+        try:
+            found = evidence.select(rows.of)
+        except NotPlanned:
+            continue
+        configurations |= {(name, point.arm, *sorted(names.items())) for point, names in found}
+    k, others = len(configurations), len(test.fixed) - 1
+    if k - others - 3 < 1:
+        reason = f"{k} configurations are planned for {len(test.fixed)} terms; the test needs {others + 4}"
+        return replace(shown, decides="no", reason=reason)
+    smallest = math.tanh((_normal(alpha) + _normal(1 - POWER)) / math.sqrt(k - others - 3))
+    return _of_correlation(shown, smallest, f"partial correlation over {k} configurations")
+
+
+def _of_agreement(shown: TestPower, test: Agreement, evidence: Evidence, n: int, alpha: float) -> TestPower:
+    """Of agreement under exchange of arms: at best one half of them is stable and matches in every replicate."""
+    arms = {point.arm for point, _ in evidence.select(test.barrier) if point.level}
+    smallest_p = math.comb(len(arms), len(arms) // 2) ** -float(n)
+    if smallest_p <= alpha:
+        return shown
+    return replace(shown, decides="no", reason=_too_few(f"{n} replicates of {len(arms)} arms", smallest_p, alpha))
+
+
+def _of_trend(shown: TestPower, test: Trend, evidence: Evidence, n: int, alpha: float) -> TestPower:
+    """Of Page's trend, whose statistic is the mean over replicates of the rank correlation with the dose."""
+    steps = 1 + len({names["dose"] for _, names in evidence.select(test.doses)})
+    if steps < 3 or n < 2:
+        return replace(shown, decides="no", reason=f"a trend needs two doses, and {steps - 1} is planned")
+    smallest_p = rank_correlation.page([list(range(steps))] * n)
+    if smallest_p > alpha:
+        return replace(shown, decides="no", reason=_too_few(f"{n} replicates of {steps - 1} doses", smallest_p, alpha))
+    smallest = (_normal(alpha) + _normal(1 - POWER)) / math.sqrt(n * (steps - 1))
+    return _of_correlation(shown, min(1.0, smallest), "rho with the dose")
+
+
+def _of_correlation(shown: TestPower, smallest: float, unit: str) -> TestPower:
+    if smallest <= LARGE:
+        return replace(shown, smallest=smallest, unit=unit)
+    return replace(shown, decides="large effects", smallest=smallest, unit=unit, reason="only nearly perfect orders")
+
+
+def _too_few(what: str, smallest_p: float, alpha: float) -> str:
+    return f"of {what} no outcome has a p under {smallest_p:.2g}, and {alpha:.2g} is needed"
+
+
+def _normal(tail: float) -> float:
+    return float(special.ndtri(1 - tail))

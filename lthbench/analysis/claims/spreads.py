@@ -1,0 +1,175 @@
+"""How much what claims compare varies over replicates, as far as it is known before a suite is run, and from where.
+
+Golden results tell it of the pairs that were recorded. Of others, differences in accuracy of fully trained networks are
+assumed to vary as the literature's; what has no unit of its own varies as on the recorded pairs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy import special
+
+from lthbench.analysis.claims.evidence import Evidence
+from lthbench.analysis.claims.judge import part_of
+from lthbench.analysis.golden.files import Recorded, golden_folder, read_golden
+from lthbench.analysis.golden.record import task_names
+from lthbench.analysis.points import MeasuredPoint
+from lthbench.suite.claim_tests import Contrast, Test
+from lthbench.suite.claims import Claim
+from lthbench.suite.load import load_suite
+from lthbench.suite.plan import PlannedMeasurement, kinds_of, make_plan
+from lthbench.suite.schema import Pair, Suite
+from lthbench.suite.shipped import shipped_suites
+from lthbench.suite.subset import Subset
+
+# Standard deviation of the difference of two arms' accuracies, in percentage points.
+ASSUMED = 0.3
+ASSUMED_FROM = (
+    "assumed, as in the literature: .1 to .35 points an arm, ResNet-20 on CIFAR-10, Renda et al. 2020 "
+    "(arXiv 2003.02389), released data"
+)
+# Kinds of experiment whose networks are trained as that literature's.
+_FULLY_TRAINED = {"imp", "lr-rewinding", "controls", "crossed-masks", "aimp", "regulariser"}
+# Metrics whose spread on one pair says something of another's.
+_COMPARABLE = ("accuracy", "barrier", "relative", "angle", "search_distance")
+_ALPHA = 0.05
+# The experiment of recorded tasks that results chose; their names do not say it.
+_CHOSEN = "?"
+_NAME = re.compile(r"(\S+) (\S+) (\d+): (.+?)(?: of level (\d+))?(?: from step (\d+))?")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A standard deviation over replicates, None where nothing is known of it, and where it is from."""
+
+    value: float | None
+    source: str
+
+
+UNKNOWN = Spread(None, "nothing is recorded of it")
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedPair:
+    """A pair of a suite with golden results, and its evidence from them."""
+
+    suite: Path
+    pair: Pair
+    evidence: Evidence
+
+    @property
+    def label(self) -> str:
+        return f"{self.evidence.name} of {self.suite.name}, {self.evidence.planned} replicates"
+
+
+@dataclass(frozen=True)
+class Spreads:
+    """What is known of spreads: the pairs with golden results."""
+
+    recorded: tuple[RecordedPair, ...]
+
+    @classmethod
+    def known(cls, suite: Path) -> Spreads:
+        """From the golden results of a suite and of the shipped tour, which has every experiment.
+
+        Raises:
+            SuiteError: golden results cannot be read, or what recorded them.
+        """
+        files = dict.fromkeys(file.resolve() for file in (suite, shipped_suites() / "tour.yaml"))
+        return cls(tuple(pair for file in files for pair in recorded_pairs(file)))
+
+    def of(self, test: Test, claim: Claim) -> Callable[[str, Pair], Spread]:
+        """From a pair to the spread there of what a claim's test compares, in the effect's unit."""
+        found = {r: spread for r in self.recorded if (spread := _recorded_spread(test, claim, r)) is not None}
+        return lambda name, pair: _spread_on(name, pair, test, claim, found)
+
+
+def _spread_on(name: str, pair: Pair, test: Test, claim: Claim, found: Mapping[RecordedPair, float]) -> Spread:
+    for recorded, spread in found.items():
+        if (recorded.evidence.name, recorded.pair.model, recorded.pair.data) == (name, pair.model, pair.data):
+            return Spread(spread, f"recorded: {recorded.label}")
+    if isinstance(test, Contrast):
+        metric = test.plus[0].metric or test.metric
+        if metric.endswith("accuracy") and set(claim.experiments) <= _FULLY_TRAINED:
+            shares = [1 / len(side) for side in (test.plus, test.minus) if side]
+            return Spread(ASSUMED * abs(test.times) * math.sqrt(sum(shares) / 2), ASSUMED_FROM)
+        if not metric.endswith(_COMPARABLE):
+            found = {}
+    if not found:
+        return UNKNOWN
+    pooled = math.sqrt(sum(spread**2 for spread in found.values()) / len(found))
+    return Spread(pooled, f"recorded elsewhere: {'; '.join(recorded.label for recorded in found)}")
+
+
+def _recorded_spread(test: Test, claim: Claim, recorded: RecordedPair) -> float | None:
+    """The standard deviation over the replicates of a recorded pair, from the interval that the test itself gives."""
+    evidence, kinds = recorded.evidence, kinds_of(recorded.pair)
+    evidence.experiments = frozenset([_CHOSEN, *(label for kind in claim.experiments for label in kinds.get(kind, ()))])
+    part, _ = part_of(test, claim, evidence, {}, {}, _ALPHA)
+    effect = part.effect
+    if effect is None or effect.low is None or effect.high is None or part.of != "replicates" or part.n < 2:
+        return None
+    half_width = (effect.high - effect.low) / 2
+    spread = half_width * math.sqrt(part.n) / float(special.stdtrit(part.n - 1, 1 - _ALPHA))
+    return spread if 0 < spread < math.inf else None
+
+
+def recorded_pairs(suite_file: Path) -> Iterator[RecordedPair]:
+    """The pairs of a suite whose results are recorded, if it has claims and more than one replicate."""
+    golden = next(iter(read_golden(golden_folder(suite_file)).values()), None)
+    if golden is None:
+        return
+    suite = load_suite(suite_file)
+    if suite.replicates < 2 or not suite.claims:
+        return
+    points = list(_recorded_points(suite, {task.task: task for task in golden.tasks}))
+    for name, pair in suite.pairs.items():
+        evidence = Evidence(name, pair, suite.replicates, [point for point in points if point.pair == name])
+        yield RecordedPair(suite_file, pair, evidence)
+
+
+def _recorded_points(suite: Suite, tasks: Mapping[str, Recorded]) -> Iterator[MeasuredPoint]:
+    """What is recorded of the readings of every replicate that is tested, by the tasks' words, which outlive keys."""
+    plan = make_plan(suite, Subset(replicates=1))
+    words = task_names(plan)
+    known = set()
+    for placed in plan.readings:
+        if placed.cell.is_selection:
+            continue
+        names = [words[task.key] for task in (placed.reading.task, *placed.reading.others)]
+        for replicate in range(suite.replicates):
+            here = [_of_replicate(name, replicate) for name in names]
+            known.add(here[0])
+            if all(name in tasks for name in here):
+                yield _recorded_point(placed, replicate, [tasks[name] for name in here])
+    # What results choose, as a bisection does, is not planned here, but named.
+    for name in tasks.keys() - known:
+        if match := _NAME.fullmatch(name):
+            pair, arm, number, variant, level, step = match.groups()
+            task = tasks[name]
+            yield MeasuredPoint(
+                pair, _CHOSEN, arm, int(number), variant, int(level) if level else None, task.metrics.get("density"),
+                int(step or 0), "ok" if task.status == "ok" else "diverged", task.metrics, task.key,
+            )  # fmt: skip
+
+
+def _of_replicate(name: str, replicate: int) -> str:
+    """A task's words, of another replicate."""
+    head, _, what = name.partition(": ")
+    return f"{head.rpartition(' ')[0]} {replicate}: {what}"
+
+
+def _recorded_point(placed: PlannedMeasurement, replicate: int, tasks: Iterable[Recorded]) -> MeasuredPoint:
+    reading, cell = placed.reading, placed.cell
+    results: list[dict[str, Any]] = [{"status": task.status, "metrics": task.metrics} for task in tasks]
+    return MeasuredPoint(
+        cell.pair, placed.experiment, cell.arm, replicate, reading.variant, reading.level,
+        results[0]["metrics"].get("density"), reading.step, "ok" if results[0]["status"] == "ok" else "diverged",
+        reading.numbers(results), reading.task.key,
+    )  # fmt: skip

@@ -1,0 +1,67 @@
+"""What is kept of results as golden: digests, a few metrics, and the task in words."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lthbench.analysis.golden.files import Environment, Recorded, decisive
+from lthbench.suite.plan import Plan, describe, make_plan
+from lthbench.tasks.store import Store
+
+# The numbers that are kept of a result. A training's first epoch tells of the data path before rounding has grown.
+METRICS = (
+    "first_epoch_loss", "last_epoch_loss", "test_loss", "test_accuracy", "untrained_test_accuracy", "distance",
+    "density", "distance_kept", "test_barrier", "train_barrier",
+    # These tell how much what claims compare varies over replicates (spreads.py).
+    "train_accuracy", "validation_accuracy", "distance_relative", "distance_angle", "validation_barrier",
+)  # fmt: skip
+
+
+def task_names(plan: Plan) -> dict[str, str]:
+    """Key -> the task in words: pair, arm, replicate, and what it is."""
+    words: dict[str, str] = {}
+    for placed in plan.readings:
+        reading = placed.reading
+        level = f" of level {reading.level}" if reading.level is not None else ""
+        step = f" from step {reading.step}" if reading.step else ""
+        words.setdefault(reading.task.key, f"{reading.variant}{level}{step}")
+    cells = plan.cells
+    return {
+        key: f"{cells[key].pair} {cells[key].arm} {cells[key].replicate}: {words.get(key) or describe(task)}"
+        for key, task in plan.tasks.items()
+    }
+
+
+def chosen_tasks(plan: Plan) -> set[str]:
+    """The tasks that experiments chose by results: those which are not planned where nothing is known."""
+    return set(plan.tasks) - set(make_plan(plan.suite).tasks)
+
+
+def recorded(key: str, name: str, result: dict[str, Any], *, chosen: bool = False) -> Recorded:
+    """What is kept of a task's result."""
+    numbers = dict(result["metrics"])
+    if result.get("epoch_losses"):
+        numbers["first_epoch_loss"], numbers["last_epoch_loss"] = result["epoch_losses"][0], result["epoch_losses"][-1]
+    return Recorded(
+        key=key,
+        task=name,
+        status=result["status"],
+        chosen=chosen,
+        digests={what: digest[:16] for what, digest in result.get("digests", {}).items()},
+        metrics={metric: numbers[metric] for metric in METRICS if math.isfinite(numbers.get(metric, math.nan))},
+    )
+
+
+def results_of(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
+    """Key -> result of all tasks of a plan that are done, in its order."""
+    found = {key: store.result(key) for key in store.done({key: plan.kept(key) for key in plan.tasks})}
+    return {key: result for key, result in found.items() if result is not None}
+
+
+def environments_of(results: Mapping[str, dict[str, Any]]) -> list[Environment]:
+    """The environments, distinct in what decides bits, that results come from."""
+    distinct = {json.dumps(decisive(r["environment"])): r["environment"] for r in results.values()}
+    return list(distinct.values())

@@ -1,0 +1,168 @@
+"""Benchmark of the masked update: one optimizer step over a network's whole parameter list, and a training step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lthbench.bench.timing import BenchRow, interleaved, row, update_probe
+from lthbench.engine.onednn_linear import by_onednn, linear_layers
+from lthbench.ops.optimizers import MaskedAdamW, MaskedSGD
+
+DENSITY, PULL = 0.5, 1e-4
+WARM_REPEATS = 20  # of a network that fits the caches, as training finds it there
+OPTIONS: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 1e-4}
+ADAMW_OPTIONS: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.05}
+
+
+def parameter_shapes(network: str) -> list[tuple[int, ...]]:
+    """The parameter shapes of a network: resnet20 (CIFAR), or any of torchvision's."""
+    if network != "resnet20":
+        from torchvision import models
+
+        with torch.device("meta"):
+            return [tuple(p.shape) for p in models.get_model(network).parameters()]
+    shapes: list[tuple[int, ...]] = [(16, 3, 3, 3), (16,), (16,)]
+    for width, before in ((16, 16), (32, 16), (64, 32)):
+        for block in range(3):
+            inputs = before if block == 0 else width
+            shapes += [(width, inputs, 3, 3), (width,), (width,), (width, width, 3, 3), (width,), (width,)]
+            if inputs != width:
+                shapes += [(width, inputs, 1, 1), (width,), (width,)]
+    return [*shapes, (10, 64), (10,)]
+
+
+def _parameters(network: str) -> list[Tensor]:
+    torch.manual_seed(0)
+    params: list[Tensor] = [nn.Parameter(0.1 * torch.randn(s)) for s in parameter_shapes(network)]
+    for p in params:
+        p.grad = 0.1 * torch.randn_like(p)
+    return params
+
+
+def _masks(params: list[Tensor]) -> list[Tensor]:
+    torch.manual_seed(1)
+    return [torch.rand(p.shape) < DENSITY if p.dim() > 1 else torch.ones(p.shape, dtype=torch.bool) for p in params]
+
+
+def ours(network: str, full: bool, adamw: bool = False) -> Callable[[], object]:
+    """A step of MaskedSGD or MaskedAdamW; `full` with the pull and the distance."""
+    params = _parameters(network)
+    masks = {p: m for p, m in zip(params, _masks(params), strict=True) if p.dim() > 1}
+    anchors = {p: p.detach().clone() for p in params} if full else {}
+    pull = PULL if full else 0.0
+    if adamw:
+        return MaskedAdamW(params, **ADAMW_OPTIONS, masks=masks, anchors=anchors, pull=pull).step
+    return MaskedSGD(params, **OPTIONS, masks=masks, anchors=anchors, pull=pull).step
+
+
+def torch_masked(network: str, adamw: bool = False, **form: Any) -> Callable[[], object]:
+    """torch.optim.SGD or AdamW and a foreach product with float masks, its fastest form."""
+    params = _parameters(network)
+    masks = [m.float() for m in _masks(params)]
+    optimizer: torch.optim.Optimizer
+    if adamw:
+        optimizer = torch.optim.AdamW(params, **ADAMW_OPTIONS, **form)
+    else:
+        optimizer = torch.optim.SGD(params, **OPTIONS, **form)
+
+    def step() -> None:
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_mul_(params, masks)
+
+    return step
+
+
+def torch_full(network: str) -> Callable[[], object]:
+    """The same with the pull and the squared distance, all in foreach operations."""
+    params = _parameters(network)
+    masks = [m.float() for m in _masks(params)]
+    anchors = [p.detach().clone() for p in params]
+    grads = [p.grad for p in params if p.grad is not None]
+    optimizer = torch.optim.SGD(params, **OPTIONS, foreach=True)
+
+    @torch.no_grad()
+    def step() -> Tensor:
+        torch._foreach_add_(grads, torch._foreach_sub(params, anchors), alpha=PULL)
+        optimizer.step()
+        torch._foreach_mul_(params, masks)
+        deltas = torch._foreach_sub(params, anchors)
+        torch._foreach_mul_(deltas, masks)
+        return torch.stack(torch._foreach_norm(deltas)).square().sum()
+
+    return step
+
+
+def update_rows(network: str, rounds: int = 9) -> list[BenchRow]:
+    """Ours against torch, with and without pull and distance, beside the probe of four reads and two writes."""
+    num_weights = sum(torch.Size(s).numel() for s in parameter_shapes(network))
+    seconds = interleaved(
+        {
+            "probe": update_probe(num_weights),
+            "ours": ours(network, full=False),
+            "torch fused + mask": torch_masked(network, fused=True),
+            "torch foreach + mask": torch_masked(network, foreach=True),
+            "ours full": ours(network, full=True),
+            "torch foreach recipe": torch_full(network),
+            "ours AdamW": ours(network, full=False, adamw=True),
+            "torch fused AdamW + mask": torch_masked(network, adamw=True, fused=True),
+        },
+        rounds,
+        repeats=WARM_REPEATS if network == "resnet20" else 1,
+    )
+    plain, full = f"masked SGD, {network}", f"masked SGD + pull + distance, {network}"
+    return [
+        # Bytes a weight: the probe moves 24, a step 20 and a mask bit, with an anchor 4 more.
+        row(plain, seconds, "ours", "torch fused + mask", "probe", 20.125 / 24),
+        row(plain, seconds, "ours", "torch foreach + mask", "probe", 20.125 / 24),
+        row(full, seconds, "ours full", "torch foreach recipe", "probe", 24.125 / 24),
+        row(f"masked AdamW, {network}", seconds, "ours AdamW", "torch fused AdamW + mask", "probe", 28.125 / 24),
+    ]
+
+
+def training_step_row(work: str, model: nn.Module, images: Tensor, labels: Tensor, rounds: int = 9) -> BenchRow:
+    """The table line of a whole training step: ours, and masks multiplied into the weights before each forward pass.
+
+    Ours is what `Trainer` does, linear layers by oneDNN where that is faster. The baseline is what open_lth's
+    `PrunedModel` does, with torch.optim.SGD as it comes; the limit is our forward and backward pass alone.
+    """
+    usual, alone = copy.deepcopy(model), copy.deepcopy(model)
+    params: list[Tensor] = list(model.parameters())
+    masks = {p: m for p, m in zip(params, _masks(params), strict=True) if p.dim() > 1}
+    factors = [masks[p].float() if p in masks else None for p in model.parameters()]
+    masked, stock = (
+        MaskedSGD(model.parameters(), **OPTIONS, masks=masks),
+        torch.optim.SGD(usual.parameters(), **OPTIONS),
+    )
+
+    def backward(network: nn.Module, layers: Sequence[nn.Linear] = ()) -> None:
+        network.zero_grad()
+        with by_onednn(layers):
+            logits = network(images)
+        F.cross_entropy(logits, labels).backward()
+
+    layers, layers_alone = linear_layers(model), linear_layers(alone)
+
+    def ours() -> None:
+        backward(model, layers)
+        masked.step()
+
+    def multiplied() -> None:
+        for p, factor in zip(usual.parameters(), factors, strict=True):
+            if factor is not None:
+                p.data *= factor
+        backward(usual)
+        stock.step()
+
+    calls = {
+        "ours": ours,
+        "masks in forward": multiplied,
+        "forward + backward": lambda: backward(alone, layers_alone),
+    }
+    return row(work, interleaved(calls, rounds, repeats=WARM_REPEATS), "ours", "masks in forward", "forward + backward")

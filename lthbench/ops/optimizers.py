@@ -1,0 +1,275 @@
+"""Masked optimizers: the update, the pull to the initial weights, the mask and the learning distance.
+
+One step of `MaskedSGD` for a weight w with gradient g, momentum buffer b, mask m, anchor a (its initial value):
+
+    g <- g + pull * (w - a);  g <- g + weight_decay * w
+    b <- momentum * b + (1 - dampening) * g          (b = g at the first step)
+    w <- m * (w - lr * (nesterov ? g + momentum * b : b)),    b <- m * b
+    distance^2 = sum over anchored weights of m * (w - a)^2
+
+Pruned weights and their optimizer state are exactly +0 after every step, whatever their gradients are. With the
+compiled kernels all parameters of a group are updated in one pass; the plain PyTorch reference gives the same bits
+for SGD.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import optimizer
+
+from lthbench.ops import reference
+from lthbench.ops.contract import check_apart, check_rates
+from lthbench.ops.optimizer_cache import GroupPlan, supported
+from lthbench.ops.sums import sum_in_order
+
+_version = attrgetter("_version")
+
+
+class MaskedOptimizer(torch.optim.Optimizer):
+    """What the masked optimizers share: the masks, the anchors, the plans and the distance."""
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        defaults: dict[str, Any],
+        masks: Mapping[Tensor, Tensor] | None,
+        anchors: Mapping[Tensor, Tensor] | None,
+    ) -> None:
+        super().__init__(params, defaults)
+        self.masks = dict(masks or {})
+        self.anchors = dict(anchors or {})
+        known = {p for group in self.param_groups for p in group["params"]}
+        for kind, tensors in (("masks", self.masks), ("anchors", self.anchors)):
+            for p, t in tensors.items():
+                if p not in known:
+                    raise ValueError(f"{kind} names a tensor of shape {tuple(p.shape)} that is no parameter")
+                if t.shape != p.shape or t.device != p.device:
+                    raise ValueError(
+                        f"{kind} holds {tuple(t.shape)} on {t.device} for a parameter of {tuple(p.shape)} on {p.device}"
+                    )
+                if kind == "masks" and t.dtype != torch.bool:
+                    raise ValueError(f"masks holds {t.dtype} for a parameter of {tuple(p.shape)}, expected torch.bool")
+                if kind == "anchors" and not t.is_floating_point():
+                    raise ValueError(f"anchors holds {t.dtype} for a parameter of {tuple(p.shape)}, expected a float")
+        check_apart((p for group in self.param_groups for p in group["params"]), self.anchors)
+        self._pruned = {p: ~m for p, m in self.masks.items()}
+        self._plans: dict[int, GroupPlan] = {}
+        self._distances: list[Tensor | float] = []  # of the groups, after the last step on the kernels
+        self._distance_versions: list[int] = []
+        self.apply_masks()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters, with the defaults for what it does not say; its rates are checked."""
+        super().add_param_group(param_group)
+        check_rates(self.param_groups[-1])
+
+    @torch.no_grad()
+    def apply_masks(self) -> None:
+        """Set every pruned weight and its optimizer state to exactly +0."""
+        for p, pruned in self._pruned.items():
+            p.masked_fill_(pruned, 0.0)
+            for value in self.state.get(p, {}).values():
+                if isinstance(value, Tensor) and value.shape == p.shape:
+                    value.masked_fill_(pruned, 0.0)
+
+    @torch.no_grad()
+    def squared_distance(self) -> Tensor:
+        """Squared L2 distance of the surviving anchored weights from their anchors (float64, shape []).
+
+        It was summed while the weights were updated; it is computed anew where they were changed since.
+        """
+        changed = self._versions() != self._distance_versions
+        if not self._distances or changed or not all(plan.holds_memory() for plan in self._plans.values()):
+            return reference.squared_distance(self.anchors, self._pruned)
+        return torch.tensor(sum_in_order(map(float, self._distances)), dtype=torch.float64)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Do one update of every parameter that has a gradient."""
+        return self._watched_step(closure) if self._is_watched() else self._step(closure)
+
+    # torch.optim.Optimizer wraps a step that is not marked so: in its hooks and in a record for a profiler, which
+    # take a tenth of a small network's step even where nobody looks. Here they are there when someone does.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _is_watched(self) -> bool:
+        return bool(
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or optimizer._global_optimizer_pre_hooks
+            or optimizer._global_optimizer_post_hooks
+            or torch.autograd._profiler_enabled()
+        )
+
+    def _step(self, closure: Callable[[], Any] | None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        steps = [self._step_group(i, group) for i, group in enumerate(self.param_groups)]
+        distances = [d for d in steps if d is not None]
+        if len(distances) < len(steps):
+            distances = []
+            self.apply_masks()
+        self._distances = distances
+        if self.anchors:
+            self._distance_versions = self._versions()
+        return loss
+
+    _watched_step = torch.optim.Optimizer.profile_hook_step(_step)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state dict of this optimizer, or of its `torch.optim` counterpart; the masks are applied to it."""
+        super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            check_rates(group)
+        self._plans.clear()
+        self.apply_masks()
+
+    def _versions(self) -> list[int]:
+        return list(map(_version, self.anchors))
+
+    def _step_group(self, index: int, group: dict[str, Any]) -> Tensor | float | None:
+        """Update one group; its squared distance, or None where the reference did it and masks are still to apply."""
+        params = group["params"]
+        names = self._state_names(group)
+        plan = self._plans.get(index)
+        if plan is None or not plan.describes(params, names):
+            plan = self._new_plan(index, group, names)
+        for _ in range(2):
+            if plan is None:
+                break
+            distance = self._planned_step(plan, group)
+            if distance is not None:
+                return distance
+            plan = self._new_plan(index, group, names)
+        check_rates(group)
+        with torch.no_grad():
+            self._reference_step(group)
+        return None
+
+    @torch.no_grad()
+    def _new_plan(self, index: int, group: dict[str, Any], names: tuple[str, ...]) -> GroupPlan | None:
+        self._plans.pop(index, None)
+        if not supported(group["params"]):
+            return None
+        self._start(group)
+        plan = GroupPlan(
+            group["params"], self.state, names, self.masks, self.anchors, bool(group.get("capturable", False))
+        )
+        self._plans[index] = plan
+        return plan
+
+    def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def _start(self, group: dict[str, Any]) -> None:
+        """Create the states that a step needs and that the plan does not create."""
+
+    def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | float | None:
+        raise NotImplementedError
+
+    def _reference_step(self, group: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class MaskedSGD(MaskedOptimizer):
+    """SGD on the surviving weights (equation above); without masks and pull it is `torch.optim.SGD`, bit for bit.
+
+    Args:
+        params: parameters or parameter groups, as for torch.optim.
+        lr, momentum, dampening, weight_decay, nesterov: as for torch.optim.SGD; weight decay is coupled. On CUDA
+            lr may be a float32 tensor on the device, so that a captured graph follows its schedule.
+        masks: parameter -> bool tensor of its shape, True where it survives; parameters without one are dense.
+        anchors: parameter -> the value it is pulled to and its distance is measured from, in memory of its own.
+        pull: lambda of (lambda/2) ||m (w - anchor)||^2, per group.
+
+    Raises:
+        ValueError: a rate is NaN, infinite or negative, a mask or an anchor does not fit its parameter, or an anchor
+            or another parameter shares a parameter's memory. `step` raises RuntimeError for rates that were set since.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        masks: Mapping[Tensor, Tensor] | None = None,
+        anchors: Mapping[Tensor, Tensor] | None = None,
+        pull: float = 0.0,
+    ) -> None:
+        defaults = {
+            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay,
+            "nesterov": nesterov, "pull": pull,
+        }  # fmt: skip
+        super().__init__(params, defaults, masks, anchors)
+
+    def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("momentum_buffer",) if group["momentum"] else ()
+
+    def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | float | None:
+        return plan.sgd(group)
+
+    def _reference_step(self, group: dict[str, Any]) -> None:
+        reference.sgd_step(group, self.state, self.anchors)
+
+
+class MaskedAdamW(MaskedOptimizer):
+    """AdamW with decoupled weight decay on the surviving weights; the pull is part of the gradient.
+
+    Args:
+        params: parameters or parameter groups, as for torch.optim.
+        lr, betas, eps, weight_decay: as for torch.optim.AdamW.
+        capturable: count the steps on the device, so that a CUDA graph can capture `step`.
+        masks, anchors, pull: as for `MaskedSGD`.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        capturable: bool = False,
+        masks: Mapping[Tensor, Tensor] | None = None,
+        anchors: Mapping[Tensor, Tensor] | None = None,
+        pull: float = 0.0,
+    ) -> None:
+        if isinstance(lr, Tensor) and not capturable:
+            raise ValueError("lr is a tensor, which needs capturable=True; give a float otherwise")
+        defaults = {
+            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "capturable": capturable, "pull": pull,
+        }  # fmt: skip
+        super().__init__(params, defaults, masks, anchors)
+
+    def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq")
+
+    def _start(self, group: dict[str, Any]) -> None:
+        for p in group["params"]:
+            if p.grad is not None or self.state.get(p):
+                reference.start_adamw(p, self.state, group["capturable"])
+
+    def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | float | None:
+        steps = []
+        if group["capturable"]:
+            steps = [self.state[p]["step"] for p in group["params"] if p.grad is not None]
+        if steps:
+            torch._foreach_add_(steps, 1.0)
+        distance = plan.adamw(group)
+        if distance is None and steps:
+            torch._foreach_sub_(steps, 1.0)
+        return distance
+
+    def _reference_step(self, group: dict[str, Any]) -> None:
+        reference.adamw_step(group, self.state, self.anchors)
