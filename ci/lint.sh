@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Format, lint and types of Python, format of C++; with --fix, formats in place.
+# Format, lint and types of Python, format of C++, spelling; with --fix, formats in place.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bin=${VENV:-.venv}/bin
@@ -11,4 +11,5 @@ else
   "$bin/ruff" format --check . && "$bin/ruff" check .
   "$bin/clang-format" --dry-run -Werror "${sources[@]}"
 fi
+"$bin/codespell"
 "$bin/mypy"

@@ -80,7 +80,7 @@ TESTS = {
     ),
     "training": (
         *(f"unit/test_{name}.py" for name in ("distance", "linear", "passes", "probe", "recipe", "steps", "streams")),
-        *(f"unit/test_{name}.py" for name in ("tasks", "tracking", "two_ranks", "whole_batch")),
+        *(f"unit/test_{name}.py" for name in ("tasks", "tracking", "two_ranks", "sync_batchnorm")),
         *(f"integration/test_{name}.py" for name in ("batch_parts", "usual_training")),
     ),
 }

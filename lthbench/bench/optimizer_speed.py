@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.bench.timing import BenchRow, interleaved, row, update_probe
-from lthbench.engine.onednn_linear import by_onednn, linear_layers
+from lthbench.engine.onednn_linear import use_onednn
 from lthbench.ops.optimizers import MaskedAdamW, MaskedSGD
 
 DENSITY, PULL = 0.5, 1e-4
@@ -141,16 +141,15 @@ def training_step_row(work: str, model: nn.Module, images: Tensor, labels: Tenso
         torch.optim.SGD(usual.parameters(), **OPTIONS),
     )
 
-    def backward(network: nn.Module, layers: Sequence[nn.Linear] = ()) -> None:
-        network.zero_grad()
-        with by_onednn(layers):
-            logits = network(images)
-        F.cross_entropy(logits, labels).backward()
+    for network in (model, alone):
+        use_onednn(network)
 
-    layers, layers_alone = linear_layers(model), linear_layers(alone)
+    def backward(network: nn.Module) -> None:
+        network.zero_grad()
+        F.cross_entropy(network(images), labels).backward()
 
     def ours() -> None:
-        backward(model, layers)
+        backward(model)
         masked.step()
 
     def multiplied() -> None:
@@ -163,6 +162,6 @@ def training_step_row(work: str, model: nn.Module, images: Tensor, labels: Tenso
     calls = {
         "ours": ours,
         "masks in forward": multiplied,
-        "forward + backward": lambda: backward(alone, layers_alone),
+        "forward + backward": lambda: backward(alone),
     }
     return row(work, interleaved(calls, rounds, repeats=WARM_REPEATS), "ours", "masks in forward", "forward + backward")

@@ -10,27 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lthbench.engine import policy
 from lthbench.engine.graph import Fused
 from lthbench.engine.path_weights import Networks
-from lthbench.engine.trace import WINOGRAD_CHANNELS, fuse
+from lthbench.engine.trace import fuse
 from lthbench.ops._library import kernels_available
 from lthbench.ops.cpu import has_avx512
 from lthbench.ops.interpolation import lerp_linear, lerp_relu, lerp_stacked
 
 METHODS = ("auto", "fused", "blocked", "stacked", "each")
-
-# Of all convolutions, under which blocks were measured to be faster than oneDNN even in a network that leaves them or
-# has wide layers.
-_SPARSE_DENSITY = 0.35
-_FILLS_A_GPU = 16 << 20  # bytes of weights from which one network is taken to fill a device
-# Images evaluated at a time, so that activations of small networks stay in the cache; of each thread on the CPU.
-_IMAGES_CUDA = 1024
-_IMAGES_PLANES = 64
-_IMAGES_BLOCKED = 16
-_IMAGES_VECTORS = 336
-# What the activations of a line may take of a GPU. Far below what most have free, so that how images are divided, and
-# with it the order of sums, is the same on all of them.
-_BYTES_CUDA = 4 << 30
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -57,10 +45,10 @@ def make_forward(model: nn.Module, networks: Networks, method: str, mask: Mappin
         blocked = _prefers_blocked_layout(model, networks, mask)
     if blocked is not None:
         _keep_freed_memory()
-        return _FusedForward(networks, blocked), _IMAGES_BLOCKED * threads
+        return _FusedForward(networks, blocked), policy.IMAGES_BLOCKED * threads
     fused = fuse(model)
     if method == "auto":
-        small = networks.fits and networks.bytes_each <= _FILLS_A_GPU
+        small = networks.fits and networks.bytes_each <= policy.FILLS_A_GPU
         method = "stacked" if not on_cpu and small else "fused" if fused else "each"
     if method == "fused" and fused is None:
         raise ValueError("method is 'fused', but the model cannot be traced and fused; use 'auto'")
@@ -74,9 +62,9 @@ def make_forward(model: nn.Module, networks: Networks, method: str, mask: Mappin
     else:
         forward = lambda x: torch.stack([_one(model, networks, k, x) for k in range(networks.num_points)])  # noqa: E731
     if not on_cpu:
-        return _WithinMemory(forward, networks.device), _IMAGES_CUDA
+        return _WithinMemory(forward, networks.device), policy.IMAGES_CUDA
     planes = fused is None or fused.has_convolution
-    return forward, (_IMAGES_PLANES if planes else _IMAGES_VECTORS) * threads
+    return forward, (policy.IMAGES_PLANES if planes else policy.IMAGES_VECTORS) * threads
 
 
 def _one(model: nn.Module, networks: Networks, k: int, images: Tensor) -> Tensor:
@@ -95,7 +83,7 @@ def _stacked(model: nn.Module, networks: Networks, images: Tensor) -> Tensor:
 
 
 class _WithinMemory:
-    """An evaluation on a GPU that takes as many images at a time as `_BYTES_CUDA`, or half of what is free, holds."""
+    """An evaluation on a GPU that takes as many images at a time as the policy, or half of what is free, holds."""
 
     def __init__(self, forward: Forward, device: torch.device) -> None:
         self.forward, self.device = forward, device
@@ -115,7 +103,7 @@ class _WithinMemory:
         taken = max(1, torch.cuda.max_memory_allocated(self.device) - before)
         cached = torch.cuda.memory_reserved(self.device) - before
         free = torch.cuda.mem_get_info(self.device)[0] + cached
-        num_images: int = min(_BYTES_CUDA, free // 2) * len(few) // taken
+        num_images: int = min(policy.BYTES_CUDA, free // 2) * len(few) // taken
         return 1 << max(0, num_images.bit_length() - 1)
 
 
@@ -125,8 +113,8 @@ def _prefers_blocked_layout(model: nn.Module, networks: Networks, mask: Mapping[
         return None
     planes = {name: weight for name, weight in zip(networks.names, networks.a, strict=True) if weight.dim() == 4}
     num_kept = sum(int(mask[name].sum()) if name in mask else weight.numel() for name, weight in planes.items())
-    sparse = num_kept < _SPARSE_DENSITY * sum(weight.numel() for weight in planes.values())
-    narrow = all(max(weight.shape[:2]) <= WINOGRAD_CHANNELS for weight in planes.values())
+    sparse = num_kept < policy.BLOCKED_DENSITY * sum(weight.numel() for weight in planes.values())
+    narrow = all(max(weight.shape[:2]) <= policy.WINOGRAD_CHANNELS for weight in planes.values())
     if not planes or (not sparse and not (narrow and networks.fits)):
         return None
     blocked = fuse(model, mask)

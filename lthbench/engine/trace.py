@@ -15,17 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from lthbench.engine import policy
 from lthbench.engine.graph import FollowingLinear, Fused, SharedLinear, Weight
 from lthbench.engine.layers import BlockedConvolution, convolution, convolution_add, scale_and_shift
 from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
 
 _RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
 _ADDS = (operator.add, torch.add)  # tracing turns += into +
-
-# Of a 3x3 convolution: the density under which visiting kept weights alone was measured to be faster than Winograd's
-# filtering, and the channels above which they and oneDNN are.
-SPARSE_DENSITY = 0.25
-WINOGRAD_CHANNELS = 256
 
 
 def fuse(model: nn.Module, mask: Mapping[str, Tensor] | None = None) -> Fused | None:
@@ -343,7 +339,7 @@ class _GraphRewriter:
             assert isinstance(layer, nn.BatchNorm2d)
             norm, eps = str(chain.norm.target), layer.eps
         kept = self.mask.get(name, torch.ones(module.weight.shape, dtype=torch.bool))
-        dense = float(kept.float().mean()) >= SPARSE_DENSITY and max(kept.shape[:2]) <= WINOGRAD_CHANNELS
+        dense = float(kept.float().mean()) >= policy.SPARSE_DENSITY and max(kept.shape[:2]) <= policy.WINOGRAD_CHANNELS
         winograd = dense and (kernel, stride, padding) == (3, 1, 1)
         pattern = None if winograd else SparsityPattern.of(kept)
         call = BlockedConvolution(pattern, (kernel, stride, padding), chain.relu is not None)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet
-from lthbench.engine.onednn_linear import by_onednn, linear_layers
+from lthbench.engine.onednn_linear import use_onednn
 from lthbench.ops.sums import sum_in_order
 from lthbench.training.batches import Batches, MicroBatch
 from lthbench.training.distributed import Ranks
@@ -107,6 +107,8 @@ class Trainer:
         if compile and ranks.size > 1:
             raise ValueError("a training over several processes cannot be compiled; leave out one of the two")
         convert_sync_batchnorm(model, ranks)
+        if not compile and recipe.precision == "float32":
+            use_onednn(model)
         if not compile:
             count_batches_on_host(model)
         self.device = images.device
@@ -117,7 +119,6 @@ class Trainer:
         self._recorded: RecordedPasses | None = None
         self._may_record = graphs and self.device.type == "cuda" and not compile and ranks.size == 1
         self._tell = tell
-        self._linears = [] if compile or recipe.precision != "float32" else linear_layers(model)
         parameters = dict(model.named_parameters())
         self._tracked = {name: parameters[name].detach() for name in tracked}
         self._begun = {name: t.clone() for name, t in self._tracked.items()}
@@ -232,7 +233,7 @@ class Trainer:
         for layer, kept in zip(self.batches.stochastic, part.kept, strict=True):
             layer.kept = kept
         low, count = self.recipe.precision == "bfloat16", len(part.images)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low), by_onednn(self._linears):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
             logits = self._forward(part.images)
         logits = logits.float() if low else logits
         if count:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lthbench.engine.convert import replace_modules, with_tensors_of
 from lthbench.training.distributed import Ranks
 
 _PLACES = (0, 2, 3)
@@ -59,10 +60,18 @@ def _planes(channels: Tensor) -> Tensor:
     return channels[:, None, None]
 
 
-class WholeBatchNorm2d(nn.BatchNorm2d):
+class SyncBatchNorm2d(nn.BatchNorm2d):
     """nn.BatchNorm2d that in training takes its statistics over the images of all ranks."""
 
     ranks: Ranks
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d, ranks: Ranks) -> SyncBatchNorm2d:
+        """The normalisation in this form, with its very parameters and statistics."""
+        options = norm.eps, norm.momentum, norm.affine, norm.track_running_stats
+        new = with_tensors_of(norm, cls(norm.num_features, *options, device="meta"))
+        new.ranks = ranks
+        return new
 
     def forward(self, x: Tensor) -> Tensor:
         """Activations [B, C, H, W] of this rank's images to the same shape."""
@@ -79,12 +88,9 @@ class WholeBatchNorm2d(nn.BatchNorm2d):
 
 
 def convert_sync_batchnorm(model: nn.Module, ranks: Ranks) -> None:
-    """Let every batch normalisation of a model, in place, take its statistics over the images of all ranks."""
-    for module in model.modules():
-        if type(module) is nn.BatchNorm2d and ranks.size > 1:
-            # The same module with its parameters, statistics and names, but another forward pass.
-            module.__class__ = WholeBatchNorm2d
-            module.ranks = ranks  # type: ignore[assignment]
+    """Let every batch normalisation below a model, in place, take its statistics over the images of all ranks."""
+    if ranks.size > 1:
+        replace_modules(model, lambda m: SyncBatchNorm2d.of(m, ranks) if type(m) is nn.BatchNorm2d else None)
 
 
 def count_batches_on_host(model: nn.Module) -> None:

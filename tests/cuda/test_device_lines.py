@@ -7,7 +7,7 @@ import torch
 
 from lthbench.bench.throughput import noise_images
 from lthbench.data.spec import DataSpec
-from lthbench.engine import path_forward
+from lthbench.engine import policy
 from lthbench.engine.linear_path import LinearPathResult, evaluate_linear_path
 from lthbench.models.spec import ModelSpec
 from lthbench.runner.environment import make_deterministic
@@ -50,7 +50,7 @@ def test_lines_of_every_model_take_the_path_of_the_gpu_within_five_gib(model: st
 def test_lines_on_the_device_agree_with_the_cpus_however_images_are_divided(
     bytes_free: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(path_forward, "_BYTES_CUDA", bytes_free)
+    monkeypatch.setattr(policy, "BYTES_CUDA", bytes_free)
     found, expected = (line("resnet8", "cifar10", device, 9, points=3) for device in ("cuda", "cpu"))
     torch.testing.assert_close(found.loss, expected.loss, rtol=1e-4, atol=1e-5)
     assert torch.equal(found.error, expected.error)

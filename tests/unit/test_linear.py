@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet, pack
-from lthbench.engine import onednn_linear
-from lthbench.engine.onednn_linear import by_onednn, linear_layers, onednn_is_faster
+from lthbench.engine import onednn_linear, policy
+from lthbench.engine.onednn_linear import OneDnnLinear, onednn_is_faster, use_onednn
 from lthbench.training.loop import Trainer, evaluate
 from lthbench.training.recipe import Recipe
 
@@ -35,13 +35,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
     monkeypatch.setattr(onednn_linear, "_product", noted)
     monkeypatch.setattr(onednn_linear, "onednn_is_faster", lambda: True)
-    monkeypatch.setattr(onednn_linear, "MIN_MULTIPLICATIONS", 0)
+    monkeypatch.setattr(policy, "MIN_MULTIPLICATIONS", 0)
     return shapes
 
 
 def layer_and_input(bias: bool = True, batch: int = BATCH) -> tuple[nn.Linear, Tensor]:
     torch.manual_seed(0)
-    return nn.Linear(INPUTS, OUTPUTS, bias=bias), torch.randn(batch, INPUTS)
+    return OneDnnLinear.of(nn.Linear(INPUTS, OUTPUTS, bias=bias)), torch.randn(batch, INPUTS)
 
 
 INPUT_FORMS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -64,8 +64,7 @@ def test_outputs_and_gradients_are_those_in_double(
     inputs = [x, *layer.parameters()]
     exact = [t.detach().double().requires_grad_() for t in inputs]
 
-    with by_onednn([layer]):
-        y = layer(x)
+    y = layer(x)
     expected = F.linear(*exact)
     weighting = torch.randn(OUTPUTS, batch).t() if dy else torch.ones(()).expand_as(y)
     grads = torch.autograd.grad(y, inputs, weighting)
@@ -78,30 +77,27 @@ def test_outputs_and_gradients_are_those_in_double(
 
 def test_a_strided_weight_is_read_as_it_lies(asked: list[tuple[int, ...]]) -> None:
     layer, x = layer_and_input()
-    expected = layer(x)
+    expected = F.linear(x, layer.weight, layer.bias)
     layer.weight = nn.Parameter(layer.weight.detach().repeat_interleave(2, 1)[:, ::2])
-    with by_onednn([layer]):
-        torch.testing.assert_close(layer(x), expected)
+    torch.testing.assert_close(layer(x), expected)
     assert asked
 
 
 def test_only_the_gradients_that_are_wanted_are_computed(asked: list[tuple[int, ...]]) -> None:
     layer, x = layer_and_input()
-    with by_onednn([layer]):
-        layer(x).sum().backward()
-        assert asked == [(BATCH, OUTPUTS), (OUTPUTS, INPUTS)] and x.grad is None
-        layer.requires_grad_(False)
-        layer.zero_grad()
-        asked.clear()
-        layer(x.requires_grad_()).sum().backward()
-        assert asked == [(BATCH, OUTPUTS), (BATCH, INPUTS)] and layer.weight.grad is None and layer.bias.grad is None
+    layer(x).sum().backward()
+    assert asked == [(BATCH, OUTPUTS), (OUTPUTS, INPUTS)] and x.grad is None
+    layer.requires_grad_(False)
+    layer.zero_grad()
+    asked.clear()
+    layer(x.requires_grad_()).sum().backward()
+    assert asked == [(BATCH, OUTPUTS), (BATCH, INPUTS)] and layer.weight.grad is None and layer.bias.grad is None
 
 
 def test_the_same_bits_each_time(asked: list[tuple[int, ...]]) -> None:
     def run() -> list[Tensor]:
         layer, x = layer_and_input()
-        with by_onednn([layer]):
-            y = layer(x.requires_grad_())
+        y = layer(x.requires_grad_())
         return [y, *torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])]
 
     first, again = run(), run()
@@ -112,31 +108,38 @@ def test_small_products_and_other_inputs_are_left_to_torch(
     asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer, x = layer_and_input()
-    monkeypatch.setattr(onednn_linear, "MIN_MULTIPLICATIONS", x.numel() * OUTPUTS)
+    monkeypatch.setattr(policy, "MIN_MULTIPLICATIONS", x.numel() * OUTPUTS)
     others = [x[1:], x[0], x[None], x[:0]]
-    expected = [layer(other) for other in others]
-    with by_onednn([layer]):
-        assert all(torch.equal(layer(other), y) for other, y in zip(others, expected, strict=True))
-        assert not asked
-        layer(x)
-        assert len(asked) == 1
-        with pytest.raises(RuntimeError, match="dtype"):
-            layer(x.double())  # as torch refuses it
+    expected = [F.linear(other, layer.weight, layer.bias) for other in others]
+    assert all(torch.equal(layer(other), y) for other, y in zip(others, expected, strict=True))
+    assert not asked
+    layer(x)
+    assert len(asked) == 1
+    with pytest.raises(RuntimeError, match="dtype"):
+        layer(x.double())  # as torch refuses it
 
 
-def test_layers_are_themselves_again_after_the_block(asked: list[tuple[int, ...]]) -> None:
+def test_evaluation_is_torchs_own(asked: list[tuple[int, ...]]) -> None:
     layer, x = layer_and_input()
-    with pytest.raises(KeyError), by_onednn([layer]):
-        assert type(layer) is nn.Linear
-        raise KeyError
-    assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
-    assert not asked and "forward" not in vars(layer)
+    with torch.no_grad():
+        layer(x)
+    assert torch.equal(layer.eval()(x), F.linear(x, layer.weight, layer.bias))
+    assert not asked
+
+
+def test_a_replaced_layer_has_the_very_tensors_and_mode_and_names_and_places(asked: list[tuple[int, ...]]) -> None:
+    shared = nn.Linear(2, 2, bias=False)
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(shared, nn.ReLU(), shared)).eval()
+    before = list(model.named_parameters())
+    use_onednn(model)
+    assert all(n == m and p is q for (n, p), (m, q) in zip(before, model.named_parameters(), strict=True))
+    assert isinstance(model[0], OneDnnLinear) and not model[0].training and model[1][0].bias is None
+    assert model[1][0] is model[1][2]
 
 
 def test_a_second_derivative_is_refused(asked: list[tuple[int, ...]]) -> None:
     layer, x = layer_and_input()
-    with by_onednn([layer]):
-        y = layer(x.requires_grad_())
+    y = layer(x.requires_grad_())
     (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
@@ -149,7 +152,9 @@ def test_the_layers_are_those_in_float32_on_the_cpu(asked: list[tuple[int, ...]]
     single = nn.Linear(2, 2)
     elsewhere = nn.Linear(2, 2, device="meta")
     model = nn.Sequential(single, nn.Linear(2, 2).double(), nn.ReLU(), nn.Sequential(elsewhere, Own(2, 2), single))
-    assert linear_layers(model) == [single]
+    use_onednn(model)
+    replaced = [name for name, module in model.named_modules(remove_duplicate=False) if type(module) is OneDnnLinear]
+    assert replaced == ["0", "3.2"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lthbench.training.distributed import Ranks
-from lthbench.training.sync_batchnorm import WholeBatchNorm2d, convert_sync_batchnorm, count_batches_on_host
+from lthbench.training.sync_batchnorm import SyncBatchNorm2d, convert_sync_batchnorm, count_batches_on_host
 
 
 @dataclass
@@ -123,7 +123,7 @@ def test_one_rank_keeps_the_plain_normalisation_and_several_replace_no_other_lay
     convert_sync_batchnorm(model, Ranks())
     assert type(model[0]) is nn.BatchNorm2d
     convert_sync_batchnorm(model, Ranks(0, 2))
-    assert [type(module) for module in model] == [WholeBatchNorm2d, nn.Conv2d]
+    assert [type(module) for module in model] == [SyncBatchNorm2d, nn.Conv2d]
 
 
 def test_counters_of_batches_are_kept_on_the_host() -> None:
