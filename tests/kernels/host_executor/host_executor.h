@@ -3,9 +3,9 @@
 // A .cu file whose launches go through LTH_LAUNCH compiles with g++ against this header. Barriers that
 // diverge, warp collectives whose mask is not who arrives, and deadlocks end the program with a message.
 // Built with -fsanitize=thread, threads of a block that touch the same memory without a barrier or an atomic
-// between them are reported by file and line; with -fsanitize=address,undefined so is every access out of bounds
-// or misaligned, and what the language leaves undefined. Not modelled: races between blocks, memory ordering of
-// atomics, launch limits, speed.
+// between them are reported by file and line; with -fsanitize=address,undefined so is every access out of
+// bounds or misaligned, and what the language leaves undefined. Not modelled: races between blocks, memory
+// ordering of atomics, launch limits, speed.
 #pragma once
 
 #include <algorithm>

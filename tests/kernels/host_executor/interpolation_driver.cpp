@@ -2,8 +2,8 @@
 // Arguments: seed, number of weights.
 #include <vector>
 
-#include "interpolation.h"
 #include "driver.h"
+#include "interpolation.h"
 
 namespace {
 
