@@ -6,6 +6,7 @@ passes or fails as it did there.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import platform
@@ -69,6 +70,17 @@ def why_unavailable() -> str | None:
     if missing := [tool for tool in ("g++", "gcc", "nm") if not shutil.which(tool)]:
         return f"the stand-in for CUDA is built with {', '.join(missing)}, not installed here"
     return None
+
+
+@pytest.fixture(autouse=True)
+def _zeroed_device() -> None:
+    """Give a test on the stand-in zeroed memory: in the mode guard no kernel writes what the host then reads.
+
+    Memory that torch keeps would have what an earlier test copied there, and a status in it any meaning.
+    """
+    if INSIDE:
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 @pytest.hookimpl(tryfirst=True)

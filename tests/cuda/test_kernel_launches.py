@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import pytest
 import torch
 
@@ -31,8 +29,8 @@ def test_a_network_is_pruned_in_four_launches_without_an_upload(network: str, la
     words = words_of(weights)
     groups = list(range(len(weights))) if layerwise else [0] * len(weights)
     counts = [1] * (max(groups) + 1)
-    # Nothing computes whether it went well: what lies in memory may say that it did not.
-    with fake_cuda.counted() as counted, suppress(RuntimeError):
+    # No kernel writes the status here: zeroed memory says that the thresholds were found.
+    with fake_cuda.counted() as counted:
         torch.ops.lthbench.prune_lowest(weights, words, groups, counts, True)
     assert (counted.launches, counted.memsets, counted.to_device) == (4, 0, 0)
     assert (counted.to_host, counted.syncs) == (1, 1)  # whether the threshold was found
