@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor, nn
 
+from lthbench.engine.policy import onednn_fuses
 from lthbench.ops.convolution import SparsityPattern, sparse_convolution, winograd_convolution
 
 
@@ -42,7 +41,7 @@ def convolution(
     relu: bool,
 ) -> Tensor:
     """Convolve and optionally rectify, in one pass where oneDNN is at hand."""
-    if not _onednn(x):
+    if not onednn_fuses(x):
         out = torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
         return out.relu_() if relu else out
     activation = "relu" if relu else "none"
@@ -65,20 +64,10 @@ def convolution_add(
 ) -> Tensor:
     """Convolve, add ``other`` and optionally rectify; ``in_place`` writes the result over ``other``."""
     geometry = (padding, stride, dilation, groups)
-    if in_place and _onednn(x):
+    if in_place and onednn_fuses(x):
         activation = "relu" if relu else None
         return torch.ops.mkldnn._convolution_pointwise_.binary(
             other, x, weight, bias, *geometry, "add", 1.0, activation, [], ""
         )
     out = convolution(x, weight, bias, stride, padding, dilation, groups, False).add_(other)
     return out.relu_() if relu else out
-
-
-def _onednn(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype == torch.float32 and _has_pointwise()
-
-
-@functools.cache
-def _has_pointwise() -> bool:
-    """Whether this torch is built with oneDNN and has the fused convolutions that its compiler uses."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")

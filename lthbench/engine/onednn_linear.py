@@ -1,14 +1,12 @@
 """Linear layers of a training on the CPU by oneDNN, where torch's own products are the slower ones.
 
 torch gives float32 products of matrices to MKL, which on processors that are not Intel's runs at half their speed.
-Which library is asked follows from the environment and the shapes alone (`policy.MIN_MULTIPLICATIONS`), never from a
-time, so that the same work gives the same bits.
+Which library multiplies is the policy's choice (`policy.choose_kernel`, `policy.is_large_product`).
 """
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +15,6 @@ from torch.autograd.function import once_differentiable
 
 from lthbench.engine import policy
 from lthbench.engine.convert import replace_modules, with_tensors_of
-from lthbench.ops.cpu import cpuinfo, has_avx512
 
 
 class OneDnnLinear(nn.Linear):
@@ -34,10 +31,7 @@ class OneDnnLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., I] to [..., O]."""
-        large = (
-            x.dim() == 2 and x.dtype is torch.float32 and x.numel() * self.out_features >= policy.MIN_MULTIPLICATIONS
-        )
-        if large and self.training and torch.is_grad_enabled():
+        if self.training and torch.is_grad_enabled() and policy.is_large_product(x, self.out_features):
             y: Tensor = _Linear.apply(x, self.weight, self.bias)
             return y
         return F.linear(x, self.weight, self.bias)
@@ -45,24 +39,14 @@ class OneDnnLinear(nn.Linear):
 
 def use_onednn(model: nn.Module) -> None:
     """Replace, where this environment gains by it, the linear layers below a model that are on the CPU in float32."""
-    if onednn_is_faster():
-        replace_modules(model, lambda module: OneDnnLinear.of(module) if _is_eligible(module) else None)
+    replace_modules(model, _replacement)
 
 
-def _is_eligible(module: nn.Module) -> TypeGuard[nn.Linear]:
-    return type(module) is nn.Linear and module.weight.device.type == "cpu" and module.weight.dtype is torch.float32
-
-
-@cache
-def onednn_is_faster() -> bool:
-    """Whether this is a processor with AVX-512 that is not Intel's, and a torch with MKL that has oneDNN beside it."""
-    return (
-        has_avx512()
-        and cpuinfo().get("vendor_id", "") not in ("", "GenuineIntel")  # by which MKL chooses too
-        and torch.backends.mkl.is_available()
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
+def _replacement(layer: nn.Module) -> OneDnnLinear | None:
+    if policy.choose_kernel(layer) != "onednn":
+        return None
+    assert isinstance(layer, nn.Linear)
+    return OneDnnLinear.of(layer)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

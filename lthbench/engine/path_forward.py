@@ -13,12 +13,9 @@ from torch.func import functional_call
 from lthbench.engine import policy
 from lthbench.engine.graph import Fused
 from lthbench.engine.path_weights import Networks
+from lthbench.engine.policy import choose_path_engine
 from lthbench.engine.trace import fuse
-from lthbench.ops._library import kernels_available
-from lthbench.ops.cpu import has_avx512
 from lthbench.ops.interpolation import lerp_linear, lerp_relu, lerp_stacked
-
-METHODS = ("auto", "fused", "blocked", "stacked", "each")
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -30,41 +27,19 @@ def make_forward(model: nn.Module, networks: Networks, method: str, mask: Mappin
         mask: as of `evaluate_linear_path`.
 
     Raises:
-        ValueError: the method does not apply to the model or its place.
+        ValueError: the method does not apply to the model or its device.
     """
-    threads = torch.get_num_threads()
-    on_cpu = networks.device.type == "cpu"
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
-    blocked: Fused | None = None
-    if method == "blocked":
-        blocked = fuse(model, mask) if on_cpu else None
-        if blocked is None:
-            raise ValueError("method is 'blocked', but the model is not on the CPU or cannot be fused; use 'auto'")
-    elif method == "auto" and on_cpu:
-        blocked = _prefers_blocked_layout(model, networks, mask)
-    if blocked is not None:
-        _keep_freed_memory()
-        return _FusedForward(networks, blocked), policy.IMAGES_BLOCKED * threads
-    fused = fuse(model)
-    if method == "auto":
-        small = networks.fits and networks.bytes_each <= policy.FILLS_A_GPU
-        method = "stacked" if not on_cpu and small else "fused" if fused else "each"
-    if method == "fused" and fused is None:
-        raise ValueError("method is 'fused', but the model cannot be traced and fused; use 'auto'")
-    if method == "stacked" and not networks.fits:
-        raise ValueError("method is 'stacked', but the networks need more than stacked_bytes; use 'auto'")
+    engine = choose_path_engine(networks, mask, lambda blocked: fuse(model, mask if blocked else None), method)
     forward: Forward
-    if method == "fused" and fused is not None:
-        forward = _FusedForward(networks, fused)
-    elif method == "stacked":
+    if engine.graph is not None:
+        if engine.method == "blocked":
+            _keep_freed_memory()
+        forward = _FusedForward(networks, engine.graph)
+    elif engine.method == "stacked":
         forward = lambda x: _stacked(model, networks, x)  # noqa: E731
     else:
         forward = lambda x: torch.stack([_one(model, networks, k, x) for k in range(networks.num_points)])  # noqa: E731
-    if not on_cpu:
-        return _WithinMemory(forward, networks.device), policy.IMAGES_CUDA
-    planes = fused is None or fused.has_convolution
-    return forward, (policy.IMAGES_PLANES if planes else policy.IMAGES_VECTORS) * threads
+    return forward if networks.device.type == "cpu" else _WithinMemory(forward, networks.device), engine.num_images
 
 
 def _one(model: nn.Module, networks: Networks, k: int, images: Tensor) -> Tensor:
@@ -105,20 +80,6 @@ class _WithinMemory:
         free = torch.cuda.mem_get_info(self.device)[0] + cached
         num_images: int = min(policy.BYTES_CUDA, free // 2) * len(few) // taken
         return 1 << max(0, num_images.bit_length() - 1)
-
-
-def _prefers_blocked_layout(model: nn.Module, networks: Networks, mask: Mapping[str, Tensor]) -> Fused | None:
-    """The network on images in blocks, where that is the faster one here."""
-    if not kernels_available("cpu") or not has_avx512():
-        return None
-    planes = {name: weight for name, weight in zip(networks.names, networks.a, strict=True) if weight.dim() == 4}
-    num_kept = sum(int(mask[name].sum()) if name in mask else weight.numel() for name, weight in planes.items())
-    sparse = num_kept < policy.BLOCKED_DENSITY * sum(weight.numel() for weight in planes.values())
-    narrow = all(max(weight.shape[:2]) <= policy.WINOGRAD_CHANNELS for weight in planes.values())
-    if not planes or (not sparse and not (narrow and networks.fits)):
-        return None
-    blocked = fuse(model, mask)
-    return blocked if blocked is not None and (sparse or blocked.stays_in_blocks) else None
 
 
 def _keep_freed_memory() -> None:

@@ -1,7 +1,25 @@
-"""Every measured threshold by which the engine chooses, with what was measured; never a time of the run itself.
+"""How networks are made fast: every choice, and the measured thresholds behind it.
 
-So the same network, mask and instruction set go the same way each time, and give the same bits.
+A choice follows from shapes, masks and the environment (device, instruction set, libraries), never from a time of the
+run itself, so that the same network in the same environment takes the same kernels and gives the same bits.
+`choose_kernel` decides for a layer, `choose_path_engine` for the networks of a linear interpolation path.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lthbench.ops._library import kernels_available
+from lthbench.ops.cpu import cpuinfo, has_avx512
+
+if TYPE_CHECKING:
+    from lthbench.engine.graph import Fused
+    from lthbench.engine.path_weights import Networks
 
 # Of a 3x3 convolution in the batch-blocked layout: the density under which visiting kept weights alone was measured to
 # be faster than Winograd's filtering, and the channels above which they and oneDNN are.
@@ -35,3 +53,122 @@ BYTES_CUDA = 4 << 30
 #     300 -> 100          40 / 30      37 / 30                  37 / 26
 #     100 -> 10           5 / 13       3 / 14                   3 / 12
 MIN_MULTIPLICATIONS = 1_500_000
+
+# Of a layer: torch's own operator; oneDNN's matrix product; in the batch-blocked layout, a convolution over the kept
+# weights alone, or a dense one by Winograd's filtering.
+Kernel = Literal["torch", "onednn", "sparse", "winograd"]
+
+METHODS = ("auto", "fused", "blocked", "stacked", "each")
+
+
+def choose_kernel(layer: nn.Module, mask: Tensor | None = None, *, blocked: bool = False) -> Kernel:
+    """The kernel that computes a layer.
+
+    Args:
+        mask: bool, of the shape of the layer's weight; None where it is dense.
+        blocked: whether the layer is a convolution in the batch-blocked layout; otherwise it is a layer of a training.
+    """
+    if blocked:
+        assert isinstance(layer, nn.Conv2d)
+        density = 1.0 if mask is None else float(mask.float().mean())
+        dense = density >= SPARSE_DENSITY and max(layer.weight.shape[:2]) <= WINOGRAD_CHANNELS
+        three_by_three = (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
+        return "winograd" if dense and three_by_three else "sparse"
+    if type(layer) is nn.Linear and layer.weight.device.type == "cpu" and layer.weight.dtype is torch.float32:
+        return "onednn" if onednn_is_faster() else "torch"
+    return "torch"
+
+
+def is_large_product(x: Tensor, num_outputs: int) -> bool:
+    """Whether oneDNN takes the product of x [B, I] with a layer's weight [O, I], where `choose_kernel` chose it."""
+    return x.dim() == 2 and x.dtype is torch.float32 and x.numel() * num_outputs >= MIN_MULTIPLICATIONS
+
+
+@cache
+def onednn_is_faster() -> bool:
+    """Whether this is a processor with AVX-512 that is not Intel's, and a torch with MKL that has oneDNN beside it."""
+    return (
+        has_avx512()
+        and cpuinfo().get("vendor_id", "") not in ("", "GenuineIntel")  # by which MKL chooses too
+        and torch.backends.mkl.is_available()
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+def onednn_fuses(x: Tensor) -> bool:
+    """Whether oneDNN convolves x [B, C, H, W] and does what follows (a sum, a ReLU) in the same pass."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and _has_fused_convolutions()
+
+
+@cache
+def _has_fused_convolutions() -> bool:
+    """Whether this torch is built with oneDNN and has the fused convolutions that its compiler uses."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+
+
+class PathEngine(NamedTuple):
+    """How the networks of a linear interpolation path are evaluated."""
+
+    method: Literal["fused", "blocked", "stacked", "each"]  # as of `evaluate_linear_path`
+    graph: Fused | None  # of "fused" and "blocked"
+    num_images: int  # at a time
+
+
+def choose_path_engine(
+    networks: Networks, mask: Mapping[str, Tensor], trace: Callable[[bool], Fused | None], method: str = "auto"
+) -> PathEngine:
+    """Choose how the networks of a path are evaluated.
+
+    Args:
+        mask: weight name -> bool tensor; a weight without one is dense.
+        trace: the network's graph, in the batch-blocked layout or not; None where it cannot be traced and fused.
+        method: as of `evaluate_linear_path`; any but "auto" is taken, if it applies.
+
+    Raises:
+        ValueError: the method does not apply to the model or its device.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
+    on_cpu, threads = networks.device.type == "cpu", torch.get_num_threads()
+    if on_cpu and (method == "blocked" or (method == "auto" and _may_prefer_blocked_layout(networks, mask))):
+        blocked = trace(True)
+        # Leaving the layout and coming back to it costs more than it saves, unless few weights are left.
+        worth_it = blocked is not None and (blocked.stays_in_blocks or _is_sparse(networks, mask))
+        if blocked is not None and (worth_it or method == "blocked"):
+            return PathEngine("blocked", blocked, IMAGES_BLOCKED * threads)
+    if method == "blocked":
+        raise ValueError("method is 'blocked', but the model is not on the CPU or cannot be fused; use 'auto'")
+    graph = trace(False)
+    if method == "fused" and graph is None:
+        raise ValueError("method is 'fused', but the model cannot be traced and fused; use 'auto'")
+    if method == "stacked" and not networks.fits:
+        raise ValueError("method is 'stacked', but the networks need more than stacked_bytes; use 'auto'")
+    fills_device = on_cpu or networks.bytes_each > FILLS_A_GPU or not networks.fits
+    planes = graph is None or graph.has_convolution
+    num_images = (IMAGES_PLANES if planes else IMAGES_VECTORS) * threads if on_cpu else IMAGES_CUDA
+    if method == "stacked" or (method == "auto" and not fills_device):
+        return PathEngine("stacked", None, num_images)
+    if graph is not None and method != "each":
+        return PathEngine("fused", graph, num_images)
+    return PathEngine("each", None, num_images)
+
+
+def _convolution_weights(networks: Networks) -> dict[str, Tensor]:
+    return {name: weight for name, weight in zip(networks.names, networks.a, strict=True) if weight.dim() == 4}
+
+
+def _is_sparse(networks: Networks, mask: Mapping[str, Tensor]) -> bool:
+    """Whether few enough weights of the convolutions are kept for the batch-blocked layout to pay anywhere."""
+    weights = _convolution_weights(networks)
+    num_kept = sum(int(mask[name].sum()) if name in mask else weight.numel() for name, weight in weights.items())
+    return num_kept < BLOCKED_DENSITY * sum(weight.numel() for weight in weights.values())
+
+
+def _may_prefer_blocked_layout(networks: Networks, mask: Mapping[str, Tensor]) -> bool:
+    """Whether the batch-blocked layout may be the faster one, as far as can be said without a graph."""
+    weights = _convolution_weights(networks).values()
+    if not weights or not kernels_available("cpu") or not has_avx512():
+        return False
+    narrow = all(max(weight.shape[:2]) <= WINOGRAD_CHANNELS for weight in weights)
+    return (narrow and networks.fits) or _is_sparse(networks, mask)

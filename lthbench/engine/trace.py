@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from lthbench.engine import policy
 from lthbench.engine.graph import FollowingLinear, Fused, SharedLinear, Weight
 from lthbench.engine.layers import BlockedConvolution, convolution, convolution_add, scale_and_shift
+from lthbench.engine.policy import choose_kernel
 from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
 
 _RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
@@ -339,8 +339,7 @@ class _GraphRewriter:
             assert isinstance(layer, nn.BatchNorm2d)
             norm, eps = str(chain.norm.target), layer.eps
         kept = self.mask.get(name, torch.ones(module.weight.shape, dtype=torch.bool))
-        dense = float(kept.float().mean()) >= policy.SPARSE_DENSITY and max(kept.shape[:2]) <= policy.WINOGRAD_CHANNELS
-        winograd = dense and (kernel, stride, padding) == (3, 1, 1)
+        winograd = choose_kernel(module, kept, blocked=True) == "winograd"
         pattern = None if winograd else SparsityPattern.of(kept)
         call = BlockedConvolution(pattern, (kernel, stride, padding), chain.relu is not None)
         weight, bias = self._weight(Weight((name, bias_name), norm, eps, pattern, winograd), 2)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet, pack
 from lthbench.engine import onednn_linear, policy
-from lthbench.engine.onednn_linear import OneDnnLinear, onednn_is_faster, use_onednn
+from lthbench.engine.onednn_linear import OneDnnLinear, use_onednn
+from lthbench.engine.policy import onednn_is_faster
 from lthbench.training.loop import Trainer, evaluate
 from lthbench.training.recipe import Recipe
 
@@ -34,7 +35,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         return product(x, weight, bias)
 
     monkeypatch.setattr(onednn_linear, "_product", noted)
-    monkeypatch.setattr(onednn_linear, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(policy, "onednn_is_faster", lambda: True)
     monkeypatch.setattr(policy, "MIN_MULTIPLICATIONS", 0)
     return shapes
 
@@ -169,7 +170,7 @@ def test_the_layers_are_those_in_float32_on_the_cpu(asked: list[tuple[int, ...]]
 )
 def test_the_processor_decides(capability: str, vendor: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(onednn_linear, "cpuinfo", lambda: {"vendor_id": vendor} if vendor else {})
+    monkeypatch.setattr(policy, "cpuinfo", lambda: {"vendor_id": vendor} if vendor else {})
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     assert onednn_is_faster.__wrapped__() == expected
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
@@ -206,7 +207,7 @@ def test_a_training_goes_by_onednn_and_repeats_and_resumes_to_the_same_bits(
 
     asked.clear()
     evaluate(first.model, first.images)
-    monkeypatch.setattr(onednn_linear, "onednn_is_faster", lambda: False)
+    monkeypatch.setattr(policy, "onednn_is_faster", lambda: False)
     plain = trainer()
     plain.run()
     assert not asked
