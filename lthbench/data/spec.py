@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import count, groupby
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from lthbench.fault import Fault
 from lthbench.names import unknown
@@ -131,7 +131,10 @@ class DataSpec(BaseModel):
     validation: int = Field(default=0, ge=0)
     num_train: int | None = Field(default=None, ge=1)
     class_list: str | None = None
-    classes: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(default=None, min_length=2)
+    classes: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...] | None,
+        WithJsonSchema({"type": "array", "items": {"type": ["integer", "string"], "minimum": 0}}),
+    ] = Field(default=None, min_length=2)
     num_test: int | None = Field(default=None, ge=1)
     like: str | None = None
 

@@ -156,7 +156,12 @@ class FewShot(_OfNetworks):
 
 
 class Target(BaseModel):
-    """A data set that masks are moved to."""
+    """A data set that masks are moved to.
+
+    Attributes:
+        data: as a pair's.
+        steps: the length of the trainings on it; the recipe's own unless given.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

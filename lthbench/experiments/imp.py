@@ -69,6 +69,9 @@ class LearningRateRewinding(Experiment):
     """Networks that are pruned and trained on with the whole schedule again, level by level.
 
     Readings: `learning-rate rewinding`, with accuracies and distances (of that level's training).
+
+    Attributes:
+        levels: how often it is pruned.
     """
 
     variants: ClassVar = ("learning-rate rewinding",)

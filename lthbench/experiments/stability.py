@@ -137,6 +137,10 @@ class LevelBarriers(_Lines):
     Readings: `barrier to the level before` (Paul et al. 2023, arXiv 2210.03044) and `barrier to the dense network`,
     as those of stability; `distance_shared` of the latter is how far the sparse solution ends from the masked dense
     one (Frankle et al. 2019, arXiv 1903.01611).
+
+    Attributes:
+        levels: the pruning levels whose tickets are compared.
+        rewind: the step that tickets are rewound to.
     """
 
     variants: ClassVar = (*under_each("barrier to the level before"), *under_each("barrier to the dense network"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import core_schema
 
 from lthbench.names import unknown
 
@@ -44,6 +46,29 @@ class Selection(Frozen):
             return {"arm": arm, "variant": variant}
         return value
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
+        short = {"additionalProperties": {"type": "string"}, "minProperties": 1, "maxProperties": 1, "type": "object"}
+        full = handler(core)
+        return {"anyOf": [full, short], "description": full.get("description", "")}
+
+
+@dataclass(frozen=True)
+class _OneOrMore:
+    """A field's value may be one or several."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return core_schema.no_info_before_validator_function(
+            lambda value: (value,) if isinstance(value, dict) else value, handler(source)
+        )
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        several = handler(core)
+        return {"anyOf": [several["items"], several]}
+
+
+Selections = Annotated[tuple[Selection, ...], _OneOrMore()]
+
 
 @cache
 def variant_pattern(variant: str) -> re.Pattern[str]:
@@ -59,8 +84,11 @@ class _Test(Frozen):
     """What all tests have.
 
     Attributes:
+        test: which of the tests this is.
         what: the comparison in words.
         counts: whether the claim rests on it, or it is only reported.
+        metric: the number that selections read unless they name their own.
+        expected: the direction of the effect that supports the claim.
         levels: a named set of the pair's `claim_levels`, or several.
     """
 
@@ -77,6 +105,7 @@ class Contrast(_Test):
     `margin` of it on both sides; for `equivalent`, supported within `margin` of 0 and contradicted outside.
 
     Attributes:
+        plus, minus: the selections whose values are added, and those whose values are subtracted.
         subject, reference: the two sides as plurals, for the sentence of what was found, as `gains of tickets by the
             pull`; where several selections make a side, the names of these would not say what it is.
         times: what the difference is multiplied by: 2 makes a difference of differences of four selections.
@@ -88,18 +117,13 @@ class Contrast(_Test):
     test: Literal["contrast"]
     subject: str | None = None
     reference: str | None = None
-    plus: tuple[Selection, ...]
-    minus: tuple[Selection, ...] = ()
+    plus: Selections
+    minus: Selections = ()
     times: float = 1
     expected: Expected = "greater"
     than: float = 0
     margin: Annotated[float, Field(ge=0)] = 0
     over_levels: Literal["mean", "every"] = "mean"
-
-    @field_validator("plus", "minus", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _both_sides_are_named(self) -> Contrast:
@@ -135,6 +159,7 @@ class Waiting(_Test):
     """The share of training until something happens, the metric, is shorter in one selection than in another.
 
     Attributes:
+        shorter, longer: the selections that are compared.
         censored: the metric that says until when it had not happened; the end of training where it never did.
     """
 
@@ -162,6 +187,7 @@ class Axes(Frozen):
     """Two numbers of each configuration: of each arm, and of what each `{NAME}` in the variants stands for.
 
     Attributes:
+        x, y: the two numbers.
         minus: subtracted from x.
     """
 
@@ -178,6 +204,8 @@ class Rank(_Test):
 
     Attributes:
         of: where the configurations are read.
+        method: the rank correlation.
+        than: the correlation beyond which the claim is supported.
         minimum: how many configurations a verdict needs.
     """
 
@@ -193,6 +221,7 @@ class Rows(Frozen):
     """Rows of a mixed model: a value for each arm, replicate, level, and each `{NAME}` in the variant.
 
     Attributes:
+        of: the selection of the rows' values.
         minus: subtracted from a row's value.
         covariates: name -> a further number; NAMEs of its variant are those of the row.
         optional: left out where the suite does not measure them.
@@ -246,7 +275,14 @@ class Mixed(_Test):
 
 
 class Agreement(_Test):
-    """A barrier under the threshold agrees with matching, over the arms and levels of a replicate (Cohen's kappa)."""
+    """A barrier under the threshold agrees with matching, over the arms and levels of a replicate (Cohen's kappa).
+
+    Attributes:
+        barrier: the selection of barriers.
+        accurate, reference: the networks that match where their accuracy falls short by at most `within`.
+        within: in percentage points.
+        threshold: the barrier under which a network is stable, as a fraction.
+    """
 
     test: Literal["agreement"]
     barrier: Selection
@@ -257,7 +293,12 @@ class Agreement(_Test):
 
 
 class Cost(_Test):
-    """What some experiments cost, in trainings of the dense network, for one arm and replicate; a count, no test."""
+    """What some experiments cost, in trainings of the dense network, for one arm and replicate; a count, no test.
+
+    Attributes:
+        experiments: the experiments, by name.
+        than: how many trainings of the dense network they cost at least.
+    """
 
     test: Literal["cost"]
     experiments: tuple[str, ...]
@@ -265,7 +306,11 @@ class Cost(_Test):
 
 
 class OtherClaim(_Test):
-    """Another claim holds on this pair."""
+    """Another claim holds on this pair.
+
+    Attributes:
+        claim: its name.
+    """
 
     test: Literal["claim"]
     claim: str

@@ -33,6 +33,9 @@ class Pair(BaseModel):
     """A model on a data set, the arms compared on it, and the experiments made with each.
 
     Attributes:
+        model: what is trained.
+        data: the images it is trained on.
+        pruning: how its mask searches prune.
         claim_levels: named sets of levels at which claims are tested, fixed in advance: `range`, where tickets are
             told from other sparse networks; of it `third` and `fifth`, where at most .33 and .21 of the weights are
             left; and `extreme`. What a pair does not give is as below; its own range stands for its parts too.
@@ -66,6 +69,7 @@ class Suite(BaseModel):
         claims: what is tested with the results.
         looks: how often verdicts may be taken, as with more replicates after an inconclusive one; each look has its
             share of the error rate (Bonferroni).
+        slurm: what its jobs ask of a cluster.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from lthbench.home import user_folder
 from lthbench.suite.validation_errors import nearest, read_as
@@ -42,7 +42,7 @@ def minutes(text: Any) -> int:
     return count
 
 
-Minutes = Annotated[int, BeforeValidator(minutes)]
+Minutes = Annotated[int, BeforeValidator(minutes), WithJsonSchema({"type": "string", "examples": ["12h"]})]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 
 
@@ -94,6 +94,7 @@ class SlurmOptions(BaseModel):
 
     Attributes:
         partition, account, qos, constraint, nodelist, exclude, mem: as for sbatch.
+        gpus_per_task, cpus_per_task: of each process, as for sbatch.
         time: the time limit of a job; what is not finished by then goes on in the requeued job.
         nodes, tasks_per_node: where their product is more than 1, that many processes train one network.
         max_running: how many jobs of one array run at once.

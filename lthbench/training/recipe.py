@@ -22,7 +22,16 @@ class _Frozen(BaseModel):
 
 
 class SGD(_Frozen):
-    """Stochastic gradient descent with coupled weight decay, as torch.optim.SGD."""
+    """Stochastic gradient descent with coupled weight decay, as torch.optim.SGD.
+
+    Attributes:
+        name: the optimizer.
+        lr: the learning rate, which the schedule multiplies.
+        momentum: of the heavy ball, at least 0 and below 1.
+        dampening: how much less of each gradient enters the momentum.
+        nesterov: Nesterov's momentum; needs a momentum, and no dampening.
+        weight_decay: coefficient of the L2 penalty of all parameters, added to the gradient.
+    """
 
     name: Literal["sgd"]
     lr: Positive
@@ -39,7 +48,15 @@ class SGD(_Frozen):
 
 
 class AdamW(_Frozen):
-    """Adam with decoupled weight decay, as torch.optim.AdamW; with weight_decay 0 it is Adam."""
+    """Adam with decoupled weight decay, as torch.optim.AdamW; with weight_decay 0 it is Adam.
+
+    Attributes:
+        name: the optimizer.
+        lr: the learning rate, which the schedule multiplies.
+        betas: decay of the running means of the gradient and of its square.
+        eps: added to the root of the second mean.
+        weight_decay: the share of each weight, times the learning rate, that a step takes away.
+    """
 
     name: Literal["adamw"]
     lr: Positive
@@ -93,6 +110,9 @@ class Recipe(_Frozen):
         steps: the length T of a training from initialisation; a rewound one runs from step k to T.
         batch_size: images per update; the last batch of an epoch may be smaller.
         drop_last: leave out an epoch's last batch where it is smaller (of other images in each epoch).
+        optimizer: the update rule and its learning rate.
+        schedule: how the learning rate changes.
+        augment: random changes to each training image.
         label_smoothing: of the training loss only.
         precision: of forward and backward pass; weights, updates, losses and evaluation are always float32.
         micro_batch: forward and backward pass take so many images of a batch at a time, which saves memory; None is

@@ -8,11 +8,12 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, GetCoreSchemaHandler
+from pydantic import AfterValidator, GetCoreSchemaHandler, WithJsonSchema
 from pydantic_core import core_schema
 
 _PATTERN = re.compile(r"(?:(\d{1,12})ep)?(?:(\d{1,12})it)?", re.ASCII)
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%", re.ASCII)
+_LENGTH = r"(?!$)(\d{1,12}ep)?(\d{1,12}it)?"
 _CURE = "write 500it, 160ep or 3ep50it, or 2% for a share of a training"
 
 
@@ -81,6 +82,10 @@ class Steps:
             validate, serialization=core_schema.plain_serializer_function_ser_schema(str)
         )
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:
+        return {"type": "string", "pattern": rf"^({_LENGTH}|\d+(\.\d+)?%)$", "format": "steps"}
+
 
 def _no_length(steps: Steps) -> str:
     return f"{steps} is a share of a training, not a length; write 500it, 160ep or 3ep50it"
@@ -95,4 +100,8 @@ def _is_length(steps: Steps) -> Steps:
 
 
 # The length of a training, which has no other to be a share of.
-Length = Annotated[Steps, AfterValidator(_is_length)]
+Length = Annotated[
+    Steps,
+    AfterValidator(_is_length),
+    WithJsonSchema({"type": "string", "pattern": f"^{_LENGTH}$", "format": "length"}),
+]
