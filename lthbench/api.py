@@ -1,8 +1,9 @@
 """What the commands do, as functions with typed options: plan a suite, run it, read its results and verdicts.
 
-opened = open_suite(Source(suite=Path("quick"), store=Path("store")), may_be_new=True)
-ran = run(opened, Subset(pairs=("lenet-fashion-10k",)))
-rows, found = results(opened, ran.plan), verdicts(opened)
+suite = load_suite("quick", store="store")
+ran = run(suite, Subset(pairs=("lenet-fashion-10k",)))
+table, found = results(suite, ran.plan), verdicts(suite)
+ticket = load_ticket(suite, "lenet-fashion-10k", "early", replicate=0, level=5)
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from lthbench.options import Option, OptionError
-from lthbench.runner.local import Watcher
+from lthbench.runner.local import Callback, Watcher
 from lthbench.runner.queue import Outcome
 from lthbench.runner.rounds import run_in_rounds
 from lthbench.runner.settings import CPU, MAX_PROCESSES, Device, RunOptions, Settings, num_ranks
-from lthbench.suite.load import load_suite
+from lthbench.suite import load
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
 from lthbench.suite.shipped import find_suite
@@ -32,9 +33,12 @@ from lthbench.tasks.spec import MaskSpec
 from lthbench.tasks.store import Store, StoreError
 
 if TYPE_CHECKING:
+    import pandas
+
     from lthbench.analysis.claims.verdict import Verdict
     from lthbench.analysis.table import ResultRow
     from lthbench.runner.slurm.submission import Cluster, Submitted
+    from lthbench.tasks.ticket import Ticket
 
 Tell = Callable[[str], None]
 Execute = Callable[[Plan, list[str], Watcher], Outcome]
@@ -112,6 +116,20 @@ class Ran:
     seconds: float
 
 
+def load_suite(suite: str | Path, store: str | Path = "store", *, allow_outside: bool = False) -> OpenSuite:
+    """Read and validate a suite, for results in a folder that is made by the first `run`.
+
+    Args:
+        suite: a file, or the name of a suite that ships with the package, as `quick`.
+        store: the folder of the results.
+        allow_outside: let the suite include files, and name claims, that lie outside its folder and ours.
+
+    Raises:
+        SuiteError, StoreError: as of `open_suite`.
+    """
+    return open_suite(Source(suite=Path(suite), store=Path(store), allow_outside=allow_outside), may_be_new=True)
+
+
 def open_suite(source: Source, *, may_be_new: bool = False, tell: Tell | None = None) -> OpenSuite:
     """Read and validate a suite, and find its store; nothing is made.
 
@@ -125,7 +143,9 @@ def open_suite(source: Source, *, may_be_new: bool = False, tell: Tell | None = 
     """
     path = find_suite(source.suite)
     return OpenSuite(
-        path, load_suite(path, allow_outside=source.allow_outside), open_store(source, may_be_new=may_be_new, tell=tell)
+        path,
+        load.load_suite(path, allow_outside=source.allow_outside),
+        open_store(source, may_be_new=may_be_new, tell=tell),
     )
 
 
@@ -157,9 +177,8 @@ def run(
     where: Local | SlurmOptions = Local(),
     *,
     retry_failed: bool = False,
-    watching: Callable[[Plan, list[str]], AbstractContextManager[Watcher]] = lambda plan, missing: (
-        contextlib.nullcontext(Watcher())
-    ),
+    on_finished: Callable[[str, str], None] = lambda task, status: None,
+    watching: Callable[[Plan, list[str]], AbstractContextManager[Watcher]] | None = None,
     tell: Tell = print,
 ) -> Ran | None:
     """Run what is missing of a suite, or of a part of it, and what its results make known.
@@ -167,7 +186,9 @@ def run(
     Args:
         where: on this machine, or by jobs of Slurm that are waited for.
         retry_failed: whether tasks that failed before are tried again.
-        watching: of a plan and its missing tasks, who is told of a round's progress.
+        on_finished: called after each task: with what it is, as `tiny early #0: train at level 2`, and how it ended,
+            `ok`, `diverged`, `refused` or `failed`.
+        watching: of a plan and its missing tasks, who is told of all of a round's progress, in place of `on_finished`.
         tell: called with what people should know before it begins.
 
     Returns:
@@ -180,6 +201,8 @@ def run(
         SchedulerError: Slurm does not take the jobs.
         DeviceLostError: the GPU of this process, which ran tasks itself, can compute nothing more.
     """
+    opened = replace(opened, store=Store(opened.store.root, tell))  # one that sets aside what is damaged
+    watching = watching or (lambda plan, missing: contextlib.nullcontext(Callback(plan, on_finished)))
     first = [plan(opened, part)]  # so that its faults are told before anything is made
     opened.store.check()
     begun = time.monotonic()
@@ -236,11 +259,46 @@ def submit(
     )
 
 
-def results(opened: OpenSuite, planned: Plan | None = None) -> list[ResultRow]:
+def result_rows(opened: OpenSuite, planned: Plan | None = None) -> list[ResultRow]:
     """The measured numbers of a suite, or of a part of it that was planned."""
     from lthbench.analysis.table import results_table
 
     return results_table(planned or plan(opened), opened.store)
+
+
+def results(opened: OpenSuite, planned: Plan | None = None) -> pandas.DataFrame:
+    """The measured numbers of a suite, or of a part of it that was planned, one a row.
+
+    Returns:
+        Columns as of `ResultRow` (pair, experiment, arm, replicate, variant, level, density, step, epoch, share,
+        metric, value, key), and `is_selection` for replicates that only chose. Accuracies, errors and barriers are
+        fractions, losses nats. For a metric a column:
+        `table.pivot_table("value", ["pair", "arm", "variant", "level", "replicate"], "metric")`.
+    """
+    from lthbench.analysis.table import frame
+
+    return frame(result_rows(opened, planned))
+
+
+def load_ticket(
+    opened: OpenSuite, pair: str, arm: str, replicate: int, level: int, *, rewind: int = 0, device: str = "cpu"
+) -> Ticket:
+    """A ticket of a suite that has run: its network, masks, initial and trained weights.
+
+    Args:
+        replicate: from 0.
+        level: how often the network was pruned; 0 is the dense network.
+        rewind: the iteration whose weights the ticket starts from; 0 is the initialisation.
+
+    Raises:
+        SuiteError: the suite has no such pair, arm or replicate.
+        TicketError: the ticket is not trained yet, or its training diverged; the message names task and cure.
+    """
+    from lthbench.suite.ticket import ticket_task
+    from lthbench.tasks.ticket import read_ticket
+
+    task = ticket_task(opened.suite, pair, arm, replicate, level, rewind)
+    return read_ticket(opened.store, task, device)
 
 
 def verdicts(opened: OpenSuite, planned: Plan | None = None, *, tell: Tell = print) -> list[Verdict]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from lthbench.analysis.points import points
 from lthbench.analysis.stats.summary import Interval, mean_interval
 from lthbench.experiments.cell import is_selection
 from lthbench.suite.plan import Plan
 from lthbench.tasks.store import Store
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,19 @@ def results_table(plan: Plan, store: Store) -> list[ResultRow]:
         for p in points(plan, store)
         for metric, value in p.numbers.items()
     ]
+
+
+def frame(rows: Iterable[ResultRow]) -> pandas.DataFrame:
+    """The rows as a DataFrame: a column a field, and `is_selection`; what a number does not have is missing."""
+    import pandas
+
+    table = pandas.DataFrame(
+        [asdict(row) | {"is_selection": row.is_selection} for row in rows],
+        columns=[*(field.name for field in fields(ResultRow)), "is_selection"],
+    )
+    types = {"replicate": "int64", "level": "Int64", "step": "Int64", "is_selection": "bool"}
+    numbers = dict.fromkeys(("density", "epoch", "share", "value"), "float64")
+    return table.astype(types | numbers)
 
 
 @dataclass(frozen=True)

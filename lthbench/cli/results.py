@@ -32,7 +32,7 @@ def results(
 ) -> None:
     """Print the measured numbers: a summary, or one row a number with --json or --csv."""
     opened = api.open_suite(source)
-    rows = api.results(opened)
+    rows = api.result_rows(opened)
     if as_json:
         print_json([asdict(row) for row in rows])
     elif as_csv:

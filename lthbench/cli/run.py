@@ -88,7 +88,7 @@ def run(
     if export is not None and tensorboard is not None:
         export(ran.plan, opened.store, tensorboard)
     if as_json:
-        print_json([asdict(row) for row in api.results(opened, ran.plan)])
+        print_json([asdict(row) for row in api.result_rows(opened, ran.plan)])
     else:
         _print_results(opened, ran, part, with_report)
     all_diverged = _tell_diverged(ran.plan, opened.store, err if as_json else out)
@@ -97,7 +97,7 @@ def run(
 
 def _print_results(opened: OpenSuite, ran: Ran, part: Subset, with_report: bool) -> None:
     """Results of the part that was run; verdicts on the whole suite, and its report."""
-    print_summary(opened.suite, api.results(opened, ran.plan))
+    print_summary(opened.suite, api.result_rows(opened, ran.plan))
     whole = cache(lambda: ran.plan if part == WHOLE else api.plan(opened))  # a minute for the whole paper
     if opened.suite.claims:
         print_verdicts(told_folders(api.verdicts(opened, whole(), tell=err.print)), with_parts=False)

@@ -71,8 +71,27 @@ def evaluate_linear_path(
     Raises:
         ValueError: the states' names, shapes or devices disagree, a weight outside of the mask is not 0,
             `statistics_batches` is missing or superfluous, or there was no image.
+        TypeError: a state or the mask is no mapping from names to tensors.
+
+    >>> import torch, lthbench
+    >>> model, other = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+    >>> images, labels = torch.randn(32, 4), torch.randint(3, (32,))  # [B, 4] and [B]
+    >>> a, b, alphas = model.state_dict(), other.state_dict(), [0.0, 0.5, 1.0]
+    >>> line = lthbench.evaluate_linear_path(model, a, b, alphas, [(images, labels)])
+    >>> barrier = line.error.max() - (line.error[0] + line.error[-1]) / 2  # of error, a fraction
+
+    Equivalent, up to rounding, to
+
+    >>> losses = []
+    >>> for alpha in alphas:
+    ...     state = {name: torch.lerp(a[name], b[name], alpha) for name in a}
+    ...     logits = torch.func.functional_call(model, state, (images,))
+    ...     losses.append(torch.nn.functional.cross_entropy(logits, labels).item())
+    >>> torch.allclose(line.loss, torch.tensor(losses, dtype=torch.float64))
+    True
     """
     points = torch.as_tensor(alphas, dtype=torch.float64).reshape(-1).cpu()
+    _check_mappings(state_a=state_a, state_b=state_b, mask=mask if mask is not None else {})
     mask = mask or {}
     _check(model, state_a, state_b, points, statistics, statistics_batches)
     _check_mask(mask, state_a, state_b)
@@ -96,6 +115,18 @@ def evaluate_linear_path(
     if num_images == 0:
         raise ValueError("batches holds no image; give at least one")
     return LinearPathResult(loss_sum.cpu() / num_images, num_errors.cpu().double() / num_images, num_images)
+
+
+def _check_mappings(**given: object) -> None:
+    for argument, tensors in given.items():
+        how = "give a dictionary, name -> tensor, as of state_dict()"
+        if not isinstance(tensors, Mapping):
+            raise TypeError(f"{argument} is a {type(tensors).__name__}; {how}")
+        for name, tensor in tensors.items():
+            if not isinstance(name, str):
+                raise TypeError(f"{argument} has a {type(name).__name__} in place of a name; {how}")
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"{argument} holds a {type(tensor).__name__} for {name}; {how}")
 
 
 def _check(
@@ -136,6 +167,8 @@ def _check_mask(mask: Mapping[str, Tensor], state_a: State, state_b: State) -> N
             raise ValueError(
                 f"mask holds {kept.dtype} {tuple(kept.shape)} for {name}, which is no weight of that shape"
             )
+        if kept.device != state_a[name].device:
+            raise ValueError(f"mask lies on {kept.device} for {name}, which is on {state_a[name].device}")
     ends = {"state_a": state_a, "state_b": state_b}
     outside = {
         (end, name): state[name].masked_fill(mask[name], 0).any() for end, state in ends.items() for name in mask

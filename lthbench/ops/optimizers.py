@@ -41,8 +41,8 @@ class MaskedOptimizer(torch.optim.Optimizer):
         anchors: Mapping[Tensor, Tensor] | None,
     ) -> None:
         super().__init__(params, defaults)
-        self.masks = dict(masks or {})
-        self.anchors = dict(anchors or {})
+        self.masks = _by_parameter("masks", masks)
+        self.anchors = _by_parameter("anchors", anchors)
         known = {p for group in self.param_groups for p in group["params"]}
         for kind, tensors in (("masks", self.masks), ("anchors", self.anchors)):
             for p, t in tensors.items():
@@ -177,6 +177,30 @@ class MaskedOptimizer(torch.optim.Optimizer):
         raise NotImplementedError
 
 
+def _by_parameter(kind: str, given: Any) -> dict[Tensor, Tensor]:
+    """What is given for parameters, by parameter.
+
+    Raises:
+        TypeError: it is a tensor, a list, or goes by names; the message says how to give it.
+    """
+    if given is None:
+        return {}
+    how = f"give a dictionary, parameter -> tensor of its shape: {kind}={{layer.weight: ...}}"
+    if isinstance(given, Tensor):
+        raise TypeError(f"{kind} is one tensor of shape {tuple(given.shape)}; {how}")
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{kind} is a {type(given).__name__}; {how}, or dict(zip(parameters, {kind}))")
+    for p, t in given.items():
+        if isinstance(p, str):
+            by_name = f"{{model.get_parameter(name): tensor for name, tensor in {kind}.items()}}"
+            raise TypeError(f"{kind} has the name '{p}' in place of the parameter; give {by_name}")
+        if not isinstance(p, Tensor):
+            raise TypeError(f"{kind} has a {type(p).__name__} in place of a parameter; {how}")
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{kind} holds a {type(t).__name__} for a parameter of {tuple(p.shape)}; {how}")
+    return dict(given)
+
+
 class MaskedSGD(MaskedOptimizer):
     """SGD on the surviving weights (equation above); without masks and pull it is `torch.optim.SGD`, bit for bit.
 
@@ -191,6 +215,30 @@ class MaskedSGD(MaskedOptimizer):
     Raises:
         ValueError: a rate is NaN, infinite or negative, a mask or an anchor does not fit its parameter, or an anchor
             or another parameter shares a parameter's memory. `step` raises RuntimeError for rates that were set since.
+        TypeError: masks or anchors are no mapping from parameters to tensors.
+
+    >>> import torch, lthbench
+    >>> layer = torch.nn.Linear(4, 3)  # weight [3, 4], bias [3]
+    >>> mask = torch.arange(12).reshape(3, 4) % 3 == 0  # bool [3, 4], True survives
+    >>> optimizer = lthbench.MaskedSGD(layer.parameters(), lr=0.1, momentum=0.9, masks={layer.weight: mask})
+
+    Two steps of it are equivalent, here in every bit, to
+
+    >>> plain = torch.nn.Linear(4, 3)
+    >>> plain.load_state_dict(layer.state_dict())
+    <All keys matched successfully>
+    >>> reference = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
+    >>> images = torch.randn(8, 4)  # [B, 4]
+    >>> for _ in range(2):
+    ...     for network, its in ((layer, optimizer), (plain, reference)):
+    ...         its.zero_grad()
+    ...         network(images).square().mean().backward()
+    ...         its.step()
+    ...     with torch.no_grad():
+    ...         for tensor in (plain.weight, reference.state[plain.weight]["momentum_buffer"]):
+    ...             tensor *= mask
+    >>> torch.equal(layer.weight, plain.weight), layer.weight[~mask].count_nonzero().item()
+    (True, 0)
     """
 
     def __init__(
@@ -229,7 +277,28 @@ class MaskedAdamW(MaskedOptimizer):
         params: parameters or parameter groups, as for torch.optim.
         lr, betas, eps, weight_decay: as for torch.optim.AdamW.
         capturable: count the steps on the device, so that a CUDA graph can capture `step`.
-        masks, anchors, pull: as for `MaskedSGD`.
+        masks, anchors, pull: as for `MaskedSGD`, and what is raised.
+
+    >>> import torch, lthbench
+    >>> layer = torch.nn.Linear(4, 3)  # weight [3, 4], bias [3]
+    >>> mask = torch.arange(12).reshape(3, 4) % 3 == 0  # bool [3, 4], True survives
+    >>> plain = torch.nn.Linear(4, 3)
+    >>> plain.load_state_dict(layer.state_dict())
+    <All keys matched successfully>
+    >>> optimizer = lthbench.MaskedAdamW(layer.parameters(), lr=0.01, weight_decay=0.1, masks={layer.weight: mask})
+
+    A step of it is equivalent, up to rounding, to
+
+    >>> reference = torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=0.1)
+    >>> images = torch.randn(8, 4)  # [B, 4]
+    >>> for network, its in ((layer, optimizer), (plain, reference)):
+    ...     network(images).square().mean().backward()
+    ...     its.step()
+    >>> with torch.no_grad():
+    ...     for tensor in (plain.weight, *(reference.state[plain.weight][m] for m in ("exp_avg", "exp_avg_sq"))):
+    ...         tensor *= mask
+    >>> torch.allclose(layer.weight, plain.weight), layer.weight[~mask].count_nonzero().item()
+    (True, 0)
     """
 
     def __init__(

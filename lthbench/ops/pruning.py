@@ -7,8 +7,8 @@ pruned at the lowest flat index first. NaN ranks above +inf and is never pruned 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,10 +57,27 @@ def prune_lowest(
             keeps all). Tensors at their minimum are passed over, and the rest of their group is pruned instead.
 
     Raises:
-        ValueError: lengths, shapes or dtypes disagree, or num_pruned is out of range.
+        ValueError: lengths, shapes, dtypes or devices disagree, or num_pruned is out of range.
+        TypeError: scores or masks are no sequences of tensors.
 
     Source: Frankle et al. 2020 (arXiv 1912.05671), algorithm 2: the lowest magnitudes are pruned globally.
+
+    >>> import torch, lthbench
+    >>> weights = [torch.tensor([[0.5, -0.1], [0.3, 0.0]]), torch.tensor([0.2, -0.4])]  # [2, 2] and [2]
+    >>> masks = [torch.ones_like(weight, dtype=torch.bool) for weight in weights]
+    >>> pruned = lthbench.prune_lowest(weights, masks, 3)
+    >>> pruned.masks
+    [tensor([[ True, False],
+            [ True, False]]), tensor([False,  True])]
+
+    Equivalent, where no two magnitudes are equal and nothing was pruned before, to
+
+    >>> magnitudes = torch.cat([weight.abs().flatten() for weight in weights])
+    >>> threshold = magnitudes.kthvalue(3).values
+    >>> [torch.equal(weight.abs() > threshold, mask) for weight, mask in zip(weights, pruned.masks)]
+    [True, True]
     """
+    _check_sequences(scores=scores, masks=masks)
     group_of = [0] * len(scores) if groups is None else list(groups)
     counts = [num_pruned] if isinstance(num_pruned, int) else list(num_pruned)
     _check_tensors(scores, masks)
@@ -157,6 +174,19 @@ def _prune_within(rule: _Rule, group_of: list[int], counts: list[int], caps: lis
 
 def _nan_last(threshold: float) -> tuple[bool, float]:
     return (threshold != threshold, threshold)
+
+
+def _check_sequences(**given: Any) -> None:
+    for name, tensors in given.items():
+        how = "give a list of tensors, one a parameter"
+        if isinstance(tensors, Tensor):
+            raise TypeError(f"{name} is one tensor of shape {tuple(tensors.shape)}; {how}")
+        if not isinstance(tensors, Sequence):
+            values = f", as list({name}.values())" if isinstance(tensors, Mapping) else ""
+            raise TypeError(f"{name} is a {type(tensors).__name__}; {how}{values}")
+        for i, tensor in enumerate(tensors):
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"{name}[{i}] is a {type(tensor).__name__}; {how}")
 
 
 def _check_tensors(scores: Sequence[Tensor], masks: Sequence[Tensor]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lthbench.runner.allocator import kept_memory
@@ -47,6 +48,19 @@ class Watcher:
     def stalled(self, key: str, worker: int, what: str | None) -> None: ...
 
     def told(self, text: str) -> None: ...
+
+
+class Callback(Watcher):
+    """Calls a function after each task: with what it was, in words, and `ok`, `diverged`, `refused` or `failed`."""
+
+    def __init__(self, plan: Plan, call: Callable[[str, str], None]) -> None:
+        self._plan, self._call = plan, call
+
+    def finished(self, key: str, worker: int, status: str) -> None:
+        self._call(self._plan.label(key), status)
+
+    def failed(self, key: str, worker: int, error: str) -> None:
+        self._call(self._plan.label(key), "failed")
 
 
 def run_plan(
@@ -264,6 +278,17 @@ def _fail(store: Store, key: str, error: str, worker: int, watcher: Watcher, out
     watcher.failed(key, worker, error)
 
 
+@contextlib.contextmanager
+def _without_script() -> Iterator[None]:
+    """While a worker is started, hide the script of this process: the worker would begin by running it again."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
 class _WorkerProcess:
     """A worker and the pipe to it; messages are JSON."""
 
@@ -273,7 +298,7 @@ class _WorkerProcess:
         self.key: str | None = None
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_serve, args=(theirs, settings.dumps()), daemon=True)
-        with kept_memory():
+        with kept_memory(), _without_script():
             self.process.start()
         theirs.close()
 

@@ -28,7 +28,7 @@ def test_an_error_of_the_system_is_one_line_with_its_path(
     def refused(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("lthbench.api.load_suite", refused)
+    monkeypatch.setattr("lthbench.suite.load.load_suite", refused)
     monkeypatch.setattr("sys.argv", ["lthbench", "plan", str(tiny_suite)])
     with pytest.raises(SystemExit) as exit_:
         main()

@@ -1,0 +1,43 @@
+"""Which task of a suite trains a ticket."""
+
+from __future__ import annotations
+
+from lthbench.experiments.cell import Cell
+from lthbench.names import unknown
+from lthbench.suite.schema import Suite
+from lthbench.suite.yaml_tree import SuiteError
+from lthbench.tasks.spec import Task
+
+
+def cell_of(suite: Suite, pair: str, arm: str, replicate: int) -> Cell:
+    """A cell of a suite, by the names that people use.
+
+    Raises:
+        SuiteError: it has none; the message names what there is.
+    """
+    if pair not in suite.pairs:
+        raise SuiteError(unknown("pair", pair, suite.pairs))
+    if arm not in suite.pairs[pair].arms:
+        raise SuiteError(f"pair {pair}: {unknown('arm', arm, suite.pairs[pair].arms)}")
+    for cell in suite.cells():
+        if (cell.pair, cell.arm, cell.replicate) == (pair, arm, replicate):
+            return cell
+    raise SuiteError(f"replicate {replicate}: the suite has {suite.replicates}; give 0 to {suite.replicates - 1}")
+
+
+def ticket_task(suite: Suite, pair: str, arm: str, replicate: int, level: int, rewind: int = 0) -> Task:
+    """The training of a ticket of iterative magnitude pruning; that of level 0 is the dense network's.
+
+    Args:
+        rewind: the iteration whose weights it starts from.
+
+    Raises:
+        SuiteError: as of `cell_of`, or no ticket can be of this level or rewound so far.
+    """
+    cell = cell_of(suite, pair, arm, replicate)
+    if level < 0:
+        raise SuiteError(f"level {level}: a ticket is of level 0 (the dense network) or more")
+    try:
+        return cell.ticket(level, rewind)
+    except ValueError as error:
+        raise SuiteError(f"rewind {rewind}: {error}") from error
