@@ -82,9 +82,20 @@ class _Described(GenerateJsonSchema):
 
 def _definitions() -> tuple[dict[type[BaseModel], Schema], dict[str, Schema]]:
     """References to the schemas of all classes that files are read as, and the definitions that these refer to."""
-    classes = (ModelSpec, DataSpec, Pruning, Recipe, Pair, Suite, Micro, SlurmOptions, Claim, *EXPERIMENTS.values())
-    wanted = [(one, "validation") for one in classes]
-    references, whole = models_json_schema(wanted, schema_generator=_Described)  # type: ignore[arg-type]
+    classes: tuple[Any, ...] = (
+        ModelSpec,
+        DataSpec,
+        Pruning,
+        Recipe,
+        Pair,
+        Suite,
+        Micro,
+        SlurmOptions,
+        Claim,
+        *EXPERIMENTS.values(),
+    )
+    wanted: Any = [(one, "validation") for one in classes]
+    references, whole = models_json_schema(wanted, schema_generator=_Described)
     return {one: references[one, "validation"] for one in classes}, whole["$defs"]
 
 
