@@ -77,6 +77,14 @@ def holder_of(path: Path) -> Holder | None:
         return Holder(Who(), touched)
 
 
+def is_left(holder: Holder, silent: float) -> bool:
+    """Whether a holder is dead: it was a process of this machine, or its lease was not touched for `silent` seconds.
+
+    The latter by the clocks of two machines: for who looks once and does not wait, of times that no clock is wrong by.
+    """
+    return _died_here(holder.who) or time.time() - holder.touched / 1e9 > silent
+
+
 class Lease:
     """A lease on what a file stands for; used with `with`, which waits until it is free.
 
@@ -123,6 +131,13 @@ class Lease:
             return False
         self._hold()
         return True
+
+    def free(self, silent: float) -> None:
+        """Delete the lease that a dead holder left (`is_left`); whoever else takes it meanwhile keeps it."""
+        holder = holder_of(self.path)
+        if holder is not None and is_left(holder, silent):
+            self._take_over(holder)
+            self.release()
 
     def check(self) -> None:
         """Raise LeaseLostError where the lease is another's by now."""

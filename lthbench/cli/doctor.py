@@ -65,14 +65,17 @@ def _check_files(store: Store, repair: bool) -> Finding:
         repair_store(store, found, err.print)
     else:
         tell_of(store, found)
+    cure = shlex.join(["lthbench", "doctor", "--store", str(store.root), "--repair"])
     before = f"; {len(found.set_aside)} files set aside before are still there" if found.set_aside else ""
+    if found.abandoned:
+        before += f"; {len(found.abandoned)} files left by processes that are no more, "
+        before += "now deleted" if repair else f"which `{cure}` deletes"
     read = f"{found.tasks:,} tasks with a result in {store.root}, all of their files read{before}"
     if found.is_sound:
-        return Finding("note" if before or found.abandoned else "ok", "files", read)
+        return Finding("note" if before else "ok", "files", read)
     number = len(found.faults) + len(found.outdated)
     if repair:
         return Finding("note", "files", f"{read}; {number} of them are to be run again, which `lthbench run` does")
-    cure = shlex.join(["lthbench", "doctor", "--store", str(store.root), "--repair"])
     return Finding(
         "problem", "files", f"{read}; {number} of them are not as they were written; `{cure}`, then run again"
     )
@@ -97,4 +100,4 @@ def tell_of(store: Store, found: Inspection) -> None:
     for path in found.set_aside:
         err.print(f"{path}: was set aside before")
     for path in found.abandoned:
-        err.print(f"{path}: half written by a process that is no more")
+        err.print(f"{path}: left by a process that is no more")

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lthbench.tasks.paths import CHECKPOINT, DAMAGED, RESULT, SCRATCH
+from lthbench.lease import Lease, holder_of, is_left
+from lthbench.tasks.paths import CHECKPOINT, DAMAGED, LEASE, RESULT, SCRATCH
 from lthbench.tasks.store import Fault, Store, StoreError, unusable
 
 _KEY = re.compile(r"[0-9a-f]{32}")
-# Nobody is still at work on a file that he was to rename so long ago.
+# Nobody is still at work on a file that he was to rename so long ago, nor holds a lease that he did not touch since.
 _ABANDONED = 86400.0
 
 
@@ -27,7 +28,7 @@ class Inspection:
         faults: key -> what is wrong with the task.
         outdated: tasks that read what another computation has by now replaced by other bits.
         set_aside: files that were found damaged before.
-        abandoned: files that a killed process had half written, or had no use for any more.
+        abandoned: what killed processes left: files half written or of no use any more, their folders, and leases.
     """
 
     tasks: int = 0
@@ -85,9 +86,14 @@ def repair(store: Store, found: Inspection, tell: Callable[[str], None]) -> None
     for key in found.outdated:
         tell(f"{store.folder(key)}: read what has other bits by now; it is to be run again")
         store.withdraw(key)
-    for path in found.abandoned:
+    for path in reversed(found.abandoned):  # what is in a folder before it, and who died taking a lease before that
         tell(f"{path}: left by a process that is no more; deleted")
-        path.unlink(missing_ok=True)
+        if _is_lease(path):
+            Lease(path).free(_ABANDONED)
+        elif path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _has_result(store: Store, key: str) -> bool:
@@ -102,13 +108,34 @@ def _is_up_to_date(store: Store, key: str) -> bool:
 
 
 def _abandoned(root: Path) -> Iterator[Path]:
-    """Files that a process was killed before it could rename or delete."""
-    now = time.time()
+    """What a process was killed before it could rename or delete."""
     for path in root.rglob("*"):
-        is_left = (
+        if _is_lease(path):
+            holder = holder_of(path)
+            if holder is not None and is_left(holder, _ABANDONED):
+                yield path
+        elif (
             (path.name.startswith(".") and path.suffix == ".tmp")
             or path.parent.name.startswith(SCRATCH)
+            or (path.name.startswith(SCRATCH) and not _is_holders(path))
             or (path.name == CHECKPOINT and (path.parent / RESULT).exists())
-        )
-        if is_left and path.is_file() and now - path.stat().st_mtime > _ABANDONED:
+        ) and _is_old(path):
             yield path
+
+
+def _is_lease(path: Path) -> bool:
+    """Whether a file is a lease, or one on the taking of a dead holder's lease."""
+    return path.name.partition(".")[0] == LEASE and path.is_file()
+
+
+def _is_holders(scratch: Path) -> bool:
+    """Whether a scratch folder is that of who holds the task."""
+    holder = holder_of(scratch.parent / LEASE)
+    return holder is not None and scratch.name == f"{SCRATCH}{holder.who.owner}"
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > _ABANDONED
+    except FileNotFoundError:  # renamed or deleted since its folder was listed
+        return False

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ from typing import Any
 import pytest
 from conftest import TINY
 
+from lthbench.lease import Lease
 from lthbench.runner.inspection import inspect_store, repair
 from lthbench.runner.local import Watcher, run_plan
 from lthbench.runner.settings import Settings
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.files import read_tensors, write_tensors
-from lthbench.tasks.paths import CHECKPOINT, MASK, RESULT, SCRATCH, SPEC, weights_file
+from lthbench.tasks.paths import CHECKPOINT, LEASE, MASK, RESULT, SCRATCH, SPEC, weights_file
 from lthbench.tasks.result import Artefact, read_result, seal
 from lthbench.tasks.spec import MaskSpec, Task, TrainSpec
 from lthbench.tasks.store import Store, StoreError
@@ -285,3 +288,34 @@ def test_what_a_killed_process_left_of_a_task_is_deleted_and_what_it_goes_on_fro
     assert found.abandoned == sorted(left)
     repair(store, found, lambda text: None)
     assert not any(path.exists() for path in left) and all(path.exists() for path in stays)
+
+
+def test_the_lease_of_a_dead_process_is_named_and_deleted_and_a_live_ones_is_neither(
+    copied: tuple[Plan, Store],
+) -> None:
+    plan, store = copied
+    here, taking, far, waiting, held = (store.folder(key) / LEASE for key in list(plan.tasks)[:5])
+    dies = "import os, sys; from pathlib import Path; from lthbench.lease import Lease\n"
+    dies += "for path in sys.argv[1:]: assert Lease(Path(path)).try_acquire()\nos._exit(9)"
+    gate = taking.with_name(f"{LEASE}.{'0' * 32}")
+    subprocess.run([sys.executable, "-c", dies, here, taking, gate], check=False)
+    for path in (far, waiting):
+        path.write_text(json.dumps({"owner": "f", "machine": "far away", "pid": 1}))
+    os.utime(far, (0, 0))
+    scratch = [far.with_name(f"{SCRATCH}f"), far.with_name(f"{SCRATCH}e"), held.with_name(f"{SCRATCH}e")]
+    for folder in scratch:
+        folder.mkdir()
+        os.utime(folder, (0, 0))
+    with Lease(held) as lease:
+        scratch.append(held.with_name(f"{SCRATCH}{lease.owner}"))
+        scratch[-1].mkdir()
+        os.utime(scratch[-1], (0, 0))
+        found = inspect_store(store)
+        assert found.abandoned == sorted([here, taking, gate, far, *scratch[1:3]])
+        repair(store, found, lambda text: None)
+        lease.check()
+    assert waiting.exists() and scratch[3].exists(), "of machines that were seen a moment ago nobody knows"
+    assert inspect_store(store).abandoned == [scratch[0], scratch[3]] and not held.exists()
+    for folder in scratch[::3]:
+        folder.rmdir()
+    assert not inspect_store(store).abandoned and sorted(store.root.rglob(f"{LEASE}*")) == [waiting]
