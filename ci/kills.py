@@ -33,9 +33,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import lthbench.tasks.run  # noqa: E402, F401 (in each worker's place)
-from lthbench.runner import local, worker  # noqa: E402
-from lthbench.runner.local import Watcher, run_plan  # noqa: E402
+from lthbench.runner import worker, worker_process  # noqa: E402
+from lthbench.runner.local import run_plan  # noqa: E402
 from lthbench.runner.settings import Settings  # noqa: E402
+from lthbench.runner.watcher import Watcher  # noqa: E402
 from lthbench.suite.load import load_suite  # noqa: E402
 from lthbench.suite.plan import Plan, make_plan  # noqa: E402
 from lthbench.tasks.paths import CHECKPOINT, LEASE, RESULT, SCRATCH, WITHDRAWN  # noqa: E402
@@ -95,7 +96,7 @@ def started(plan: Plan, store: Path) -> tuple[int, int]:
 
 def fork_workers() -> None:
     """Let worker processes be forks, which keep open of their parent's files what one that was spawned would have."""
-    serve = local._serve
+    serve = worker_process.serve
 
     def serve_alone(connection: Connection, options: str) -> None:
         for number in [int(name) for name in os.listdir("/proc/self/fd")]:  # noqa: PTH208 (as all closed at once)
@@ -104,7 +105,7 @@ def fork_workers() -> None:
                     os.close(number)
         serve(connection, options)
 
-    local._serve = serve_alone
+    worker_process.serve = serve_alone
     fork = multiprocessing.get_context("fork")
     multiprocessing.get_context = lambda method=None: fork  # type: ignore[assignment,misc]
 

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lthbench.api import Local, load_suite, load_ticket, plan, results, run, verdicts
+    from lthbench.api import load_suite, load_ticket, plan, results, run, verdicts
     from lthbench.engine.linear_path import evaluate_linear_path
     from lthbench.ops import MaskedAdamW, MaskedSGD, prune_lowest
+    from lthbench.runner.execution import Local
     from lthbench.runner.settings import RunOptions
     from lthbench.suite.subset import Subset
 
@@ -42,6 +43,7 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
+    "Local": "lthbench.runner.execution",
     "MaskedAdamW": "lthbench.ops",
     "MaskedSGD": "lthbench.ops",
     "RunOptions": "lthbench.runner.settings",

@@ -10,26 +10,34 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from lthbench.options import Option, OptionError
-from lthbench.runner.local import Callback, Watcher
+from lthbench.options import Option
+from lthbench.runner.execution import (
+    Execute,
+    Local,
+    Tell,
+    on_slurm,
+    on_this_machine,
+    require_data,
+    require_these_kernels,
+    settings_here,
+)
 from lthbench.runner.queue import Outcome
 from lthbench.runner.rounds import run_in_rounds
-from lthbench.runner.settings import CPU, MAX_PROCESSES, Device, RunOptions, Settings, num_ranks
+from lthbench.runner.settings import RunOptions, num_ranks
+from lthbench.runner.watcher import Callback, Watcher
 from lthbench.suite import load
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
 from lthbench.suite.shipped import find_suite
 from lthbench.suite.slurm_options import SlurmOptions
 from lthbench.suite.subset import WHOLE, Subset
-from lthbench.tasks.spec import MaskSpec
 from lthbench.tasks.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -37,11 +45,9 @@ if TYPE_CHECKING:
 
     from lthbench.analysis.claims.verdict import Verdict
     from lthbench.analysis.table import ResultRow
-    from lthbench.runner.slurm.submission import Cluster, Submitted
+    from lthbench.runner.slurm.records import Cluster
+    from lthbench.runner.slurm.submission import Submission, Submitted
     from lthbench.tasks.ticket import Ticket
-
-Tell = Callable[[str], None]
-Execute = Callable[[Plan, list[str], Watcher], Outcome]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,38 +70,6 @@ class Source(StoreOptions):
             "Let the suite include files, and name claims, that lie outside its folder and ours.", "--allow-outside"
         ),
     ] = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Local:
-    """Tasks are run on this machine.
-
-    Attributes:
-        workers: processes; 0 runs tasks in this one, None is one a core, or `per_device` a GPU.
-        processes: how many make one training together.
-    """
-
-    workers: Annotated[
-        int | None,
-        Option(
-            "Processes; 0 runs in this one. Default: one a core, or --per-device a GPU.",
-            "--workers",
-            min=0,
-            max=MAX_PROCESSES,
-        ),
-    ] = None
-    per_device: Annotated[
-        int, Option("Worker processes a GPU, for small networks.", "--per-device", min=1, max=MAX_PROCESSES)
-    ] = 1
-    processes: Annotated[
-        int,
-        Option(
-            "Processes that make one training, a GPU each; other bits.",
-            "--processes-per-task",
-            min=1,
-            max=MAX_PROCESSES,
-        ),
-    ] = 1
 
 
 @dataclass(frozen=True)
@@ -174,7 +148,7 @@ def run(
     opened: OpenSuite,
     part: Subset = WHOLE,
     options: RunOptions = RunOptions(),  # noqa: B008 (immutable)
-    where: Local | SlurmOptions = Local(),
+    where: Local | SlurmOptions = Local(),  # noqa: B008 (immutable)
     *,
     retry_failed: bool = False,
     on_finished: Callable[[str, str], None] = lambda task, status: None,
@@ -209,7 +183,7 @@ def run(
     if num_ranks() > 1:
         from lthbench.runner.process_group import join
 
-        if not join(_settings(opened, options, where.processes if isinstance(where, Local) else 1)):
+        if not join(settings_here(opened.store, options, where.processes if isinstance(where, Local) else 1)):
             return None
         where = Local(workers=0)
     execute: Execute | None = None
@@ -218,8 +192,10 @@ def run(
         nonlocal execute
         if execute is None:
             require_data(plan, options.data)
-            make = _on_this_machine if isinstance(where, Local) else _on_slurm
-            execute = make(opened, part, options, where, retry_failed, tell)  # type: ignore[arg-type]
+            if isinstance(where, Local):
+                execute = on_this_machine(opened.store, options, where, retry_failed=retry_failed, tell=tell)
+            else:
+                execute = on_slurm(_submission(opened, part, options, where, retry_failed=retry_failed))
         with watching(plan, missing) as watcher:
             return execute(plan, missing, watcher)
 
@@ -244,19 +220,16 @@ def submit(
     planned = plan(opened, part)
     opened.store.check()
     require_data(planned, options.data)
-    _require_these_kernels("cpu" if options.device == "auto" else options.device)
+    require_these_kernels("cpu" if options.device == "auto" else options.device)
     queue = functools.partial(queued, tell=tell) if cluster == "slurm" else dict
-    return submit(
-        planned,
-        part,
-        opened.path,
-        opened.store,
-        options,
-        slurm,
-        cluster=cluster,
-        queue=queue,
-        retry_failed=retry_failed,
-    )
+    submission = _submission(opened, part, options, slurm, cluster=cluster, retry_failed=retry_failed)
+    return submit(planned, submission, queue)
+
+
+def _submission(opened: OpenSuite, part: Subset, options: RunOptions, slurm: SlurmOptions, **more: Any) -> Submission:
+    from lthbench.runner.slurm.submission import Submission
+
+    return Submission(suite=opened.path, store=opened.store, part=part, run=options, slurm=slurm, **more)
 
 
 def result_rows(opened: OpenSuite, planned: Plan | None = None) -> list[ResultRow]:
@@ -341,73 +314,3 @@ def report(opened: OpenSuite, planned: Plan | None = None, *, folder: Path | Non
 def report_folder(opened: OpenSuite) -> Path:
     """Where a suite's report goes if nobody says."""
     return opened.store.root / "reports" / opened.path.stem
-
-
-def require_data(planned: Plan, data: Path | None) -> None:
-    """Read the data sets of a plan, so that one that is missing is told of before anything is trained or queued.
-
-    Raises:
-        DataError: one is not there, or not whole.
-    """
-    from lthbench.data.loading import load
-
-    # Of the tasks, not of the suite's pairs: a part needs less, a transfer more.
-    for spec in {task.spec.data for task in planned.tasks.values() if not isinstance(task.spec, MaskSpec)}:
-        load(spec, data)
-
-
-def _settings(opened: OpenSuite, options: RunOptions, processes: int) -> Settings:
-    if processes > 1 and num_ranks() > 1:
-        raise OptionError(
-            f"--processes-per-task {processes}: {num_ranks()} processes were started for each task; leave it out"
-        )
-    if max(processes, num_ranks()) > 1 and options.compile:
-        raise OptionError("--compile: a training over several processes cannot be compiled; leave it out")
-    return options.settings(opened.store.root.absolute(), processes)
-
-
-def _require_these_kernels(device: str) -> None:
-    """Refuse to compute results by kernels of other sources than those beside the package."""
-    from lthbench.ops._library import why_not_these_kernels
-
-    if (reason := why_not_these_kernels(device)) is not None:
-        raise OptionError(reason)
-
-
-def _on_this_machine(
-    opened: OpenSuite, part: Subset, options: RunOptions, where: Local, retry_failed: bool, tell: Tell
-) -> Execute:
-    from lthbench.ops._library import why_no_kernels
-    from lthbench.runner.local import run_plan
-
-    settings = _settings(opened, options, where.processes)
-    _require_these_kernels(settings.device)
-    if (reason := why_no_kernels(settings.device)) is not None:
-        tell(f"no kernels ({reason}): the plain PyTorch reference computes, slower")
-    devices = _devices(settings)
-    cores = max(1, len(os.sched_getaffinity(0)) // where.processes)
-    by_default = cores if settings.device == CPU else where.per_device * len(devices)
-    workers = by_default if where.workers is None else where.workers
-    return lambda plan, missing, watcher: run_plan(
-        plan, settings, workers, watcher, missing=missing, devices=devices, retry_failed=retry_failed
-    )
-
-
-def _on_slurm(
-    opened: OpenSuite, part: Subset, options: RunOptions, slurm: SlurmOptions, retry_failed: bool, tell: Tell
-) -> Execute:
-    from lthbench.runner.slurm.submission import run_on_slurm
-
-    return lambda plan, missing, watcher: run_on_slurm(
-        plan, part, opened.path, opened.store, options, slurm, watcher, missing=missing, retry_failed=retry_failed
-    )
-
-
-def _devices(settings: Settings) -> list[Device]:
-    """What workers are spread over: the device that was named, or as many groups of GPUs as there are."""
-    import torch
-
-    if settings.device != "cuda":
-        return [settings.device]
-    last = torch.cuda.device_count() - settings.processes
-    return [Device(f"cuda:{first}") for first in range(0, last + 1, settings.processes)]

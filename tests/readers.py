@@ -46,11 +46,19 @@ from lthbench.suite.load import load_suite
 from lthbench.suite.slurm_options import load_profile
 from lthbench.suite.yaml_tree import SuiteError
 from lthbench.tasks.checkpoint import UnfitError, check_checkpoint
-from lthbench.tasks.files import _seal, digest, read_mask, read_tensors, write_checkpoint, write_mask, write_tensors
 from lthbench.tasks.header import read_note
 from lthbench.tasks.paths import CHECKPOINT
 from lthbench.tasks.result import digest_of
 from lthbench.tasks.spec import Task, TrainSpec
+from lthbench.tasks.tensor_files import (
+    _seal,
+    digest,
+    read_mask,
+    read_tensors,
+    write_checkpoint,
+    write_mask,
+    write_tensors,
+)
 from lthbench.training.recipe import Recipe
 
 SUITES = Path(__file__).parents[1] / "suites"

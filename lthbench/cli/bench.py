@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lthbench.api import Source
 from lthbench.cli.app import JsonOption, bench_app, err, out, print_json, progress_bar
-from lthbench.cli.options import Only, with_options
+from lthbench.cli.parameters import Only, with_options
 from lthbench.plain import visible
 from lthbench.runner.settings import MAX_PROCESSES, RunOptions
 from lthbench.suite.load import load_suite

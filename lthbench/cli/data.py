@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from lthbench.cli.app import JsonOption, data_app, out, print_json, progress_bar
-from lthbench.cli.options import Only, with_options
+from lthbench.cli.parameters import Only, with_options
 from lthbench.runner.settings import MAX_PROCESSES, RunOptions
 
 DataFolder = Annotated[RunOptions, Only("data")]

@@ -15,7 +15,7 @@ from rich.text import Text
 from lthbench import api
 from lthbench.api import StoreOptions
 from lthbench.cli.app import JsonOption, app, err, fail, given, out, print_json, progress_bar
-from lthbench.cli.options import Only, with_options
+from lthbench.cli.parameters import Only, with_options
 from lthbench.runner.settings import RunOptions
 from lthbench.tasks.store import Store
 

@@ -11,7 +11,7 @@ import typer
 from lthbench import api
 from lthbench.api import Source
 from lthbench.cli.app import app, fail, out
-from lthbench.cli.options import with_options
+from lthbench.cli.parameters import with_options
 from lthbench.suite.plan import Plan
 from lthbench.tasks.store import Store
 

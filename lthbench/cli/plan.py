@@ -14,7 +14,7 @@ from rich.text import Text
 from lthbench import api
 from lthbench.api import Source
 from lthbench.cli.app import JsonOption, again, app, err, fail, given, out, print_json, progress_bar
-from lthbench.cli.options import Only, with_options
+from lthbench.cli.parameters import Only, with_options
 from lthbench.plain import visible
 from lthbench.runner.settings import RunOptions
 from lthbench.suite.plan import Plan, make_plan

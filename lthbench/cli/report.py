@@ -10,7 +10,7 @@ import typer
 from lthbench import api
 from lthbench.api import Source
 from lthbench.cli.app import app, fail, out
-from lthbench.cli.options import with_options
+from lthbench.cli.parameters import with_options
 
 
 @app.command()

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from lthbench import api
 from lthbench.api import Source
 from lthbench.cli.app import JsonOption, app, out, print_json
-from lthbench.cli.options import with_options
+from lthbench.cli.parameters import with_options
 from lthbench.plain import csv_cell
 from lthbench.suite.schema import Suite
 

@@ -15,13 +15,14 @@ import typer
 from rich.console import Console
 
 from lthbench import api
-from lthbench.api import Local, OpenSuite, Ran, Source
+from lthbench.api import OpenSuite, Ran, Source
 from lthbench.cli.app import JsonOption, RetryOption, again, app, err, out, print_json
 from lthbench.cli.export import tensorboard_exporter
-from lthbench.cli.options import with_options
+from lthbench.cli.parameters import with_options
 from lthbench.cli.results import print_summary
 from lthbench.cli.submit import Profile, slurm_options
 from lthbench.cli.verdicts import print_verdicts, tell_of_reference, told_folders
+from lthbench.runner.execution import Local
 from lthbench.runner.queue import last_line
 from lthbench.runner.settings import RunOptions
 from lthbench.suite.plan import Plan

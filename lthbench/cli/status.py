@@ -18,7 +18,7 @@ from lthbench.cli.app import (
     out,
     print_json,
 )
-from lthbench.cli.options import with_options
+from lthbench.cli.parameters import with_options
 
 _SHOWN = 20
 _PATIENCE = 5.0  # seconds for which Slurm is asked again: without it, most of what is shown is known
@@ -28,8 +28,8 @@ _PATIENCE = 5.0  # seconds for which Slurm is asked again: without it, most of w
 @with_options
 def status(source: Source, as_json: JsonOption = False) -> None:
     """Show how far a suite is: tasks done, missing, failed, diverged, with empty layers; and its jobs."""
+    from lthbench.runner.slurm.records import read_records
     from lthbench.runner.slurm.scheduler import SchedulerError, queued
-    from lthbench.runner.slurm.submission import read_records
     from lthbench.runner.status import suite_status
 
     opened = api.open_suite(source)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from lthbench import api
 from lthbench.api import Source
 from lthbench.cli.app import JsonOption, RetryOption, again, app, err, fail, out, print_json
-from lthbench.cli.options import Only, with_options
+from lthbench.cli.parameters import Only, with_options
 from lthbench.options import Option
 from lthbench.runner.settings import RunOptions
 from lthbench.suite.schema import Suite
@@ -104,7 +104,7 @@ def submit(
 def cancel(source: Annotated[Source, Only("suite", "store")]) -> None:
     """Cancel a suite's jobs. What is finished stays; submitting the suite again goes on from there."""
     from lthbench.runner.slurm import scheduler
-    from lthbench.runner.slurm.submission import queued_jobs
+    from lthbench.runner.slurm.records import queued_jobs
 
     suite = find_suite(source.suite)
     jobs = [job.job for _, _, job in queued_jobs(api.open_store(source), suite, scheduler.queued())]

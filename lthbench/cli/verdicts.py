@@ -15,7 +15,7 @@ from rich.text import Text
 from lthbench import api
 from lthbench.api import Source
 from lthbench.cli.app import JsonOption, app, err, given, out, print_json
-from lthbench.cli.options import with_options
+from lthbench.cli.parameters import with_options
 from lthbench.plain import visible
 from lthbench.suite.plan import Plan
 from lthbench.tasks.store import Store

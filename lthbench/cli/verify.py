@@ -14,7 +14,7 @@ from rich.table import Table
 from lthbench import api
 from lthbench.api import Source
 from lthbench.cli.app import JsonOption, again, app, err, fail, out, print_json
-from lthbench.cli.options import with_options
+from lthbench.cli.parameters import with_options
 from lthbench.suite.plan import Plan
 from lthbench.suite.subset import WHOLE, Subset
 from lthbench.tasks.store import Store

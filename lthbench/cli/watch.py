@@ -16,7 +16,7 @@ from rich.text import Text
 from lthbench import api
 from lthbench.api import Source
 from lthbench.cli.app import app, out
-from lthbench.cli.options import with_options
+from lthbench.cli.parameters import with_options
 from lthbench.plain import visible
 from lthbench.suite.plan import Plan
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 from torchvision.transforms.v2 import functional as F
 
-from lthbench.data.streams import Places
+from lthbench.data.augmentation_streams import Places
 from lthbench.data.to_device import WithoutWaiting, to_device
 
 RAND_BINS, AUTO_BINS = 31, 10

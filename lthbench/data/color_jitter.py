@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lthbench.data.streams import Places
+from lthbench.data.augmentation_streams import Places
 from lthbench.data.to_device import to_device
 
 # ITU-R 601, as Pillow and torchvision turn colour into grey.

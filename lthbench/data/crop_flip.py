@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lthbench.data.augmentation_streams import Streams
 from lthbench.data.spec import Augment
-from lthbench.data.streams import Streams
 from lthbench.data.to_device import to_device
 
 

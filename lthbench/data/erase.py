@@ -7,7 +7,7 @@ import math
 import numpy as np
 from torch import Tensor
 
-from lthbench.data.streams import Places
+from lthbench.data.augmentation_streams import Places
 from lthbench.data.to_device import to_device
 
 ATTEMPTS = 10

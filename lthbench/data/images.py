@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lthbench.data.augmentation_streams import Places, Streams
 from lthbench.data.color_jitter import jitter
 from lthbench.data.crop_flip import Shifts, draw_shifts, gather, slice_each
 from lthbench.data.erase import erase
@@ -17,7 +18,6 @@ from lthbench.data.mix import mix
 from lthbench.data.resize import Boxes, crop_and_resize, draw_boxes
 from lthbench.data.spec import Augment
 from lthbench.data.strata import SAMPLE, random_words, stratified_order
-from lthbench.data.streams import Places, Streams
 from lthbench.data.to_device import to_device
 
 NO_AUGMENT = Augment()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from lthbench.engine.layers import BlockedConvolution, convolution, convolution_add
+from lthbench.engine.fused_layers import BlockedConvolution, convolution
 from lthbench.ops.convolution import SparsityPattern, to_blocked
 
 
@@ -69,7 +69,7 @@ class Fused:
     @property
     def has_convolution(self) -> bool:
         """Whether activations are planes, which fill a cache sooner than vectors do."""
-        dense = any(node.target in (convolution, convolution_add) for node in self.body.graph.nodes)
+        dense = any(node.target is convolution for node in self.body.graph.nodes)
         return dense or self.blocked
 
     @property

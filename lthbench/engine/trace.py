@@ -6,7 +6,6 @@ all of them. What torch.fx cannot trace, or a layer not known here, leaves a net
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,13 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from lthbench.engine.chains import Chain, Modules, only_user
+from lthbench.engine.fused_layers import BlockedConvolution, convolution, scale_and_shift
 from lthbench.engine.graph import FollowingLinear, Fused, SharedLinear, Weight
-from lthbench.engine.layers import BlockedConvolution, convolution, convolution_add, scale_and_shift
 from lthbench.engine.policy import choose_kernel
 from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
-
-_RELUS = (F.relu, torch.relu, torch.relu_, "relu", "relu_")
-_ADDS = (operator.add, torch.add)  # tracing turns += into +
 
 
 def fuse(model: nn.Module, mask: Mapping[str, Tensor] | None = None) -> Fused | None:
@@ -52,21 +49,6 @@ def _drop_identities(graph: fx.Graph, modules: dict[str, nn.Module]) -> None:
             node.target = "reshape"  # a view of channels-last activations may not exist
 
 
-@dataclass
-class _Chain:
-    """Nodes that become one call: a convolution or linear layer and what follows it."""
-
-    layer: fx.Node
-    norm: fx.Node | None = None
-    add: fx.Node | None = None
-    other: fx.Node | None = None  # what is added
-    relu: fx.Node | None = None
-
-    @property
-    def last(self) -> fx.Node:
-        return self.relu or self.add or self.norm or self.layer
-
-
 class _Unknown(Exception):
     """The graph holds something that this file does not handle."""
 
@@ -85,10 +67,11 @@ class _GraphRewriter:
 
     def fused(self) -> Fused:
         nodes = list(self.graph.nodes)
+        self.nodes = Modules(self.modules)
         self.state = self.model.state_dict()
         self.position = {node: i for i, node in enumerate(nodes)}
         self._check_mutation(nodes)
-        self.chains = self._find_chains(nodes)  # last node -> chain
+        self.chains = self.nodes.find_chains(nodes)  # last node -> chain
         absorbed = {n for c in self.chains.values() for n in (c.layer, c.norm, c.add, c.relu) if n and n is not c.last}
         shared = self._find_shared(nodes)
         wanted = [
@@ -103,7 +86,9 @@ class _GraphRewriter:
             if node in shared:
                 copied[node] = prefix.node_copy(node, lambda n: copied[n])
         # Images that convolutions alone read are laid out in blocks once for all networks.
-        self.blocked = {n for n in wanted if self.mask is not None and all(self._is_convolution(u) for u in n.users)}
+        self.blocked = {
+            n for n in wanted if self.mask is not None and all(self.nodes.is_convolution(u) for u in n.users)
+        }
         for node in self.blocked:
             copied[node] = prefix.call_function(to_blocked, (copied[node],))
         prefix.output(tuple(copied[n] for n in wanted) + tuple(copied[_source(layer)] for layer in linears))
@@ -144,7 +129,7 @@ class _GraphRewriter:
     def _check_mutation(self, nodes: Sequence[fx.Node]) -> None:
         """Refuse a graph where what is overwritten is read elsewhere: fusing moves reads past writes."""
         for node in nodes:
-            module = self._module(node)
+            module = self.nodes.module(node)
             overwrites = (
                 getattr(module, "inplace", False)
                 or node.kwargs.get("inplace", False)
@@ -154,69 +139,11 @@ class _GraphRewriter:
             if overwrites and isinstance(node.args[0], fx.Node) and len(node.args[0].users) > 1:
                 raise _Unknown(f"{node} overwrites what is read elsewhere")
 
-    def _module(self, node: fx.Node) -> nn.Module | None:
-        return self.modules[str(node.target)] if node.op == "call_module" else None
-
-    def _is_relu(self, node: fx.Node) -> bool:
-        if node.op == "call_module":
-            return type(self._module(node)) is nn.ReLU
-        return node.op in ("call_function", "call_method") and node.target in _RELUS
-
-    def _is_norm(self, node: fx.Node) -> bool:
-        module = self._module(node)
-        return type(module) is nn.BatchNorm2d and module.track_running_stats
-
-    def _is_convolution(self, node: fx.Node) -> bool:
-        module = self._module(node)
-        return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
-
-    def _find_chains(self, nodes: Sequence[fx.Node]) -> dict[fx.Node, _Chain]:
-        chains: dict[fx.Node, _Chain] = {}
-        taken: set[fx.Node] = set()
-        for node in nodes:  # a convolution, its normalisation, and a sum with something else
-            if node.op != "call_function" or node.target not in _ADDS or len(node.args) != 2 or node.kwargs:
-                continue
-            for end, other in (node.args, node.args[::-1]):
-                chain = self._convolution_ending_at(end)
-                if chain and isinstance(other, fx.Node) and other is not end:
-                    chain.add, chain.other = node, other
-                    taken.add(chain.layer)
-                    self._close(chain, chains)
-                    break
-        for node in nodes:
-            if node in taken:
-                continue
-            if self._is_convolution(node):
-                chain = _Chain(node)
-                user = _only_user(node)
-                if user is not None and self._is_norm(user):
-                    chain.norm = user
-                self._close(chain, chains)
-            elif type(self._module(node)) is nn.Linear:
-                self._close(_Chain(node), chains)
-        return chains
-
-    def _convolution_ending_at(self, node: Any) -> _Chain | None:
-        if not isinstance(node, fx.Node) or len(node.users) != 1:
-            return None
-        if self._is_convolution(node):
-            return _Chain(node)
-        layer = node.args[0] if self._is_norm(node) else None
-        if isinstance(layer, fx.Node) and self._is_convolution(layer) and len(layer.users) == 1:
-            return _Chain(layer, norm=node)
-        return None
-
-    def _close(self, chain: _Chain, chains: dict[fx.Node, _Chain]) -> None:
-        user = _only_user(chain.last)
-        if user is not None and self._is_relu(user):
-            chain.relu = user
-        chains[chain.last] = chain
-
     def _find_shared(self, nodes: Sequence[fx.Node]) -> set[fx.Node]:
         """The nodes whose value is the same for all networks."""
         shared: set[fx.Node] = set()
         for node in nodes:
-            module = self._module(node)
+            module = self.nodes.module(node)
             stateless = module is None or not module.state_dict()
             if node.op == "placeholder" or (
                 node.op in ("call_module", "call_function", "call_method")
@@ -227,19 +154,19 @@ class _GraphRewriter:
         return shared
 
     def _is_shared_linear(self, node: fx.Node, shared: set[fx.Node]) -> bool:
-        return type(self._module(node)) is nn.Linear and node.args[0] in shared
+        return type(self.nodes.module(node)) is nn.Linear and node.args[0] in shared
 
-    def _second(self, chain: _Chain) -> _Chain | None:
+    def _second(self, chain: Chain) -> Chain | None:
         """The linear layer that alone reads the relu output of a shared one."""
-        user = _only_user(chain.last) if chain.relu else None
-        if user is None or type(self._module(user)) is not nn.Linear:
+        user = only_user(chain.last) if chain.relu else None
+        if user is None or type(self.nodes.module(user)) is not nn.Linear:
             return None
         return next(c for c in self.chains.values() if c.layer is user)
 
-    def _describe(self, second: _Chain | None) -> FollowingLinear | None:
+    def _describe(self, second: Chain | None) -> FollowingLinear | None:
         if second is None:
             return None
-        module = self._module(second.layer)
+        module = self.nodes.module(second.layer)
         assert isinstance(module, nn.Linear)
         return FollowingLinear(str(second.layer.target), second.relu is not None, module.out_features)
 
@@ -256,17 +183,19 @@ class _GraphRewriter:
             return self.body.output(self._arguments(node.args[0]))
         if node in self.chains:
             chain = self.chains[node]
-            return self._linear(chain) if type(self._module(chain.layer)) is nn.Linear else self._convolution(chain)
+            return (
+                self._linear(chain) if type(self.nodes.module(chain.layer)) is nn.Linear else self._convolution(chain)
+            )
         if node.op == "get_attr" and str(node.target) in self.state:
             if not self.state[str(node.target)].is_floating_point():
                 self.constants.append(str(node.target))
                 with self.body.inserting_before(self.head_constants):
                     return self.body.placeholder(f"constant_{len(self.constants) - 1}")
             return self._weight(Weight((str(node.target),)), 1)[0]
-        module = self._module(node)
+        module = self.nodes.module(node)
         if module is None or not module.state_dict():
             return self.body.node_copy(node, self._value)
-        if self._is_norm(node):
+        if self.nodes.is_norm(node):
             assert isinstance(module, nn.BatchNorm2d)
             scale, shift = self._weight(Weight((), str(node.target), module.eps), 2)
             return self.body.call_function(scale_and_shift, (self._input(node), scale, shift))
@@ -291,23 +220,23 @@ class _GraphRewriter:
     def _arguments(self, arguments: Any) -> Any:
         return fx.map_arg(arguments, self._value)
 
-    def _linear(self, chain: _Chain) -> fx.Node:
-        module, name = self._module(chain.layer), chain.layer.target
+    def _linear(self, chain: Chain) -> fx.Node:
+        module, name = self.nodes.module(chain.layer), chain.layer.target
         assert isinstance(module, nn.Linear)
         weight = self._weight(Weight((f"{name}.weight",)), 1)[0]
         bias = self._weight(Weight((f"{name}.bias",)), 1)[0] if module.bias is not None else None
         out = self.body.call_function(F.linear, (self._input(chain.layer), weight, bias))
         return self.body.call_function(torch.relu_, (out,)) if chain.relu else out
 
-    def _convolution(self, chain: _Chain) -> fx.Node:
-        module, name = self._module(chain.layer), chain.layer.target
+    def _convolution(self, chain: Chain) -> fx.Node:
+        module, name = self.nodes.module(chain.layer), chain.layer.target
         assert isinstance(module, nn.Conv2d)
         bias_name = f"{name}.bias" if module.bias is not None else ""
         if self.mask is not None:
             return self._blocked_convolution(chain, module, bias_name)
         bias: fx.Node | None = None
         if chain.norm is not None:
-            norm = self._module(chain.norm)
+            norm = self.nodes.module(chain.norm)
             assert isinstance(norm, nn.BatchNorm2d)
             folded = Weight((f"{name}.weight", bias_name), str(chain.norm.target), norm.eps)
             weight, bias = self._weight(folded, 2)
@@ -315,17 +244,18 @@ class _GraphRewriter:
             weight = self._weight(Weight((f"{name}.weight",)), 1)[0]
             if bias_name:
                 bias = self._weight(Weight((bias_name,)), 1)[0]
+        operands = (self._input(chain.layer), weight, bias)
         geometry = (module.stride, module.padding, module.dilation, module.groups)
-        arguments: tuple[Any, ...] = (self._input(chain.layer), weight, bias, *geometry, chain.relu is not None)
-        if chain.other is None:
-            out = self.body.call_function(convolution, arguments)
-        else:
-            in_place = self._may_overwrite(chain, chain.other)
-            out = self.body.call_function(convolution_add, (self.made[chain.other], *arguments, in_place))
+        residual: dict[str, Any] = {}
+        if chain.residual is not None:
+            in_place = self._may_overwrite(chain, chain.residual)
+            residual = {"residual": self.made[chain.residual], "in_place": in_place}
+        options = {"relu": chain.relu is not None, **residual}
+        out = self.body.call_function(convolution, (*operands, *geometry), options)
         self.owned.add(chain.last)
         return out
 
-    def _blocked_convolution(self, chain: _Chain, module: nn.Conv2d, bias_name: str) -> fx.Node:
+    def _blocked_convolution(self, chain: Chain, module: nn.Conv2d, bias_name: str) -> fx.Node:
         assert self.mask is not None
         assert not isinstance(module.padding, str)
         kernel, stride, padding = module.kernel_size[0], module.stride[0], module.padding[0]
@@ -335,7 +265,7 @@ class _GraphRewriter:
         name = f"{chain.layer.target}.weight"
         norm, eps = "", 0.0
         if chain.norm is not None:
-            layer = self._module(chain.norm)
+            layer = self.nodes.module(chain.norm)
             assert isinstance(layer, nn.BatchNorm2d)
             norm, eps = str(chain.norm.target), layer.eps
         kept = self.mask.get(name, torch.ones(module.weight.shape, dtype=torch.bool))
@@ -343,20 +273,20 @@ class _GraphRewriter:
         pattern = None if winograd else SparsityPattern.of(kept)
         call = BlockedConvolution(pattern, (kernel, stride, padding), chain.relu is not None)
         weight, bias = self._weight(Weight((name, bias_name), norm, eps, pattern, winograd), 2)
-        other = None if chain.other is None else self._value(chain.other, blocked=True)
+        residual = None if chain.residual is None else self._value(chain.residual, blocked=True)
         target = f"blocked_{len(self.weights)}"
         self.calls[target] = call
         self.blocked.add(chain.last)
-        return self.body.call_module(target, (self._input(chain.layer, blocked=True), weight, bias, other))
+        return self.body.call_module(target, (self._input(chain.layer, blocked=True), weight, bias, residual))
 
-    def _may_overwrite(self, chain: _Chain, other: fx.Node) -> bool:
+    def _may_overwrite(self, chain: Chain, residual: fx.Node) -> bool:
         """Whether the sum is the last use of what is added, and nothing else refers to its memory."""
         here = self.position[chain.last]
         last_of = {c.layer: last for last, c in self.chains.items()}
-        return other in self.owned and all(
+        return residual in self.owned and all(
             user is chain.add
-            or (user in last_of and self.position[last_of[user]] < here and self._is_convolution(user))
-            for user in other.users
+            or (user in last_of and self.position[last_of[user]] < here and self.nodes.is_convolution(user))
+            for user in residual.users
         )
 
 
@@ -365,7 +295,3 @@ def _source(layer: fx.Node) -> fx.Node:
     source = layer.args[0]
     assert isinstance(source, fx.Node)
     return source
-
-
-def _only_user(node: fx.Node) -> fx.Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None

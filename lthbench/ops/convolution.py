@@ -55,11 +55,11 @@ def sparse_convolution(
     kernel: int,
     stride: int,
     padding: int,
-    other: Tensor | None = None,
+    residual: Tensor | None = None,
     *,
     relu: bool = False,
 ) -> Tensor:
-    """Convolve images in blocks with a masked weight, add ``other``, and rectify if asked, in one pass.
+    """Convolve images in blocks with a masked weight, add `residual`, and rectify if asked, in one pass.
 
     Args:
         x: [G, I, H + 2, W + 2, 16] float32 with a border of zeros.
@@ -67,7 +67,7 @@ def sparse_convolution(
         bias: [O] float32.
         pattern: where they stand.
         kernel, stride, padding: of the square convolution; padding is 0 or 1.
-        other: [G, O, H' + 2, W' + 2, 16] to add before rectifying, or None.
+        residual: [G, O, H' + 2, W' + 2, 16] to add before rectifying, or None.
 
     Returns:
         [G, O, H' + 2, W' + 2, 16] float32 with a border of zeros.
@@ -77,20 +77,20 @@ def sparse_convolution(
             output channel do not ascend.
         ValueError: a gradient is wanted.
     """
-    check_no_gradient(x=x, values=values, bias=bias, other=other)
+    check_no_gradient(x=x, values=values, bias=bias, residual=residual)
     if kernels_available("cpu"):
         return torch.ops.lthbench.sparse_convolution(
-            x, values, pattern.col_indices, pattern.row_ptr, bias, other, kernel, stride, padding, relu
+            x, values, pattern.col_indices, pattern.row_ptr, bias, residual, kernel, stride, padding, relu
         )
     weight = values.new_zeros(bias.numel() * x.shape[1] * kernel * kernel)
     weight[pattern.index] = values
-    return _reference(x, weight.view(-1, x.shape[1], kernel, kernel), bias, stride, padding, other, relu)
+    return _reference(x, weight.view(-1, x.shape[1], kernel, kernel), bias, stride, padding, residual, relu)
 
 
 def winograd_convolution(
-    x: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None = None, *, relu: bool = False
+    x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None, *, relu: bool = False
 ) -> Tensor:
-    """Convolve images in blocks with 3x3 filters, stride 1 and padding 1, add ``other``, and rectify if asked.
+    """Convolve images in blocks with 3x3 filters, stride 1 and padding 1, add `residual`, and rectify if asked.
 
     By minimal filtering F(4x4, 3x3): 2.25 products a pixel and weight in place of 9 (Lavin and Gray, "Fast Algorithms
     for Convolutional Neural Networks", 2016). Its error is some 1e-5 of an output's standard deviation at the most.
@@ -100,7 +100,7 @@ def winograd_convolution(
         x: [G, I, H + 2, W + 2, 16] float32 with a border of zeros.
         weight: [O, I, 3, 3] float32.
         bias: [O] float32.
-        other: [G, O, H + 2, W + 2, 16] to add before rectifying, or None.
+        residual: [G, O, H + 2, W + 2, 16] to add before rectifying, or None.
 
     Returns:
         [G, O, H + 2, W + 2, 16] float32 with a border of zeros.
@@ -109,16 +109,16 @@ def winograd_convolution(
         RuntimeError: an argument's shape or dtype is not as above.
         ValueError: a gradient is wanted.
     """
-    check_no_gradient(x=x, weight=weight, bias=bias, other=other)
+    check_no_gradient(x=x, weight=weight, bias=bias, residual=residual)
     if kernels_available("cpu"):
-        return torch.ops.lthbench.winograd_convolution(x, weight, bias, other, relu)
-    return _reference(x, weight, bias, 1, 1, other, relu)
+        return torch.ops.lthbench.winograd_convolution(x, weight, bias, residual, relu)
+    return _reference(x, weight, bias, 1, 1, residual, relu)
 
 
 def _reference(
-    x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, other: Tensor | None, relu: bool
+    x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, residual: Tensor | None, relu: bool
 ) -> Tensor:
     out = to_blocked(F.conv2d(from_blocked(x), weight, bias, stride, padding))
-    if other is not None:
-        out += other
+    if residual is not None:
+        out += residual
     return out.relu_() if relu else out

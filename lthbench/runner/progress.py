@@ -17,8 +17,8 @@ from rich.progress import (
 from rich.text import Text
 
 from lthbench.plain import visible
-from lthbench.runner.local import Watcher
 from lthbench.runner.queue import last_line
+from lthbench.runner.watcher import Watcher
 from lthbench.suite.plan import Plan
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lthbench.lease import holder_of
+from lthbench.runner.slurm.records import Record, log_of, read_records
 from lthbench.runner.slurm.scheduler import QueuedJob
-from lthbench.runner.slurm.submission import Record, log_of, read_records
 from lthbench.runner.stall import Stall, stall_of
 from lthbench.suite.plan import Plan
 from lthbench.tasks.paths import FAILURE, LEASE, STALLED

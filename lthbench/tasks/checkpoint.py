@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lthbench.documents import DocumentError
-from lthbench.tasks.files import read_checkpoint
 from lthbench.tasks.paths import CHECKPOINT, weights_file
 from lthbench.tasks.result import Artefact, ArtefactName, fault_of
 from lthbench.tasks.spec import TrainSpec
+from lthbench.tasks.tensor_files import read_checkpoint
 from lthbench.training.loop import Progress
 
 # Of an environment: our version (the specification has its own, of what would change results) and Python's.

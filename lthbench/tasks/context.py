@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from lthbench.documents import DocumentError
-from lthbench.tasks.files import read_mask, read_tensors, write_checkpoint, write_mask, write_tensors
 from lthbench.tasks.network import Layout
 from lthbench.tasks.paths import CHECKPOINT, MASK, weights_file
 from lthbench.tasks.result import Artefact, InputBits, read_result, read_spec
 from lthbench.tasks.spec import Weights
+from lthbench.tasks.tensor_files import read_mask, read_tensors, write_checkpoint, write_mask, write_tensors
 from lthbench.training.distributed import Ranks
 
 _CPU = torch.device("cpu")

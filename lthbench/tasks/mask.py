@@ -9,11 +9,11 @@ from torch import Tensor
 
 from lthbench.ops import prune_lowest
 from lthbench.tasks.context import Context
-from lthbench.tasks.files import digest
 from lthbench.tasks.network import Layout, weights_of
 from lthbench.tasks.spec import MaskSpec, Pruning, TrainSpec, Weights, layers_of, num_survivors, parse_spec
 from lthbench.tasks.start import start_of
-from lthbench.training.distance import learning_distance
+from lthbench.tasks.tensor_files import digest
+from lthbench.training.learning_distance import learning_distance
 from lthbench.training.streams import stream
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lthbench.documents import DocumentError, on_one_line, read_bounded, read_document
 from lthbench.lease import Lease, LeaseLostError
 from lthbench.tasks.atomic import write_atomically, write_json
+from lthbench.tasks.listing import Sizes, list_folders
 from lthbench.tasks.paths import DAMAGED, ENDED, FAILURE, LEASE, LOST, RESULT, SPEC, WITHDRAWN, weights_file
 from lthbench.tasks.result import Artefact, fault_of, read_result, read_spec
 from lthbench.tasks.scratch import Scratch
@@ -36,9 +36,6 @@ _REASONS = {
 
 # What of a result tells whether and when its task was done.
 _HEAD = ("status", "artefacts", "inputs", "seconds", "finished")
-
-Sizes = Mapping[str, int]
-"""Name of a file in a task's folder -> its bytes."""
 
 
 def _head(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,11 +130,8 @@ class Store:
 
     def files(self, keys: Iterable[str]) -> dict[str, Sizes]:
         """Key -> what is in its folder, for those keys that have one; each folder is listed once."""
-        by_prefix: dict[str, list[str]] = {}
-        for key in keys:
-            by_prefix.setdefault(key[:2], []).append(key)
         try:
-            return dict(_listed(self.root / "tasks", by_prefix))
+            return dict(list_folders(self.root / "tasks", keys))
         except OSError as error:
             raise unusable(self.root, error) from error
 
@@ -337,28 +331,3 @@ def _released(lease: Lease) -> Iterator[None]:
         yield
     finally:
         lease.release()
-
-
-def _listed(tasks: Path, by_prefix: Mapping[str, list[str]]) -> Iterator[tuple[str, Sizes]]:
-    for prefix, keys in by_prefix.items():
-        try:
-            there = _names(tasks / prefix)
-        except FileNotFoundError:
-            continue
-        for key in keys:
-            if key in there:
-                yield key, _sizes(tasks / prefix / key)
-
-
-def _names(folder: Path) -> frozenset[str]:
-    with os.scandir(folder) as entries:
-        return frozenset(entry.name for entry in entries)
-
-
-def _sizes(folder: Path) -> Sizes:
-    found = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError):  # it was renamed or removed since the folder was listed
-                found[entry.name] = entry.stat().st_size
-    return found

@@ -14,14 +14,14 @@ from lthbench.data.loading import Splits, load
 from lthbench.ops.sums import sum_in_order
 from lthbench.tasks.checkpoint import CheckpointNote
 from lthbench.tasks.context import Context, Interrupted
-from lthbench.tasks.files import digest, read_checkpoint
 from lthbench.tasks.network import weights_of
 from lthbench.tasks.paths import CHECKPOINT, weights_file
 from lthbench.tasks.result import Artefact
 from lthbench.tasks.spec import TrainSpec
 from lthbench.tasks.start import Start, anchors_of, start_of
-from lthbench.training.distance import learning_distance, top_overlap
+from lthbench.tasks.tensor_files import digest, read_checkpoint
 from lthbench.training.forgetting import Tracker
+from lthbench.training.learning_distance import learning_distance, top_overlap
 from lthbench.training.loop import Progress, Trainer, evaluate
 from lthbench.training.probe import fit_probe, set_normalisation, train_only_head_and_normalisation
 from lthbench.training.streams import stream

@@ -14,12 +14,10 @@ import numpy as np
 import pytest
 from synthetic_store import put_result
 
-from lthbench.runner.settings import RunOptions
-from lthbench.runner.slurm.submission import submit
+from lthbench.runner.slurm.submission import Submission, submit
 from lthbench.runner.status import suite_status
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
-from lthbench.suite.slurm_options import SlurmOptions
 from lthbench.suite.subset import WHOLE
 from lthbench.tasks.store import Store
 
@@ -47,7 +45,7 @@ def measure(folder: Path, include: str, replicates: int) -> dict[str, float]:
     row["tasks"] = len(plan.tasks)
 
     def send() -> Any:
-        return submit(plan, WHOLE, suite, store, RunOptions(), SlurmOptions(), cluster="slurm", queue=dict)
+        return submit(plan, Submission(suite=suite, store=store), dict)
 
     row["submit"], sent = seconds_of(send)
     assert sent.tasks == len(plan.tasks)

@@ -12,8 +12,8 @@ from lthbench.data.spec import DataSpec
 from lthbench.models.build import prunable
 from lthbench.models.spec import ModelSpec
 from lthbench.runner.environment import make_deterministic
-from lthbench.tasks.files import read_tensors, write_tensors
 from lthbench.tasks.network import make_network, set_initial_weights
+from lthbench.tasks.tensor_files import read_tensors, write_tensors
 from lthbench.training.loop import Trainer
 from lthbench.training.recipe import Recipe
 

@@ -10,8 +10,9 @@ import pytest
 
 from lthbench.experiments import EXPERIMENTS
 from lthbench.models.spec import MODELS
-from lthbench.runner.local import Watcher, run_plan
+from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Device, Settings
+from lthbench.runner.watcher import Watcher
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite

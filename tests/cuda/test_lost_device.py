@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from lthbench.runner.device import DeviceLostError, DeviceMemoryError
-from lthbench.runner.local import Watcher, run_plan
+from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Device, RunOptions, Settings
 from lthbench.runner.signals import Signals
 from lthbench.runner.slurm import lane_job
 from lthbench.runner.slurm.lane_job import LaneJob
+from lthbench.runner.watcher import Watcher
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.context import Context

@@ -15,8 +15,8 @@ from lthbench.models.build import prunable
 from lthbench.models.depth import StochasticDepth
 from lthbench.models.spec import ModelSpec
 from lthbench.runner.environment import make_deterministic
-from lthbench.tasks.files import read_tensors, write_tensors
 from lthbench.tasks.network import make_network, set_initial_weights
+from lthbench.tasks.tensor_files import read_tensors, write_tensors
 from lthbench.training import loop
 from lthbench.training.forgetting import Tracker
 from lthbench.training.loop import Trainer

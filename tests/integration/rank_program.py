@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from lthbench.data.images import ImageSet, pack
 from lthbench.models.build import build, prunable
 from lthbench.models.spec import ModelSpec
-from lthbench.tasks.files import write_tensors
 from lthbench.tasks.network import apply_mask, set_initial_weights
+from lthbench.tasks.tensor_files import write_tensors
 from lthbench.training.distributed import Ranks
 from lthbench.training.forgetting import Tracker
 from lthbench.training.loop import Trainer, evaluate

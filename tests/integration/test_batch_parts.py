@@ -18,12 +18,12 @@ from lthbench.data.images import ImageSet
 from lthbench.experiments import Cell
 from lthbench.models.spec import ModelSpec
 from lthbench.suite.plan import Plan
-from lthbench.tasks.files import digest, read_tensors
 from lthbench.tasks.network import Layout, apply_mask, make_network, set_initial_weights, weights_of
 from lthbench.tasks.paths import weights_file
 from lthbench.tasks.spec import Task, TrainSpec
 from lthbench.tasks.store import Store
-from lthbench.training.distance import learning_distance
+from lthbench.tasks.tensor_files import digest, read_tensors
+from lthbench.training.learning_distance import learning_distance
 from lthbench.training.loop import Trainer
 from lthbench.training.recipe import Recipe
 from lthbench.training.streams import stream

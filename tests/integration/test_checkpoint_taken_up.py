@@ -17,10 +17,10 @@ from lthbench.runner import worker
 from lthbench.runner.settings import Settings
 from lthbench.runner.worker import Worker
 from lthbench.tasks.context import Interrupted
-from lthbench.tasks.files import read_checkpoint, write_checkpoint, write_tensors
 from lthbench.tasks.paths import CHECKPOINT, LEASE, weights_file
 from lthbench.tasks.spec import Task, TrainSpec
 from lthbench.tasks.store import Store
+from lthbench.tasks.tensor_files import read_checkpoint, write_checkpoint, write_tensors
 from lthbench.training.recipe import Recipe
 
 

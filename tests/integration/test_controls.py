@@ -16,11 +16,11 @@ from lthbench.experiments.generalisation import untrained
 from lthbench.experiments.regulariser import OTHER_INITIALISATION, pulled
 from lthbench.suite.plan import Plan
 from lthbench.tasks.context import Context
-from lthbench.tasks.files import read_mask, read_tensors
 from lthbench.tasks.paths import MASK, weights_file
 from lthbench.tasks.spec import Task, TrainSpec
 from lthbench.tasks.start import Start, anchors_of, start_of
 from lthbench.tasks.store import Store
+from lthbench.tasks.tensor_files import read_mask, read_tensors
 
 LEVEL = 2
 Starts = Callable[[Task], Start]

@@ -16,15 +16,16 @@ from conftest import TINY
 
 from lthbench.lease import Lease
 from lthbench.runner.inspection import inspect_store, repair
-from lthbench.runner.local import Watcher, run_plan
+from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Settings
+from lthbench.runner.watcher import Watcher
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
-from lthbench.tasks.files import read_tensors, write_tensors
 from lthbench.tasks.paths import CHECKPOINT, LEASE, MASK, RESULT, SCRATCH, SPEC, weights_file
 from lthbench.tasks.result import Artefact, read_result, seal
 from lthbench.tasks.spec import MaskSpec, Task, TrainSpec
 from lthbench.tasks.store import Store, StoreError
+from lthbench.tasks.tensor_files import read_tensors, write_tensors
 
 SUITE = (
     TINY.split("    arms:")[0]

@@ -26,11 +26,11 @@ from lthbench.experiments.sensitivity import with_value
 from lthbench.experiments.stability import Onset
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
-from lthbench.tasks.files import read_mask, read_tensors
 from lthbench.tasks.mask import random_mask, shuffled_mask
 from lthbench.tasks.paths import MASK, weights_file
 from lthbench.tasks.spec import Task
 from lthbench.tasks.store import Store
+from lthbench.tasks.tensor_files import read_mask, read_tensors
 from lthbench.training.streams import stream
 
 EXPERIMENTS = """\

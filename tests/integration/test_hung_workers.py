@@ -12,8 +12,9 @@ from conftest import TINY
 
 from lthbench.lease import holder_of
 from lthbench.runner import local, stall
-from lthbench.runner.local import Watcher, run_plan
+from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Settings
+from lthbench.runner.watcher import Watcher
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.paths import LEASE, STALLED

@@ -20,10 +20,10 @@ from lthbench.runner.settings import Settings
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan
 from lthbench.tasks import context, interpolate, train
-from lthbench.tasks.files import read_mask, read_tensors, write_checkpoint
 from lthbench.tasks.header import read_note
 from lthbench.tasks.paths import CHECKPOINT, MASK, weights_file
 from lthbench.tasks.store import Store
+from lthbench.tasks.tensor_files import read_mask, read_tensors, write_checkpoint
 from lthbench.training.steps import Steps
 
 SUITE = load_suite(Path(__file__).parents[2] / "suites" / "paper.yaml")

@@ -20,12 +20,13 @@ from integration import rank_program
 from torch import Tensor
 
 from lthbench.runner.device import DeviceLostError
-from lthbench.runner.local import Watcher, run_plan
+from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Settings
+from lthbench.runner.watcher import Watcher
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
-from lthbench.tasks.files import read_tensors
 from lthbench.tasks.store import Store
+from lthbench.tasks.tensor_files import read_tensors
 from lthbench.training.distributed import Ranks
 
 SIZE = 2

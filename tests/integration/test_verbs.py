@@ -23,12 +23,12 @@ from lthbench.runner.settings import Settings
 from lthbench.suite.plan import Plan
 from lthbench.tasks import interpolate, start
 from lthbench.tasks.context import Context
-from lthbench.tasks.files import digest, read_mask, read_tensors
 from lthbench.tasks.mask import prune, pruning_groups
 from lthbench.tasks.network import Layout, apply_mask, make_network, set_initial_weights
 from lthbench.tasks.paths import MASK, weights_file
 from lthbench.tasks.spec import InterpolateSpec, Pruning, Task, TrainSpec, num_survivors
 from lthbench.tasks.store import Store
+from lthbench.tasks.tensor_files import digest, read_mask, read_tensors
 from lthbench.training.loop import Trainer
 
 Run = tuple[Plan, Store]

@@ -16,10 +16,10 @@ from lthbench.runner.live import Live
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.atomic import write_atomically
-from lthbench.tasks.files import write_tensors
 from lthbench.tasks.paths import CHECKPOINT, LEASE, SPEC
 from lthbench.tasks.spec import TrainSpec
 from lthbench.tasks.store import Store
+from lthbench.tasks.tensor_files import write_tensors
 
 
 def test_a_finished_suite_is_done(tiny_run: tuple[Plan, Store]) -> None:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
+from lthbench.data.augmentation_streams import Streams
 from lthbench.data.crop_flip import draw_shifts, gather, slice_each
 from lthbench.data.images import ImageSet, pack, unpack
 from lthbench.data.spec import Augment
-from lthbench.data.streams import Streams
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 

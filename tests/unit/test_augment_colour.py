@@ -10,13 +10,13 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from lthbench.data import autoaugment
+from lthbench.data.augmentation_streams import Streams
 from lthbench.data.color_jitter import _brighten, _contrast, _saturate, _turn, jitter
 from lthbench.data.erase import erase
 from lthbench.data.images import ImageSet, pack
 from lthbench.data.mix import mix
 from lthbench.data.resize import Boxes, crop_and_resize, draw_boxes
 from lthbench.data.spec import Augment
-from lthbench.data.streams import Streams
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 ALL = Augment(

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lthbench.training.distance import learning_distance, top_overlap
+from lthbench.training.learning_distance import learning_distance, top_overlap
 
 
 def test_distances_of_a_known_move() -> None:

@@ -22,7 +22,7 @@ from lthbench.data.prepare import MANIFEST, VERSION, folder_of
 from lthbench.data.prepared import read_split
 from lthbench.documents import DocumentError, read_document
 from lthbench.lease import Who, holder_of
-from lthbench.runner.slurm.submission import LaneRecord, Record, read_records
+from lthbench.runner.slurm.records import LaneRecord, Record, read_records
 from lthbench.runner.stall import Stall
 from lthbench.suite.calibration import CalibrationError, calibrations, save_calibration
 from lthbench.tasks.header import metadata, read_note

@@ -29,7 +29,7 @@ from lthbench.suite.claim_tests import Selection
 from lthbench.suite.load import load_suite
 from lthbench.suite.schema import Suite
 from lthbench.tasks.spec import InterpolateSpec, Task, TrainSpec
-from lthbench.training.distance import top_overlap
+from lthbench.training.learning_distance import top_overlap
 from lthbench.training.recipe import AdamW
 
 SUITES = Path(__file__).parents[2] / "suites"

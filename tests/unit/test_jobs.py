@@ -12,12 +12,13 @@ from synthetic_store import put_result
 from lthbench import api
 from lthbench.api import OpenSuite
 from lthbench.data.error import DataError
-from lthbench.runner.local import Watcher
 from lthbench.runner.settings import RunOptions
 from lthbench.runner.slurm import scheduler
+from lthbench.runner.slurm.records import jobs_folder, log_of, read_records
 from lthbench.runner.slurm.scheduler import QueuedJob, SchedulerError
-from lthbench.runner.slurm.submission import Submitted, jobs_folder, log_of, read_records, run_on_slurm, submit
+from lthbench.runner.slurm.submission import Submission, Submitted, run_on_slurm, submit
 from lthbench.runner.status import suite_status
+from lthbench.runner.watcher import Watcher
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.slurm_options import SlurmOptions
@@ -49,10 +50,10 @@ class Jobs:
         self.put("sbatch", line)
 
     def submit(self, queue: Queue | None = None, retry_failed: bool = False) -> Submitted:
-        return submit(
-            self.plan, WHOLE, self.suite, self.store, RunOptions(), SlurmOptions(),
-            cluster="slurm", queue=lambda: queue or {}, retry_failed=retry_failed,
-        )  # fmt: skip
+        return submit(self.plan, self.submission(retry_failed), lambda: queue or {})
+
+    def submission(self, retry_failed: bool = False) -> Submission:
+        return Submission(suite=self.suite, store=self.store, retry_failed=retry_failed)
 
     def queue(self, state: str = "PENDING") -> Queue:
         """The queue with every job that a record knows of."""
@@ -167,10 +168,7 @@ def test_a_controller_that_is_down_does_not_end_the_waiting(jobs: Jobs, monkeypa
     told: list[str] = []
     watcher = Watcher()
     monkeypatch.setattr(watcher, "told", told.append)
-    outcome = run_on_slurm(
-        jobs.plan, WHOLE, jobs.suite, jobs.store, RunOptions(), SlurmOptions(), watcher,
-        missing=list(jobs.plan.tasks), poll=0.01,
-    )  # fmt: skip
+    outcome = run_on_slurm(jobs.plan, jobs.submission(), watcher, missing=list(jobs.plan.tasks), poll=0.01)
     assert next(answers, None) is None, "it waited until the jobs were gone"
     assert len(outcome.blocked) == len(jobs.plan.tasks) and sum(down in text for text in told) == 1
 

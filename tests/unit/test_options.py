@@ -13,11 +13,12 @@ import typer
 from test_part import PARTS
 from typer.testing import CliRunner
 
-from lthbench.api import Local, Source
+from lthbench.api import Source
 from lthbench.cli import app
-from lthbench.cli.options import Only, with_options
+from lthbench.cli.parameters import Only, with_options
 from lthbench.cli.submit import Profile
 from lthbench.options import Option, declared, words
+from lthbench.runner.execution import Local
 from lthbench.runner.queue import Outcome
 from lthbench.runner.rounds import run_in_rounds
 from lthbench.runner.settings import RunOptions, Settings

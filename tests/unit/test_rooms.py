@@ -54,3 +54,18 @@ def test_imports_point_downwards() -> None:
             if STOREY[room_of(imported)] < STOREY[room_of(module)]:
                 found.add((module.removesuffix(".__init__"), imported))
     assert found == UPWARDS
+
+
+def test_a_file_name_stands_twice_only_where_it_is_the_name_of_the_same_thing() -> None:
+    """A command, and a figure, is called what it shows; a room's `spec.py` says what may be asked of it."""
+    places: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        places.setdefault(path.name, []).append(path.parent.name)
+    del places["__init__.py"], places["spec.py"]
+    twice = {name: [room for room in rooms if room not in ("cli", "figures")] for name, rooms in places.items()}
+    assert {name: rooms for name, rooms in twice.items() if len(rooms) > 1} == {}
+
+
+def test_no_file_is_longer_than_its_reader_can_hold() -> None:
+    longer = {path.name: lines for path in PACKAGE.rglob("*.py") if (lines := len(path.read_text().splitlines())) > 350}
+    assert longer == {}

@@ -9,7 +9,7 @@ import pytest
 
 from lthbench.cli.submit import JobOptions, Profile, slurm_options
 from lthbench.runner.slurm.arrays import ArrayExecutor
-from lthbench.runner.slurm.submission import sbatch_parameters
+from lthbench.runner.slurm.executors import sbatch_parameters
 from lthbench.suite.load import load_suite
 from lthbench.suite.slurm_options import SlurmOptions, load_profile, minutes
 from lthbench.suite.yaml_tree import SuiteError

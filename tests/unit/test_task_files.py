@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from lthbench.ops.masks import pack_mask
-from lthbench.tasks.files import digest, read_mask, read_tensors, write_mask, write_tensors
 from lthbench.tasks.header import metadata
+from lthbench.tasks.tensor_files import digest, read_mask, read_tensors, write_mask, write_tensors
 
 # Zeros of both signs, NaN with a payload, the smallest denormal, infinity, and a plain number.
 HARD = [0x00000000, 0x80000000, 0x7FC00123, 0x00000001, 0x7F800000, 0x3F800000]

@@ -22,7 +22,6 @@ from lthbench.documents import DocumentError
 from lthbench.models.spec import ModelSpec
 from lthbench.tasks.atomic import write_json
 from lthbench.tasks.context import Context, Interrupted, UnusableInputError
-from lthbench.tasks.files import digest, read_checkpoint, read_mask, read_tensors, write_mask, write_tensors
 from lthbench.tasks.interpolate import barrier
 from lthbench.tasks.mask import prune, pruning_groups
 from lthbench.tasks.network import Layout, make_network, weights_of, with_shuffled_survivors
@@ -31,6 +30,7 @@ from lthbench.tasks.result import seal
 from lthbench.tasks.run import run_task
 from lthbench.tasks.spec import InterpolateSpec, MaskSpec, Pruning, Task, TrainSpec, Weights, num_survivors
 from lthbench.tasks.start import start_of
+from lthbench.tasks.tensor_files import digest, read_checkpoint, read_mask, read_tensors, write_mask, write_tensors
 from lthbench.training.recipe import Recipe
 
 MODEL = ModelSpec(name="lenet-300-100", width=6)

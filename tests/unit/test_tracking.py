@@ -14,8 +14,8 @@ from lthbench.data.loading import load
 from lthbench.data.spec import DataSpec
 from lthbench.experiments import Cell
 from lthbench.models.spec import ModelSpec
-from lthbench.tasks.files import read_tensors, write_tensors
 from lthbench.tasks.network import make_network, set_initial_weights
+from lthbench.tasks.tensor_files import read_tensors, write_tensors
 from lthbench.training.forgetting import Tracker
 from lthbench.training.loop import Trainer, evaluate
 from lthbench.training.recipe import SGD, Recipe

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-from lthbench.runner import local
-from lthbench.runner.local import Watcher, run_plan
+from lthbench.runner import worker_process
+from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Settings
+from lthbench.runner.watcher import Watcher
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 from lthbench.tasks.store import Store
@@ -44,7 +45,7 @@ def test_a_worker_that_is_killed_while_it_has_nothing_to_do_is_replaced(
 ) -> None:
     fork = multiprocessing.get_context("fork")
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: fork)
-    monkeypatch.setattr(local, "_serve", do_nothing)
+    monkeypatch.setattr(worker_process, "serve", do_nothing)
     (tmp_path / "suite.yaml").write_text(TINY)
     plan, store = make_plan(load_suite(tmp_path / "suite.yaml")), Store(tmp_path / "store")
     store.check()

@@ -15,8 +15,8 @@ from torch.utils.tensorboard.summary import hparams, scalar
 from lthbench.analysis.export.runs import TrackedRun, tracked_runs
 from lthbench.analysis.table import results_table
 from lthbench.suite.plan import Plan
-from lthbench.tasks.files import write_atomically
 from lthbench.tasks.store import Store
+from lthbench.tasks.tensor_files import write_atomically
 
 LEVELS = "levels"
 

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from lthbench.analysis.figures.drawing import Drawing
 from lthbench.analysis.figures.style import FONTS, VARIABLES, figure_style
-from lthbench.tasks.files import write_atomically
+from lthbench.tasks.tensor_files import write_atomically
 
 # Nothing of the time or program of drawing, so that the same numbers give the same bytes.
 _METADATA = {

@@ -20,8 +20,8 @@ from lthbench.analysis.report.svg import save
 from lthbench.analysis.table import ResultRow
 from lthbench.plain import csv_cell
 from lthbench.suite.plan import Plan
-from lthbench.tasks.files import write_atomically
 from lthbench.tasks.store import Store, StoreError
+from lthbench.tasks.tensor_files import write_atomically
 
 PAGE = "index.html"
 

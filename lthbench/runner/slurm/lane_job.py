@@ -230,7 +230,7 @@ def _leads(order: JobSpec, settings: Settings) -> bool:
 
 def _known(store: Store) -> dict[str, set[int]]:
     """The keys that jobs have been given, with the steps to be kept."""
-    from lthbench.runner.slurm.submission import read_records
+    from lthbench.runner.slurm.records import read_records
 
     known: dict[str, set[int]] = {}
     for record in read_records(store):

@@ -1,8 +1,4 @@
-"""Submitting a suite's lanes as job arrays, and the records by which a suite's jobs are found again.
-
-STORE/jobs/NAME/ has, for the array called NAME, its record (array.json, written before Slurm is asked, so that no
-job is ever unknown), submitit's files, and the logs.
-"""
+"""Submitting a suite's lanes as job arrays, and waiting for them."""
 
 from __future__ import annotations
 
@@ -12,65 +8,60 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
-from lthbench.documents import DocumentError, read_document
 from lthbench.lease import Lease, LeaseLostError
-from lthbench.runner.local import Watcher
 from lthbench.runner.queue import Outcome
 from lthbench.runner.settings import RunOptions
 from lthbench.runner.slurm.lanes import Lane, make_lanes, waves
+from lthbench.runner.slurm.records import (
+    RECORD,
+    Cluster,
+    LaneRecord,
+    Record,
+    jobs_folder,
+    queued_jobs,
+    read_records,
+)
 from lthbench.runner.slurm.scheduler import QueuedJob, SchedulerError, largest_array, queued
+from lthbench.runner.watcher import Watcher
 from lthbench.suite.plan import Plan
 from lthbench.suite.slurm_options import SlurmOptions
-from lthbench.suite.subset import Subset
+from lthbench.suite.subset import WHOLE, Subset
 from lthbench.tasks.atomic import write_json
-from lthbench.tasks.spec import Key
-from lthbench.tasks.store import Store, StoreError, unusable
+from lthbench.tasks.store import Store, unusable
 
 if TYPE_CHECKING:
-    from submitit import Executor, Job
+    from submitit import Job
 
-Cluster = Literal["slurm", "local", "debug"]
-RECORD = "array.json"
+Queue = Mapping[tuple[str, int], QueuedJob]
 _LONGEST_PAUSE = 60.0  # seconds between two looks at a queue that takes long to tell
 
 
-class LaneRecord(BaseModel):
-    """A job of an array: the lane it runs, and that lane's keys, with the steps that trainings must keep."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    lane: str
-    keys: dict[Key, list[int]]
-
-
-class Record(BaseModel):
-    """An array of jobs.
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What is sent to a cluster, and how.
 
     Attributes:
-        name: of the array, for Slurm too, and no other's.
-        job: Slurm's number of it; None where submitting it was cut short.
+        suite: its file.
+        part: of the suite that is planned.
+        run: how the jobs run tasks.
+        slurm: what they ask of Slurm.
+        cluster: `local` and `debug` are submitit's ways to run the same jobs on this machine; they are waited for.
+        retry_failed: whether tasks that failed before are tried again.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    suite: str
-    cluster: Cluster
-    submitted: str
-    lanes: list[LaneRecord]
-    job: str | None = None
-
-    def job_of(self, index: int) -> str:
-        """The id of one of its jobs."""
-        return f"{self.job}_{index}" if len(self.lanes) > 1 else str(self.job)
+    suite: Path
+    store: Store
+    part: Subset = WHOLE
+    run: RunOptions = RunOptions()  # noqa: RUF009 (immutable)
+    slurm: SlurmOptions = SlurmOptions()  # noqa: RUF009 (immutable)
+    cluster: Cluster = "slurm"
+    retry_failed: bool = False
 
 
 @dataclass
@@ -85,86 +76,34 @@ class Submitted:
     waiting: int = 0
 
 
-def jobs_folder(store: Store) -> Path:
-    return store.root / "jobs"
-
-
-def read_records(store: Store) -> Iterator[Record]:
-    """All records of a store, oldest first.
-
-    Raises:
-        StoreError: one is not what was written, or cannot be read.
-    """
-    found = []
-    for path in sorted(jobs_folder(store).glob(f"*/{RECORD}")):
-        try:
-            record = read_document(path, Record)
-        except DocumentError as error:
-            raise StoreError(f"{error}; delete {path.parent}, and its jobs are unknown") from error
-        except OSError as error:
-            raise unusable(path, error) from error
-        if record.name != path.parent.name:
-            raise StoreError(f"{path}: is the record of array {record.name}; delete {path.parent}")
-        found.append(record)
-    yield from sorted(found, key=lambda record: (record.submitted, record.name))
-
-
-def log_of(store: Store, record: Record, index: int, suffix: str = "err") -> Path:
-    """The log of a job of an array."""
-    return jobs_folder(store) / record.name / f"{record.job_of(index)}_0_log.{suffix}"
-
-
-def submit(
-    plan: Plan,
-    part: Subset,
-    suite: Path,
-    store: Store,
-    run: RunOptions,
-    options: SlurmOptions,
-    *,
-    cluster: Cluster,
-    queue: Callable[[], Mapping[tuple[str, int], QueuedJob]],
-    retry_failed: bool = False,
-) -> Submitted:
+def submit(plan: Plan, submission: Submission, queue: Callable[[], Queue]) -> Submitted:
     """Send out what is missing of a plan, is in no job yet, and does not wait on a failed task.
 
     Args:
-        run: how the jobs run tasks.
-        options: what they ask of Slurm.
-        cluster: `local` and `debug` are submitit's ways to run the same jobs on this machine; they are waited for.
         queue: what is queued or runs.
 
     Raises:
         SchedulerError: Slurm is not there, or does not take the jobs; or this process was suspended meanwhile.
     """
+    folder = jobs_folder(submission.store)
     try:
-        jobs_folder(store).mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
         # Of two submissions at once, the second sees the first's jobs.
-        with Lease(jobs_folder(store) / "lease") as lease:
-            return _submit(plan, part, suite, store, run, options, cluster, queue(), retry_failed, lease)
+        with Lease(folder / "lease") as lease:
+            return _submit(plan, submission, queue(), lease)
     except LeaseLostError as error:
         raise SchedulerError(
             "another submission went on while this one was suspended: what was sent stays; submit again"
         ) from error
     except OSError as error:
-        raise unusable(jobs_folder(store), error) from error
+        raise unusable(folder, error) from error
 
 
-def _submit(
-    plan: Plan,
-    part: Subset,
-    suite: Path,
-    store: Store,
-    run: RunOptions,
-    options: SlurmOptions,
-    cluster: Cluster,
-    queue: Mapping[tuple[str, int], QueuedJob],
-    retry_failed: bool,
-    lease: Lease,
-) -> Submitted:
+def _submit(plan: Plan, submission: Submission, queue: Queue, lease: Lease) -> Submitted:
+    store, on_slurm = submission.store, submission.cluster == "slurm"
     missing = store.missing({key: plan.kept(key) for key in plan.tasks})
     failed: Collection[str] = store.failures(missing)
-    if retry_failed:
+    if submission.retry_failed:
         for key in failed:
             store.forget_failure(key)
         failed = ()
@@ -181,7 +120,7 @@ def _submit(
         queued=sum(key in job_of for key in missing), failed=len(failed), waiting=len(hopeless) - len(failed)
     )
     lanes = make_lanes(plan, wanted)
-    largest = 1 if not lanes else largest_array() if cluster == "slurm" else len(os.sched_getaffinity(0))
+    largest = 1 if not lanes else largest_array() if on_slurm else len(os.sched_getaffinity(0))
     local: dict[int, Job[Any]] = {}
     for after, positions in waves(lanes):
         inputs = {t.key for p in positions for key in lanes[p].keys for t in plan.tasks[key].inputs}
@@ -190,8 +129,8 @@ def _submit(
             chosen = positions[first : first + largest]
             _wait([local[p] for p in after if p in local])
             lease.check()
-            sent = _send(plan, part, suite, store, run, options, cluster, [lanes[p] for p in chosen], jobs)
-            if cluster != "slurm":
+            sent = _send(plan, submission, [lanes[p] for p in chosen], jobs)
+            if not on_slurm:
                 local |= dict(zip(chosen, sent, strict=True))
                 _wait(sent)
             for p, new in zip(chosen, sent, strict=True):
@@ -202,22 +141,14 @@ def _submit(
     return done
 
 
-def _send(
-    plan: Plan,
-    part: Subset,
-    suite: Path,
-    store: Store,
-    run: RunOptions,
-    options: SlurmOptions,
-    cluster: Cluster,
-    lanes: list[Lane],
-    after: Collection[str],
-) -> list[Job[Any]]:
+def _send(plan: Plan, submission: Submission, lanes: list[Lane], after: Collection[str]) -> list[Job[Any]]:
     """Submit one array, which starts when the jobs `after` have ended, however they did."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+    from lthbench.runner.slurm.executors import make_executor
     from lthbench.runner.slurm.lane_job import JobSpec, LaneJob
 
+    suite, store, options = submission.suite.resolve(), submission.store, submission.slurm
     stem = re.sub(r"[^A-Za-z0-9]+", "-", suite.stem)[:20]
     name = f"lthbench-{stem}-{uuid.uuid4().hex[:10]}"
     folder = jobs_folder(store) / name
@@ -225,18 +156,18 @@ def _send(
     now = datetime.now(timezone.utc).isoformat()
     keys = [{key: sorted(plan.kept(key)) for key in lane.keys} for lane in lanes]
     places = [LaneRecord(lane=str(lane), keys=its) for lane, its in zip(lanes, keys, strict=True)]
-    record = Record(name=name, suite=str(suite.resolve()), cluster=cluster, submitted=now, lanes=places)
+    record = Record(name=name, suite=str(suite), cluster=submission.cluster, submitted=now, lanes=places)
     write_json(folder / RECORD, record.model_dump())
-    executor = _executor(cluster, folder, name, options, after)
+    executor = make_executor(submission.cluster, folder, name, options, after)
     num_processes = options.nodes * options.tasks_per_node
     orders = [
         JobSpec(
-            suite.resolve(),
-            part,
+            suite,
+            submission.part,
             lane.home,
             its,
             store.root.absolute(),
-            run.absolute(),
+            submission.run.absolute(),
             options.signal_before / 2,
             num_processes,
         )
@@ -254,62 +185,8 @@ def _send(
     return jobs
 
 
-def _executor(cluster: Cluster, folder: Path, name: str, options: SlurmOptions, after: Collection[str]) -> Executor:
-    """What of submitit takes an array of jobs.
-
-    Raises:
-        SchedulerError: there is no Slurm.
-    """
-    import submitit
-
-    if cluster != "slurm":
-        executor = submitit.AutoExecutor(folder, cluster=cluster, local_max_num_timeout=options.max_requeues)
-        executor.update_parameters(timeout_min=options.time, nodes=options.nodes, tasks_per_node=options.tasks_per_node)
-        return executor
-    from lthbench.runner.slurm.arrays import ArrayExecutor
-
-    try:
-        array = ArrayExecutor(folder, options.max_requeues)
-    except RuntimeError as error:
-        raise SchedulerError(f"{error}; `lthbench run` runs a suite on this machine") from error
-    array.update_parameters(**sbatch_parameters(name, options, after))
-    return array
-
-
-def sbatch_parameters(name: str, options: SlurmOptions, after: Collection[str]) -> dict[str, Any]:
-    """What submitit is told of an array for Slurm, by sbatch's names."""
-    parameters: dict[str, Any] = {
-        "job_name": name,
-        "ntasks_per_node": options.tasks_per_node,
-        "array_parallelism": options.max_running,
-        "signal_delay_s": options.signal_before,
-        "setup": list(options.setup) or None,
-        "additional_parameters": {"requeue": True}
-        | {option: value for option, value in options.extra.items() if value is not False},
-        "dependency": "afterany:" + ":".join(sorted(after)) if after else None,
-        # Since Slurm 22.05 srun does not take this from the job any more.
-        "srun_args": [f"--cpus-per-task={options.cpus_per_task}"],
-    }
-    same = (
-        "partition", "time", "nodes", "cpus_per_task", "gpus_per_task", "mem", "account", "qos", "constraint",
-        "nodelist", "exclude",
-    )  # fmt: skip
-    parameters |= {option: getattr(options, option) for option in same}
-    return {parameter: value for parameter, value in parameters.items() if value is not None}
-
-
 def run_on_slurm(
-    plan: Plan,
-    part: Subset,
-    suite: Path,
-    store: Store,
-    run: RunOptions,
-    options: SlurmOptions,
-    watcher: Watcher,
-    *,
-    missing: Collection[str],
-    retry_failed: bool = False,
-    poll: float = 5.0,
+    plan: Plan, submission: Submission, watcher: Watcher, *, missing: Collection[str], poll: float = 5.0
 ) -> Outcome:
     """Submit what is missing of a plan and wait until none of the suite's jobs is left.
 
@@ -330,13 +207,14 @@ def run_on_slurm(
             watcher.told(text)
 
     look = functools.partial(queued, tell=tell)
-    submit(plan, part, suite, store, run, options, cluster="slurm", queue=look, retry_failed=retry_failed)
+    submit(plan, submission, look)
+    store = submission.store
     outcome = Outcome()
     left = {key: plan.kept(key) for key in missing}
     busy = True
     while busy:
         begun = time.monotonic()
-        busy = bool(queued_jobs(store, suite, look(math.inf)))
+        busy = bool(queued_jobs(store, submission.suite, look(math.inf)))
         still = set(store.missing(left))
         for key in [key for key in left if key not in still]:
             del left[key]
@@ -351,19 +229,6 @@ def run_on_slurm(
             time.sleep(max(poll, min(10 * (time.monotonic() - begun), _LONGEST_PAUSE)))
     outcome.blocked = [key for key in left if key not in outcome.failed]
     return outcome
-
-
-def queued_jobs(
-    store: Store, suite: Path, queue: Mapping[tuple[str, int], QueuedJob]
-) -> list[tuple[Record, int, QueuedJob]]:
-    """Those of a suite's jobs that are queued or run: their record, their index in it, and what Slurm says."""
-    return [
-        (record, index, job)
-        for record in read_records(store)
-        if record.suite == str(suite.resolve())
-        for index in range(len(record.lanes))
-        if (job := queue.get((record.name, index))) is not None
-    ]
 
 
 def _wait(jobs: Collection[Job[Any]]) -> None:

@@ -18,11 +18,11 @@ class BlockedConvolution(nn.Module):
         self.geometry = geometry  # kernel, stride, padding
         self.relu = relu
 
-    def forward(self, x: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None) -> Tensor:
         """Images in blocks to images in blocks."""
         if self.pattern is None:
-            return winograd_convolution(x, weight, bias, other, relu=self.relu)
-        return sparse_convolution(x, weight, bias, self.pattern, *self.geometry, other, relu=self.relu)
+            return winograd_convolution(x, weight, bias, residual, relu=self.relu)
+        return sparse_convolution(x, weight, bias, self.pattern, *self.geometry, residual, relu=self.relu)
 
 
 def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -38,36 +38,29 @@ def convolution(
     padding: tuple[int, ...],
     dilation: tuple[int, ...],
     groups: int,
+    residual: Tensor | None = None,
+    *,
     relu: bool,
+    in_place: bool = False,
 ) -> Tensor:
-    """Convolve and optionally rectify, in one pass where oneDNN is at hand."""
-    if not onednn_fuses(x):
-        out = torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
-        return out.relu_() if relu else out
-    activation = "relu" if relu else "none"
-    return torch.ops.mkldnn._convolution_pointwise(
-        x, weight, bias, padding, stride, dilation, groups, activation, [], ""
-    )
+    """Convolve x [B, C, H, W], add `residual` and apply a ReLU if asked, in one pass where oneDNN can.
 
-
-def convolution_add(
-    other: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: tuple[int, ...],
-    padding: tuple[int, ...],
-    dilation: tuple[int, ...],
-    groups: int,
-    relu: bool,
-    in_place: bool,
-) -> Tensor:
-    """Convolve, add ``other`` and optionally rectify; ``in_place`` writes the result over ``other``."""
-    geometry = (padding, stride, dilation, groups)
-    if in_place and onednn_fuses(x):
-        activation = "relu" if relu else None
-        return torch.ops.mkldnn._convolution_pointwise_.binary(
-            other, x, weight, bias, *geometry, "add", 1.0, activation, [], ""
+    Args:
+        in_place: whether the result may be written over `residual`.
+    """
+    one_pass = onednn_fuses(x)
+    if residual is None and one_pass:
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, weight, bias, padding, stride, dilation, groups, "relu" if relu else "none", [], ""
         )
-    out = convolution(x, weight, bias, stride, padding, dilation, groups, False).add_(other)
+    if residual is not None and one_pass and in_place:
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            residual, x, weight, bias, padding, stride, dilation, groups, "add", 1.0, "relu" if relu else None, [], ""
+        )
+    if one_pass:
+        out = convolution(x, weight, bias, stride, padding, dilation, groups, relu=False)
+    else:
+        out = torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    if residual is not None:
+        out.add_(residual)
     return out.relu_() if relu else out

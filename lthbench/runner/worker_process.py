@@ -1,0 +1,130 @@
+"""A worker in a process of its own, and the pipe by which it is given tasks and tells of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from types import ModuleType
+from typing import Any
+
+from lthbench.runner.allocator import kept_memory
+from lthbench.runner.device import DeviceLostError
+from lthbench.runner.settings import Settings
+from lthbench.runner.watcher import Watcher
+from lthbench.suite.plan import Plan
+from lthbench.tasks.store import StoreError
+
+_GRACE = 5.0  # seconds that a worker has to end in
+
+
+@contextlib.contextmanager
+def _without_script() -> Iterator[None]:
+    """While a worker is started, hide the script of this process: the worker would begin by running it again."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
+class WorkerProcess:
+    """A worker and the pipe to it; messages are JSON."""
+
+    def __init__(self, index: int, settings: Settings) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.index, self.settings = index, settings
+        self.key: str | None = None
+        self.connection, theirs = context.Pipe()
+        self.process: BaseProcess = context.Process(target=serve, args=(theirs, settings.dumps()), daemon=True)
+        with kept_memory(), _without_script():
+            self.process.start()
+        theirs.close()
+
+    def send(self, key: str, plan: Plan) -> bool:
+        """Give the worker a task; whether it lives to hear of it."""
+        self.key = key
+        message = {"key": key, "spec": plan.tasks[key].canonical, "keep": sorted(plan.kept(key))}
+        try:
+            self.connection.send_bytes(json.dumps(message).encode())
+        except OSError:
+            return False
+        return True
+
+    def receive(self) -> dict[str, Any]:
+        try:
+            message: dict[str, Any] = json.loads(self.connection.recv_bytes())
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            code = self.process.exitcode
+            how = f"by signal {-code}" if code is not None and code < 0 else f"with exit code {code}"
+            hint = "; the machine may be out of memory: try fewer --workers" if code == -signal.SIGKILL else ""
+            return {"kind": "failure", "error": f"the worker process ended {how}{hint}"}
+        return message
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def replaced(self, watcher: Watcher) -> WorkerProcess:
+        """End a worker that hears of nothing any more; returns one in its place."""
+        self.connection.close()
+        self.process.kill()
+        self.process.join(_GRACE)
+        left = "" if not self.process.is_alive() else "; it waits for a disk, and ends when that answers"
+        watcher.told(f"worker process {self.pid} was ended{left}")
+        return WorkerProcess(self.index, self.settings)
+
+    def stop(self) -> None:
+        self.connection.close()
+        self.process.terminate()
+        self.process.join(_GRACE)
+        self.process.kill()  # one that is suspended hears of nothing else
+        self.process.join(_GRACE)  # and one that waits for a dead disk not even of that
+
+
+def serve(connection: Connection, options: str) -> None:
+    """A worker's life: tasks in, results out, until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def send(**message: Any) -> None:
+        try:
+            connection.send_bytes(json.dumps(message).encode())
+        except OSError:  # the parent is gone: nobody waits for this work, and its successor wants the folder
+            os._exit(1)
+
+    from lthbench.runner.worker import Worker
+    from lthbench.tasks.context import UnusableInputError
+
+    worker = Worker(
+        Settings.loads(options), tell=lambda text: send(kind="told", text=text), waits=lambda: send(kind="waits")
+    )
+    report: Callable[[int, int], None] = lambda done, total: send(kind="progress", done=done, total=total)  # noqa: E731
+    while True:
+        try:
+            message = json.loads(connection.recv_bytes())
+        except (EOFError, ConnectionResetError):
+            sys.exit(0)
+        try:
+            result = worker.run(message["key"], message["spec"], frozenset(message["keep"]), report)
+        except StoreError as error:
+            send(kind="store", error=str(error))
+        except UnusableInputError as error:
+            send(kind="input", lost=error.key, error=str(error))
+        except DeviceLostError as error:
+            send(kind="told", text=str(error))
+            send(kind="lost", try_again=error.try_again, error=traceback.format_exc())
+            os._exit(1)  # at a normal end libraries would still ask the device for something
+        except Exception:
+            send(kind="failure", error=traceback.format_exc())
+        else:
+            send(kind="result", status=result["status"])
