@@ -267,7 +267,7 @@ def load_ticket(
         SuiteError: the suite has no such pair, arm or replicate.
         TicketError: the ticket is not trained yet, or its training diverged; the message names task and cure.
     """
-    from lthbench.suite.ticket import ticket_task
+    from lthbench.suite.ticket_task import ticket_task
     from lthbench.tasks.ticket import read_ticket
 
     task = ticket_task(opened.suite, pair, arm, replicate, level, rewind)

@@ -30,7 +30,7 @@ def schema(
 ) -> None:
     """Print what a suite may say: every key with type, default and an example; or the JSON Schema for editors."""
     from lthbench.suite.json_schema import claims_schema, suite_schema
-    from lthbench.suite.reference import sections
+    from lthbench.suite.key_reference import sections
 
     if as_json:
         return print_json(suite_schema() if of is Document.suite else claims_schema())

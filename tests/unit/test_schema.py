@@ -13,7 +13,7 @@ import yaml
 from lthbench.experiments import EXPERIMENTS
 from lthbench.suite import load
 from lthbench.suite.json_schema import claims_schema, suite_schema
-from lthbench.suite.reference import page, sections
+from lthbench.suite.key_reference import page, sections
 from lthbench.suite.schema import Suite
 from lthbench.suite.shipped import shipped_suites
 from lthbench.suite.yaml_tree import read_yaml
@@ -105,4 +105,4 @@ def test_every_example_is_yaml_that_a_suite_takes() -> None:
 
 def test_the_page_beside_the_suites_is_up_to_date() -> None:
     file = shipped_suites() / "README.md"
-    assert file.read_text() == page(), "run `python -m lthbench.suite.reference > suites/README.md`"
+    assert file.read_text() == page(), "run `python -m lthbench.suite.key_reference > suites/README.md`"

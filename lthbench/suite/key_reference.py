@@ -1,4 +1,4 @@
-"""Every key of suites and claims, as a page: `python -m lthbench.suite.reference > suites/README.md` writes it."""
+"""Every key of suites and claims, as a page: `python -m lthbench.suite.key_reference > suites/README.md` writes it."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def page() -> str:
     lines = [
         "# What a suite says",
         "",
-        "<!-- written by `python -m lthbench.suite.reference > suites/README.md` -->",
+        "<!-- written by `python -m lthbench.suite.key_reference > suites/README.md` -->",
         "",
         "Every key of a suite and of claims, as `lthbench schema` prints them too. `lthbench schema --json` prints a "
         "JSON Schema, by which editors complete and check a suite (in VS Code and others by a first line "
