@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -285,14 +286,20 @@ def _of_ranks(shown: TestPower, test: Rank, evidence: Evidence, alpha: float) ->
 
 def _of_configurations(shown: TestPower, test: Mixed, evidence: Evidence, alpha: float) -> TestPower:
     """Of a coefficient over configurations, as a partial correlation, by Fisher's z."""
-    configurations = set()
+    trainings: dict[tuple[object, ...], set[str]] = defaultdict(set)
     for name, rows in test.rows.items():
         try:
             found = evidence.select(rows.of)
         except NotPlanned:
             continue
-        configurations |= {(name, point.arm, *sorted(names.items())) for point, names in found}
-    k, others = len(configurations), len(test.fixed) - 1
+        for point, names in found:
+            trainings[(name, point.arm, *sorted(names.items()))].add(point.key)
+    # As in the rows of the model, what shares a training under two names is one configuration.
+    k, known = 0, set[str]()
+    for keys in trainings.values():
+        k += keys.isdisjoint(known)
+        known |= keys
+    others = len(test.fixed) - 1
     if k - others - 3 < 1:
         reason = f"{k} configurations are planned for {len(test.fixed)} terms; the test needs {others + 4}"
         return replace(shown, decides="no", reason=reason)
