@@ -42,7 +42,6 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
-import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -479,9 +478,6 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := set(args.rooms) - set(ROOMS):
         parser.error(f"there is no room {', '.join(sorted(unknown))}")
-    # A busy machine is no fault, and no example of one mutant is to be tried on the next.
-    hypothesis.settings.register_profile("mutants", deadline=None, database=None)
-    hypothesis.settings.load_profile("mutants")
     missed = abnormal = False
     for room in args.rooms or ROOMS:
         paths = sorted(path for pattern in ROOMS[room] for path in (ROOT / "lthbench").glob(pattern))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -17,6 +18,9 @@ from lthbench.tasks.spec import Task
 from lthbench.tasks.store import Store
 
 pytest_plugins = ["cuda_stand_in"]
+# Each run tries the same examples, however busy the machine is and whatever was found before.
+hypothesis.settings.register_profile("lthbench", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("lthbench")
 
 TINY = """\
 title: tiny
@@ -90,6 +94,12 @@ def cell(tiny_run: tuple[Plan, Store]) -> Cell:
 def one_thread() -> None:
     """Bits may depend on the number of threads; the tests use one."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """What a test draws from torch's generator does not depend on the tests before it in this process."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -96,10 +96,10 @@ def outcome_of(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, note | {"losses": losses}
 
 
-def main(rank: int, size: int, port: int, out: Path) -> None:
+def main(rank: int, size: int, out: Path) -> None:
     """Make every training and write how it ended."""
     torch.set_num_threads(1)
-    store = dist.TCPStore("127.0.0.1", port, size, is_master=rank == 0)
+    store = dist.FileStore(str(out / "store"), size)  # no port that another might have
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
     for name in CASES:
         write_tensors(out / f"{name} {rank}.safetensors", *outcome_of(trainer_of(name, Ranks(rank, size))))
@@ -109,4 +109,4 @@ def main(rank: int, size: int, port: int, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -20,13 +20,13 @@ from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.paths import LEASE, STALLED
 from lthbench.tasks.store import Store
 
-SUITE = TINY.replace("late: {recipe: {optimizer: {lr: 0.2}}}", "").split("    experiments:")[0] + (
-    "    experiments: {imp: {levels: 1}}\n"
-)
+# Long enough for its worker to be suspended in it.
+SUITE = TINY.replace("late: {recipe: {optimizer: {lr: 0.2}}}", "").replace("3ep", "20ep").split("    experiments:")[0]
+SUITE += "    experiments: {imp: {levels: 1}}\n"
 
 
 class Stopper(Watcher):
-    """Suspends the process at a task, at its second sign, as often as it is told to, and keeps what is told of it."""
+    """Suspends the process at a task, after its first sign, as often as it is told to, and keeps what is told of it."""
 
     def __init__(self, store: Store, times: int) -> None:
         self.store, self.left = store, times
@@ -37,7 +37,7 @@ class Stopper(Watcher):
 
     def progressed(self, key: str, worker: int, done: int, total: int) -> None:
         self.signs[key] = self.signs.get(key, 0) + 1
-        if self.left and self.signs[key] == 2 and (holder := holder_of(self.store.folder(key) / LEASE)):
+        if self.left and self.signs[key] >= 2 and (holder := holder_of(self.store.folder(key) / LEASE)):
             os.kill(holder.who.pid, signal.SIGSTOP)
             self.left, self.signs[key] = self.left - 1, 0
             self.pids.add(holder.who.pid)
@@ -103,8 +103,8 @@ def test_what_hangs_in_this_process_is_told_by_a_thread_and_ended_where_someone_
         def progressed(self, key: str, worker: int, done: int, total: int) -> None:
             self.signs += 1
             if self.signs == 2:
-                assert self.told_of.wait(10), "nobody noticed"
-                assert self.over.wait(10), "and nobody ended it"
+                assert self.told_of.wait(100), "nobody noticed"
+                assert self.over.wait(100), "and nobody ended it"
 
         def stalled(self, key: str, worker: int, what: str | None) -> None:
             self.told_of.set()

@@ -50,7 +50,7 @@ def tensors(sizes: list[int], seed: int, device: str = "cpu") -> list[Tensor]:
 @needs_kernels
 @pytest.mark.parametrize("device", DEVICES)
 @given(st.lists(st.integers(0, 20_000), max_size=5), st.lists(st.floats(0, 1, width=32), min_size=1, max_size=4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_weights_on_the_line_are_the_references_bit_for_bit(device, sizes, points):
     a, b, alphas = tensors(sizes, 1, device), tensors(sizes, 2, device), torch.tensor(points, device=device)
     got, relu = lerp_stacked(a, b, alphas), [lerp_relu(x, y, alphas) for x, y in zip(a, b, strict=True)]
@@ -159,7 +159,7 @@ def test_a_second_layer_is_the_product_with_the_rectified_line(
     st.floats(0, 1) | st.just(1.0),
     st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_sparse_convolution_is_the_convolution_with_the_masked_weight(
     count, geometry, plane, outputs, density, residual
 ):
@@ -239,7 +239,7 @@ def test_a_wrong_argument_of_a_sparse_convolution_is_named(change, message):
     st.sampled_from([(1, 1), (3, 5), (16, 4), (70, 9)]),
     st.booleans(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_winograd_convolution_is_the_convolution(count, plane, channels, residual):
     g = torch.Generator().manual_seed(count)
     inputs, outputs = channels

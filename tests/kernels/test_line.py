@@ -279,7 +279,7 @@ def test_a_network_that_overwrites_what_is_read_later_is_not_fused():
 
 
 @given(st.integers(0, 1000), st.lists(st.floats(0, 1), min_size=1, max_size=3))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_equal_ends_give_one_result_at_every_point(seed, alphas):
     model, a, _ = ends("resnet")
     result = evaluate_linear_path(model, a, a, alphas, batches((20,), seed))

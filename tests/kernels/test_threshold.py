@@ -198,7 +198,7 @@ def by_walking(scores, masks, k, min_kept):
     minimum=st.integers(0, 5),
     fraction=st.floats(0, 1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_tensor_keeps_fewer_than_its_minimum(data, minimum, fraction):
     scores = [torch.tensor(values) for values in data]
     masks = [torch.ones(len(values), dtype=torch.bool) for values in data]

@@ -27,7 +27,7 @@ def test_the_price_of_a_part_is_that_of_its_own_plan(plan: Plan, part: Subset) -
     assert Prices(plan, plan.cost).of(part) == pytest.approx(sum(make_plan(plan.suite, part).cost.values()))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(share=st.floats(1e-6, 1.5))
 def test_a_proposal_never_costs_more_than_the_budget(plan: Plan, share: float) -> None:
     budget = share * sum(plan.cost.values())

@@ -198,7 +198,7 @@ def test_onsets_of_one_distribution_are_told_apart_at_most_once_in_twenty_and_th
     assert rate(around(0.01), around(0.08)) > {3: 0.45, 5: 0.9, 10: 0.99}[n]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000))
 def test_a_mixed_model_of_balanced_rows_gives_the_paired_difference(seed: int) -> None:
     """The jackknife of a balanced design is the paired t test of the replicates' own differences."""

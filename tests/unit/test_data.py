@@ -514,7 +514,7 @@ def test_a_download_that_cannot_be_is_refused(
 # Some classes of a set
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.sets(st.integers(0, 9), min_size=2, max_size=9), st.integers(0, 300))
 def test_some_classes_are_their_images_numbered_anew(classes: set[int], validation: int) -> None:
     spec = DataSpec(name="fashion-mnist-10k", classes=tuple(classes), validation=validation)

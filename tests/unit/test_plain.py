@@ -40,7 +40,7 @@ def test_control_characters_are_shown_and_not_obeyed(control: str) -> None:
         assert control[0] not in shown and shown.startswith("a\\") and "b" in shown
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text())
 def test_whatever_text_says_no_control_of_it_reaches_the_terminal(text: str) -> None:
     assert not {unicodedata.category(c) for c in printed(text)} & {"Cf", "Cs", "Zl", "Zp"}
@@ -75,7 +75,7 @@ def test_text_in_tex_obeys_nothing() -> None:
 NAMES = st.text(st.sampled_from("nNoO+-._ /\\%é"), min_size=1, max_size=8)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.tuples(NAMES, NAMES), st.tuples(NAMES, NAMES))
 def test_different_names_are_different_files_on_any_disk(one: tuple[str, str], other: tuple[str, str]) -> None:
     files = slug(*one), slug(*other)

@@ -206,7 +206,7 @@ def test_of_two_preparations_at_once_the_second_waits_and_takes_what_the_first_m
         folder = tmp_path / "prepared" / NAME
         folder.mkdir()
         (folder / "manifest.json").write_text("of the first")
-    assert second.result(timeout=10) == folder
+    assert second.result(timeout=100) == folder
     assert (folder / "manifest.json").read_text() == "of the first"
     assert [path.name for path in (tmp_path / "prepared").iterdir()] == [NAME]
 

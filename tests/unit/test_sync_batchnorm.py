@@ -22,7 +22,7 @@ class Meeting:
     tensors: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.barrier = threading.Barrier(self.size, timeout=20)
+        self.barrier = threading.Barrier(self.size, timeout=300)
 
     def exchange(self, rank: int, tensor: Tensor) -> Tensor:
         self.tensors[rank] = tensor.clone()

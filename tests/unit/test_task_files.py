@@ -27,7 +27,7 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.view(torch.int32), b.view(torch.int32))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.sampled_from(HARD), min_size=1, max_size=40), st.integers(0, 2000), st.randoms())
 def test_every_bit_of_every_weight_comes_back(tmp_path_factory: pytest.TempPathFactory, hard, zeros, random) -> None:  # type: ignore[no-untyped-def]
     bits = hard + [0] * zeros
