@@ -134,7 +134,14 @@ KNOWN = {
         "training/distributed.py", "wrap",
         "warnings.filterwarnings('ignore', message='Grad strides do not match bucket view strides')  ->  pass",
     ): ("accepted", "a warning that changes nothing"),
+    ("training/distributed.py", "wrap", "True  ->  False"): ("accepted", "gradients are copied more often"),
+    ("training/loop.py", "__init__", "False  ->  True"): ("accepted", "how a model is compiled, which takes a minute"),
+    ("training/loop.py", "__init__", "1  ->  2"): ("accepted", "how a model is compiled, which takes a minute"),
     ("training/loop.py", "_squared_distances", "2  ->  3"): ("accepted", "of a GPU, in other processes"),
+    ("training/probe.py", "fit_probe", "1  ->  2"): (
+        "equivalent", "without a validation split a second penalty is no better than the first",
+    ),
+    ("training/recipe.py", "faults", "0  ->  1"): ("equivalent", "it is read once a milestone has replaced it"),
     ("training/loop.py", "one_step", "0  ->  1"): ("accepted", "of a GPU, in other processes"),
     **{
         (file, function, "raise NotImplementedError  ->  pass"): ("equivalent", "every class that is used has its own")

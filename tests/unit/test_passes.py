@@ -117,3 +117,48 @@ def test_an_evaluation_is_of_all_images_and_leaves_the_mode_as_it_was() -> None:
         logits = model(images.batch(torch.arange(600)))
     assert loss == pytest.approx(float(nn.functional.cross_entropy(logits, images.labels)), rel=1e-5)
     assert accuracy == float((logits.argmax(1) == images.labels).double().mean())
+
+
+def plain_trainer(**options: object) -> Trainer:
+    """A linear network on images of noise, two passes of four batches."""
+    pixels = pack(np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8), dtype=np.uint8))
+    images = ImageSet(pixels, torch.arange(COUNT) % 10, (0.5,), (0.5,))
+    fields = {"steps": "2ep", "batch_size": 16, "optimizer": {"name": "sgd", "lr": 0.5}}
+    fields["schedule"] = {"name": "step", "milestones": ["3it", "6it"], "gamma": 0.1, "warmup": "2it"}
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    return Trainer(model, images, Recipe.model_validate(fields), num_classes=10, seed=0, **options)  # type: ignore
+
+
+def test_each_step_is_made_with_the_rate_that_the_schedule_gives_it() -> None:
+    rates: list[float] = []
+    plain_trainer().run(on_step=lambda t: rates.append(t.optimizer.param_groups[0]["lr"]))
+    assert rates == pytest.approx([0, 0.25, 0.5, 0.05, 0.05, 0.05, 0.005, 0.005])
+
+
+def test_a_training_begins_within_its_length_and_ends_where_it_is_told_to_or_with_the_recipe() -> None:
+    for begin in (-1, 9):
+        with pytest.raises(ValueError, match=f"a training of 8 iterations cannot begin at iteration {begin}"):
+            plain_trainer(begin=begin)
+    assert plain_trainer(begin=8).run().epoch_losses == []
+    assert [plain_trainer(begin=2, stop=stop).run().step for stop in (None, 5, 100)] == [8, 5, 8]
+
+
+@pytest.mark.parametrize("micro", [None, 12])
+def test_two_ranks_divide_each_batch_between_them(micro: int | None) -> None:
+    pixels = pack(np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8), dtype=np.uint8))
+    images = ImageSet(pixels, torch.arange(COUNT) % 10, (0.5,), (0.5,))
+    recipe = {"steps": "2ep", "batch_size": 16, "optimizer": {"name": "sgd", "lr": 0.1}, "augment": {"crop": 2}}
+    recipe |= {"micro_batch": micro} if micro else {}
+    model = nn.Sequential(StochasticDepth(0.5))
+    alone, *shared = (
+        Batches(images, Recipe.model_validate(recipe), 10, 0, 0, model, ranks)
+        for ranks in (Ranks(), Ranks(0, 2), Ranks(1, 2))
+    )
+    index, whole = alone.at(5)
+    halves = [batches.at(5) for batches in shared]
+    assert all(torch.equal(its_index, index) for its_index, _ in halves)
+    for part, parts in zip(whole, zip(*(parts for _, parts in halves), strict=True), strict=True):
+        assert torch.equal(torch.cat([half.images for half in parts]), part.images)
+        assert torch.equal(torch.cat([half.labels for half in parts]), part.labels)
+        assert torch.equal(torch.cat([half.kept[0] for half in parts]), part.kept[0])
+        assert [half.places.start for half in parts] == [part.places.start, parts[0].places.stop]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lthbench.data.loading import load
@@ -31,6 +32,7 @@ from lthbench.tasks.run import run_task
 from lthbench.tasks.spec import InterpolateSpec, MaskSpec, Pruning, Task, TrainSpec, Weights, num_survivors
 from lthbench.tasks.start import start_of
 from lthbench.tasks.tensor_files import digest, read_checkpoint, read_mask, read_tensors, write_mask, write_tensors
+from lthbench.tasks.train import train_images
 from lthbench.training.recipe import Recipe
 
 MODEL = ModelSpec(name="lenet-300-100", width=6)
@@ -41,6 +43,7 @@ STEPS = 6  # three epochs of two
 
 def training(lr: float = 0.05, data: DataSpec = DATA, seed: int = 0, pull: float = 0.0, **fields: Any) -> TrainSpec:
     recipe = {"steps": "3ep", "batch_size": 20, "optimizer": {"name": "sgd", "lr": lr, "momentum": 0.9}, "pull": pull}
+    recipe["ema"] = fields.pop("ema", 0.0)
     return TrainSpec(model=MODEL, data=data, recipe=Recipe.model_validate(recipe), seed=seed, **fields)
 
 
@@ -333,6 +336,11 @@ def test_zeros_are_packed_where_that_saves_a_quarter_of_a_kibibyte(tmp_path: Pat
         assert torch.equal(read_tensors(tmp_path / "t")[0]["t"], t)
     # 4 bytes a zero, 125 bytes of bits; from 381 bytes saved on they are packed.
     assert sizes[0] == sizes[64] == sizes[65] >= 4000 and sizes[200] < 3600
+    for zeros, is_packed in ((95, False), (96, True)):  # 128 bytes of bits; 384 bytes saved are just enough
+        t = torch.ones(1024)
+        t[:zeros] = 0
+        write_tensors(tmp_path / "t", {"t": t})
+        assert ("present:t" in load_file(tmp_path / "t")) == is_packed
 
 
 def test_masks_come_back_whatever_their_shape(tmp_path: Path) -> None:
@@ -412,8 +420,25 @@ def test_a_fraction_outside_of_0_to_1_is_no_result(tasks: Tasks, name: str, valu
     with pytest.raises(DocumentError, match=f"metrics.{name} is {value:g}, which is no fraction"):
         seal({**result, "metrics": {**result["metrics"], name: value}})
     assert seal({**result, "metrics": {"test_loss": 7.5, "density": 1 + 1e-12}})["metrics"]["test_loss"] == 7.5
+    assert seal({**result, "metrics": {name: 0.0}})["metrics"] == {name: 0.0}
 
 
-def test_a_training_sees_all_images_or_so_many_of_each_class() -> None:
+def test_a_training_sees_all_images_or_so_many_of_each_class(tasks: Tasks) -> None:
+    splits = load(DATA)
+    seen = [train_images(training(per_class=2, draw=draw), splits) for draw in (0, 1)]
+    for images in seen:
+        assert images.labels.bincount().tolist() == [2] * 10
+    one, other = (images.batch(torch.arange(20)) for images in seen)
+    assert not torch.equal(one, other), "another draw is of other images"
+    assert train_images(training(), splits) is splits.train
+    assert tasks.run(training(per_class=2, stop=1))["metrics"]["train_loss"] > 0
     assert (training().num_images, training(per_class=3).num_images) == (40, 30)
     assert training(data=DataSpec(name="fashion-mnist-10k", validation=100)).num_images == 9900
+
+
+def test_a_training_with_an_average_results_in_it(tasks: Tasks) -> None:
+    plain, averaged = (tasks.run(training(stop=1, ema=decay), keep=frozenset({0})) for decay in (0.0, 0.75))
+    begun, stepped, average = tasks.weights(plain, 0), tasks.weights(plain), tasks.weights(averaged)
+    for name in PRUNABLE:
+        torch.testing.assert_close(average[name], 0.75 * begun[name] + 0.25 * stepped[name])
+        assert not torch.equal(average[name], stepped[name])

@@ -293,7 +293,8 @@ def _of_configurations(shown: TestPower, test: Mixed, evidence: Evidence, alpha:
         except NotPlanned:
             continue
         for point, names in found:
-            trainings[(name, point.arm, *sorted(names.items()))].add(point.key)
+            place = (name, point.arm, *sorted(names.items()))
+            trainings[place].add(point.key)
     # As in the rows of the model, what shares a training under two names is one configuration.
     k, known = 0, set[str]()
     for keys in trainings.values():
