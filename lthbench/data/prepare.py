@@ -7,6 +7,7 @@ DATA/prepared/<name>/ then holds, for each split, <split>.npy (uint8 [N, S, S, 4
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -17,15 +18,17 @@ from typing import Any
 
 import numpy as np
 import PIL
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from lthbench.data.error import DataError
 from lthbench.data.image_folder import Tree, class_list_id, read_class_list, scan
 from lthbench.data.spec import DATASETS
+from lthbench.documents import DocumentError, read_bounded
 from lthbench.lease import Lease
 
 # Of the edges of an image; as its shorter one is resized to `side`, it would become side x ratio pixels long.
 _LARGEST_RATIO = 100
+_LARGEST_FILE = 256 << 20
 
 # Raise it when the pixels of a prepared image would change.
 VERSION = 1
@@ -157,13 +160,19 @@ def decode(name: str, file: Path, side: int) -> np.ndarray:
             and narrow that resizing would make it huge.
     """
     try:
-        with Image.open(file, formats=("JPEG", "PNG")) as opened:
+        # From memory, where a part that is said to be longer than the file takes no more than there is.
+        content = io.BytesIO(read_bounded(file, _LARGEST_FILE))
+        with Image.open(content, formats=("JPEG", "PNG")) as opened:
             if opened.mode.startswith(("I", "F")):  # converting these cuts all values above 255 to white
                 raise DataError(f"{name}: {file} has more than 8 bits a channel; save it with 8")
             if max(opened.size) > _LARGEST_RATIO * min(opened.size):
                 shape = " x ".join(f"{edge:,}" for edge in opened.size)
                 raise DataError(f"{name}: {file} has {shape} pixels, which is no photograph; replace it")
             image = opened.convert("RGB")
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name}: {file} is no whole JPEG or PNG image (of another format); replace it") from error
+    except DocumentError as error:
+        raise DataError(f"{name}: {error}; replace it") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the system, not of Pillow
             raise DataError(f"{name}: {file} cannot be read ({error.strerror}); make it readable") from error

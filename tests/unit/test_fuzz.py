@@ -110,6 +110,15 @@ PAST = {
 }
 
 
+def test_a_picture_whose_pixels_are_said_to_take_more_than_there_is_takes_no_more_memory_than_its_file(
+    readers: dict[str, Reader],
+) -> None:
+    picture = bytearray(readers["image"].sound[0])
+    at = picture.index(b"IDAT") - 4
+    picture[at : at + 4] = b"\xa1\0\0\0"  # 2.5 GiB
+    assert readers["image"].judge(bytes(picture)) == "accepted", "the pixels themselves are whole"
+
+
 @pytest.mark.parametrize("what", PAST)
 def test_what_a_reader_once_fell_over_is_refused(readers: dict[str, Reader], what: str) -> None:
     name, content = PAST[what]
