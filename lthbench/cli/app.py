@@ -12,8 +12,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
 from typer.core import TyperGroup
 
+from lthbench.cli.fit import fitted
 from lthbench.plain import PlainConsole
 
 
@@ -70,9 +72,17 @@ def _options(
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RetryOption = Annotated[bool, typer.Option("--retry-failed", help="Try failed tasks again.")]
 
+
+class _FittingConsole(PlainConsole):
+    """A console that prints tables so that they fit, and breaks lines between words where it is a terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(fitted(one, self) if isinstance(one, Table) else one for one in objects), **options)
+
+
 # Into a file or a pipe tables are wider than the 80 columns that would be taken for want of a terminal.
-out = PlainConsole(soft_wrap=True, width=None if sys.stdout.isatty() else 120)
-err = PlainConsole(stderr=True, soft_wrap=True)
+out = _FittingConsole(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
+err = _FittingConsole(stderr=True, soft_wrap=not sys.stderr.isatty())
 
 
 def fail(message: str) -> NoReturn:

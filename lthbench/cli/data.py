@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from lthbench.cli.app import JsonOption, data_app, out, print_json, progress_bar
 from lthbench.cli.parameters import Only, with_options
@@ -89,7 +89,7 @@ def _print_data(rows: list[Any], as_json: bool) -> None:
         return
     from lthbench.data.folder import told
 
-    table = Table("data set", "there", "images", "licence", "folder")
+    table = Table("data set", "there", "images", "licence", Column("folder", overflow="fold"))
     for row in rows:
         table.add_row(row.name, "yes" if row.present else "no", row.images, row.licence, row.path or "")
     out.print(table)

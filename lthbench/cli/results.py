@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 
 from lthbench import api
 from lthbench.api import Source
@@ -83,7 +83,7 @@ def print_summary(suite: Suite, rows: list[ResultRow]) -> None:
             titles = [name.replace("_", " ") for name in shown]  # words, which can be wrapped
             table = Table(
                 "arm",
-                Column("what", overflow="fold"),
+                "what",
                 "level",
                 "step",
                 "density",

@@ -18,10 +18,11 @@ from lthbench import api
 from lthbench.api import OpenSuite, Ran, Source
 from lthbench.cli.app import JsonOption, RetryOption, again, app, err, out, print_json
 from lthbench.cli.export import tensorboard_exporter
+from lthbench.cli.growing import Growing
+from lthbench.cli.headlines import print_headlines
 from lthbench.cli.parameters import with_options
-from lthbench.cli.results import print_summary
 from lthbench.cli.submit import Profile, slurm_options
-from lthbench.cli.verdicts import print_verdicts, tell_of_reference, told_folders
+from lthbench.cli.verdicts import print_short_verdicts, tell_of_reference
 from lthbench.runner.execution import Local
 from lthbench.runner.queue import last_line
 from lthbench.runner.settings import RunOptions
@@ -60,6 +61,8 @@ def run(
     ] = None,
 ) -> None:
     """Run what is missing of a suite, then show its results. Running a finished suite again trains nothing."""
+    from lthbench.analysis.report.write import PAGE
+    from lthbench.runner.pace import Pace
     from lthbench.runner.progress import LiveProgress, PlainProgress, RunProgress
 
     export = tensorboard_exporter() if tensorboard is not None else None
@@ -68,9 +71,19 @@ def run(
     if executor is Executor.debug:
         where = replace(here, workers=0)
     rounds: list[RunProgress] = []
+    pace = Pace()
+    console = err if as_json or err.is_terminal else out
+    growing = Growing(
+        (lambda: api.report(opened, figures=False)) if with_report else None,
+        lambda plan, pair: print_headlines(opened.suite, api.result_rows(opened, plan), [pair], console, so_far=True),
+    )
 
     def watching(plan: Plan, missing: list[str]) -> RunProgress:
-        rounds.append((LiveProgress if err.is_terminal else PlainProgress)(plan, missing, err))
+        if not rounds and with_report:
+            err.print(f"The report grows while this runs: {api.report_folder(opened) / PAGE}")
+        growing.begin(plan, missing)
+        kind = LiveProgress if err.is_terminal else PlainProgress
+        rounds.append(kind(plan, missing, err, pace, growing.done))
         return rounds[-1]
 
     try:
@@ -84,6 +97,8 @@ def run(
             + (jobs if executor is Executor.slurm else "")
         )
         sys.exit(130)
+    finally:
+        growing.end()
     if ran is None:
         return
     if export is not None and tensorboard is not None:
@@ -98,17 +113,17 @@ def run(
 
 def _print_results(opened: OpenSuite, ran: Ran, part: Subset, with_report: bool) -> None:
     """Results of the part that was run; verdicts on the whole suite, and its report."""
-    print_summary(opened.suite, api.result_rows(opened, ran.plan))
     whole = cache(lambda: ran.plan if part == WHOLE else api.plan(opened))  # a minute for the whole paper
     if opened.suite.claims:
-        print_verdicts(told_folders(api.verdicts(opened, whole(), tell=err.print)), with_parts=False)
+        print_short_verdicts(api.verdicts(opened, whole(), tell=err.print), again("verdicts", opened.path))
+    print_headlines(opened.suite, api.result_rows(opened, ran.plan))
     tell_of_reference(ran.plan, opened.store, out)
     outcome = ran.outcome
     # What diverged takes tasks out of the plan, of which some may have run by then.
     before = len(ran.plan.tasks.keys() - set(outcome.ran)) - len(outcome.failed) - len(outcome.blocked)
     out.print(
         f"{len(ran.plan.tasks)} tasks: {len(set(outcome.ran))} run now in {ran.seconds:.0f} s, {before} done before. "
-        f"Results: {opened.store.root.absolute()}; "
+        f"Results: {opened.store.root.absolute()}; `{again('results', opened.path)}` shows them all, "
         f"`{again('results', opened.path, '--csv')}` prints every number."
     )
     if with_report:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from datetime import timedelta
 
 from rich.table import Table
 
@@ -28,6 +27,7 @@ _PATIENCE = 5.0  # seconds for which Slurm is asked again: without it, most of w
 @with_options
 def status(source: Source, as_json: JsonOption = False) -> None:
     """Show how far a suite is: tasks done, missing, failed, diverged, with empty layers; and its jobs."""
+    from lthbench.runner.pace import in_words
     from lthbench.runner.slurm.records import read_records
     from lthbench.runner.slurm.scheduler import SchedulerError, queued
     from lthbench.runner.status import suite_status
@@ -60,8 +60,10 @@ def status(source: Source, as_json: JsonOption = False) -> None:
     for job in running[:_SHOWN]:
         out.print(f"running: {job.job} {job.lane}: {job.done} of {job.tasks} tasks, {job.left} left of its limit")
     if found.seconds_left:
-        left = timedelta(seconds=round(found.seconds_left))
-        out.print(f"about {left} left with {max(1, len(running))} at once, by what tasks have taken so far")
+        out.print(
+            f"{100 * found.part:.0f} % of the work is done; {in_words(found.seconds_left)} left with "
+            f"{max(1, len(running))} at once, by what tasks have taken so far"
+        )
     for key, stall in list(found.stalls.items())[:_SHOWN]:
         out.print(f"stalled: {key} ({plan.label(key)}): {stall}")
     failures = [failure for row in found.arms for failure in row.failures.items()]

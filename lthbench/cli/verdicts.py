@@ -67,7 +67,34 @@ def _with(verdict: Verdict, options: str) -> Verdict:
     return verdict
 
 
-def print_verdicts(found: Sequence[Verdict], with_parts: bool = True) -> None:
+def print_short_verdicts(found: Sequence[Verdict], more: str) -> None:
+    """A line for each claim and pair that was tested: verdict and finding; what was not run in one line for all.
+
+    Args:
+        more: the command that tells the rest.
+    """
+    from lthbench.analysis.claims.verdict import SILENT
+
+    several = len({verdict.pair for verdict in found if verdict.pair}) > 1
+    table = Table("claim", *(("pair",) if several else ()), "verdict", "what was found", title="Claims")
+    silent: list[str] = []
+    for claim, group in groupby(found, key=lambda verdict: verdict.claim):
+        tested = [verdict for verdict in group if verdict.outcome not in SILENT]
+        silent += [] if tested else [claim]
+        for verdict in tested:
+            text = Text(visible(verdict.finding or verdict.sentence), "" if verdict.finding else "dim")
+            if verdict.caution:
+                text.append(visible(f" ({verdict.caution})"), "dim")
+            named = [verdict.pair or "all pairs"] if several else []
+            table.add_row(claim if verdict is tested[0] else "", *named, _outcome(verdict.outcome), text)
+    if table.row_count:
+        out.print(table)
+    if silent:
+        out.print(f"Not run, or on no pair that they are about: {', '.join(silent)}.")
+    out.print(f"`{more}` shows the claims' sentences, tests, intervals and p, and what would settle the open ones.")
+
+
+def print_verdicts(found: Sequence[Verdict]) -> None:
     """The claim table: a line a claim and pair and, under it, one a part; one line for what is run on no pair."""
     from lthbench.analysis.claims.verdict import SILENT
     from lthbench.analysis.report.verdict_table import interval_title
@@ -81,10 +108,10 @@ def print_verdicts(found: Sequence[Verdict], with_parts: bool = True) -> None:
         verdicts = list(group)
         if verdicts[-1].outcome in SILENT:
             verdicts = verdicts[-1:]
-        if table.row_count and (with_parts or several):
+        if table.row_count:
             table.add_section()
         for verdict in verdicts:
-            _add_row(table, verdict, verdict is verdicts[0], with_parts, several)
+            _add_row(table, verdict, verdict is verdicts[0], several)
             if verdict.command:
                 commands.setdefault((verdict.lacks, verdict.command), {})[claim] = None
     out.print(table)
@@ -113,11 +140,11 @@ def print_verdicts(found: Sequence[Verdict], with_parts: bool = True) -> None:
     )
 
 
-def _add_row(table: Table, verdict: Verdict, is_first: bool, with_parts: bool, several: bool) -> None:
+def _add_row(table: Table, verdict: Verdict, is_first: bool, several: bool) -> None:
     from lthbench.analysis.claims.verdict import SILENT
     from lthbench.analysis.quantity import effect_text, p_text
 
-    many = with_parts and verdict.pair is not None and len(verdict.parts) > 1 and verdict.outcome not in SILENT
+    many = verdict.pair is not None and len(verdict.parts) > 1 and verdict.outcome not in SILENT
     told = [Text.assemble(visible(verdict.sentence), (visible(f" ({verdict.origin})"), "dim"))] if is_first else []
     if verdict.finding and not many:
         told.append(Text(visible(f"Found: {verdict.finding}")))

@@ -61,9 +61,9 @@ def watch(
 
 def _dashboard(title: str, plan: Plan, found: Snapshot) -> Group:
     done, tasks = sum(arm.done for arm in found.arms), sum(arm.tasks for arm in found.arms)
-    left = "time left unknown"
-    if found.seconds_left is not None:
-        left = f"about {timedelta(seconds=round(found.seconds_left))} left"
+    from lthbench.runner.pace import in_words
+
+    left = "time left unknown" if found.seconds_left is None else f"{in_words(found.seconds_left)} left"
     head = Table.grid(padding=(0, 1))
     head.add_row(
         Text(visible(title), style="bold"),

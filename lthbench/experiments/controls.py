@@ -76,6 +76,10 @@ class Controls(Experiment):
 
     variants: ClassVar = get_args(Kind)
     metrics: ClassVar = ACCURACY + DISTANCE
+    headlines: ClassVar = (
+        ("reinit", "test_accuracy", "of its mask, reinitialised"),
+        ("random", "test_accuracy", "of a random mask"),
+    )
 
     kinds: Annotated[tuple[Kind, ...], Field(min_length=1)] = (
         "reinit",

@@ -89,6 +89,7 @@ class Experiment(BaseModel):
         arms: the arms it is made with; None is all of them.
         variants, metrics: what its readings can be of and have, whatever its settings; `*` stands for any text.
         shown: the metrics that summaries show first.
+        headlines: what the short table of a pair has of it: variant, metric, and what that is called there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -97,6 +98,7 @@ class Experiment(BaseModel):
     metrics: ClassVar[tuple[str, ...]] = ()
 
     shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "distance_relative")
+    headlines: ClassVar[tuple[tuple[str, str, str], ...]] = ()
 
     arms: tuple[str, ...] | None = None
 

@@ -89,6 +89,10 @@ class FrozenFeatures(_OfNetworks):
     shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "untrained_test_accuracy")
     variants: ClassVar = tuple(f"probe of {name}, {rule}" for name in UNTRAINED for rule in get_args(Normalisation))
     metrics: ClassVar = (*ACCURACY, "untrained_test_accuracy", "penalty")
+    headlines: ClassVar = (
+        ("probe of ticket, estimated", "test_accuracy", "of a probe of the untrained ticket"),
+        ("probe of random, estimated", "test_accuracy", "of a probe of an untrained random mask"),
+    )
 
     networks: Annotated[tuple[Network, ...], Field(min_length=1)] = (
         "ticket",

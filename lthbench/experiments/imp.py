@@ -43,6 +43,11 @@ class Imp(Experiment):
 
     variants: ClassVar = ("dense", "ticket", "mask")
     metrics: ClassVar = TRAINED + PRUNED
+    headlines: ClassVar = (
+        ("dense", "test_accuracy", "test accuracy of the dense network"),
+        ("ticket", "test_accuracy", "of the ticket"),
+        ("dense", "distance_relative", "relative learning distance, dense"),
+    )
 
     levels: Level
     rewind: Steps = Steps()

@@ -112,6 +112,7 @@ class Stability(_Lines):
 
     variants: ClassVar = ("child", *under_each("barrier"))
     metrics: ClassVar = ACCURACY + BARRIER
+    headlines: ClassVar = (("barrier", "test_barrier", "error barrier between two trainings"),)
 
     spawns: Annotated[tuple[Steps, ...], Field(min_length=1)]
     levels: Annotated[tuple[Level, ...], Field(min_length=1)] = (0,)
@@ -184,6 +185,7 @@ class Onset(_Lines):
     shown: ClassVar[tuple[str, ...]] = ("onset_above_share", "onset_share", "onset", "onset_monotone", "noise_scale")
     variants: ClassVar = (*under_each("barrier"), *under_each("onset"))
     metrics: ClassVar = (*BARRIER, "distance_relative", *FOUND)
+    headlines: ClassVar = (("onset", "onset_share", "onset of stability"),)
 
     grid: Annotated[tuple[Steps, ...], Field(min_length=2)]
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.02

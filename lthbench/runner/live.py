@@ -5,19 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Container
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from lthbench.data.spec import num_train_images
 from lthbench.lease import PATIENCE, holder_of
+from lthbench.runner.pace import Pace, pace_of
 from lthbench.runner.stall import Stall, stall_of
 from lthbench.suite.plan import Plan
 from lthbench.tasks.header import read_note
 from lthbench.tasks.paths import CHECKPOINT, FAILURE, LEASE, SPEC, STALLED
 from lthbench.tasks.spec import TrainSpec
 from lthbench.tasks.store import Store
-
-WINDOW = 900.0  # seconds over which the rate is taken
 
 
 @dataclass
@@ -58,8 +56,8 @@ class Snapshot:
 
     Attributes:
         failures: key -> reason, newest last.
-        part: of the work in image passes that is done, with that of checkpoints.
-        seconds_left: at the rate of the last quarter of an hour; None where nothing was finished in it.
+        part: the share of the work that is done, with that of checkpoints.
+        seconds_left: as `Pace` estimates it; None before a task is done.
     """
 
     arms: list[ArmProgress]
@@ -78,7 +76,8 @@ class Live:
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan, self.store = plan, store
-        self._finished: dict[str, float] = {}  # key -> seconds since 1970
+        self.pace = Pace()
+        self._finished: set[str] = set()
         self._watched: dict[str, tuple[int, float]] = {}  # key -> when its lease was touched, and since when it is so
 
     def look(self) -> Snapshot:
@@ -86,12 +85,12 @@ class Live:
         now = time.time()
         wanted = {key: self.plan.kept(key) for key in self.plan.tasks if key not in self._finished}
         files = self.store.files(wanted)
-        for key, result in self.store.done(wanted, files).items():
-            self._finished[key] = datetime.fromisoformat(result["finished"]).timestamp()
+        done = self.store.done(wanted, files)
+        pace_of(self.plan, done, self.pace)
+        self._finished |= done.keys()
         arms: dict[tuple[str, str], ArmProgress] = {}
         found = Snapshot([])
         failed: list[tuple[float, str]] = []
-        reached = 0.0
         for key in self.plan.tasks:
             cell = self.plan.cells[key]
             arm = arms.setdefault((cell.pair, cell.arm), ArmProgress(cell.pair, cell.arm))
@@ -99,20 +98,19 @@ class Live:
             names = files.get(key, {})
             if key in self._finished:
                 arm.done += 1
-                reached += self.plan.cost[key]
             elif LEASE in names and (running := self._running(key, names, now)) is not None:
                 arm.running += 1
                 found.running.append(running)
-                reached += self.plan.cost[key] * (running.part or 0.0)
             elif FAILURE in names:
                 arm.failed += 1
                 failed.append((_touched(self.store.folder(key) / FAILURE), key))
-        total = sum(self.plan.cost.values())
+        parts = {running.key: running.part or 0.0 for running in found.running}
+        left = [key for key in self.plan.tasks if key not in self._finished]
         found.arms = list(arms.values())
         found.failures = {key: self.store.failure(key) or "for an unknown reason" for _, key in sorted(failed)}
-        found.part = reached / total if total else 1.0
-        rate = self._rate(now)
-        found.seconds_left = (total - reached) / rate if rate else None
+        found.part = self.pace.part(self.plan, self._finished, left, parts)
+        at_once = len(found.running)
+        found.seconds_left = self.pace.seconds_left(self.plan, left, parts, at_once=at_once, now=now)
         return found
 
     def _running(self, key: str, names: Container[str], now: float) -> Running | None:
@@ -149,13 +147,6 @@ class Live:
         per_epoch = spec.recipe.steps_per_epoch(num_train_images(spec.data))
         end = min(spec.recipe.steps.count(per_epoch), spec.stop or spec.recipe.steps.count(per_epoch))
         return min(1.0, max(0.0, (step - spec.begin) / max(1, end - spec.begin)))
-
-    def _rate(self, now: float) -> float | None:
-        """Image passes a second, of what was finished in the last quarter of an hour."""
-        recent = {key: at for key, at in self._finished.items() if now - at < WINDOW}
-        if not recent:
-            return None
-        return sum(self.plan.cost[key] for key in recent) / max(1.0, now - min(recent.values()))
 
 
 def _touched(path: Path) -> float:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lthbench.lease import holder_of
+from lthbench.runner.pace import pace_of
 from lthbench.runner.slurm.records import Record, log_of, read_records
 from lthbench.runner.slurm.scheduler import QueuedJob
 from lthbench.runner.stall import Stall, stall_of
@@ -69,13 +69,14 @@ class Status:
     Attributes:
         jobs: those that are not done.
         stalls: key -> what is noted of a worker that makes no progress.
-        seconds_left: of computing, from what tasks of the same pair have taken, with as many at once as run now; None
-            while nothing is known.
+        part: the share of the work that is done.
+        seconds_left: as `Pace` estimates it, with as many at once as run now; None before a task is done.
     """
 
     arms: list[ArmStatus]
     jobs: list[JobStatus] = field(default_factory=list)
     stalls: dict[str, Stall] = field(default_factory=dict)
+    part: float = 0.0
     seconds_left: float | None = None
 
 
@@ -92,8 +93,7 @@ def suite_status(
     done = store.done({key: plan.kept(key) for key in plan.tasks}, files)
     failed: dict[str, str] = {}
     stalls: dict[str, Stall] = {}
-    seconds: dict[str, float] = defaultdict(float)
-    costs: dict[str, float] = defaultdict(float)
+    running = 0
     for key in plan.tasks:
         cell = plan.cells[key]
         row = rows.setdefault((cell.pair, cell.arm), ArmStatus(cell.pair, cell.arm))
@@ -103,10 +103,9 @@ def suite_status(
             row.diverged += result["status"] == "diverged"
             row.refused += result["status"] == "refused"
             row.collapsed += isinstance(plan.tasks[key].spec, TrainSpec) and result["empty_layers"] > 0
-            seconds[cell.pair] += result["seconds"]
-            costs[cell.pair] += plan.cost[key]
         elif FAILURE in files.get(key, ()):
             failed[key] = row.failures[key] = store.failure(key) or "for an unknown reason"
+        running += key not in done and LEASE in files.get(key, ())
         if key not in done and STALLED in files.get(key, ()):
             with contextlib.suppress(OSError):
                 if stall := stall_of(store, key, holder_of(store.folder(key) / LEASE)):
@@ -114,8 +113,10 @@ def suite_status(
     status = Status(list(rows.values()), stalls=stalls)
     if queue is not None:
         status.jobs = _jobs(store, suite, queue, failed)
-    at_once = max(1, sum(job.state == "running" for job in status.jobs))
-    status.seconds_left = _time_left(plan, done, seconds, costs, at_once)
+    pace = pace_of(plan, done)
+    left = [key for key in plan.tasks if key not in done]
+    status.part = pace.part(plan, done, left, {})
+    status.seconds_left = pace.seconds_left(plan, left, {}, at_once=running)
     return status
 
 
@@ -172,19 +173,3 @@ def _last_lines(path: Path, count: int = 3) -> str:
         file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
         text = file.read().decode(errors="replace")
     return "\n".join([line for line in text.splitlines() if line.strip()][-count:])
-
-
-def _time_left(
-    plan: Plan, done: Container[str], seconds: Mapping[str, float], costs: Mapping[str, float], at_once: int
-) -> float | None:
-    rate = {pair: seconds[pair] / cost for pair, cost in costs.items() if cost}
-    if not rate:
-        return None
-    known = sum(seconds[pair] for pair in rate) / sum(costs[pair] for pair in rate)
-    total = longest = 0.0
-    for key in plan.tasks:
-        if key not in done:
-            each = rate.get(plan.cells[key].pair, known)
-            total += plan.cost[key] * each
-            longest = max(longest, plan.depth[key] * each)
-    return max(total / at_once, longest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -33,8 +34,18 @@ def test_a_run_ends_in_the_claim_table(
     code, out, err = call(capsys, monkeypatch, "run", suite, "--store", tiny_run[1].root, "--workers", "0")
     assert code == 0, err
     table = out[out.index("Claims") :]
-    assert all(f"C{n} " in table for n in range(1, 24) if n != 22) and "C22" not in table
-    assert "suites/paper.yaml" not in out, "what is missing is told of the user's own suite"
+    assert all(re.search(rf"C{n}\b", table) for n in range(1, 24) if n != 22) and "C22" not in table
+    assert f"lthbench verdicts {suite} --store {tiny_run[1].root}" in table
+    assert table.index("Claims") < table.index("tiny\n") < table.index("tasks: 0 run now"), "verdicts come first"
+
+
+def test_verdicts_tell_of_the_users_own_suite_what_is_missing(
+    suite: Path, tiny_run: tuple[Plan, Store], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = call(capsys, monkeypatch, "verdicts", suite, "--store", tiny_run[1].root)
+    assert code == 0, err
+    table = out[out.index("Claims") :]
+    assert "suites/paper.yaml" not in out
     assert f"add regulariser to the experiments of tiny in {suite}, then: lthbench run {suite} --pair tiny" in table
     assert f"--store {tiny_run[1].root}" in table
 

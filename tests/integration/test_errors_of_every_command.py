@@ -42,6 +42,7 @@ COMMANDS = {
     "report": ("{s} --store {d} --no-figures --out {d}/out", SUITE),
     "export tensorboard": ("{s} --store {d} --out {d}/out", SUITE),
     "export mlflow": ("{s} --store {d} --out {d}/out", SUITE),
+    "schema": ("--json", "lthbench.suite.json_schema.suite_schema"),
     "bench training": ("{s}", SUITE),
     "bench kernels": ("", "lthbench.bench.kernels.kernel_rows"),
     "doctor": ("", "lthbench.bench.doctor.examine"),
