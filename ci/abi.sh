@@ -41,7 +41,7 @@ for _ in range(5):
     for p, m in zip(theirs, masks):
         p.data.masked_fill_(~m, 0.0)
         stock.state[p]["momentum_buffer"].masked_fill_(~m, 0.0)
-assert len(mine._plans) == 1 and all(map(torch.equal, ours, theirs))
+assert len(mine._caches) == 1 and all(map(torch.equal, ours, theirs))
 print(f"torch {torch.__version__}: loaded, and equal to torch.optim.SGD bit for bit")
 PYTHON
   )

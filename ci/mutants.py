@@ -103,7 +103,7 @@ KNOWN = {
     ("ops/optimizers.py", "_step_group", "break  ->  continue"): (
         "equivalent", "without a plan the second turn of the loop does nothing",
     ),
-    ("ops/optimizers.py", "_new_plan", "self._plans.pop(index, None)  ->  pass"): (
+    ("ops/optimizers.py", "_new_cache", "self._caches.pop(index, None)  ->  pass"): (
         "equivalent", "a plan of other tensors is only asked in vain",
     ),
     (
@@ -147,7 +147,7 @@ KNOWN = {
         (file, function, "raise NotImplementedError  ->  pass"): ("equivalent", "every class that is used has its own")
         for file, function in (
             ("ops/pruning.py", "__call__"), ("ops/optimizers.py", "_state_names"),
-            ("ops/optimizers.py", "_planned_step"), ("ops/optimizers.py", "_reference_step"),
+            ("ops/optimizers.py", "_cached_step"), ("ops/optimizers.py", "_reference_step"),
         )
     },
 }  # fmt: skip

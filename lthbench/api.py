@@ -43,6 +43,7 @@ from lthbench.tasks.store import Store, StoreError
 if TYPE_CHECKING:
     import pandas
 
+    from lthbench.analysis.claims.power import ClaimPower
     from lthbench.analysis.claims.verdict import Verdict
     from lthbench.analysis.table import ResultRow
     from lthbench.runner.slurm.records import Cluster
@@ -272,6 +273,20 @@ def load_ticket(
 
     task = ticket_task(opened.suite, pair, arm, replicate, level, rewind)
     return read_ticket(opened.store, task, device)
+
+
+def power(opened: OpenSuite, planned: Plan | None = None) -> list[ClaimPower]:
+    """What the claims of a suite can decide with its replicates; none where it names no claims.
+
+    Args:
+        planned: the plan of the whole suite, where it is known; of one replicate, which is soon planned, it does.
+    """
+    if not opened.suite.claims:
+        return []
+    from lthbench.analysis.claims.power import power
+    from lthbench.analysis.claims.spreads import Spreads
+
+    return power(planned or make_plan(opened.suite, Subset(replicates=1)), Spreads.known(opened.path))
 
 
 def verdicts(opened: OpenSuite, planned: Plan | None = None, *, tell: Tell = print) -> list[Verdict]:

@@ -47,7 +47,7 @@ def _update(weights: Tensor, gradients: Tensor, mask: Tensor) -> bool:
         with torch.no_grad():
             for t in (theirs, stock.state[theirs]["momentum_buffer"]):
                 t.masked_fill_(~mask, 0.0)
-    return torch.equal(ours, theirs) and bool(masked._plans) is kernels_available(weights.device)
+    return torch.equal(ours, theirs) and bool(masked._caches) is kernels_available(weights.device)
 
 
 def _threshold(weights: Tensor, other: Tensor, mask: Tensor) -> bool:

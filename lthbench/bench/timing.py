@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lthbench.ops._fake import shape_only
 from lthbench.ops._library import kernels_available
 
 
@@ -172,3 +173,18 @@ def table(rows: list[BenchRow]) -> str:
     cells = [head] + [[c if isinstance(c, str) else f"{c:.4g}" for c in r] for r in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)
+
+
+@shape_only("probe_read")
+def _probe_read_shape(words: Tensor) -> Tensor:
+    return words.new_empty((), dtype=torch.int64)
+
+
+@shape_only("probe_fma")
+def _probe_fma_shape(start: Tensor, rounds: int) -> Tensor:
+    return start.new_empty(2, dtype=torch.float64)
+
+
+@shape_only("probe_update_")
+def _probe_update_shape(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> None:
+    pass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,15 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from lthbench import api
-from lthbench.api import Source
+from lthbench.api import OpenSuite, Source
 from lthbench.cli.app import JsonOption, again, app, err, fail, given, out, print_json, progress_bar
 from lthbench.cli.parameters import Only, with_options
 from lthbench.plain import visible
 from lthbench.runner.settings import RunOptions
-from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
 from lthbench.suite.subset import WHOLE, Subset
-from lthbench.tasks.store import Store
 
 if TYPE_CHECKING:
     from lthbench.analysis.claims.power import ClaimPower
@@ -58,53 +55,36 @@ def plan(
     import torch
 
     from lthbench.suite.budget import parse_budget
-    from lthbench.suite.calibration import calibrations
     from lthbench.suite.cost import plan_cost
-    from lthbench.suite.devices import NAMED, Measured
+    from lthbench.suite.devices import choose_device, known_devices, seconds_on
 
     hours = parse_budget(budget) if budget is not None else None
     opened = api.open_suite(source, may_be_new=True)
-    suite, loaded, target = opened.path, opened.suite, opened.store
-    part.check(loaded)
+    part.check(opened.suite)
     if only_power:
         if part != WHOLE or hours is not None:
             fail("--power is told of a whole suite; leave out the options that choose a part of it")
-        decided = _decided(make_plan(loaded, Subset(replicates=1)), suite)
-        if as_json:
-            print_json([asdict(claim) for claim in decided])
-        else:
-            _print_decided(decided)
+        _print_power(api.power(opened), as_json)
         return
-    if hours is not None and part != Subset():
+    if hours is not None and part != WHOLE:
         fail(f"--budget chooses the part of the suite itself; leave out {shlex.join(part.options())}")
     if calibrate:
-        _calibrate(loaded, part, to_calibrate)
-    devices: list[Device] = [*map(Measured, calibrations(torch.__version__)), *NAMED]
-    chosen = _chosen(devices, hours[1], on) if hours is not None else None
-    planned = api.plan(opened, part)
-    if hours is not None and chosen is not None:
-        _propose(suite, planned, target, chosen, hours[0], as_json)
+        _calibrate(opened.suite, part, to_calibrate)
+    devices = known_devices(torch.__version__)
+    if hours is not None:
+        _propose(opened, choose_device(devices, hours[1], on), hours[0], as_json)
         return
-    seconds = {d.label: {k: d.seconds(t.spec, planned.work[k]) for k, t in planned.tasks.items()} for d in devices}
-    cost = plan_cost(planned, target, seconds)
+    planned = api.plan(opened, part)
+    cost = plan_cost(planned, opened.store, {d.label: seconds_on(d, planned) for d in devices})
     # Verdicts are on whole suites.
-    decided = _decided(planned, suite) if part == WHOLE else []
+    decided = api.power(opened, planned) if part == WHOLE else []
     if as_json:
         print_json({"cost": [asdict(row) for row in cost], "claims": [asdict(claim) for claim in decided]})
         return
-    _print_cost(cost, str(suite))
-    _print_hours([row for row in cost if row.name in loaded.pairs or row.name == "all"], devices)
+    _print_cost(cost, str(opened.path))
+    _print_hours(_of_pairs(cost, opened.suite), devices)
     if decided:
-        _print_decided(decided)
-
-
-def _decided(planned: Plan, suite: Path) -> list[ClaimPower]:
-    if not planned.suite.claims:
-        return []
-    from lthbench.analysis.claims.power import power
-    from lthbench.analysis.claims.spreads import Spreads
-
-    return power(planned, Spreads.known(suite))
+        _print_power(decided)
 
 
 def _calibrate(suite: Suite, part: Subset, options: RunOptions) -> None:
@@ -125,48 +105,15 @@ def _calibrate(suite: Suite, part: Subset, options: RunOptions) -> None:
     err.print(f"the calibration is in {path}")
 
 
-def _chosen(devices: list[Device], unit: str, name: str | None) -> Device:
-    """The device of a budget: the named one, or the first that was measured."""
-    of_unit = [d for d in devices if d.unit == unit]
-    if name is not None:
-        named = [d for d in of_unit if name.lower() in d.label.lower()]
-        if not named:
-            fail(f"--on {name}: no device with hours in {unit} is called so; known: {_labels(of_unit)}")
-        return named[0]
-    measured = [d for d in of_unit if d.is_measured]
-    if not measured and unit == "cpuh":
-        fail("no processor was measured for this version of torch; run `lthbench plan SUITE --calibrate --device cpu`")
-    if not measured:
-        fail(
-            f"no GPU was measured for this version of torch; run `lthbench plan SUITE --calibrate` on one, "
-            f"or name one to calculate with: --on NAME of {_labels(of_unit)}"
-        )
-    return measured[0]
+def _of_pairs(cost: list[Cost], suite: Suite) -> list[Cost]:
+    return [row for row in cost if row.name in suite.pairs or row.name == "all"]
 
 
-def _labels(devices: list[Device]) -> str:
-    return ", ".join(f"'{d.label}'" for d in devices) or "none"
-
-
-def _propose(suite: Path, planned: Plan, store: Store, device: Device, hours: float, as_json: bool) -> None:
+def _propose(opened: OpenSuite, device: Device, hours: float, as_json: bool) -> None:
     from lthbench.suite import budget
-    from lthbench.suite.cost import plan_cost
 
-    seconds = {key: device.seconds(task.spec, planned.work[key]) for key, task in planned.tasks.items()}
-    if unknown := sorted({planned.cells[key].pair for key, value in seconds.items() if value is None}):
-        fail(f"{device.label} was not measured on {', '.join(unknown)}; run `lthbench plan {suite} --calibrate`")
-    missing = set(store.missing({key: planned.kept(key) for key in planned.tasks}))
-    left = {key: float(s or 0) if key in missing else 0.0 for key, s in seconds.items()}
-    proposal = budget.propose(planned, left, hours * 3600 / device.units)
-    if proposal.part is None:
-        fail(
-            f"{hours:g} {device.unit} of {device.label} buy no part of {suite}: one replicate of its cheapest pair "
-            f"with two arms up to level 1 takes {_hours(proposal.seconds / 3600 * device.units)}"
-        )
-    options = proposal.part.options()
-    # Planned anew, so that what is told is what these options do.
-    bought = make_plan(planned.suite, proposal.part, store.result)
-    cost = plan_cost(bought, store, {device.label: seconds})
+    bought = budget.buy(api.plan(opened), opened.store, device, hours, str(opened.path))
+    options = bought.part.options()
     if as_json:
         print_json(
             {
@@ -175,18 +122,18 @@ def _propose(suite: Path, planned: Plan, store: Store, device: Device, hours: fl
                 "device": device.label,
                 "source": device.source,
                 "policy": budget.POLICY,
-                "part": asdict(proposal.part),
-                "command": ["lthbench", "run", str(suite), *options, *given("--store", "--data")],
-                "cost": [asdict(row) for row in cost],
+                "part": asdict(bought.part),
+                "command": ["lthbench", "run", str(opened.path), *options, *given("--store", "--data")],
+                "cost": [asdict(row) for row in bought.cost],
             }
         )
         return
-    _print_cost(cost, f"{suite}: what {hours:g} {device.unit} buy")
-    _print_hours([row for row in cost if row.name in planned.suite.pairs or row.name == "all"], [device])
-    for what, names in budget.left_out(planned.suite, proposal.part).items():
+    _print_cost(bought.cost, f"{opened.path}: what {hours:g} {device.unit} buy")
+    _print_hours(_of_pairs(bought.cost, opened.suite), [device])
+    for what, names in budget.left_out(opened.suite, bought.part).items():
         out.print(f"Left out, {what}: {', '.join(names)}.")
     out.print(f"Policy. {budget.POLICY}")
-    out.print("\n" + again("run", suite, *options))
+    out.print("\n" + again("run", opened.path, *options))
 
 
 def _print_cost(cost: list[Cost], title: str) -> None:
@@ -208,11 +155,13 @@ def _print_cost(cost: list[Cost], title: str) -> None:
 
 
 def _print_hours(cost: list[Cost], devices: list[Device]) -> None:
+    from lthbench.suite.cost import in_words
+
     table = Table("", title="hours of one device for what is not done yet")
     for device in devices:
         table.add_column(f"{device.label}\n{'measured' if device.is_measured else 'calculated'}", justify="right")
     for row in cost:
-        table.add_row(row.name, *(_hours(row.hours[device.label]) for device in devices))
+        table.add_row(row.name, *(in_words(row.hours[device.label]) for device in devices))
     out.print(table)
     for device in devices:
         out.print(f"{device.label}: {device.source}.")
@@ -225,8 +174,11 @@ def _print_hours(cost: list[Cost], devices: list[Device]) -> None:
     )
 
 
-def _print_decided(decided: list[ClaimPower]) -> None:
+def _print_power(decided: list[ClaimPower], as_json: bool = False) -> None:
     """A line for each claim and what of it the pairs have in common; the sources of spreads below, each once."""
+    if as_json:
+        print_json([asdict(claim) for claim in decided])
+        return
     if not decided:
         out.print("The suite names no claims; write `claims: [claims]` in it for the paper's.")
         return
@@ -259,14 +211,6 @@ def _print_decided(decided: list[ClaimPower]) -> None:
         "large effects: only larger ones than would matter. only against: it can be contradicted, not supported. "
         "nothing: no outcome decides it."
     )
-
-
-def _hours(hours: float | None) -> str:
-    if hours is None:
-        return "not measured"
-    if hours < 1:
-        return f"{60 * hours:.2g} min" if hours * 60 >= 1 else f"{3600 * hours:.2g} s"
-    return f"{hours:,.0f} h" if hours >= 100 else f"{hours:.3g} h"
 
 
 def _bytes(count: float) -> str:

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from lthbench import api
-from lthbench.api import Source
+from lthbench.api import OpenSuite, Source
 from lthbench.cli.app import JsonOption, again, app, err, fail, out, print_json
 from lthbench.cli.parameters import with_options
 from lthbench.suite.plan import Plan
@@ -50,47 +50,52 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Compare a suite's results with its golden ones; exits with 1 where they differ."""
-    from lthbench.analysis.golden.compare import compare
+    from lthbench.analysis.golden.accept import accept
+    from lthbench.analysis.golden.compare import compare, decisive_comparison
     from lthbench.analysis.golden.files import golden_folder, read_golden
 
-    opened = api.open_suite(source)
-    suite, store, plan = opened.path, opened.store, api.plan(opened, part)
-    if artefacts:
-        if update or reference or statistical:
-            fail("--artefacts: reads files and compares with nothing else; leave out the other options")
-        _check_artefacts(plan, store, as_json)
-        return
-    folder = golden or golden_folder(suite)
+    if artefacts and (update or reference or statistical):
+        fail("--artefacts: reads files and compares with nothing else; leave out the other options")
     if reference and (update or statistical):
         fail("--reference: compares with other papers' numbers, which nothing updates; leave out the other options")
-    if reference:
-        _print_references(plan, store, folder.parent / "references.yaml", as_json)
-        return
-    if reason is not None and not update:
+    if reason is not None and not update and not artefacts and not reference:
         fail("--reason: is recorded by --update; give both, or neither")
-    if keep_others and not update:
+    if keep_others and not update and not artefacts and not reference:
         fail("--keep-others: belongs to --update; give both, or neither")
-    if update:
-        from lthbench.analysis.golden.accept import accept
-
+    opened = api.open_suite(source)
+    suite, store, plan = opened.path, opened.store, api.plan(opened, part)
+    folder = golden or golden_folder(suite)
+    if artefacts:
+        _check_artefacts(plan, store, as_json)
+    elif reference:
+        _print_references(plan, store, folder.parent / "references.yaml", as_json)
+    elif update:
         if part != WHOLE:
             fail(f"--update: records a whole suite; leave out {' '.join(part.options())}")
         path, removed = accept(plan, store, suite, folder, reason or "", keep_others=keep_others)
         out.print(f"recorded: {path}")
         for other in removed:
             out.print(f"removed: {other}, which holds results of before")
-        return
-    comparisons = [replace(c, accept=_accept(suite, store.root, golden)) for c in compare(
-        plan, store, read_golden(folder), whole=part == WHOLE)]  # fmt: skip
-    if statistical:
-        comparisons = [c for c in comparisons if c.kind == "statistical"]
+    else:
+        comparisons = [
+            replace(comparison, accept=_accept(suite, store.root, golden))
+            for comparison in compare(plan, store, read_golden(folder), whole=part == WHOLE)
+            if comparison.kind == "statistical" or not statistical
+        ]
+        _print_comparisons(comparisons, as_json)
+        _exit(opened, len(plan.tasks), decisive_comparison(comparisons), folder, as_json)
+
+
+def _print_comparisons(comparisons: list[Comparison], as_json: bool) -> None:
     if as_json:
         print_json([asdict(comparison) for comparison in comparisons])
-    else:
-        for comparison in comparisons:
-            _print(comparison)
-    # The bits decide where they are recorded; else the test does.
-    decisive = next((c for c in comparisons if c.state in ("agreed", "differs")), comparisons[-1])
+        return
+    for comparison in comparisons:
+        _print(comparison)
+
+
+def _exit(opened: OpenSuite, num_tasks: int, decisive: Comparison, folder: Path, as_json: bool) -> None:
+    """Exit with 1 where results differ, with 2 where they could not be compared, or not all of them."""
     if decisive.state == "differs":
         if not as_json:
             out.print(f"If the change is meant: {decisive.accept}")
@@ -98,8 +103,8 @@ def verify(
     if decisive.state == "no golden":
         err.print(f"lthbench: {folder}: no golden results; record these by: {decisive.accept}")
         sys.exit(2)
-    if missing := len(plan.tasks) - decisive.num_run:
-        err.print(f"lthbench: {missing} of {len(plan.tasks)} tasks are not run; `{again('run', suite)}` runs them")
+    if missing := num_tasks - decisive.num_run:
+        err.print(f"lthbench: {missing} of {num_tasks} tasks are not run; `{again('run', opened.path)}` runs them")
         sys.exit(2)
 
 

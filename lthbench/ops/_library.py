@@ -130,17 +130,17 @@ def optimizer_cache() -> ModuleType:
     return _cache
 
 
-def _register_fakes() -> None:
-    """Register the shape-only implementations; where the binary is older than they are, do without the binary."""
-    global _cpu, _cuda, _cpu_reason, _cuda_reason
-    from lthbench.ops import _fake
+def is_loaded() -> bool:
+    """Whether the CPU part is loaded, whose schemas are those of all operators."""
+    return _cpu is not None
 
-    try:
-        _fake.register()
-    except RuntimeError as error:
-        _cpu, _cuda = None, None
-        _cpu_reason = _cuda_reason = f"built from older sources ({error}); reinstall lthbench to build it again"
-        warnings.warn(f"lthbench's kernels are not used: {_cpu_reason}", KernelWarning, stacklevel=2)
+
+def unload(reason: str) -> None:
+    """Do without the binary from here on, and warn of it."""
+    global _cpu, _cuda, _cpu_reason, _cuda_reason
+    _cpu, _cuda = None, None
+    _cpu_reason = _cuda_reason = reason
+    warnings.warn(f"lthbench's kernels are not used: {reason}", KernelWarning, stacklevel=2)
 
 
 def _tell_of_other_sources() -> None:
@@ -153,7 +153,5 @@ def _tell_of_other_sources() -> None:
         )
 
 
-if _cpu:
-    _register_fakes()
 if multiprocessing.parent_process() is None:  # the others would each say it again
     _tell_of_other_sources()

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lthbench.ops._fake import shape_only
 from lthbench.ops._library import kernels_available
 from lthbench.ops.contract import check_no_gradient
 
@@ -122,3 +123,29 @@ def _reference(
     if residual is not None:
         out += residual
     return out.relu_() if relu else out
+
+
+@shape_only("sparse_convolution")
+def _sparse_convolution_shape(
+    input: Tensor,
+    values: Tensor,
+    col_indices: Tensor,
+    row_ptr: Tensor,
+    bias: Tensor,
+    other: Tensor | None,
+    kernel: int,
+    stride: int,
+    padding: int,
+    relu: bool,
+) -> Tensor:
+    torch._check(input.dim() == 5, lambda: f"input has {input.dim()} dimensions, expected 5")
+    height, width = ((size - 2 + 2 * padding - kernel) // stride + 3 for size in input.shape[2:4])
+    return input.new_empty(input.shape[0], bias.shape[0], height, width, input.shape[4])
+
+
+@shape_only("winograd_convolution")
+def _winograd_convolution_shape(
+    input: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None, relu: bool
+) -> Tensor:
+    torch._check(input.dim() == 5, lambda: f"input has {input.dim()} dimensions, expected 5")
+    return input.new_empty(input.shape[0], bias.shape[0], *input.shape[2:])

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lthbench.ops._fake import shape_only
 from lthbench.ops._library import kernels_available
 from lthbench.ops.contract import check_no_gradient
 
@@ -193,3 +194,22 @@ def check_count(logits: Tensor, labels: Tensor) -> None:
     if labels.device != logits.device:
         raise ValueError(f"labels is on {labels.device}, logits on {logits.device}; move one to the other")
     check_no_gradient(logits=logits)
+
+
+@shape_only("lerp_stacked_")
+def _lerp_stacked_shape(out: list[Tensor], a: list[Tensor], b: list[Tensor], alphas: Tensor, relu: bool) -> None:
+    torch._check(len(out) == len(a), lambda: f"out has {len(out)} tensors, a {len(a)}")
+
+
+@shape_only("lerp_linear")
+def _lerp_linear_shape(a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tensor, relu: bool) -> Tensor:
+    torch._check(weight.dim() == 3, lambda: f"weight has shape {tuple(weight.shape)}, expected [K, H, N]")
+    return a.new_empty(alphas.shape[0], a.shape[0], weight.shape[2])
+
+
+@shape_only("count_errors")
+def _count_errors_shape(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    torch._check(logits.dim() == 3, lambda: f"logits has shape {tuple(logits.shape)}, expected [K, B, C]")
+    num_networks = logits.shape[0]
+    loss_sum = logits.new_empty(num_networks, dtype=torch.float64)
+    return loss_sum, logits.new_empty(num_networks, dtype=torch.int64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lthbench.ops._fake import shape_only
 from lthbench.ops._library import kernels_available
 
 
@@ -63,3 +64,15 @@ def in_memory_order(t: Tensor, like: Tensor) -> Tensor:
     """The elements of t as a vector, in the order in which `like`, a dense tensor of its shape, holds its own."""
     t = laid_like(t, like)
     return t.as_strided((t.numel(),), (1,), t.storage_offset())
+
+
+@shape_only("pack_mask")
+def _pack_mask_shape(mask: Tensor) -> Tensor:
+    torch._check(mask.dtype == torch.bool, lambda: f"mask has dtype {mask.dtype}, expected torch.bool")
+    return mask.new_empty((mask.numel() + 31) // 32, dtype=torch.int32)
+
+
+@shape_only("unpack_mask")
+def _unpack_mask_shape(words: Tensor, numel: int) -> Tensor:
+    torch._check(words.dtype == torch.int32, lambda: f"words has dtype {words.dtype}, expected torch.int32")
+    return words.new_empty(numel, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The cached plan of one parameter group: what the compiled update needs to know, gathered once.
+"""The cache of one parameter group: what the compiled update needs to know, gathered once.
 
 It steps by the optimizer cache (csrc/optimizer_cache.cpp) and not by the operators masked_sgd_ and masked_adamw_, which
 check and unpack their lists in every call.
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lthbench.ops._fake import shape_only
 from lthbench.ops._library import extension, kernels_available, optimizer_cache
 from lthbench.ops.masks import in_memory_order, is_dense, laid_like, pack_mask
 
@@ -30,8 +31,8 @@ def supported(params: list[Tensor]) -> bool:
     )
 
 
-class GroupPlan:
-    """A plan for one group of a masked optimizer; it is built again when it finds a tensor replaced.
+class GroupCache:
+    """What the kernels know of one group of a masked optimizer; it is made again when a tensor was replaced.
 
     Args:
         params: the group's parameters, for which `supported` holds.
@@ -72,18 +73,18 @@ class GroupPlan:
             lists[1] = []
         torch.ops.lthbench.check_update(self.params, *lists, step_on_device)
         kernels = extension(self.device).masked_update
-        self._cache = optimizer_cache().OptimizerCache(
+        self._native = optimizer_cache().OptimizerCache(
             kernels, self.params, entries, names, *lists, step_on_device, is_first_step
         )
         self._anchored = any(p in anchors for p in self.params)
-        num_partials = self._cache.num_partials if self._anchored else 0
+        num_partials = self._native.num_partials if self._anchored else 0
         self._partials = torch.empty(num_partials, dtype=torch.float64, device=self.device)
         self._distance = torch.zeros((), dtype=torch.float64, device=self.device)
         self._on_device = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
         self._addresses = [p.data_ptr() for p in self.params]
 
     def describes(self, params: list[Tensor], state_names: tuple[str, ...]) -> bool:
-        """Whether the plan was made for these very parameters and states."""
+        """Whether it was made for these very parameters and states."""
         return (
             self.state_names == state_names and len(params) == len(self.params) and all(map(is_, params, self.params))
         )
@@ -93,10 +94,10 @@ class GroupPlan:
         return [p.data_ptr() for p in self.params] == self._addresses
 
     def sgd(self, group: dict[str, Any]) -> Tensor | float | None:
-        """One step of SGD; the squared distance (on CUDA a float64 tensor there), or None: build a new plan."""
+        """One step of SGD; the squared distance (on CUDA a float64 tensor there), or None: make a new cache."""
         lr, place = self._place(group["lr"])
         return self._run(
-            self._cache.sgd, lr, group["momentum"], group["dampening"], group["weight_decay"], group["pull"],
+            self._native.sgd, lr, group["momentum"], group["dampening"], group["weight_decay"], group["pull"],
             group["nesterov"], *place,
         )  # fmt: skip
 
@@ -104,19 +105,19 @@ class GroupPlan:
         """One step of AdamW; results as for `sgd`."""
         lr, place = self._place(group["lr"])
         return self._run(
-            self._cache.adamw, lr, *group["betas"], group["eps"], group["weight_decay"], group["pull"], *place
+            self._native.adamw, lr, *group["betas"], group["eps"], group["weight_decay"], group["pull"], *place
         )
 
     def _run(self, step: Any, *options: Any) -> Tensor | float | None:
         with self._on_device:
             distance = step(None, *options)
             if distance is None:
-                # A gradient in another memory layout than its weight is copied; anything else calls for a new plan.
+                # A gradient in another memory layout than its weight is copied; anything else calls for a new cache.
                 distance = step([_like_weight(p) for p in self.params], *options)
         if distance is None:
             return None
         touched = self.params
-        if not self._cache.all_have_gradients:
+        if not self._native.all_have_gradients:
             touched = [p for p in self.params if p.grad is not None]
         torch.autograd.graph.increment_version(touched)
         return distance if self.device.type == "cpu" else self._distance
@@ -155,3 +156,16 @@ def _like_weight(p: Tensor) -> Tensor | None:
     if p.grad is None or (p.grad.stride() == p.stride() and p.grad.dtype == p.dtype):
         return p.grad
     return torch.empty_like(p, requires_grad=False).copy_(p.grad.to_dense() if p.grad.is_sparse else p.grad)
+
+
+@shape_only("check_update")
+def _check_update_shape(
+    weights: list[Tensor],
+    first: list[Tensor],
+    second: list[Tensor],
+    masks: list[Tensor],
+    anchors: list[Tensor],
+    steps: list[Tensor],
+    steps_on_device: bool,
+) -> None:
+    pass

@@ -23,15 +23,22 @@ from torch import Tensor
 from torch.optim import optimizer
 
 from lthbench.ops import reference
+from lthbench.ops._fake import shape_only
 from lthbench.ops.contract import check_apart, check_rates
-from lthbench.ops.optimizer_cache import GroupPlan, supported
+from lthbench.ops.optimizer_cache import GroupCache, supported
 from lthbench.ops.sums import sum_in_order
 
 _version = attrgetter("_version")
 
 
 class MaskedOptimizer(torch.optim.Optimizer):
-    """What the masked optimizers share: the masks, the anchors, the plans and the distance."""
+    """What the masked optimizers share: the masks, the anchors, the caches and the distance.
+
+    A new one gives its defaults and `_reference_step`, one step in plain PyTorch before the masks are applied. Where
+    it has a kernel too, `_state_names` and `_cached_step` are that one's.
+    """
+
+    has_kernel = True
 
     def __init__(
         self,
@@ -58,7 +65,7 @@ class MaskedOptimizer(torch.optim.Optimizer):
                     raise ValueError(f"anchors holds {t.dtype} for a parameter of {tuple(p.shape)}, expected a float")
         check_apart((p for group in self.param_groups for p in group["params"]), self.anchors)
         self._pruned = {p: ~m for p, m in self.masks.items()}
-        self._plans: dict[int, GroupPlan] = {}
+        self._caches: dict[int, GroupCache] = {}
         self._distances: list[Tensor | float] = []  # of the groups, after the last step on the kernels
         self._distance_versions: list[int] = []
         self.apply_masks()
@@ -84,7 +91,7 @@ class MaskedOptimizer(torch.optim.Optimizer):
         It was summed while the weights were updated; it is computed anew where they were changed since.
         """
         changed = self._versions() != self._distance_versions
-        if not self._distances or changed or not all(plan.holds_memory() for plan in self._plans.values()):
+        if not self._distances or changed or not all(cache.holds_memory() for cache in self._caches.values()):
             return reference.squared_distance(self.anchors, self._pruned)
         return torch.tensor(sum_in_order(map(float, self._distances)), dtype=torch.float64)
 
@@ -127,7 +134,7 @@ class MaskedOptimizer(torch.optim.Optimizer):
         super().load_state_dict(state_dict)
         for group in self.param_groups:
             check_rates(group)
-        self._plans.clear()
+        self._caches.clear()
         self.apply_masks()
 
     def _versions(self) -> list[int]:
@@ -137,40 +144,40 @@ class MaskedOptimizer(torch.optim.Optimizer):
         """Update one group; its squared distance, or None where the reference did it and masks are still to apply."""
         params = group["params"]
         names = self._state_names(group)
-        plan = self._plans.get(index)
-        if plan is None or not plan.describes(params, names):
-            plan = self._new_plan(index, group, names)
+        cache = self._caches.get(index)
+        if cache is None or not cache.describes(params, names):
+            cache = self._new_cache(index, group, names)
         for _ in range(2):
-            if plan is None:
+            if cache is None:
                 break
-            distance = self._planned_step(plan, group)
+            distance = self._cached_step(cache, group)
             if distance is not None:
                 return distance
-            plan = self._new_plan(index, group, names)
+            cache = self._new_cache(index, group, names)
         check_rates(group)
         with torch.no_grad():
             self._reference_step(group)
         return None
 
     @torch.no_grad()
-    def _new_plan(self, index: int, group: dict[str, Any], names: tuple[str, ...]) -> GroupPlan | None:
-        self._plans.pop(index, None)
-        if not supported(group["params"]):
+    def _new_cache(self, index: int, group: dict[str, Any], names: tuple[str, ...]) -> GroupCache | None:
+        self._caches.pop(index, None)
+        if not self.has_kernel or not supported(group["params"]):
             return None
         self._start(group)
-        plan = GroupPlan(
+        cache = GroupCache(
             group["params"], self.state, names, self.masks, self.anchors, bool(group.get("capturable", False))
         )
-        self._plans[index] = plan
-        return plan
+        self._caches[index] = cache
+        return cache
 
     def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
-        raise NotImplementedError
+        return ()
 
     def _start(self, group: dict[str, Any]) -> None:
-        """Create the states that a step needs and that the plan does not create."""
+        """Create the states that a step needs and that the cache does not create."""
 
-    def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | float | None:
+    def _cached_step(self, cache: GroupCache, group: dict[str, Any]) -> Tensor | float | None:
         raise NotImplementedError
 
     def _reference_step(self, group: dict[str, Any]) -> None:
@@ -263,8 +270,8 @@ class MaskedSGD(MaskedOptimizer):
     def _state_names(self, group: dict[str, Any]) -> tuple[str, ...]:
         return ("momentum_buffer",) if group["momentum"] else ()
 
-    def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | float | None:
-        return plan.sgd(group)
+    def _cached_step(self, cache: GroupCache, group: dict[str, Any]) -> Tensor | float | None:
+        return cache.sgd(group)
 
     def _reference_step(self, group: dict[str, Any]) -> None:
         reference.sgd_step(group, self.state, self.anchors)
@@ -329,16 +336,43 @@ class MaskedAdamW(MaskedOptimizer):
             if p.grad is not None or self.state.get(p):
                 reference.start_adamw(p, self.state, group["capturable"])
 
-    def _planned_step(self, plan: GroupPlan, group: dict[str, Any]) -> Tensor | float | None:
+    def _cached_step(self, cache: GroupCache, group: dict[str, Any]) -> Tensor | float | None:
         steps = []
         if group["capturable"]:
             steps = [self.state[p]["step"] for p in group["params"] if p.grad is not None]
         if steps:
             torch._foreach_add_(steps, 1.0)
-        distance = plan.adamw(group)
+        distance = cache.adamw(group)
         if distance is None and steps:
             torch._foreach_sub_(steps, 1.0)
         return distance
 
     def _reference_step(self, group: dict[str, Any]) -> None:
         reference.adamw_step(group, self.state, self.anchors)
+
+
+@shape_only("masked_sgd_")
+def _masked_sgd_shape(
+    weights: list[Tensor],
+    grads: list[Tensor],
+    momenta: list[Tensor],
+    masks: list[Tensor],
+    anchors: list[Tensor],
+    *rates: float,
+) -> Tensor:
+    torch._check(len(grads) == len(weights), lambda: f"grads has {len(grads)} tensors, weights {len(weights)}")
+    return torch.empty((), dtype=torch.float64, device=weights[0].device)
+
+
+@shape_only("masked_adamw_")
+def _masked_adamw_shape(
+    weights: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    masks: list[Tensor],
+    anchors: list[Tensor],
+    *rates: float,
+) -> Tensor:
+    torch._check(len(grads) == len(weights), lambda: f"grads has {len(grads)} tensors, weights {len(weights)}")
+    return torch.empty((), dtype=torch.float64, device=weights[0].device)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lthbench.ops import reference
+from lthbench.ops._fake import shape_only
 from lthbench.ops._library import kernels_available
 from lthbench.ops.masks import pack_mask, unpack_mask
 
@@ -215,3 +216,21 @@ def _check_groups(
     for i, g in enumerate(group_of):
         if not 0 <= g < len(counts):
             raise ValueError(f"groups[{i}] is {g}, expected 0 to {len(counts) - 1}, an index of num_pruned")
+
+
+@shape_only("count_survivors")
+def _count_survivors_shape(masks: list[Tensor]) -> Tensor:
+    return torch.empty(len(masks), dtype=torch.int64, device=masks[0].device)
+
+
+@shape_only("prune_lowest")
+def _prune_lowest_shape(
+    scores: list[Tensor], masks: list[Tensor], groups: list[int], num_pruned: list[int], magnitude: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    torch._check(len(masks) == len(scores), lambda: f"masks has {len(masks)} tensors, scores {len(scores)}")
+    num_words = sum((s.numel() + 31) // 32 for s in scores)
+    return (
+        masks[0].new_empty(num_words, dtype=torch.int32),
+        torch.empty(len(num_pruned), dtype=torch.float32, device=scores[0].device),
+        torch.empty(len(scores), 2, dtype=torch.int64, device=scores[0].device),
+    )

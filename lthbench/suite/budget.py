@@ -12,10 +12,14 @@ from lthbench.experiments.cell import is_selection
 from lthbench.experiments.controls import Controls
 from lthbench.experiments.imp import Imp
 from lthbench.experiments.stability import Stability
-from lthbench.suite.plan import Plan
+from lthbench.options import OptionError
+from lthbench.suite.cost import Cost, in_words, plan_cost
+from lthbench.suite.devices import Device, Unit, seconds_on
+from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
 from lthbench.suite.subset import Subset
 from lthbench.suite.yaml_tree import SuiteError
+from lthbench.tasks.store import Store
 
 REPLICATES = 3
 POLICY = (
@@ -46,7 +50,7 @@ class Proposal:
     seconds: float
 
 
-def parse_budget(text: str) -> tuple[float, str]:
+def parse_budget(text: str) -> tuple[float, Unit]:
     """Read `200gpuh` or `48cpuh`: hours, and of what.
 
     Raises:
@@ -55,7 +59,7 @@ def parse_budget(text: str) -> tuple[float, str]:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(gpuh|cpuh)", text.strip().lower())
     if match is None or float(match[1]) <= 0:
         raise SuiteError(f"--budget {text}: is no budget; give hours of GPUs or of processor cores: 200gpuh or 48cpuh")
-    return float(match[1]), match[2]
+    return float(match[1]), "gpuh" if match[2] == "gpuh" else "cpuh"
 
 
 class Prices:
@@ -143,6 +147,47 @@ def propose(plan: Plan, seconds: Mapping[str, float], budget: float) -> Proposal
             part = bought
             break
     return Proposal(_tidy(plan, prices, part), prices.of(part))
+
+
+@dataclass(frozen=True)
+class Bought:
+    """What hours of a device buy of a suite.
+
+    Attributes:
+        plan: of the part, made anew, so that what is told of it is what its options do.
+        cost: of that plan, on the device.
+    """
+
+    part: Subset
+    plan: Plan
+    cost: list[Cost]
+
+
+def buy(plan: Plan, store: Store, device: Device, hours: float, suite: str) -> Bought:
+    """The part of a suite, of which some tasks may be done, that so many hours of a device buy.
+
+    Args:
+        plan: of the whole suite.
+        suite: how messages call it.
+
+    Raises:
+        OptionError: the device was not measured on all of its pairs, or the hours buy no part of it.
+    """
+    seconds = seconds_on(device, plan)
+    if unknown := sorted({plan.cells[key].pair for key, value in seconds.items() if value is None}):
+        raise OptionError(
+            f"{device.label} was not measured on {', '.join(unknown)}; run `lthbench plan {suite} --calibrate`"
+        )
+    missing = set(store.missing({key: plan.kept(key) for key in plan.tasks}))
+    left = {key: float(s or 0) if key in missing else 0.0 for key, s in seconds.items()}
+    proposal = propose(plan, left, hours * 3600 / device.units)
+    if proposal.part is None:
+        raise OptionError(
+            f"{hours:g} {device.unit} of {device.label} buy no part of {suite}: one replicate of its cheapest pair "
+            f"with two arms up to level 1 takes {in_words(proposal.seconds / 3600 * device.units)}"
+        )
+    bought = make_plan(plan.suite, proposal.part, store.result)
+    return Bought(proposal.part, bought, plan_cost(bought, store, {device.label: seconds}))
 
 
 def left_out(suite: Suite, part: Subset) -> dict[str, list[str]]:

@@ -169,3 +169,12 @@ def _level(task: Task) -> int:
 
 def _plus(hours: float | None, seconds: float | None) -> float | None:
     return None if hours is None or seconds is None else hours + seconds / 3600
+
+
+def in_words(hours: float | None) -> str:
+    """Hours as people say them: 3 h, 20 min, 5 s."""
+    if hours is None:
+        return "not measured"
+    if hours < 1:
+        return f"{60 * hours:.2g} min" if hours * 60 >= 1 else f"{3600 * hours:.2g} s"
+    return f"{hours:,.0f} h" if hours >= 100 else f"{hours:.3g} h"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from lthbench.suite.calibration import Calibration, NetworkRate, Precision, TrainingRate
+from lthbench.options import OptionError
+from lthbench.suite.calibration import Calibration, NetworkRate, Precision, TrainingRate, calibrations
 from lthbench.suite.cost import model_cost
+from lthbench.suite.plan import Plan
 from lthbench.suite.work import Work
 from lthbench.tasks.spec import InterpolateSpec, MaskSpec, TrainSpec
 
@@ -131,3 +134,39 @@ NAMED = (
     Named("A100 SXM", 19.5e12, 312e12, "NVIDIA A100 data sheet, 2021"),
     Named("RTX 4090", 82.6e12, 165.2e12, "NVIDIA Ada architecture white paper, 2022"),
 )
+
+
+def known_devices(torch_version: str) -> list[Device]:
+    """Those that were measured with this version of torch, then the named ones."""
+    return [*map(Measured, calibrations(torch_version)), *NAMED]
+
+
+def choose_device(devices: Sequence[Device], unit: Unit, name: str | None) -> Device:
+    """The device of a budget: the first whose name has `name` in it, or the first that was measured.
+
+    Raises:
+        OptionError: there is none.
+    """
+    of_unit = [d for d in devices if d.unit == unit]
+    labels = ", ".join(f"'{d.label}'" for d in of_unit) or "none"
+    if name is not None:
+        for device in of_unit:
+            if name.lower() in device.label.lower():
+                return device
+        raise OptionError(f"--on {name}: no device with hours in {unit} is called so; known: {labels}")
+    for device in of_unit:
+        if device.is_measured:
+            return device
+    if unit == "cpuh":
+        raise OptionError(
+            "no processor was measured for this version of torch; run `lthbench plan SUITE --calibrate --device cpu`"
+        )
+    raise OptionError(
+        "no GPU was measured for this version of torch; run `lthbench plan SUITE --calibrate` on one, "
+        f"or name one to calculate with: --on NAME of {labels}"
+    )
+
+
+def seconds_on(device: Device, plan: Plan) -> dict[str, float | None]:
+    """Key of a task -> how long it takes on a device."""
+    return {key: device.seconds(task.spec, plan.work[key]) for key, task in plan.tasks.items()}

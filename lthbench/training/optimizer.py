@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lthbench.ops import MaskedAdamW, MaskedSGD
-from lthbench.training.recipe import AdamW, Recipe
+from lthbench.ops.optimizers import MaskedAdamW, MaskedOptimizer, MaskedSGD
+from lthbench.training.recipe import SGD, AdamW, Recipe
+
+# By the form of `Recipe.optimizer`, whose fields are its arguments.
+OPTIMIZERS: dict[type, type[MaskedOptimizer]] = {SGD: MaskedSGD, AdamW: MaskedAdamW}
 
 
 def make_optimizer(
     recipe: Recipe, parameters: Mapping[str, nn.Parameter], mask: Mapping[str, Tensor], anchors: Mapping[str, Tensor]
-) -> MaskedSGD | MaskedAdamW:
+) -> MaskedOptimizer:
     """Make the optimizer of those parameters that are trained (`requires_grad`).
 
     Args:
@@ -26,13 +30,14 @@ def make_optimizer(
         options["pull"] = recipe.pull
     else:
         anchors = {}
-    optimizer = MaskedAdamW if isinstance(recipe.optimizer, AdamW) else MaskedSGD
-    return optimizer(
+    make: Any = OPTIMIZERS[type(recipe.optimizer)]
+    optimizer: MaskedOptimizer = make(
         list(trained.values()),
         **options,
         masks={trained[name]: _like(m, trained[name]) for name, m in mask.items() if name in trained},
         anchors={trained[name]: _like(a, trained[name]) for name, a in anchors.items() if name in trained},
     )
+    return optimizer
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:

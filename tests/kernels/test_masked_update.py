@@ -307,7 +307,7 @@ def test_other_dtypes_are_updated_by_the_reference(device):
     optimizer = MaskedSGD(params, 0.1, momentum=0.9, masks=masks)
     params[0].grad = torch.ones_like(params[0])
     optimizer.step()
-    assert not params[0][~masks[params[0]]].any() and not optimizer._plans
+    assert not params[0][~masks[params[0]]].any() and not optimizer._caches
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -42,6 +42,11 @@ def compare(plan: Plan, store: Store, goldens: Goldens, *, whole: bool = True) -
     ]
 
 
+def decisive_comparison(comparisons: Sequence[Comparison]) -> Comparison:
+    """The one that says whether results agree: the bits decide where they are recorded, else the test does."""
+    return next((c for c in comparisons if c.state in ("agreed", "differs")), comparisons[-1])
+
+
 def compare_bitwise(plan: Plan, results: Results, goldens: Goldens, *, whole: bool = True) -> Comparison:
     """Compare digests and metrics with those recorded in the same environment."""
     if not results:
