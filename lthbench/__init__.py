@@ -8,7 +8,7 @@ table = lthbench.results(suite)                       # a pandas DataFrame, a ro
 claims = lthbench.verdicts(suite)
 ticket = lthbench.load_ticket(suite, "lenet-fashion-10k", "early", replicate=0, level=5)
 
-What is named here is loaded when it is first asked for, so that `import lthbench` takes no time.
+These names are imported on first use, so that `import lthbench` takes no time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The process of the command `lthbench`, which `python -m lthbench` is too: its streams, and Ctrl-C at any moment."""
+"""Entry point of `lthbench` and `python -m lthbench`: the standard streams, and Ctrl-C at any moment."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception:
-        if pressed.is_heard:  # in a library whose loading was interrupted, and which says something else of it
+        if pressed.is_heard:  # an interrupted import may raise something else
             sys.exit(130)
         raise
 
 
 def open_streams() -> None:
-    """Open what was closed of standard input, output and error on the null device.
+    """Open those of standard input, output and error that are closed, on the null device.
 
-    Else a file that is opened later gets such a number, and is written to by whoever prints.
+    Otherwise a file opened later would get their descriptor, and prints would go into it.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
@@ -44,7 +44,7 @@ def open_streams() -> None:
 
 
 class _Interrupt:
-    """Ctrl-C; pressed again at once it is heard once, so that what it began (workers end, say) is not interrupted."""
+    """Ctrl-C; a second press within a second is ignored, so that it does not interrupt the shutdown of workers."""
 
     def __init__(self) -> None:
         self._last: float | None = None

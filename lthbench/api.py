@@ -92,7 +92,7 @@ class Ran:
 
 
 def load_suite(suite: str | Path, store: str | Path = "store", *, allow_outside: bool = False) -> OpenSuite:
-    """Read and validate a suite, for results in a folder that is made by the first `run`.
+    """Read and validate a suite, whose results go to a folder that the first `run` makes.
 
     Args:
         suite: a file, or the name of a suite that ships with the package, as `quick`.
@@ -100,7 +100,7 @@ def load_suite(suite: str | Path, store: str | Path = "store", *, allow_outside:
         allow_outside: let the suite include files, and name claims, that lie outside its folder and ours.
 
     Raises:
-        SuiteError, StoreError: as of `open_suite`.
+        SuiteError, StoreError: as for `open_suite`.
     """
     return open_suite(Source(suite=Path(suite), store=Path(store), allow_outside=allow_outside), may_be_new=True)
 
@@ -109,12 +109,12 @@ def open_suite(source: Source, *, may_be_new: bool = False, tell: Tell | None = 
     """Read and validate a suite, and find its store; nothing is made.
 
     Args:
-        may_be_new: where a store is still to be made, it is taken for one without results.
-        tell: as of `Store`; for what runs what is missing.
+        may_be_new: a store that does not exist yet counts as one without results.
+        tell: as for `Store`, which then sets damaged results aside.
 
     Raises:
         SuiteError: with one line per fault of the suite.
-        StoreError: as of `open_store`.
+        StoreError: as for `open_store`.
     """
     path = find_suite(source.suite)
     return OpenSuite(
@@ -125,10 +125,10 @@ def open_suite(source: Source, *, may_be_new: bool = False, tell: Tell | None = 
 
 
 def open_store(options: StoreOptions, *, may_be_new: bool = False, tell: Tell | None = None) -> Store:
-    """The store of some results; arguments are as of `open_suite`.
+    """The store of some results; arguments are as for `open_suite`.
 
     Raises:
-        StoreError: there is none, or one of another layout, or something else is in the folder.
+        StoreError: there is none, it has another layout, or the folder holds something else.
     """
     store = Store(options.store, tell)
     if not (may_be_new and store.is_new()):
@@ -137,10 +137,10 @@ def open_store(options: StoreOptions, *, may_be_new: bool = False, tell: Tell | 
 
 
 def plan(opened: OpenSuite, part: Subset = WHOLE) -> Plan:
-    """The plan of a suite or of a part of it, as far as results make it known.
+    """The plan of a suite or of a part of it, as far as it follows from the results there are.
 
     Raises:
-        SuiteError: as of `make_plan`.
+        SuiteError: as for `make_plan`.
     """
     return make_plan(opened.suite, part, opened.store.result)
 
@@ -156,25 +156,25 @@ def run(
     watching: Callable[[Plan, list[str]], AbstractContextManager[Watcher]] | None = None,
     tell: Tell = print,
 ) -> Ran | None:
-    """Run what is missing of a suite, or of a part of it, and what its results make known.
+    """Run the missing tasks of a suite, or of a part of it, and those that follow from their results.
 
     Args:
         where: on this machine, or by jobs of Slurm that are waited for.
         retry_failed: whether tasks that failed before are tried again.
-        on_finished: called after each task: with what it is, as `tiny early #0: train at level 2`, and how it ended,
-            `ok`, `diverged`, `refused` or `failed`.
-        watching: of a plan and its missing tasks, who is told of all of a round's progress, in place of `on_finished`.
-        tell: called with what people should know before it begins.
+        on_finished: called after each task with its description, as `tiny early #0: train at level 2`, and how it
+            ended, `ok`, `diverged`, `refused` or `failed`.
+        watching: makes, from a plan and its missing tasks, the watcher of a round's progress; replaces `on_finished`.
+        tell: called with notes for the user before the run begins.
 
     Returns:
-        None where this process took part in the trainings of another, which torchrun or Slurm has started with it.
+        None on all ranks but 0, where torchrun or Slurm started several processes.
 
     Raises:
-        OptionError, DeviceError: the options cannot be followed on this machine.
+        OptionError, DeviceError: this machine cannot do what the options ask.
         DataError: a data set is not there.
         StoreError: the store cannot be written.
         SchedulerError: Slurm does not take the jobs.
-        DeviceLostError: the GPU of this process, which ran tasks itself, can compute nothing more.
+        DeviceLostError: tasks ran in this process, and its GPU failed for good.
     """
     opened = replace(opened, store=Store(opened.store.root, tell))  # one that sets aside what is damaged
     watching = watching or (lambda plan, missing: contextlib.nullcontext(Callback(plan, on_finished)))
@@ -214,7 +214,7 @@ def submit(
     retry_failed: bool = False,
     tell: Tell = print,
 ) -> Submitted:
-    """Send what is missing of a suite to a cluster, and is in no job yet; as of `submission.submit`."""
+    """Submit the missing tasks of a suite that are in no job yet to a cluster; see `submission.submit`."""
     from lthbench.runner.slurm.scheduler import queued
     from lthbench.runner.slurm.submission import submit
 
@@ -244,10 +244,10 @@ def results(opened: OpenSuite, planned: Plan | None = None) -> pandas.DataFrame:
     """The measured numbers of a suite, or of a part of it that was planned, one a row.
 
     Returns:
-        Columns as of `ResultRow` (pair, experiment, arm, replicate, variant, level, density, step, epoch, share,
+        The columns of `ResultRow` (pair, experiment, arm, replicate, variant, level, density, step, epoch, share,
         metric, value, key), and `is_selection` for replicates that only chose. Accuracies, errors and barriers are
-        fractions, losses nats. For a metric a column:
-        `table.pivot_table("value", ["pair", "arm", "variant", "level", "replicate"], "metric")`.
+        fractions, losses nats. One column per metric: `table.pivot_table("value", ["pair", "arm", "variant", "level",
+        "replicate"], "metric")`.
     """
     from lthbench.analysis.table import frame
 
@@ -279,7 +279,7 @@ def power(opened: OpenSuite, planned: Plan | None = None) -> list[ClaimPower]:
     """What the claims of a suite can decide with its replicates; none where it names no claims.
 
     Args:
-        planned: the plan of the whole suite, where it is known; of one replicate, which is soon planned, it does.
+        planned: the plan of the whole suite; None plans a single replicate, which is enough, and faster.
     """
     if not opened.suite.claims:
         return []
@@ -292,11 +292,11 @@ def power(opened: OpenSuite, planned: Plan | None = None) -> list[ClaimPower]:
 def verdicts(opened: OpenSuite, planned: Plan | None = None, *, tell: Tell = print) -> list[Verdict]:
     """The verdicts on the claims of a suite; none where it names no claims.
 
-    The store keeps that they were seen, since to look again with more replicates is a second look (`analysis.looks`).
+    The store records that they were seen, since looking again with more replicates is a second look (`claims.looks`).
 
     Args:
         planned: the plan of the whole suite, where it is known.
-        tell: called with why that cannot be kept.
+        tell: called with the reason where that cannot be recorded.
     """
     if not opened.suite.claims:
         return []
@@ -317,7 +317,7 @@ def report(opened: OpenSuite, planned: Plan | None = None, *, folder: Path | Non
     Args:
         planned: the plan of the whole suite, where it is known.
         folder: where it is written; None is `report_folder`.
-        figures: whether each is written as a file of its own too.
+        figures: whether each figure is also written to its own files.
     """
     from lthbench.analysis.report.svg import FORMATS
     from lthbench.analysis.report.write import write_report
@@ -327,5 +327,5 @@ def report(opened: OpenSuite, planned: Plan | None = None, *, folder: Path | Non
 
 
 def report_folder(opened: OpenSuite) -> Path:
-    """Where a suite's report goes if nobody says."""
+    """The default folder of a suite's report."""
     return opened.store.root / "reports" / opened.path.stem

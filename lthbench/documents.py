@@ -1,4 +1,5 @@
-"""Files that are read whole, of bounded size, and JSON files with a schema: valid, or refused with place and cure."""
+"""Whole files of bounded size, and JSON files with a schema: valid, or refused with the place of the error and a
+cure."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def on_one_line(text: str) -> str:
-    """A text as it can be printed on one line: what a file holds may be line ends, or commands to the terminal."""
+    """Text that is safe to print on one line: files may contain newlines or terminal escape sequences."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
@@ -30,10 +31,10 @@ class DocumentError(ValueError):
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes; a pipe or a device is not waited for.
+    """Read a regular file of at most `limit` bytes, without ever blocking on a pipe or a device.
 
     Raises:
-        DocumentError: it is no regular file, or larger.
+        DocumentError: it is not a regular file, or larger.
         OSError: it cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -51,7 +52,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def parse_document(content: bytes, model: type[Model], path: Path) -> Model:
-    """Read JSON as a model, types as they are: no word is taken for a number, and no key is there twice.
+    """Parse JSON strictly as a model: without type coercion or duplicate keys.
 
     Raises:
         DocumentError: it is no JSON, or not of the model's form.

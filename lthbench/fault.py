@@ -1,4 +1,4 @@
-"""`Fault`: what cannot be in something that a user wrote, by the path of its key; and what validation finds, as faults.
+"""`Fault`: an error in something that a user wrote, with the path of its key; and pydantic's errors as faults.
 
 Models say what their own fields may be by annotations and validators, which see one value at a time. What fields of
 several models must be to each other (milestones and the images of an epoch, a crop and the size of images) is told by
@@ -33,12 +33,12 @@ class Fault(NamedTuple):
     message: str
 
     def under(self, *path: str | int) -> Fault:
-        """The fault with the path of what its own path begins at before it."""
+        """The same fault, its path prefixed."""
         return Fault((*path, *self.path), self.message)
 
 
 def under(faults: Iterable[Fault], *path: str | int) -> Iterator[Fault]:
-    """Faults of a part, as faults of the whole that has it at a path."""
+    """Faults of a nested model, their paths prefixed with where it is nested."""
     return (fault.under(*path) for fault in faults)
 
 
@@ -81,7 +81,7 @@ _EXPECTED = {
 def validation_faults(
     error: ValidationError, model: type[BaseModel], value: Any, written: Callable[[Path], str]
 ) -> list[Fault]:
-    """What a validation found, a fault a value.
+    """The errors of a validation as faults, one per value.
 
     Args:
         model: what was validated.
@@ -140,7 +140,7 @@ def validation_faults(
 
 
 def _path(loc: tuple[str | int, ...], value: Any) -> Path:
-    """The parts of pydantic's place that are the user's: not the tags of unions nor the mark of keys."""
+    """The user's part of a pydantic location: without the tags of unions and the marker of keys."""
     path: list[str | int] = []
     for part in loc:
         is_list = isinstance(value, list | tuple) and isinstance(part, int) and part < len(value)
@@ -151,7 +151,7 @@ def _path(loc: tuple[str | int, ...], value: Any) -> Path:
 
 
 def _whole(limit: Any) -> Any:
-    """A limit without the .0 of whole ones."""
+    """A limit, whole numbers without the .0."""
     return int(limit) if isinstance(limit, float) and limit.is_integer() else limit
 
 
@@ -162,7 +162,7 @@ def _beside(value: Any, loc: tuple[str | int, ...]) -> str:
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """The fields of the model at a place; of models that are told apart by a tag, of that one."""
+    """The fields of the model at a place; for a discriminated union, of the chosen model."""
     models = [model]
     for part in loc:
         annotations = [m.model_fields[part].annotation for m in models if part in m.model_fields]

@@ -1,4 +1,4 @@
-"""Where a user's own files are: there may be no home directory, as in containers and on some clusters' nodes."""
+"""Where a user's own files go; there may be no home directory, as in containers and on some cluster nodes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def user_folder(variable: str, below_home: str) -> Path | None:
-    """The folder that a variable of the environment names, or else one below the home directory; None without both."""
+    """The folder named by an environment variable, or else one below the home directory; None without both."""
     if named := os.environ.get(variable):
         return Path(named)
     try:

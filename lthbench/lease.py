@@ -35,12 +35,12 @@ class LeaseLostError(Exception):
 
 
 class Who(BaseModel):
-    """Who holds a lease; nobody knows of a holder that died before it had written that.
+    """Who holds a lease; unknown where the holder died before it had written this.
 
     Attributes:
-        owner: a number of its own.
-        machine: with its boot and, of containers, their process numbers' space.
-        started: when the process did, in a form that no setting of the clock changes.
+        owner: a random identifier.
+        machine: its name with its boot id and, in containers, the PID namespace.
+        started: when the process started, independent of changes to the clock.
         job: of Slurm, or empty.
     """
 
@@ -80,16 +80,17 @@ def holder_of(path: Path) -> Holder | None:
 def is_left(holder: Holder, silent: float) -> bool:
     """Whether a holder is dead: it was a process of this machine, or its lease was not touched for `silent` seconds.
 
-    The latter by the clocks of two machines: for who looks once and does not wait, of times that no clock is wrong by.
+    The latter compares the clocks of two machines; it is for callers that look once, with a `silent` above any clock
+    skew.
     """
     return _died_here(holder.who) or time.time() - holder.touched / 1e9 > silent
 
 
 class Lease:
-    """A lease on what a file stands for; used with `with`, which waits until it is free.
+    """A lease on what a file stands for; a context manager that waits until it is free.
 
     Args:
-        waits: called at every look at a lease that is another's.
+        waits: called each time the lease was found to be held by another process.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class Lease:
         self.release()
 
     def try_acquire(self) -> bool:
-        """Take the lease if it is free, or its holder is dead; asked again and again, this notices the death."""
+        """Take the lease if it is free or its holder is dead; repeated calls are what notices a death."""
         if not self._create(self.path):
             holder = holder_of(self.path)
             if holder is None or not (_died_here(holder.who) or self._untouched(self.path, holder)):
@@ -140,7 +141,7 @@ class Lease:
             self.release()
 
     def check(self) -> None:
-        """Raise LeaseLostError where the lease is another's by now."""
+        """Raise LeaseLostError where another process holds the lease by now."""
         self.lost = self.lost or not self._is_own()
         if self.lost:
             raise LeaseLostError(f"{self.path}: another process took over; was this one suspended?")
@@ -169,7 +170,7 @@ class Lease:
         return True
 
     def _take_over(self, dead: Holder) -> None:
-        """Put this lease in the place of a dead holder's; of several that try, one does it."""
+        """Replace a dead holder's lease by this one; of several processes that try, one succeeds."""
         gate = self.path.with_name(f"{self.path.name}.{re.sub(r'[^0-9a-f]', '', dead.who.owner)[:32] or 'unknown'}")
         if not self._create(gate):
             holder = holder_of(gate)
@@ -194,10 +195,10 @@ class Lease:
                 os.utime(self.path)
 
     def _untouched(self, path: Path, holder: Holder) -> bool:
-        """Whether the file has been as it is for as long as this process' patience lasts."""
+        """Whether the file has not changed for `patience` seconds of this process's own clock."""
         now = time.monotonic()
         before, since, last = self._watched.get(path, (None, now, now))
-        # Who has not looked for long was suspended, and the holder perhaps with it: then the watch begins anew.
+        # A process that has not looked for long was suspended, perhaps together with the holder: start watching again.
         if before != holder or now - last > _LONGEST_LOOK:
             since = now
         self._watched[path] = holder, since, now
@@ -226,7 +227,7 @@ def _this_process(owner: str) -> Who:
 
 
 def _start_of(process: psutil.Process) -> str:
-    """When a process of this machine started: on Linux in ticks since the machine's own start, which no clock moves."""
+    """When a process of this machine started: on Linux in ticks since boot, which no clock change affects."""
     with contextlib.suppress(OSError):
         # The name, in brackets, may hold anything; the 22nd field is the 20th after it.
         return Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()

@@ -1,4 +1,4 @@
-"""Names that users type: the error for one that does not exist names the nearest that does."""
+"""Names that users type: the error for an unknown one suggests the nearest valid one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _LISTED = 20
 
 
 def close(name: str, valid: Iterable[str]) -> list[str]:
-    """The valid name that is nearest, if one is near."""
+    """The nearest valid name, if one is similar."""
     by_lower = {word.lower(): word for word in valid}
     return [by_lower[word] for word in difflib.get_close_matches(name.lower(), by_lower, n=1)]
 

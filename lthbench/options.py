@@ -1,4 +1,4 @@
-"""Options that several commands have: the annotation of a dataclass's field is an option's one declaration.
+"""Options of several commands, each declared once: as the annotation of a dataclass's field.
 
 threads: Annotated[int, Option("CPU threads a process.", "--threads", min=1)] = 1
 """
@@ -43,7 +43,7 @@ def declared(kind: Any) -> Iterator[tuple[str, Option]]:
 
 
 def words(options: Any) -> list[str]:
-    """The words of a command line that give a dataclass's options, as far as they are not the default."""
+    """The command-line words for those options of a dataclass that differ from their defaults."""
     found: list[str] = []
     defaults = {field.name: field.default for field in fields(options)}
     for name, how in declared(type(options)):

@@ -1,4 +1,4 @@
-"""Text of people's own (names, paths, what programs said) on a terminal and in tables: shown, and never obeyed."""
+"""Foreign text (names, paths, output of programs) on a terminal and in tables: shown, never interpreted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 
 def visible(text: str) -> str:
-    """Text whose control characters, and those that turn the direction of writing, stand as Python's escapes."""
+    """Text with control characters, and those that change the writing direction, as Python escapes."""
     if text.isprintable():  # as nearly all is: nothing of the kind is in it
         return text
     return "".join(c if c in "\n\t" or unicodedata.category(c) not in _CONTROL else ascii(c)[1:-1] for c in text)
@@ -34,12 +34,12 @@ def csv_cell(value: object) -> object:
 
 
 class PlainConsole(Console):
-    """A console on which brackets are brackets; what is to have a style is printed as a `Text`."""
+    """A console that prints square brackets literally; styled text is printed as a `Text`."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         """A string as what is printed for it."""
         return super().render_str(visible(text), **(options | {"markup": False, "emoji": False, "highlight": False}))
 
     def on_broken_pipe(self) -> NoReturn:
-        """A pipe that nobody reads is an error like others; rich and typer would end with 1, as failed tasks do."""
+        """A broken pipe is an error like others; rich and typer would exit with 1, as for failed tasks."""
         raise OSError("Broken pipe")  # of no number, by which typer would know it

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-# The place of a stream in this table is part of what a seed means: append, never reorder.
+# The position of a stream in this table is part of what a seed means: append, never reorder.
 STREAMS = ("crop", "flip", "resized_crop", "colour", "policy", "erase", "mix")
 
 
 class Places(NamedTuple):
-    """Of a batch of `size` images, those that are made, int64 [K] or all; random numbers are drawn for the whole."""
+    """Which images of a batch of `size` are made, int64 [K] or all; random numbers are drawn for the whole batch."""
 
     size: int
     own: np.ndarray | slice = slice(None)

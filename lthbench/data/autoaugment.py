@@ -1,4 +1,4 @@
-"""AutoAugment and RandAugment on a batch: images that drew the same operation go through torchvision together."""
+"""AutoAugment and RandAugment on a batch: images with the same operation go through torchvision together."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from lthbench.data.to_device import WithoutWaiting, to_device
 
 RAND_BINS, AUTO_BINS = 31, 10
 
-# Operation -> (its greatest magnitude, whether a coin turns its sign); translations as shares of the side.
-# Cubuk et al. 2019 and 2020; the values and the pixels are torchvision's.
+# Operation -> (its largest magnitude, whether its sign is random); translations as shares of the side. Cubuk et al.
+# 2019 and 2020; the values and the pixels are torchvision's.
 _RAND: dict[str, tuple[float, bool]] = {
     "Identity": (0, False),
     "ShearX": (0.3, True),
@@ -49,7 +49,7 @@ def randaugment(
     Args:
         images: uint8 [B, 3, H, W].
         magnitude: bin 0 to 30 of each operation's range.
-        places: of which part of a batch these images are; None is the whole.
+        places: the positions in the batch that these images have; None if they are the whole batch.
 
     Returns:
         uint8 [B, 3, H, W].

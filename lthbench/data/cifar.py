@@ -1,9 +1,9 @@
-"""CIFAR's Python-2 pickles, read by an interpreter of their own few opcodes that can call nothing.
+"""CIFAR's Python 2 pickles, read by an interpreter of the few opcodes that they use, which can call nothing.
 
 A pickle is a program: loading one may import and call anything. CIFAR's files need lists, dicts, byte
-strings, integers and one uint8 array; `decode` understands exactly the opcodes that build those. The NumPy
-names that the array is made from stand for plain tuples here; every other name or opcode is refused. Tuples may hold
-one another, so that each doubles what is hashed, printed or made an array of: none of this is done to what they hold.
+strings, integers and one uint8 array; `decode` understands exactly the opcodes that build those. The NumPy names that
+the array is made from stand for plain tuples here; every other name or opcode is refused. Nested tuples can grow
+exponentially when hashed, printed or converted, so none of this is done to their contents.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Colour jitter with other strengths for each image of a batch, as torchvision's ColorJitter has them for one."""
+"""Colour jitter with its own strengths for each image of a batch, drawn as by torchvision's ColorJitter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def jitter(
     Args:
         images: float32 [B, 3, H, W] in [0, 1].
         strength: the largest change of each; factors are uniform in [max(0, 1 - s), 1 + s], the hue in [-s, s].
-        places: of which part of a batch these images are; None is the whole.
+        places: the positions in the batch that these images have; None if they are the whole batch.
 
     Returns:
         float32 [B, 3, H, W] in [0, 1].
@@ -56,7 +56,7 @@ def _saturate(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _turn(images: Tensor, share: Tensor) -> Tensor:
-    """Turn the hue by a share of the colour circle: to HSV and back."""
+    """Rotate the hue by a share of the colour circle, via HSV."""
     red, green, blue = images.split(1, 1)
     value, spread = images.amax(1, keepdim=True), images.amax(1, keepdim=True) - images.amin(1, keepdim=True)
     safe = spread.where(spread > 0, torch.ones_like(spread))

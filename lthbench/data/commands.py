@@ -20,7 +20,7 @@ from lthbench.data.sheets import FOLDER
 from lthbench.data.spec import DATASETS, DataInfo
 from lthbench.names import unknown
 
-# What a server that ends too early, answers with something else or sends a broken archive makes of a download.
+# Errors of a download that ends too early, is something else, or is a broken archive.
 _BROKEN = (OSError, RuntimeError, ValueError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error)
 
 
@@ -29,11 +29,11 @@ class DataStatus:
     """One data set as it stands on this machine.
 
     Attributes:
-        present: its folder is there, prepared if it must be (`list`); or all in it is as it must be (`check`).
-        path: where it lies or would lie; None where no data folder is given.
+        present: its folder exists, prepared if it must be (`list`); or its content is correct (`check`).
+        path: where it is or would be; None if no data folder is given.
         images: "train + test" counts, image shape, number of classes.
-        problem: what is wrong and its cure; None where nothing is.
-        skipped: what its preparation skipped among the images, as no part of any data set (lthbench.data.folder).
+        problem: what is wrong and its cure; None if nothing is.
+        skipped: files that its preparation skipped, which belong to no data set (lthbench.data.folder).
     """
 
     name: str
@@ -47,7 +47,7 @@ class DataStatus:
 
 
 def list_data(root: Path | None) -> list[DataStatus]:
-    """Return every known data set; only whether its folder is there is looked at."""
+    """Return every known data set; only the existence of its folder is checked."""
     root = data_root(root)
     return [_status(name, info, root) for name, info in DATASETS.items()]
 
@@ -55,7 +55,7 @@ def list_data(root: Path | None) -> list[DataStatus]:
 def check_data(root: Path | None, names: Iterable[str] | None = None) -> list[DataStatus]:
     """Read the named data sets in full and verify counts, shapes, labels and checksums.
 
-    Without names those whose folder is there are checked.
+    Without names, all whose folder exists.
 
     Raises:
         DataError: a name is unknown.
@@ -67,7 +67,7 @@ def check_data(root: Path | None, names: Iterable[str] | None = None) -> list[Da
 
 
 def download_data(name: str, root: Path | None) -> DataStatus:
-    """Fetch a data set with torchvision, then check it; what is there already is not fetched again.
+    """Fetch a data set with torchvision, then check it; existing files are not fetched again.
 
     Raises:
         DataError: the name is unknown, there is no data folder, or nothing can be fetched for this name.
@@ -164,7 +164,7 @@ def _status(name: str, info: DataInfo, root: Path | None) -> DataStatus:
 
 
 def _checked(status: DataStatus, root: Path | None) -> DataStatus:
-    """Return `status` with what a full reading found."""
+    """Return `status` with the result of reading everything."""
     info = DATASETS[status.name]
     problem = None
     try:

@@ -1,4 +1,4 @@
-"""Crop and flip: which stored pixel each pixel of a batch is."""
+"""Crop and flip, as the index of the stored pixel for each pixel of a batch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lthbench.data.to_device import to_device
 
 
 class Shifts(NamedTuple):
-    """Where each image of a batch is cropped, and whether it is mirrored then.
+    """Where each image of a batch is cropped, and whether it is then mirrored.
 
     Attributes:
-        top, left: int64 [B], pixels by which the crop lies off the image's centre; it may reach into black.
+        top, left: int64 [B], offset of the crop from the image's centre in pixels; it may reach into the black padding.
         mirror: bool [B].
     """
 
@@ -27,7 +27,7 @@ class Shifts(NamedTuple):
 
 
 def draw_shifts(num_images: int, augment: Augment, streams: Streams | None) -> Shifts:
-    """Draw a crop and a flip for each image of a batch, or neither where `augment` does not ask for them.
+    """Draw a crop and a flip for each image of a batch, as far as `augment` asks for them.
 
     Equals torchvision's RandomCrop((H, W), padding=crop), then RandomHorizontalFlip, for the same draws.
     """

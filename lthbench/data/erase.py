@@ -22,7 +22,7 @@ def erase(images: Tensor, probability: float, rng: np.random.Generator, places: 
     Args:
         images: float32 [B, C, H, W], normalised.
         probability: of erasing, for each image.
-        places: of which part of a batch these images are; None is the whole.
+        places: the positions in the batch that these images have; None if they are the whole batch.
     """
     num_images, _, height, width = images.shape
     places = places or Places(num_images)

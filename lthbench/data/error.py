@@ -1,4 +1,4 @@
-"""The one error of this room: a data set that is missing, partial, corrupt or hostile."""
+"""The error of this room: a data set that is missing, partial, corrupt or malicious."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def missing(name: str, path: Path, expected: str) -> DataError:
 
 
 def damaged(name: str, path: Path, found: str, expected: str) -> DataError:
-    """Return the error for a file of data set `name` whose content is not what it must be."""
+    """Return the error for a file of data set `name` with wrong content."""
     return DataError(f"{name}: {path} {found}, expected {expected}; delete it, then {cure(name)}")
 
 

@@ -1,4 +1,4 @@
-"""Few-shot subsets: so many images of each class, balanced, and nested in their size."""
+"""Few-shot subsets: the same number of images of each class; smaller subsets are within larger ones."""
 
 from __future__ import annotations
 

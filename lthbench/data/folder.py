@@ -1,4 +1,5 @@
-"""What lies in a folder of a data set: one rule of what is no part of it, for all readers of folders of images."""
+"""The content of a data set's folders: one rule, for all readers of image folders, of which files do not belong to
+it."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from lthbench.data.error import DataError
 from lthbench.documents import DocumentError, read_bounded
 
 SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
-# What file managers, archivers and disks leave in folders that are shown, packed or kept by them; in small letters.
+# Files that file managers, archivers and operating systems leave in folders; in lower case.
 CLUTTER = frozenset(
     {
         ".ds_store", "__macosx", "icon\r",  # macOS
@@ -24,9 +25,10 @@ LARGEST_LIST = 16 << 20  # bytes; Tiny-ImageNet's annotations, the longest list,
 
 
 def clutter(name: str) -> str | None:
-    """As what a file or folder of this name is counted that is no part of any data set; None where it may be one.
+    """The name or pattern by which a file or folder that belongs to no data set is counted; None if it may belong to
+    one.
 
-    No part are hidden ones (whose name begins with a dot, as macOS' `._*` beside each file) and those of CLUTTER.
+    These are hidden ones (whose name begins with a dot, such as macOS' `._*` beside each file) and those in CLUTTER.
     """
     if name.lower() in CLUTTER:
         return name.strip()
@@ -36,7 +38,7 @@ def clutter(name: str) -> str | None:
 
 
 def told(skipped: dict[str, int]) -> str:
-    """What was skipped, in words: `7 files and folders that are no part of a data set: 5 ._*, 2 @eaDir`."""
+    """A description of what was skipped: `7 files and folders that are no part of a data set: 5 ._*, 2 @eaDir`."""
     kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(skipped.items()))
     return f"{sum(skipped.values()):,} files and folders that are no part of a data set: {kinds}"
 

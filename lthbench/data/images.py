@@ -1,4 +1,4 @@
-"""A split of a data set on a device, and batches of it: cut out, augmented, normalised."""
+"""A split of a data set on a device, and batches of it: cropped, augmented, normalised."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ NO_AUGMENT = Augment()
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with their labels, one element a pixel, so that a crop or a flip is one gather.
+    """Images with their labels, one tensor element per pixel, so that a crop or a flip is a single gather.
 
     Attributes:
-        pixels: [N, H, W]; uint8 grey, or int32 whose bytes in memory are R, G, B, 0 (`pack`). May be a file mapped
-            into memory, and then stays on the host where the device has too little memory.
-        labels: int64 [M]; batches are made where they lie.
+        pixels: [N, H, W]; uint8 grey, or int32 whose bytes in memory are R, G, B, 0 (`pack`). May be a memory-mapped
+            file, which stays on the host if the device has too little memory.
+        labels: int64 [M]; batches are made on their device.
         mean, std: per channel, for pixels in [0, 1]; batches are (pixel / 255 - mean) / std.
         rows: int64 [M], which of `pixels` these images are; None is all, in order.
-        side: (H, W) of a batch, of which an image is the centre where it is stored larger; None is as stored.
+        side: (H, W) of a batch, the central part of images that are stored larger; None is as stored.
     """
 
     pixels: Tensor
@@ -77,11 +77,11 @@ class ImageSet:
 
     @cached_property
     def _order(self) -> np.ndarray:
-        """The images in a stratified order, int64 [N]: files may hold class after class."""
+        """The images in a stratified order, int64 [N], since files may be sorted by class."""
         return stratified_order(self.labels.cpu().numpy(), random_words(len(self), SAMPLE))
 
     def sample(self, count: int | None) -> ImageSet:
-        """Return `count` of the images (all where there are no more, or for None), of each class its share.
+        """Return `count` of the images, stratified by class; all for None, or if there are no more.
 
         The same ones at every call, and those of a smaller count are among a larger one's.
         """
@@ -90,10 +90,10 @@ class ImageSet:
         return self.subset(torch.from_numpy(np.sort(self._order[:count])))
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every image once, (images [B, C, H, W], labels [B]) by batch, each with the classes in their shares.
+        """Yield every image once, in batches (images [B, C, H, W], labels [B]) that are each stratified by class.
 
-        There are as few batches of at most `size` as that takes, and their sizes differ by one image at most: where
-        a batch gives statistics, as of normalisation, none is of a few images or of a few classes.
+        There are as few batches of at most `size` images as possible, whose sizes differ by at most one: where batches
+        give statistics, for normalisation say, none has only a few images or a few classes.
         """
         for part in np.array_split(self._order, -(-len(self) // size)) if len(self) else ():
             yield self.batch(to_device(part, self.pixels.device)), self.labels[to_device(part, self.device)]
@@ -104,8 +104,8 @@ class ImageSet:
         Args:
             index: int64 [B], the images; on any device.
             augment: random changes to each image, without those that mix two; None leaves the images as they are.
-            rng: this step's generator, on the host. It alone decides the draws, so they are the same on every
-                device; one call uses it up.
+            rng: this step's generator, on the host, which alone determines the draws, so that they are the same on
+                every device; for a single call.
 
         Raises:
             ValueError: `augment` asks for random changes and there is no `rng`, for colours of grey images, or for
@@ -127,7 +127,7 @@ class ImageSet:
         """Make one batch as `batch` does, with what the loss compares it to.
 
         Args:
-            places: int64 [K], make only the images at these places of the batch; they are those of the whole batch.
+            places: int64 [K], make only the images at these positions, as they are in the whole batch.
 
         Returns:
             images float32 [B, C, H, W]; labels int64 [B], or class probabilities float32 [B, num_classes] where
@@ -137,7 +137,7 @@ class ImageSet:
         if streams is None or not augment.mixes:
             images = self._batch(index, augment, streams, places)
             return images, labels if places is None else labels[to_device(places, self.device)]
-        # Any other image may be mixed into one: all are made.
+        # An image may be mixed with any other, so all are made.
         images, targets = mix(self._batch(index, augment, streams), labels, num_classes, augment, streams["mix"])
         if places is None:
             return images, targets
@@ -162,7 +162,7 @@ class ImageSet:
         return self._augmented(index, augment, shifts, streams, part)
 
     def _augmented(self, index: Tensor, augment: Augment, shifts: Shifts, streams: Streams, part: Places) -> Tensor:
-        """A batch in which values change, not only places."""
+        """A batch whose augmentation changes values, not only positions, of pixels."""
         in_colour = augment.autoaugment or augment.randaugment or augment.colour_jitter
         if in_colour and len(self.mean) != 3:
             raise ValueError(f"augment changes colours ({augment!r}), but the images have {len(self.mean)} channel")
@@ -191,7 +191,7 @@ class ImageSet:
         return erase(images, augment.erase, streams["erase"], part) if augment.erase else images
 
     def _cut(self, index: Tensor, shifts: Shifts, side: tuple[int, int]) -> Tensor:
-        """The packed pixels [B, *side] of a batch, at the places that `shifts` says, on the batches' device."""
+        """The packed pixels [B, *side] of a batch, cropped as `shifts` says, on the batches' device."""
         index = index.to(self.pixels.device)
         if self.rows is not None:
             index = self.rows[index]
@@ -231,7 +231,7 @@ class ImageSet:
 
 @lru_cache(maxsize=32)
 def _row_constants(mean: tuple[float, ...], std: tuple[float, ...], width: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a row of interleaved levels is lessened by and then multiplied with: float32 [W * C] each."""
+    """What is subtracted from a row of interleaved levels, and what it is then multiplied by: float32 [W * C] each."""
     shift = np.array([255 * m for m in mean], np.float32)
     scale = np.array([1 / (255 * s) for s in std], np.float32)
     return np.tile(shift, width), np.tile(scale, width)

@@ -21,7 +21,7 @@ __all__ = ["DataError", "Splits", "data_root", "load", "read_split", "split_trai
 
 
 class Splits(NamedTuple):
-    """What is trained on, what choices are made on, and what is looked at once at the end."""
+    """The images to train on, to make choices on, and to look at once, at the end."""
 
     train: ImageSet
     validation: ImageSet
@@ -34,7 +34,7 @@ def load(spec: DataSpec, root: Path | None = None, device: torch.device | str = 
     Args:
         spec: which data set, and how its train split is divided.
         root: the data folder; None is the environment variable LTHBENCH_DATA. The embedded set needs none.
-        device: where the images shall lie.
+        device: of the images.
 
     Raises:
         DataError: a file is missing, partial or not the original; nothing of it is used.
@@ -79,7 +79,7 @@ def read_split(
 def split_train(labels: np.ndarray, spec: DataSpec) -> tuple[np.ndarray, np.ndarray]:
     """Divide the train split, labels int64 [N], into indices (train, validation), ascending and disjoint.
 
-    Validation is the first part of a stratified order, one for ever, and `num_train` the first part of the rest's.
+    Validation is the first part of a fixed stratified order, and `num_train` the first part of the rest's.
     """
     words = random_words(len(labels), DIVISION)
     order = stratified_order(labels, words)
@@ -119,9 +119,9 @@ def _load(spec: DataSpec, root: Path | None, device: torch.device) -> Splits:
 
 
 def stand_in(images: ImageSet, info: DataInfo) -> ImageSet:
-    """Grey images as a data set of `info` stores its own: pixels and channels repeated.
+    """Grey images in the stored form of a data set with `info`: pixels and channels repeated.
 
-    Whole pixels are taken, so that they are the same on every machine.
+    Pixels are copied and not interpolated, so they are the same on every machine.
     """
     pixels = images.pixels if images.rows is None else images.pixels[images.rows]
     side = (info.stored_side, info.stored_side) if info.stored_side else info.image_shape[1:]
@@ -137,7 +137,7 @@ def stand_in(images: ImageSet, info: DataInfo) -> ImageSet:
 
 
 def of_classes(images: ImageSet, labels: np.ndarray, classes: tuple[int, ...] | None) -> tuple[ImageSet, np.ndarray]:
-    """The images of some classes (None: all), and their labels int64 [N], numbered anew in the order of `classes`."""
+    """The images of some classes (None: all), and their labels int64 [N], renumbered in the order of `classes`."""
     if classes is None:
         return images, labels
     rows = np.flatnonzero(np.isin(labels, classes))

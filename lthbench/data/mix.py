@@ -1,4 +1,4 @@
-"""Mixup and cutmix of a batch: each image with another one of the batch, and the labels in the same shares."""
+"""Mixup and CutMix of a batch: each image is mixed with another of the batch, and the labels in the same proportion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lthbench.data.to_device import to_device
 def mix(
     images: Tensor, labels: Tensor, num_classes: int, augment: Augment, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Mix each image with a random other one, in one share for the whole batch.
+    """Mix each image with a random other one, in one proportion for the whole batch.
 
     Args:
         images: float32 [B, C, H, W].
@@ -49,7 +49,7 @@ def mix(
 
 
 def _interval(centre: float, side: int, share: float) -> slice:
-    """The box along one axis: sqrt(1 - share) of the side around a random centre, cut off at the border."""
+    """The box along one axis: sqrt(1 - share) of the side around a random centre, clipped at the border."""
     middle = int(centre * side)
     half = int(0.5 * math.sqrt(1 - share) * side)
     return slice(max(middle - half, 0), min(middle + half, side))

@@ -26,7 +26,7 @@ from lthbench.data.spec import DATASETS
 from lthbench.documents import DocumentError, read_bounded
 from lthbench.lease import Lease
 
-# Of the edges of an image; as its shorter one is resized to `side`, it would become side x ratio pixels long.
+# The largest ratio of an image's edges: with the shorter one resized to `side`, it becomes side x ratio pixels long.
 _LARGEST_RATIO = 100
 _LARGEST_FILE = 256 << 20
 
@@ -39,7 +39,7 @@ Progress = Callable[[int, int], None]
 
 
 def folder_of(name: str, root: Path, class_list: str | None = None) -> Path:
-    """Return where data set `name` lies prepared; `class_list` is the id of a list of classes that is not its own."""
+    """Return the folder of the prepared data set `name`; `class_list` is the id of a class list other than its own."""
     return root / "prepared" / (f"{name}-{class_list}" if class_list else name)
 
 
@@ -51,10 +51,10 @@ def prepare(
     workers: int | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
-    """Prepare data set `name` below the data folder `root`; what a killed preparation had done is not done again.
+    """Prepare data set `name` below the data folder `root`; a preparation that was killed is resumed.
 
     Args:
-        class_list: a file of other classes than the data set's own (imagenet100).
+        class_list: a file with other classes than the data set's own (imagenet100).
         workers: threads that decode; None is one a core. Pillow decodes outside Python's lock.
         on_progress: called with (images done, images in all) from time to time.
 
@@ -76,7 +76,7 @@ def prepare(
     tree = scan(name, root, class_list)
     partial = target.with_name(target.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
-    with Lease(target.with_name(target.name + ".lease")):  # another process that prepares it is waited for
+    with Lease(target.with_name(target.name + ".lease")):  # wait for another process that prepares it
         if not (target / MANIFEST).is_file():
             partial.mkdir(exist_ok=True)
             manifest = _prepare(name, tree, partial, workers or os.cpu_count() or 1, on_progress)
@@ -149,8 +149,8 @@ def _prepare(name: str, tree: Tree, folder: Path, workers: int, on_progress: Pro
 def decode(name: str, file: Path, side: int) -> np.ndarray:
     """Decode one image to uint8 [side, side, 3]: the shorter edge resized to `side`, then the centre.
 
-    An image that has this size already is decoded and no more. Resizing is Pillow's antialiased bilinear, as in
-    torchvision's Resize(side) and CenterCrop(side).
+    An image that already has this size is only decoded. Resizing is Pillow's antialiased bilinear, as in torchvision's
+    Resize(side) and CenterCrop(side).
 
     Palettes and CMYK are converted to RGB, transparency is left out, and of several images the first is taken, as
     torchvision's ImageFolder does.
@@ -188,7 +188,7 @@ def decode(name: str, file: Path, side: int) -> np.ndarray:
 
 
 class _Journal:
-    """Which chunks are on disk, with their checksums: one line each, appended after the chunk itself is safe."""
+    """Which chunks are on disk, with their checksums: one line each, appended after the chunk itself is written."""
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.done: dict[tuple[str, int], str] = {}
@@ -207,7 +207,7 @@ class _Journal:
         self._file.write(b"\n")
 
     def add(self, split: str, start: int, digest: str) -> None:
-        """Record a chunk. One write a line, so that lines of several threads do not mingle."""
+        """Record a chunk, in one write per line, so that lines of several threads do not interleave."""
         self._file.write(f"{split} {start} {digest}\n".encode())
         self._file.flush()
         os.fsync(self._file.fileno())

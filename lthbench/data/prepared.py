@@ -34,8 +34,8 @@ class Manifest(BaseModel):
 
     Attributes:
         side: of the stored images, in pixels.
-        chunk_images: how many images a checksum is of.
-        skipped: kind of what was among the images and is none -> how many.
+        chunk_images: the number of images that share a checksum.
+        skipped: kind of files among the images that are not images -> how many.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -110,7 +110,7 @@ def read_split(
 
 
 def skipped_in(folder: Path) -> dict[str, int]:
-    """What the preparation of a folder skipped among the images; nothing where its manifest does not tell."""
+    """What the preparation of a folder skipped; empty if its manifest does not say."""
     try:
         return read_document(folder / MANIFEST, Manifest).skipped
     except (OSError, DocumentError):
@@ -143,9 +143,9 @@ def _read_manifest(name: str, folder: Path, class_list: str | None) -> Manifest:
 
 
 def _map(name: str, path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-    """Map a .npy file without ever writing to it: changes would be this process's own.
+    """Map a .npy file copy-on-write: the file itself is never changed.
 
-    Its header is of one form, which is matched and not evaluated, as `numpy.load` does.
+    Its header is matched against the one form it may have, and not evaluated, as `numpy.load` does.
     """
     try:
         if not path.is_file():  # a pipe would be waited for

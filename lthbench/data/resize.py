@@ -1,4 +1,4 @@
-"""Random-resized crop of a batch: crops of any size, each brought to one size by two matrices."""
+"""Random-resized crop of a batch: crops of any size, each resized to one size by two matrices."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def crop_and_resize(images: Tensor, boxes: Boxes, mirror: np.ndarray, side: tupl
 def _matrix(
     start: np.ndarray, length: np.ndarray, mirror: np.ndarray, stored: int, side: int, device: torch.device
 ) -> Tensor:
-    """The share of each stored pixel in each new one along one axis: float32 [B, side, stored], rows sum to 1."""
+    """The weight of each stored pixel in each new one along one axis: float32 [B, side, stored]; rows sum to 1."""
     start, length = start[:, None, None], length[:, None, None]
     scale = length / side
     place = np.where(mirror[:, None], np.arange(side)[::-1], np.arange(side))[:, :, None]
@@ -85,7 +85,7 @@ def _matrix(
     weight = np.maximum(0, 1 - np.abs(pixel + 0.5 - centre) / reach)
     weight *= (pixel >= start) & (pixel < start + length)
     weight /= weight.sum(2, keepdims=True)
-    # Taps beyond the image weigh nothing; they are wrapped around so that no two col_indices share a place.
+    # Positions beyond the image have weight 0; they wrap around, so that no two indices coincide.
     col_indices = to_device(pixel % stored, device)
     matrix = torch.zeros(len(start), side, stored, device=device)
     return matrix.scatter_(2, col_indices, to_device(weight.astype(np.float32), device))

@@ -1,4 +1,4 @@
-"""What a suite says of data and augmentation, and the static facts of each data set (no torch here)."""
+"""The specification of data and augmentation, and the static facts of each data set (no torch here)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DataInfo:
         kind: the file of lthbench/data/ that reads it.
         folder: where its files lie, relative to the data folder (empty: inside the package).
         image_shape: (C, H, W).
-        mean, std: per channel over the train split's pixels, pixels in [0, 1].
+        mean, std: per channel, over the train split's pixels in [0, 1].
         download: torchvision's class that fetches it, if any does.
         stored_side: height and width at which a folder of images is prepared; batches are of `image_shape`.
         balanced: whether every class has equally many images.
@@ -111,18 +111,17 @@ class DataSpec(BaseModel):
 
     Attributes:
         name: a key of DATASETS.
-        validation: images carved from train for choices: the same ones for every seed and recipe, the classes in
-            their shares of the set as exactly as the number allows.
+        validation: images carved from train for choices: the same ones for every seed and recipe, stratified by class.
         num_train: train on only so many of the remaining images, chosen likewise (a smaller number's images
             are among a larger one's); None is all of them.
-        class_list: imagenet100 with other classes than its own: the eight hex digits by which `lthbench data
-            prepare` names the list. `num_train` must then be given, as another list has another number of images.
+        class_list: imagenet100 with other classes than its own: the eight hex digits that `lthbench data prepare`
+            prints for the list. `num_train` must then be given, as another list has another number of images.
         classes: only these classes, numbers and ranges as `[0-3, 8]`, numbered anew from 0 in ascending order; None
-            is all. A network trained on some of a set can be moved to others (Yosinski et al. 2014, arXiv 1411.1792).
-            Where classes differ in size (mnist, imagenet100), `num_train` must then be given.
+            is all. A network trained on some classes of a set can be transferred to others (Yosinski et al. 2014, arXiv
+            1411.1792). Where classes differ in size (mnist, imagenet100), `num_train` must then be given.
         num_test: test on only so many images, chosen as `num_train`'s are; None is all of them.
-        like: grey images stand in for those of another data set, which need not be there: they are given its shape
-            (pixels and channels repeated), its mean and deviation, and a head for its classes.
+        like: grey images stand in for those of another data set, which need not be there: they get its shape (pixels
+            and channels repeated), its mean and deviation, and an output layer for its classes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -189,7 +188,7 @@ class DataSpec(BaseModel):
 
     @property
     def info(self) -> DataInfo:
-        """The static facts of this data set, or of what the other fields leave or make of it."""
+        """The static facts of this data set, after the other fields are applied."""
         info = DATASETS[self.name]
         if self.classes is not None:
             num_train, num_test = (n * len(self.classes) // info.num_classes for n in (info.num_train, info.num_test))
@@ -201,12 +200,12 @@ class DataSpec(BaseModel):
 
     @property
     def num_labels(self) -> int:
-        """How many classes have images: fewer than the output layer has where they stand in for others' (`like`)."""
+        """The number of classes with images: fewer than the output layer has if they stand in for others (`like`)."""
         return len(self.classes) if self.classes is not None else DATASETS[self.name].num_classes
 
     @property
     def title(self) -> str:
-        """The data set's name, and its classes where they are not all: `cifar10 [0 1 8 9]`, `cifar100 [0-49]`."""
+        """The data set's name, and its classes if not all: `cifar10 [0 1 8 9]`, `cifar100 [0-49]`."""
         if self.classes is None:
             return self.name
         position = count()
@@ -215,24 +214,24 @@ class DataSpec(BaseModel):
         return f"{self.name} [{' '.join(texts)}]"
 
     def has_classes_of(self, other: DataSpec) -> bool:
-        """Whether an output layer for the other's classes is one for these."""
+        """Whether an output layer for the other's classes fits these."""
         return all(getattr(self, field) == getattr(other, field) for field in ("name", "class_list", "classes", "like"))
 
 
 class Augment(BaseModel):
-    """Random changes to each training image; each is off by default and draws from a stream of its own.
+    """Random changes to each training image; each is off by default and has its own random stream.
 
-    They happen in this order, which is that of torchvision's reference recipes.
+    They are applied in this order, that of torchvision's reference recipes.
 
     Attributes:
-        crop: pad so many black pixels on each side, then crop the original size at a random place.
+        crop: pad with so many black pixels on each side, then crop the original size at random.
         resized_crop: crop between these shares of the area, aspect 3/4 to 4/3, and resize (instead of `crop`).
         flip: mirror left to right with probability 1/2.
         autoaugment: a learned policy of two operations an image (Cubuk et al. 2019).
         randaugment: (operations an image, magnitude of 0 to 30) (Cubuk et al. 2020).
         colour_jitter: largest change of (brightness, contrast, saturation, hue).
         erase: probability of overwriting a random rectangle with the mean colour (Zhong et al. 2020).
-        mixup, cutmix: alpha of the Beta distribution of the share of a second image (Zhang et al. 2018, Yun et al.
+        mixup, cutmix: alpha of the Beta distribution of the weight of a second image (Zhang et al. 2018, Yun et al.
             2019); with both, each batch takes one of them.
         mix_probability: how often a batch is mixed at all.
     """
@@ -261,7 +260,7 @@ class Augment(BaseModel):
         return self
 
     def faults(self, data: DataSpec) -> Iterator[Fault]:
-        """What of it cannot be done with the images of a data set."""
+        """Which of them the images of a data set rule out."""
         channels, height, width = data.info.image_shape
         if self.crop >= min(height, width):
             yield Fault(
@@ -280,12 +279,12 @@ class Augment(BaseModel):
 
     @property
     def moves_pixels_only(self) -> bool:
-        """Whether a batch consists of stored pixels at other places: crop, flip or nothing."""
+        """Whether only positions of stored pixels change: crop, flip or nothing."""
         return self == Augment(crop=self.crop, flip=self.flip)
 
     @property
     def mixes(self) -> bool:
-        """Whether labels become shares of two classes."""
+        """Whether labels become probabilities of two classes."""
         return self.mixup > 0 or self.cutmix > 0
 
 
@@ -296,7 +295,7 @@ def num_train_images(spec: DataSpec) -> int:
 
 @lru_cache
 def _fault(spec: DataSpec, info: DataInfo) -> str | None:
-    """What in a specification contradicts the rest of it, or the data set; every task that has it asks."""
+    """What in a specification contradicts the rest of it, or the data set."""
     if spec.class_list and spec.name != "imagenet100":
         return f"{spec.name} has no choice of classes; leave out class_list"
     if spec.class_list and spec.num_train is None:

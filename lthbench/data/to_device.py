@@ -1,7 +1,7 @@
-"""From the host to the batches' device, without the host waiting until it is there.
+"""From the host to the batches' device, without the host waiting for the copy.
 
-What a device is asked to do later is done after the copy, in the order of its stream; and memory that is not pinned,
-as here, has been read by the time the call returns.
+Later work on the device runs after the copy, in stream order; and unpinned memory, as here, has been read by the time
+the call returns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def to_device(values: np.ndarray | Sequence[float], device: torch.device) -> Ten
 
 
 class WithoutWaiting(TorchFunctionMode):
-    """Within it, `torch.tensor(numbers, device=...)` does not make the host wait, as torch's own does for a GPU."""
+    """Within it, `torch.tensor(numbers, device=...)` does not make the host wait for a GPU, as it otherwise does."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None

@@ -1,4 +1,4 @@
-"""How layers are exchanged for others: by a module in the other's place, with the very same tensors."""
+"""How layers are replaced: by a module in the place of the other, which keeps the very same tensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def replace_modules(model: nn.Module, replacement: Callable[[nn.Module], nn.Module | None]) -> None:
-    """Put, in place, what `replacement` makes of a module below `model` where that was; None leaves it.
+    """Replace, in place, each module below `model` by what `replacement` returns for it; None leaves it.
 
     A module that stands in several places is replaced once. Names and order of parameters stay as they are.
     """

@@ -10,7 +10,8 @@ from lthbench.ops.convolution import SparsityPattern, sparse_convolution, winogr
 
 
 class BlockedConvolution(nn.Module):
-    """A convolution of images in blocks, with everything but its operands: of the pattern's weights, or dense 3x3."""
+    """A convolution in the batch-blocked layout with everything but its operands: of the pattern's weights, or dense
+    3x3."""
 
     def __init__(self, pattern: SparsityPattern | None, geometry: tuple[int, int, int], relu: bool) -> None:
         super().__init__()
@@ -19,7 +20,7 @@ class BlockedConvolution(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None) -> Tensor:
-        """Images in blocks to images in blocks."""
+        """Batch-blocked activations to the same layout."""
         if self.pattern is None:
             return winograd_convolution(x, weight, bias, residual, relu=self.relu)
         return sparse_convolution(x, weight, bias, self.pattern, *self.geometry, residual, relu=self.relu)

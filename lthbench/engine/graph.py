@@ -1,4 +1,4 @@
-"""A network's graph with its weights as arguments, and how a line's networks fill them in."""
+"""A network's graph with its weights as arguments, and how the networks of a path fill them in."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class FollowingLinear:
 
 @dataclass
 class Fused:
-    """A traced network, ready for the weights of any line.
+    """A traced network, ready for the weights of any path.
 
     ``prefix`` maps the images to the values that all networks share; ``body`` maps these values, the outputs of the
     shared linear layers, the constants and one network's weights to its logits.
@@ -74,12 +74,12 @@ class Fused:
 
     @property
     def blocked(self) -> bool:
-        """Whether convolutions go over images in blocks of sixteen."""
+        """Whether convolutions have the batch-blocked layout."""
         return any(isinstance(module, BlockedConvolution) for module in self.body.children())
 
     @property
     def stays_in_blocks(self) -> bool:
-        """Whether no layer between the convolutions needs images as they were, such as pooling."""
+        """Whether no layer between the convolutions, such as pooling, needs the usual layout."""
         return self.blocked and not any(node.target is to_blocked for node in self.body.graph.nodes)
 
     def stack(self, states: Mapping[str, Tensor]) -> list[Tensor]:
@@ -94,7 +94,7 @@ class Weight:
     names: tuple[str, ...]  # the entry itself, or a convolution's weight and bias ("" without one)
     norm: str = ""  # the normalisation layer folded into them
     eps: float = 0.0
-    pattern: SparsityPattern | None = None  # of the surviving weights; they alone are taken, and a bias is always made
+    pattern: SparsityPattern | None = None  # of the kept weights, which alone are taken; a bias is always made
     winograd: bool = False  # whether Winograd's convolution takes them, which wants a bias as well
 
     def sources(self, known: Collection[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Loss and error of the networks along the line between two networks, each batch gone through once for all of them."""
+"""Loss and error along the linear interpolation path between two networks, in one pass over the data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class LinearPathResult(NamedTuple):
-    """What every network on the line scored, at alpha_k for entry k."""
+    """Loss and error of every network on the path; entry k is at alpha_k."""
 
     loss: Tensor  # [K] float64, mean cross entropy an image
     error: Tensor  # [K] float64, fraction of images whose label is wrong
@@ -43,21 +43,21 @@ def evaluate_linear_path(
 
     Args:
         model: the architecture; its own weights are neither read nor changed.
-        state_a: name -> parameter or buffer of the end at alpha = 0, as of `state_dict`, on the device to run on.
+        state_a: name -> parameter or buffer of the end at alpha = 0, as in `state_dict`, on the device to run on.
         state_b: the same names, shapes and device for the end at alpha = 1. Floating point entries are
-            interpolated in float32; of others (counters) the end a is taken.
+            interpolated in float32; others (counters) are taken from state_a.
         alphas: [K] points; 0 and 1 give exactly the two ends.
-        batches: (images [B, C, H, W] float32, labels [B] int64) pairs, gone through once.
-        mask: name -> bool tensor of its shape, False where both ends are pruned, so that convolutions may pass it over;
-            a name without one is dense.
-        statistics: "interpolate" takes the normalisation statistics of the line's own weights, as any other entry;
-            "recompute" estimates them for each network as the mean over `statistics_batches` of what each batch
-            gives in training mode (torch.optim.swa_utils.update_bn does the same).
-        statistics_batches: batches for "recompute", gone through once, in their order.
+        batches: (images [B, C, H, W] float32, labels [B] int64) pairs, iterated once.
+        mask: name -> bool tensor of its shape, False where both ends are pruned, so that convolutions may skip it; a
+            name without one is dense.
+        statistics: "interpolate" interpolates normalisation statistics like any other entry; "recompute" estimates
+            them for each network as the mean over `statistics_batches` of each batch's statistics in training mode
+            (as torch.optim.swa_utils.update_bn does).
+        statistics_batches: batches for "recompute", iterated once, in their order.
         method: how the networks are evaluated.
-            "each": the model as it is, with one network's weights after another's.
+            "each": the model as it is, one network after another.
             "fused": likewise on a graph with normalisation folded into convolutions and activations fused.
-            "blocked": "fused" on images in blocks, convolutions over the weights of the mask, or by Winograd's
+            "blocked": "fused" in the batch-blocked layout, with convolutions over the kept weights, or by Winograd's
             filtering where a quarter or more are kept; CPU only.
             "stacked": all at once by torch.vmap.
             "auto": "stacked" for small networks on CUDA, "blocked" at low density and for narrow networks on the
@@ -100,7 +100,7 @@ def evaluate_linear_path(
         networks = Networks(state_a, state_b, points, stacked_bytes)
         if statistics_batches is not None:
             networks.recompute_statistics(model, fuse(model), statistics_batches)
-        # Summed where the networks are, and read once.
+        # Summed on the networks' device, and read once.
         loss_sum = torch.zeros(len(points), dtype=torch.float64, device=networks.device)
         num_errors = torch.zeros(len(points), dtype=torch.int64, device=networks.device)
         forward, chunk = make_forward(model, networks, method, mask)
@@ -173,7 +173,7 @@ def _check_mask(mask: Mapping[str, Tensor], state_a: State, state_b: State) -> N
     outside = {
         (end, name): state[name].masked_fill(mask[name], 0).any() for end, state in ends.items() for name in mask
     }
-    # Read together, since each reading of a GPU waits for it.
+    # Read together, since each read from a GPU waits for it.
     for (end, name), found in zip(outside, torch.stack([*outside.values()]).tolist() if outside else (), strict=True):
         if found:
             raise ValueError(f"{name} of {end} is not 0 outside of its mask")

@@ -1,4 +1,4 @@
-"""Linear layers of a training on the CPU by oneDNN, where torch's own products are the slower ones.
+"""Linear layers of a training on the CPU by oneDNN, where torch's own matrix products are slower.
 
 torch gives float32 products of matrices to MKL, which on processors that are not Intel's runs at half their speed.
 Which library multiplies is the policy's choice (`policy.choose_kernel`, `policy.is_large_product`).
@@ -18,14 +18,14 @@ from lthbench.engine.convert import replace_modules, with_tensors_of
 
 
 class OneDnnLinear(nn.Linear):
-    """nn.Linear whose large products in training are oneDNN's, and the gradients of that; in evaluation it is torch's.
+    """nn.Linear that in training computes large products and their gradients by oneDNN; in evaluation it is torch's.
 
     Not for autocast, torch.compile or a transform of torch.func; second derivatives are a RuntimeError.
     """
 
     @classmethod
     def of(cls, layer: nn.Linear) -> OneDnnLinear:
-        """The layer in this form, with its very tensors."""
+        """The same layer in this form; it keeps the tensors."""
         bias = layer.bias is not None
         return with_tensors_of(layer, cls(layer.in_features, layer.out_features, bias, device="meta"))
 

@@ -1,4 +1,4 @@
-"""How one batch is evaluated by all networks of a line: on a fused graph, all at once, or one by one."""
+"""How all networks of a path evaluate a batch: on a fused graph, all at once, or one by one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def _stacked(model: nn.Module, networks: Networks, images: Tensor) -> Tensor:
 
 
 class _WithinMemory:
-    """An evaluation on a GPU that takes as many images at a time as the policy, or half of what is free, holds."""
+    """Evaluates on a GPU as many images at a time as fit into what the policy allows, and into half of the free
+    memory."""
 
     def __init__(self, forward: Forward, device: torch.device) -> None:
         self.forward, self.device = forward, device
@@ -83,7 +84,7 @@ class _WithinMemory:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep what one layer frees for the next: else it hands the pages back, which costs a tenth of the time.
+    """Let glibc keep what one layer frees for the next: returning the pages to the system costs a tenth of the time.
 
     It does so for up to twice of the largest block freed so far, unless the user's environment sets its thresholds.
     """
@@ -91,7 +92,7 @@ def _keep_freed_memory() -> None:
 
 
 class _FusedForward:
-    """All networks of a line on one fused graph."""
+    """All networks of a path on one fused graph."""
 
     def __init__(self, networks: Networks, fused: Fused) -> None:
         self.networks = networks
@@ -140,7 +141,8 @@ class _FusedForward:
         return _Weights(self.fused.stack(states), seconds)
 
     def _shared_outputs(self, hidden: list[tuple[Tensor, Tensor]], alphas: Tensor, weights: _Weights) -> list[Tensor]:
-        """What each shared linear layer hands to the body, [K, B, N], from its pre-activations at both ends."""
+        """The outputs [K, B, N] of each shared linear layer, which the body takes, from its pre-activations at both
+        ends."""
         outputs = []
         for linear, (a, b), second in zip(self.fused.linears, hidden, weights.seconds, strict=True):
             if linear.second is not None and second is not None:

@@ -1,4 +1,4 @@
-"""The K networks on the line between two, and their normalisation statistics."""
+"""The K networks on the path between two, and their normalisation statistics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lthbench.ops.interpolation import lerp_stacked
 
 
 class Networks:
-    """The K networks on the line, by name: stacked where memory allows, else formed anew into one buffer."""
+    """The K networks on the path, by name: stacked where memory allows, else formed anew in one buffer."""
 
     def __init__(
         self, state_a: Mapping[str, Tensor], state_b: Mapping[str, Tensor], points: Tensor, stacked_bytes: int

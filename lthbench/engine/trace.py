@@ -1,7 +1,7 @@
 """Make a network's graph take its weights as arguments: normalisation folded, activations and sums fused.
 
-One graph then evaluates all networks of a line, and whatever does not depend on the weights is computed once for
-all of them. What torch.fx cannot trace, or a layer not known here, leaves a network to be evaluated as it is.
+One graph then evaluates all networks of a path, and what does not depend on the weights is computed once for all of
+them. A network that torch.fx cannot trace, or with a layer that is not known here, is evaluated as it is.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def fuse(model: nn.Module, mask: Mapping[str, Tensor] | None = None) -> Fused | 
     """Trace a network in evaluation mode; None where it cannot be traced or holds a layer not known here.
 
     Args:
-        mask: weight name -> bool tensor of its shape, for convolutions of images in blocks (on the CPU): over the kept
-            weights alone, or all where a quarter or more are kept. A weight without one is dense; None makes
-            convolutions of channels-last images.
+        mask: weight name -> bool tensor of its shape, for convolutions in the batch-blocked layout (on the CPU): over
+            the kept weights alone, or all where a quarter or more are kept. A weight without one is dense; None keeps
+            the channels-last layout.
     """
     try:
         graph = fx.Tracer().trace(model)
@@ -85,7 +85,7 @@ class _GraphRewriter:
         for node in nodes:
             if node in shared:
                 copied[node] = prefix.node_copy(node, lambda n: copied[n])
-        # Images that convolutions alone read are laid out in blocks once for all networks.
+        # Images that only convolutions read are laid out in blocks once for all networks.
         self.blocked = {
             n for n in wanted if self.mask is not None and all(self.nodes.is_convolution(u) for u in n.users)
         }
@@ -207,7 +207,7 @@ class _GraphRewriter:
         raise _Unknown(f"{node.target} is a {type(module).__name__}")
 
     def _value(self, node: fx.Node, blocked: bool = False) -> fx.Node:
-        """What the body has for a node, in blocks of images or as the network has it."""
+        """What the body has for a node, batch-blocked or in the network's own layout."""
         made = self.made[node]
         if (node in self.blocked) == blocked:
             return made

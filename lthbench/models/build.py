@@ -112,7 +112,7 @@ def head(model: nn.Module) -> str:
 
 
 def _check_shape(spec: ModelSpec, image_shape: Shape) -> None:
-    """Refuse images that the pooling of a model cannot halve often enough."""
+    """Refuse images that are too small for the pooling of a model."""
     halvings = spec.info.halvings
     if min(image_shape[1:]) < 2**halvings:
         raise ValueError(

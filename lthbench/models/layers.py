@@ -1,6 +1,6 @@
-"""The names of the weights that pruning may touch, as `build` makes them, without building anything (no torch here).
+"""The names of the weights that pruning may touch, as in the networks of `build`, without building any (no torch here).
 
-A suite names layers, and is read in a fraction of the time that importing torch takes.
+Suites name layers, and are validated in a fraction of the time that importing torch takes.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
 class Block(nn.Module):
     """Two 3x3 convolutions with batch normalisation; a strided 1x1 projection where the shape changes.
 
-    The weight's gradient of such a projection is written beyond its memory by torch 2.14.1's oneDNN for 2 to 5
-    channels in channels-last layout (by stride 3 up to 6; with vectors of 8 floats, whatever images and batch, as pages
-    without access behind every allocation showed; of no other kernel, and of no stride 1). Under 16 channels, vectors
-    of 16 floats counted in, the images' every other pixel is taken first, and then a projection of stride 1.
+    torch 2.14.1's oneDNN writes the weight gradient of such a projection out of bounds for 2 to 5 channels in
+    channels-last layout (up to 6 with stride 3; with vectors of 8 floats, for all images and batches; guard pages
+    behind every allocation found no other kernel, and no stride 1). Below 16 channels, to include vectors of 16 floats,
+    every other pixel is taken first, followed by a projection of stride 1.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -39,7 +39,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Activations [B, in, H, W] to [B, out, H / stride, W / stride]."""
-        # In place where the backward pass needs no copy: 4 % of a training step on a CPU, and the same bits.
+        # In place where the backward pass needs no copy: saves 4 % of a training step on a CPU, with the same bits.
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
         out += self.shortcut(x[:, :, :: self.skip, :: self.skip] if self.skip > 1 else x)

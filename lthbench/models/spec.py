@@ -16,7 +16,7 @@ from lthbench.names import unknown
 Init = Literal["kaiming_normal", "kaiming_uniform", "glorot_normal", "glorot_uniform", "trunc_normal"]
 INITS: tuple[str, ...] = get_args(Init)
 
-# Up to so many pixels a side ResNet-18 and -50 keep the resolution in their stem.
+# Images of up to so many pixels a side keep their resolution in the stem of ResNet-18 and -50.
 SMALL_SIDE = 64
 
 
@@ -119,7 +119,8 @@ class ModelSpec(BaseModel):
         return self
 
     def values_of_one_image(self, image_shape: tuple[int, int, int]) -> int | None:
-        """How many values a channel an image of shape (C, H, W) has where batch normalisation sees the fewest.
+        """The number of values per channel that an image of shape (C, H, W) has in the batch normalisation with the
+        fewest.
 
         None without batch normalisation. One value alone has no variance, and torch refuses it in training.
         """
@@ -139,7 +140,7 @@ class ModelSpec(BaseModel):
         return MODELS[self.name]
 
     def faults(self, images: DataInfo) -> Iterator[Fault]:
-        """What of it cannot be built for the images of a data set."""
+        """Why it cannot be built for the images of a data set."""
         least = 2**self.info.halvings
         if min(images.image_shape[1:]) < least:
             height, width = images.image_shape[1:]

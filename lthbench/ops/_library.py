@@ -88,7 +88,7 @@ def built_from() -> dict[str, str]:
 def of_other_sources(csrc: Path = CSRC) -> list[str]:
     """The loaded parts that were compiled from other sources than those beside the package.
 
-    None where there are no sources, as in an installed wheel, or where a part does not tell its own.
+    Empty where there are no sources, as in an installed wheel; a part that does not name its own is left out.
     """
     if not (csrc / "ops.cpp").is_file():
         return []
@@ -96,9 +96,9 @@ def of_other_sources(csrc: Path = CSRC) -> list[str]:
 
 
 def why_not_these_kernels(device: torch.device | str = "cpu") -> str | None:
-    """Why no results may be computed on a device by the kernels that are here, with the cures; None where they may.
+    """Why these kernels may not compute results on a device, with the cures; None where they may.
 
-    Kernels of other sources compute what these sources do not say, and nobody would see it in the numbers.
+    Kernels built from other sources may compute something else, which nobody would notice in the numbers.
     """
     used = {"cpu", torch.device(device).type}  # a training on a GPU has work for the processor too
     parts = [] if reference_wanted() else [part for part in of_other_sources() if part in used]

@@ -1,4 +1,4 @@
-"""What the masked optimizers and the operators demand of numbers and memory, whichever implementation computes.
+"""What the masked optimizers and the operators require of numbers and memory, in every implementation.
 
 The kernels check the same for themselves, for the operators and the optimizer cache alike: lists of tensors in
 csrc/masked_update_checks.h, the numbers of every step in csrc/update_options.h.
@@ -63,7 +63,7 @@ def check_apart(params: Iterable[Tensor], anchors: Mapping[Tensor, Tensor]) -> N
 
 
 def check_no_gradient(**tensors: Tensor | None) -> None:
-    """Refuse tensors whose gradient is wanted: the kernels record none, and it would silently be absent.
+    """Refuse tensors that require a gradient: the kernels record none, so it would silently be missing.
 
     Raises:
         ValueError: gradients are recorded, and a tensor requires one.
@@ -76,7 +76,7 @@ def check_no_gradient(**tensors: Tensor | None) -> None:
 
 
 class _Span:
-    """The memory of a dense tensor; of another, whose elements may lie between those of a third, nothing."""
+    """The memory of a dense tensor; empty for others, whose elements may be interleaved with a third tensor's."""
 
     def __init__(self, t: Tensor, name: str, written: bool) -> None:
         self.name, self.written = name, written

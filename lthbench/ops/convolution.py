@@ -1,7 +1,7 @@
-"""Convolutions on images in blocks of sixteen: over the surviving weights only, or dense by Winograd's filtering.
+"""Convolutions in the batch-blocked layout: over the kept weights only, or dense by Winograd's minimal filtering.
 
-Activations lie as [G, C, H + 2, W + 2, 16] with a border of zeros, one image a vector lane. Each surviving weight is
-then one broadcast and a row of vector products, whatever its position, and a transform of tiles is additions of
+Activations lie as [G, C, H + 2, W + 2, 16] with a border of zeros, one image a vector lane. Each kept weight is then
+one broadcast and a row of vector products, whatever its position, and the transform of a tile consists of additions of
 whole vectors.
 """
 
@@ -38,13 +38,13 @@ class SparsityPattern:
 
 
 def to_blocked(x: Tensor) -> Tensor:
-    """Images [B, C, H, W] in blocks [ceil(B / 16), C, H + 2, W + 2, 16]; images beyond the last are 0."""
+    """Images [B, C, H, W] in the batch-blocked layout, [ceil(B / 16), C, H + 2, W + 2, 16], padded with images of 0."""
     padded = F.pad(x, (1, 1, 1, 1, 0, 0, 0, -x.shape[0] % BLOCK))
     return padded.unflatten(0, (-1, BLOCK)).permute(0, 2, 3, 4, 1).contiguous()
 
 
 def from_blocked(x: Tensor) -> Tensor:
-    """Blocks as images [16 G, C, H, W], those beyond the last with them."""
+    """Batch-blocked activations as [16 G, C, H, W], with the padding images."""
     return x[:, :, 1:-1, 1:-1].permute(0, 4, 1, 2, 3).flatten(0, 1)
 
 
@@ -60,22 +60,22 @@ def sparse_convolution(
     *,
     relu: bool = False,
 ) -> Tensor:
-    """Convolve images in blocks with a masked weight, add `residual`, and rectify if asked, in one pass.
+    """Convolve batch-blocked activations with a masked weight, add `residual`, and apply a ReLU if asked, in one pass.
 
     Args:
         x: [G, I, H + 2, W + 2, 16] float32 with a border of zeros.
-        values: [n] float32, the surviving weights in the order of ``pattern``.
+        values: [n] float32, the kept weights in the order of `pattern`.
         bias: [O] float32.
         pattern: where they stand.
         kernel, stride, padding: of the square convolution; padding is 0 or 1.
-        residual: [G, O, H' + 2, W' + 2, 16] to add before rectifying, or None.
+        residual: [G, O, H' + 2, W' + 2, 16] to add before the ReLU, or None.
 
     Returns:
         [G, O, H' + 2, W' + 2, 16] float32 with a border of zeros.
 
     Raises:
-        RuntimeError: an argument's shape or dtype is not as above, a tap lies outside the kernel, or those of an
-            output channel do not ascend.
+        RuntimeError: an argument's shape or dtype is not as above, a column index lies outside the kernel, or those of
+            an output channel do not ascend.
         ValueError: a gradient is wanted.
     """
     check_no_gradient(x=x, values=values, bias=bias, residual=residual)
@@ -91,17 +91,18 @@ def sparse_convolution(
 def winograd_convolution(
     x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None, *, relu: bool = False
 ) -> Tensor:
-    """Convolve images in blocks with 3x3 filters, stride 1 and padding 1, add `residual`, and rectify if asked.
+    """Convolve batch-blocked activations with 3x3 filters, stride and padding 1, add `residual`, and apply a ReLU if
+    asked.
 
     By minimal filtering F(4x4, 3x3): 2.25 products a pixel and weight in place of 9 (Lavin and Gray, "Fast Algorithms
-    for Convolutional Neural Networks", 2016). Its error is some 1e-5 of an output's standard deviation at the most.
-    An input that is infinite or NaN makes all outputs of its tiles NaN.
+    for Convolutional Neural Networks", 2016). Its error is at most some 1e-5 standard deviations of the outputs. An
+    input that is infinite or NaN makes all outputs of its tiles NaN.
 
     Args:
         x: [G, I, H + 2, W + 2, 16] float32 with a border of zeros.
         weight: [O, I, 3, 3] float32.
         bias: [O] float32.
-        residual: [G, O, H + 2, W + 2, 16] to add before rectifying, or None.
+        residual: [G, O, H + 2, W + 2, 16] to add before the ReLU, or None.
 
     Returns:
         [G, O, H + 2, W + 2, 16] float32 with a border of zeros.

@@ -1,4 +1,4 @@
-"""What the processor is, where a faster way depends on it or results do."""
+"""Facts of the processor on which fast paths, or results, depend."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def cpuinfo() -> dict[str, str]:
-    """What Linux tells of the first processor, by the names in /proc/cpuinfo; nothing on other systems."""
+    """What Linux reports of the first processor, by the names in /proc/cpuinfo; empty on other systems."""
     words: dict[str, str] = {}
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -21,5 +21,5 @@ def cpuinfo() -> dict[str, str]:
 
 
 def has_avx512() -> bool:
-    """Whether torch uses AVX-512, which the user's ATEN_CPU_CAPABILITY may hold it from."""
+    """Whether torch uses AVX-512, which the environment variable ATEN_CPU_CAPABILITY may forbid."""
     return torch.backends.cpu.get_cpu_capability() == "AVX512"

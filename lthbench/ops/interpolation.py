@@ -1,12 +1,12 @@
 """The operators of batched interpolation evaluation, each with its plain PyTorch reference.
 
-Networks a and b and K points alpha_1 .. alpha_K on the line between them; a weight of network k is
+Networks a and b and K points alpha_1 .. alpha_K of the linear path between them; a weight of network k is
 
     w_k = a + alpha_k (b - a)            for alpha_k < 1/2
     w_k = b - (1 - alpha_k) (b - a)      otherwise
 
-in float32, no product and sum contracted: exactly a at 0, exactly b at 1, exactly a wherever a = b, and the same
-bits from every implementation.
+in float32, no multiplication fused with an addition: exactly a at 0, exactly b at 1, exactly a wherever a = b, and the
+same bits from every implementation.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def lerp_stacked(
 
 
 def lerp_relu(a: Tensor, b: Tensor, alphas: Tensor, out: Tensor | None = None) -> Tensor:
-    """Interpolate pre-activations and rectify: relu of the line between a and b at every alpha, in one pass.
+    """Interpolate pre-activations and apply a ReLU, at every alpha in one pass.
 
     A layer that is linear in its weights and sees the same input at every alpha has pre-activations that are linear
     in alpha, so two products serve all K networks.
@@ -78,9 +78,9 @@ def lerp_relu(a: Tensor, b: Tensor, alphas: Tensor, out: Tensor | None = None) -
 
 
 def lerp_linear(a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tensor, *, relu: bool) -> Tensor:
-    """Apply the second layer of K networks to the line between their ends' pre-activations, without storing it.
+    """Apply the second layer of K networks to their interpolated pre-activations, without storing these.
 
-    out[k] = relu(line(a, b, alpha_k)) weight[k] + bias[k], then relu again if asked.
+    out[k] = relu(lerp(a, b, alpha_k)) weight[k] + bias[k], then relu again if asked.
 
     Args:
         a, b: [B, H] pre-activations of the ends, float32.
@@ -107,7 +107,7 @@ def lerp_linear(a: Tensor, b: Tensor, alphas: Tensor, weight: Tensor, bias: Tens
         )
     check_no_gradient(weight=weight, bias=bias)
     if bias.shape != (weight.shape[0], weight.shape[2]):
-        raise ValueError(f"bias has shape {tuple(bias.shape)}, expected [K, N] as of weight")
+        raise ValueError(f"bias has shape {tuple(bias.shape)}, expected [K, N] as in weight")
     if alphas.device.type == "cpu" and kernels_available("cpu"):
         operands = (t.contiguous() for t in (a, b, alphas, weight, bias))
         return torch.ops.lthbench.lerp_linear(*operands, relu)

@@ -34,7 +34,7 @@ def unpack_mask(words: Tensor, numel: int) -> Tensor:
 
 
 def is_dense(t: Tensor) -> bool:
-    """Whether the elements fill their stretch of memory without gaps or overlap, in whatever order."""
+    """Whether the elements fill a contiguous range of memory without gaps or overlap, in any order."""
     if t.is_contiguous():
         return True
     expected = 1

@@ -1,7 +1,7 @@
 """The cache of one parameter group: what the compiled update needs to know, gathered once.
 
-It steps by the optimizer cache (csrc/optimizer_cache.cpp) and not by the operators masked_sgd_ and masked_adamw_, which
-check and unpack their lists in every call.
+A step goes through csrc/optimizer_cache.cpp and not through the operators masked_sgd_ and masked_adamw_, which check
+and unpack their lists in every call.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class GroupCache:
 
     Raises:
         RuntimeError: what the operators would refuse (torch.ops.lthbench.check_update): a state, a mask or an anchor
-            that does not lie as its parameter does, two that share memory, or a state that is not all there.
+            whose memory layout is not its parameter's, two that share memory, or an incomplete state.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class GroupCache:
         names = (*state_names, "", "")[:2]
         is_first_step = [_start_state(p, state, state_names) for p in self.params]
         entries = [state.get(p, {}) for p in self.params]
-        # Aliases of the masks' and anchors' memory, which keep it alive whatever becomes of the tensors.
+        # Aliases, which keep the memory of masks and anchors alive whatever becomes of the tensors.
         packed = [pack_mask(in_memory_order(masks[p], p)) if p in masks else None for p in self.params]
         begun = [laid_like(anchors[p].detach().to(p.dtype), p) if p in anchors else None for p in self.params]
         steps = [entry.get("step") if names[1] else None for entry in entries]

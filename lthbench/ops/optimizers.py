@@ -1,4 +1,4 @@
-"""Masked optimizers: the update, the pull to the initial weights, the mask and the learning distance.
+"""Masked optimizers: the update, the L2-to-init penalty, the mask and the learning distance.
 
 One step of `MaskedSGD` for a weight w with gradient g, momentum buffer b, mask m, anchor a (its initial value):
 
@@ -34,8 +34,8 @@ _version = attrgetter("_version")
 class MaskedOptimizer(torch.optim.Optimizer):
     """What the masked optimizers share: the masks, the anchors, the caches and the distance.
 
-    A new one gives its defaults and `_reference_step`, one step in plain PyTorch before the masks are applied. Where
-    it has a kernel too, `_state_names` and `_cached_step` are that one's.
+    A subclass has its defaults and `_reference_step`, one step in plain PyTorch before the masks are applied. With a
+    kernel it has `_state_names` and `_cached_step` too; without, `has_kernel = False`.
     """
 
     has_kernel = True
@@ -88,7 +88,7 @@ class MaskedOptimizer(torch.optim.Optimizer):
     def squared_distance(self) -> Tensor:
         """Squared L2 distance of the surviving anchored weights from their anchors (float64, shape []).
 
-        It was summed while the weights were updated; it is computed anew where they were changed since.
+        It was summed during the update, and is computed anew if the weights have changed since.
         """
         changed = self._versions() != self._distance_versions
         if not self._distances or changed or not all(cache.holds_memory() for cache in self._caches.values()):
@@ -99,8 +99,8 @@ class MaskedOptimizer(torch.optim.Optimizer):
         """Do one update of every parameter that has a gradient."""
         return self._watched_step(closure) if self._is_watched() else self._step(closure)
 
-    # torch.optim.Optimizer wraps a step that is not marked so: in its hooks and in a record for a profiler, which
-    # take a tenth of a small network's step even where nobody looks. Here they are there when someone does.
+    # torch.optim.Optimizer wraps an unmarked step in its hooks and a profiler record, which takes a tenth of a small
+    # network's step even if unused. Here both are called only if they are used.
     step.hooked = True  # type: ignore[attr-defined]
 
     def _is_watched(self) -> bool:
@@ -209,15 +209,15 @@ def _by_parameter(kind: str, given: Any) -> dict[Tensor, Tensor]:
 
 
 class MaskedSGD(MaskedOptimizer):
-    """SGD on the surviving weights (equation above); without masks and pull it is `torch.optim.SGD`, bit for bit.
+    """SGD on the surviving weights (equation above); without masks and penalty it is `torch.optim.SGD`, bit for bit.
 
     Args:
         params: parameters or parameter groups, as for torch.optim.
         lr, momentum, dampening, weight_decay, nesterov: as for torch.optim.SGD; weight decay is coupled. On CUDA
             lr may be a float32 tensor on the device, so that a captured graph follows its schedule.
         masks: parameter -> bool tensor of its shape, True where it survives; parameters without one are dense.
-        anchors: parameter -> the value it is pulled to and its distance is measured from, in memory of its own.
-        pull: lambda of (lambda/2) ||m (w - anchor)||^2, per group.
+        anchors: parameter -> its initial value, the centre of the penalty and of the distance, in separate memory.
+        pull: lambda of the L2-to-init penalty (lambda/2) ||m (w - anchor)||^2, per group.
 
     Raises:
         ValueError: a rate is NaN, infinite or negative, a mask or an anchor does not fit its parameter, or an anchor
@@ -278,13 +278,13 @@ class MaskedSGD(MaskedOptimizer):
 
 
 class MaskedAdamW(MaskedOptimizer):
-    """AdamW with decoupled weight decay on the surviving weights; the pull is part of the gradient.
+    """AdamW with decoupled weight decay on the surviving weights; the L2-to-init penalty is part of the gradient.
 
     Args:
         params: parameters or parameter groups, as for torch.optim.
         lr, betas, eps, weight_decay: as for torch.optim.AdamW.
         capturable: count the steps on the device, so that a CUDA graph can capture `step`.
-        masks, anchors, pull: as for `MaskedSGD`, and what is raised.
+        masks, anchors, pull: as for `MaskedSGD`, which raises the same errors.
 
     >>> import torch, lthbench
     >>> layer = torch.nn.Linear(4, 3)  # weight [3, 4], bias [3]

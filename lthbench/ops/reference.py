@@ -1,4 +1,4 @@
-"""The operators in plain PyTorch: what the kernels are tested against, and used where there are none."""
+"""The operators in plain PyTorch: the reference of the kernels' tests, and what runs where there are no kernels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def prune_lowest(
 
 
 def gradients(group: dict[str, Any], anchors: Mapping[Tensor, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The group's parameters that have a gradient, and those gradients, the pull included."""
+    """The group's parameters that have a gradient, and those gradients, with the L2-to-init penalty's."""
     params = [p for p in group["params"] if p.grad is not None]
     grads = [p.grad for p in params]
     anchored = [i for i, p in enumerate(params) if p in anchors] if group["pull"] else []
@@ -78,9 +78,9 @@ def adamw_step(group: dict[str, Any], state: dict[Tensor, Any], anchors: Mapping
 
 
 def start_adamw(p: Tensor, state: dict[Tensor, Any], capturable: bool) -> None:
-    """Give a parameter its AdamW state, if it has none, and its number of steps the place where it is counted.
+    """Create a parameter's AdamW state if it has none, and put its step counter where it belongs.
 
-    That is the host unless `capturable`, whatever the place that a checkpoint was read to.
+    That is on the host, or on the device if `capturable`, wherever a checkpoint was loaded to.
     """
     place = p.device if capturable else torch.device("cpu")
     if state[p]:

@@ -10,11 +10,11 @@ from typing import Any
 
 
 def write_atomically(path: Path, content: bytes, scratch: Path | None = None) -> None:
-    """Write a file beside its place and rename it, so that no reader ever sees a part of it.
+    """Write a file under another name and rename it into place, so that no reader ever sees a part of it.
 
     Args:
-        scratch: the folder, on the same disk, that it is written in instead. Where that folder is taken away
-            (another process holds the lease by now) nothing can be renamed into place any more.
+        scratch: the folder, on the same disk, in which it is written. Once another process holds the lease it removes
+            that folder, and nothing can be renamed into place any more.
 
     Raises:
         FileNotFoundError: the scratch folder is gone.
@@ -27,7 +27,7 @@ def write_atomically(path: Path, content: bytes, scratch: Path | None = None) ->
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # of a write that fails Python names no file
+        error.filename = error.filename or str(path)  # Python does not name the file of a failed write
         raise
     finally:
         temporary.unlink(missing_ok=True)

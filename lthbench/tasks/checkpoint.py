@@ -1,4 +1,5 @@
-"""What a training's checkpoint says of itself, and whether all that is asked can still be had by going on from it."""
+"""The note in a training's checkpoint, and whether a training that continues from it can still give all that is
+asked."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from lthbench.tasks.spec import TrainSpec
 from lthbench.tasks.tensor_files import read_checkpoint
 from lthbench.training.loop import Progress
 
-# Of an environment: our version (the specification has its own, of what would change results) and Python's.
+# Parts of an environment that may differ: our version (the specification has its own) and Python's.
 _NO_MATTER = {"lthbench", "python"}
 
 
 class UnfitError(Exception):
-    """A checkpoint that is sound, but from which a training cannot give all that is asked."""
+    """A sound checkpoint from which a training cannot give all that is asked."""
 
 
 class CheckpointNote(BaseModel):
@@ -31,7 +32,7 @@ class CheckpointNote(BaseModel):
         task: key of the training.
         progress: where it stands.
         kept: the files of the kept steps before that.
-        environment: versions, device and threads, as the result will tell them.
+        environment: versions, device and threads, as the result will have them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,23 +44,22 @@ class CheckpointNote(BaseModel):
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> CheckpointNote:
-        """A note as it is read; ValueError where it has another form."""
+        """Parse a note; ValueError if it has another form."""
         return cls.model_validate_json(json.dumps(content), strict=True)
 
 
 def check_checkpoint(
     folder: Path, spec: TrainSpec, keep: Iterable[int], environment: Mapping[str, str | int | bool]
 ) -> None:
-    """Make sure that a training can go on from the checkpoint in its folder.
+    """Check that a training can continue from the checkpoint in its folder.
 
     Args:
         keep: the steps whose weights are to be there at the end.
-        environment: in which it would go on. A result names one environment, whose bits it has.
+        environment: in which it would continue. A result names one environment, whose bits it has.
 
     Raises:
         DocumentError: the checkpoint is not what was written, or not of this training.
-        UnfitError: it lies behind a step that is to be kept, whose weights are not there; or another environment
-            wrote it.
+        UnfitError: it is past a step to be kept whose weights are missing; or another environment wrote it.
     """
     path = folder / CHECKPOINT
     _, content = read_checkpoint(path)

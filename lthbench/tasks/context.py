@@ -1,4 +1,4 @@
-"""What a task gets from whoever runs it: where its inputs lie, its own folder, the device, and whom to tell."""
+"""What a task gets from its runner: where its inputs are, its own folder, the device, and callbacks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,13 @@ Batch = TypeVar("Batch")
 
 
 class Interrupted(BaseException):
-    """The task was asked to stop and has written its checkpoint; no failure, so nothing that catches those sees it."""
+    """The task was asked to stop and has written its checkpoint; not a failure, so handlers of failures do not catch
+    it."""
 
 
 class Refused(Exception):
-    """The task can never have a result, as when the network it would prune diverged; the message says why."""
+    """The task can never have a result, for example because the network it would prune diverged; the message says
+    why."""
 
 
 class UnusableInputError(Exception):
@@ -50,20 +52,20 @@ class Context:
         folder: the task's own folder, which exists.
         folder_of: key of an input task -> its folder.
         keep: the steps of a training whose weights other tasks need.
-        data: root folder of the data sets; None has only the embedded one.
-        report: called with (done, total) after every step; a step of whatever the task counts.
-        sign: called where a task gets on with what it does not count, as a batch of an evaluation. Who hears neither
-            for long takes the task for hung.
+        data: root folder of the data sets; with None only the embedded one is available.
+        report: called with (done, total) after every step of whatever the task counts.
+        sign: called on progress that a task does not count, such as a batch of an evaluation. A task that calls neither
+            for long is taken to hang.
         checkpoint_every: seconds between checkpoints within a training.
         compile: whether trainings run on compiled models.
         graphs: whether trainings on a GPU may launch recorded passes, which have the same bits.
-        tell: called with what people should know of the task beside its result.
+        tell: called with notes for the user beside the result.
         scratch: where files are written before they are renamed into the folder (`write_atomically`); None is the
             folder itself.
         inputs: what was read of other tasks so far, by key.
-        asked: called after every step; "save" asks for a checkpoint now, "stop" for one and then `Interrupted`.
+        asked: called after every step; returns "save" for a checkpoint now, "stop" for one and then `Interrupted`.
         ranks: this process among those that make a training together.
-        environment: versions, device and threads, as the result tells them.
+        environment: versions, device and threads, as in the result.
     """
 
     folder: Path
@@ -84,7 +86,7 @@ class Context:
     environment: Mapping[str, str | int | bool] = field(default_factory=dict)
 
     def watched(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Batches, each of which is a sign (`sign`) when it has been worked on."""
+        """Pass batches on, calling `sign` after each."""
         for batch in batches:
             yield batch
             self.sign()
@@ -98,7 +100,7 @@ class Context:
         return {MASK: write_mask(self.folder / MASK, mask, self.scratch)}
 
     def write_checkpoint(self, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
-        """Write the task's checkpoint in the place of the one before."""
+        """Write the task's checkpoint over the previous one."""
         write_checkpoint(self.folder / CHECKPOINT, tensors, note, self.scratch)
 
     def network(self, ref: Weights) -> tuple[dict[str, Tensor], Layout]:
@@ -136,7 +138,7 @@ class Context:
             raise UnusableInputError(key, str(error)) from error
 
     def _artefact(self, key: str, name: str, what: str) -> Artefact:
-        """What another task wrote under a name, noted as read."""
+        """The artefact that another task wrote under a name; recorded as read."""
         try:
             result = read_result(self.folder_of(key), key)
         except (DocumentError, FileNotFoundError) as error:

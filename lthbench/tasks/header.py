@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from lthbench.documents import DocumentError, parse_document
 
-# Of several entries of metadata safetensors writes any first; of one, equal contents give equal files.
+# Safetensors writes several metadata entries in any order; with a single one, equal contents give equal files.
 ENTRY = "lthbench"
 _LARGEST = 100 << 20  # as safetensors has it
 

@@ -1,4 +1,4 @@
-"""The task type `interpolate`: from two trained networks to loss and error along the line between them."""
+"""The task type `interpolate`: from two trained networks to loss and error along the linear path between them."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
 
 
 def _mask(end: Weights, layout: Layout, weights: Mapping[str, Tensor], context: Context) -> dict[str, Tensor]:
-    """The mask of an end, whole: name -> bool of every prunable weight."""
-    if all(bool(weights[n].all()) for n in layout.prunable):  # what is pruned is 0: nothing is
+    """The mask of an end: name -> bool for every prunable weight."""
+    if all(bool(weights[n].all()) for n in layout.prunable):  # pruned weights are 0, so nothing is pruned
         return {n: torch.ones_like(weights[n], dtype=torch.bool) for n in layout.prunable}
     spec = parse_spec(context.specification(end.task))
     assert isinstance(spec, TrainSpec)
@@ -84,5 +84,5 @@ def _mask(end: Weights, layout: Layout, weights: Mapping[str, Tensor], context: 
 
 
 def barrier(values: Tensor) -> float:
-    """The height of a line: its maximum minus the mean of its ends. values: [K], the ends first and last."""
+    """The barrier: the maximum minus the mean of the two ends. values: [K], the ends first and last."""
     return float(values.max() - (values[0] + values[-1]) / 2)

@@ -83,7 +83,7 @@ def prune(
 
 
 def _start_weights(network: Weights, context: Context) -> dict[str, Tensor]:
-    """The weights that the training of a network started from, built again from its specification."""
+    """The weights that a network's training started from, rebuilt from its specification."""
     spec = parse_spec(context.specification(network.task))
     assert isinstance(spec, TrainSpec)
     return weights_of(start_of(spec, context).model)

@@ -15,7 +15,7 @@ from lthbench.training.streams import stream
 
 
 def make_network(spec: ModelSpec, data: DataSpec, device: torch.device) -> nn.Module:
-    """The network for a data set's images, with weights still to be set."""
+    """The network for a data set's images, with weights not yet initialised."""
     model = build(spec, data.info.image_shape, data.info.num_classes).to(device)
     # Channels-last convolutions are faster on every device here and give one layout to weights, masks and momentum.
     return model.to(memory_format=torch.channels_last) if data.info.image_shape[0] > 1 else model
@@ -47,9 +47,10 @@ class Layout:
 def with_shuffled_survivors(
     weights: Mapping[str, Tensor], names: list[str], mask: Mapping[str, Tensor], seed: int
 ) -> dict[str, Tensor]:
-    """The weights, the surviving ones of each layer of `names` permuted among their own places by the layer's stream.
+    """The weights, with the surviving ones of each layer of `names` permuted among their positions by the layer's
+    stream.
 
-    A ticket's layer keeps its values, and so its norm, and its mask; only which value stands where is lost. All weights
+    Each layer keeps its values, and so its norm, and its mask; only the positions of the values are lost. All weights
     of a layer without a mask survive.
 
     Source: the shuffling of Zhou et al. 2019 (arXiv 1905.01067) and Frankle et al. 2020 (arXiv 2009.08576).

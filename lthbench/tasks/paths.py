@@ -8,17 +8,17 @@ FAILURE = "failure.json"
 LEASE = "lease"
 MASK = "mask.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
-# That the task's last attempt ended with the GPU's context dead, until another ends otherwise.
+# Marks that the task's last attempt ended with a dead GPU context.
 LOST = "device.lost"
-# That the task's worker makes no progress, as long as it makes none.
+# Marks that the task's worker makes no progress at present.
 STALLED = "stalled.json"
-# That a process was ended at the task since it made no progress, until another ends otherwise.
+# Marks that the last process at the task was ended because it made no progress.
 ENDED = "stalled.ended"
-# A result whose artefacts are not all there any more, until the task is done again.
+# A withdrawn result, some of whose artefacts are gone, until the task is done again.
 WITHDRAWN = "result.json.withdrawn"
-# What the name of a file ends in that was set aside since it is not what was written.
+# Suffix of files that were set aside because they are not what was written.
 DAMAGED = ".damaged"
-# What the name of the folder begins with that a task's holder writes in.
+# Prefix of the folder in which the holder of a task writes.
 SCRATCH = ".scratch-"
 
 

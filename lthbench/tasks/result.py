@@ -46,7 +46,7 @@ class Artefact(BaseModel):
 
 
 class InputBits(BaseModel):
-    """What a task found of another: how that ended, and the digests of the files that were read."""
+    """What a task read of another: its status, and the digests of the files."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -58,14 +58,14 @@ class Result(BaseModel):
     """A result as it is stored.
 
     Attributes:
-        key: the task's own; a result is no other task's.
+        key: of the task.
         status, reason: `ok`, or why there are no numbers.
         metrics: accuracies, densities, shares and overlaps are fractions.
         artefacts: name -> size and digest of every file that the task wrote.
         inputs: key -> what was found of each task that was read.
         seconds: of computing; finished: time with time zone, ISO 8601.
         environment: versions, device and threads.
-        digest: SHA-256 of all else in the canonical form of `seal`.
+        digest: SHA-256 of everything else in the canonical form of `seal`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,7 +93,7 @@ class Result(BaseModel):
     # Of masks.
     thresholds: list[float] = []
     num_nan: int = 0
-    # Of lines.
+    # Of interpolations.
     alphas: list[float] = []
     curves: dict[str, list[float]] = {}
 
@@ -116,7 +116,7 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
     """A result with its digest, as it is stored.
 
     Raises:
-        DocumentError: it has not the form of a result.
+        DocumentError: it does not have the form of a result.
     """
     plain = json.loads(json.dumps(content))
     sealed = plain | {"digest": digest_of(plain)}
@@ -159,7 +159,7 @@ def read_spec(folder: Path, key: str) -> str:
 
 
 def fault_of(path: Path, artefact: Artefact) -> str | None:
-    """What is wrong with an artefact, read in full a MiB at a time; None where it is as it was written."""
+    """What is wrong with an artefact, read in full a MiB at a time; None if it is as written."""
     sha, size = hashlib.sha256(), 0
     try:
         if not path.is_file():

@@ -17,7 +17,7 @@ from lthbench.tasks.train import train
 def run_task(spec: TrainSpec | MaskSpec | InterpolateSpec, context: Context) -> dict[str, Any]:
     """Run the task of a specification and return its result, sealed as it is stored.
 
-    A task that can never have one gives `refused`.
+    The result of a task that is refused has the status `refused`.
     """
     begun = time.perf_counter()
     found = _found(spec, context)

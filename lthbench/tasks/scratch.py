@@ -1,9 +1,9 @@
-"""`Scratch`: how who holds a task changes its folder, so that nobody who has lost it can change it any more.
+"""`Scratch`: how the holder of a task changes its folder, so that a former holder cannot change it any more.
 
-Everything goes through a folder of the holder's own within the task's: files are written in it and renamed out of it
-into their place, and what is to go is renamed into it. Who takes a task over takes these folders of all former holders
-away before anything else. A process that was suspended meanwhile, wherever it wakes, then has every rename refused; and
-what a killed one had half written is gone.
+Everything goes through a private folder within the task's: files are written there and renamed into place, and files to
+be deleted are renamed into it. A process that takes a task over first removes these folders of all former holders. So
+every rename of a process that was suspended meanwhile fails, wherever it resumes, and half-written files of killed
+processes are gone.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _PAUSE = 0.05  # seconds between them
 
 
 class Scratch:
-    """The folder that the holder of a lease writes in; used with `with`, within that of the lease.
+    """The folder in which the holder of a lease writes; a context manager, used within that of the lease.
 
     Attributes:
         path: where files are written (`write_atomically`).
 
     Raises:
-        LeaseLostError: on entry, where the lease is another's by now.
+        LeaseLostError: on entry, if another process holds the lease by now.
     """
 
     def __init__(self, folder: Path, lease: Lease) -> None:
@@ -39,7 +39,8 @@ class Scratch:
     def __enter__(self) -> Scratch:
         self.path.mkdir()
         try:
-            # In this order: who takes over after the check finds this folder, and has none of those listed before it.
+            # In this order: a process that takes over after the check finds this folder, which is not among those
+            # listed before.
             others = [other for other in self.folder.glob(f"{SCRATCH}*") if other != self.path]
             self.lease.check()
             for other in others:
@@ -55,10 +56,10 @@ class Scratch:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def remove(self, name: str) -> None:
-        """Delete a file of the task's folder; that there is none is no error.
+        """Delete a file of the task's folder, if it exists.
 
         Raises:
-            LeaseLostError: the task is another's by now.
+            LeaseLostError: another process holds the task by now.
         """
         try:
             (self.folder / name).replace(self.path / name)
@@ -66,10 +67,10 @@ class Scratch:
             self._check()
 
     def rename(self, name: str, to: str) -> None:
-        """Give a file of the task's folder another name; that there is none is no error.
+        """Rename a file of the task's folder, if it exists.
 
         Raises:
-            LeaseLostError: the task is another's by now.
+            LeaseLostError: another process holds the task by now.
         """
         try:
             (self.folder / name).replace(self.path / to)
@@ -84,8 +85,8 @@ class Scratch:
 
 
 def _take_away(other: Path) -> None:
-    # Renamed first, which takes it from its owner at once, whatever that one writes meanwhile. A network's file server
-    # may let it go on in the renamed folder for a while, so that is waited for until it can be deleted.
+    # Renamed first, which takes it from its owner at once, whatever is written meanwhile. A network file server may let
+    # the owner write on in the renamed folder for a while, so deleting it is retried.
     gone = other.with_name(f"{SCRATCH}gone-{uuid.uuid4().hex}")
     try:
         other.rename(gone)

@@ -1,8 +1,8 @@
 """The three kinds of task as values, and the key under which each one's result is stored (no torch needed).
 
 A specification is everything that determines a task's result. Its key is the hash of its canonical form: JSON
-with sorted keys, without the fields that have their default value, with the schema version. Other tasks are
-named in it by their keys. So equal work has equal keys, in whatever experiment it occurs.
+with sorted keys, without the fields that have their default value, with the schema version. It refers to other tasks by
+their keys. So equal work has equal keys, in whatever experiment it occurs.
 """
 
 from __future__ import annotations
@@ -52,23 +52,23 @@ class TrainSpec(_Spec):
 
     Attributes:
         seed: the replicate; names the initialisation and all other streams.
-        noise: which draw of the SGD noise (data order and augmentation).
-        init: which draw of the initialisation; 0 is the replicate's own, others are reinitialisations.
+        noise: the index of the SGD noise (data order and augmentation).
+        init: the index of the initialisation; 0 is the replicate's own, others are reinitialisations.
         start: weights to start from instead of an initialisation.
         begin: the iteration at which the schedule and the streams begin (the rewinding step k).
-        stop: the iteration at which training ends early, its schedule still that of the whole recipe.
-        mask: the mask task whose mask holds during training; None is the dense network.
+        stop: the iteration at which training ends early, with the schedule of the whole recipe.
+        mask: the mask task whose mask is applied during training; None is the dense network.
         new_head: the start or mask comes from another data set: the output layer is initialised anew, and dense.
-        shuffle: the weights to start from are permuted among the places of each layer that survive (a control).
-        anchor: which draw of the initialisation `recipe.pull` pulls to, 0 being the training's own (`init`); or `zero`,
-            which makes it a penalty of the prunable weights' size (a control).
+        shuffle: the initial weights are permuted among the surviving positions of each layer (a control).
+        anchor: the index of the initialisation that is the centre of the penalty `recipe.pull`, 0 for the training's
+            own (`init`); or `zero`, an L2 penalty of the prunable weights themselves (a control).
         per_class: train on so many images of each class (few-shot); None is all.
-        draw: which draw of the few-shot images; a smaller number's images are among a larger one's of that draw.
-        probe: leave all but the output layer as it is, under the mask, and fit that one, dense under every rule, by
-            logistic regression on the features, with normalisation by the statistics of each `batch`, those
-            `estimated` on the train images, or `none`; `affine` trains it, and the normalisation's scales and shifts
-            too, by the recipe.
-        track: note the validation accuracy every so many iterations, and how often each train image is forgotten;
+        draw: the index of the few-shot draw; within a draw, a smaller number's images are among a larger one's.
+        probe: freeze everything but the output layer, under the mask, and fit that layer, dense under every rule, by
+            logistic regression on the features; normalisation uses the statistics of each `batch`, those `estimated` on
+            the train images, or `none`. `affine` instead trains the output layer and the normalisation's scales and
+            shifts by the recipe.
+        track: record the validation accuracy every so many iterations, and how often each train image is forgotten;
             this changes no weight.
     """
 
@@ -93,14 +93,14 @@ class TrainSpec(_Spec):
 
     @property
     def num_images(self) -> int:
-        """How many images it is trained on, or a probe fitted to."""
+        """The number of images that it is trained on, or that a probe is fitted to."""
         if self.per_class is not None:
             return self.per_class * self.data.num_labels
         return num_train_images(self.data)
 
 
 class Pruning(BaseModel):
-    """What is pruned, how much, and where the threshold is taken.
+    """What is pruned, how much, and over which layers a threshold is shared.
 
     Attributes:
         rate: the fraction of the survivors pruned at each level (0.2 in the literature).
@@ -141,13 +141,13 @@ class MaskSpec(_Spec):
 
     Attributes:
         network: the trained weights that are ranked.
-        prior: the mask that held in its training; None where it was dense.
+        prior: the mask of its training; None if it was dense.
         level: the level of the new mask; the number of survivors follows from `pruning`.
         criterion: `magnitude`, lowest |w| first; `movement`, lowest |w| - |w at the start| first (Zhou et al. 2019,
             "magnitude increase"); `random`, survivors drawn at random with the layer densities of the mask `like`;
             `shuffled`, the units of each layer of `like` permuted, outputs and inputs, so that unit densities stay.
-        like: for `random` and `shuffled`, the mask that is imitated.
-        seed, draw: name their stream.
+        like: for `random` and `shuffled`, the mask to imitate.
+        seed, draw: select their random stream.
     """
 
     kind: Literal["mask"] = "mask"
@@ -162,14 +162,14 @@ class MaskSpec(_Spec):
 
 
 class InterpolateSpec(_Spec):
-    """Interpolation: from two trained networks to loss and error at points of the line, on every split there is.
+    """Interpolation: from two trained networks to loss and error at points of the path between them, on every split.
 
     Attributes:
         a, b: the two ends.
         points: evenly spaced alphas from 0 to 1, ends included (30 in the literature).
         statistics: normalisation statistics `interpolate`d like weights, or `recompute`d at each point from
-            `statistics_images` train images (of every class its share, the same ones at every point and end).
-        num_train: how many train images, drawn likewise, the train error is taken over; None is all of them.
+            `statistics_images` train images (stratified by class, the same at every point and end).
+        num_train: the number of train images, drawn likewise, for the train error; None is all of them.
     """
 
     kind: Literal["interpolate"] = "interpolate"
@@ -188,7 +188,7 @@ _ADAPTER: TypeAdapter[TrainSpec | MaskSpec | InterpolateSpec] = TypeAdapter(Spec
 
 
 def parse_spec(text: str) -> TrainSpec | MaskSpec | InterpolateSpec:
-    """Read a specification back from its canonical text; ValueError where its schema version is another."""
+    """Parse a specification from its canonical text; ValueError if its schema version differs."""
     content = json.loads(text)
     version = content.pop("schema", None)
     if version != SCHEMA_VERSION:
@@ -201,7 +201,7 @@ def parse_spec(text: str) -> TrainSpec | MaskSpec | InterpolateSpec:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A specification together with the tasks it names."""
+    """A specification together with the tasks that it refers to."""
 
     spec: TrainSpec | MaskSpec | InterpolateSpec
     inputs: tuple[Task, ...] = field(default=(), repr=False)
@@ -212,7 +212,7 @@ class Task:
 
     @cached_property
     def key(self) -> str:
-        """The name of the task's result: 128 bits of the hash of its canonical specification."""
+        """The key of the task's result: 128 bits of the hash of its canonical specification."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()[:32]
 
     def with_fields(self, **fields: object) -> Task:

@@ -23,9 +23,9 @@ class Start(NamedTuple):
     """A network about to be trained.
 
     Attributes:
-        model: with the weights that training starts from, pruned ones 0.
+        model: with the initial weights, pruned ones 0.
         layout: its prunable weights, head and stem.
-        initial: name -> weights of the training's own initialisation, shuffled where the start is.
+        initial: name -> weights of the training's own initialisation, shuffled if the start is.
         mask: name -> bool, True where a weight survives; empty for a dense network.
         whole_head: the output layer's weight before its mask was applied.
     """
@@ -39,8 +39,8 @@ class Start(NamedTuple):
     def for_probe(self) -> Start:
         """The same network, in place, with its output layer whole again and without a mask.
 
-        What a probe asks of the untrained features is how well they can be told apart, so that under every rule the
-        layer that is fitted is dense; the mask is the features'.
+        A probe measures how separable the untrained features are, so the fitted layer is dense under every rule; the
+        mask is that of the features.
         """
         with torch.no_grad():
             self.model.get_parameter(self.layout.head + ".weight").copy_(self.whole_head)
@@ -48,7 +48,7 @@ class Start(NamedTuple):
 
 
 def start_of(spec: TrainSpec, context: Context) -> Start:
-    """Build the network of a training as it stands before the first step.
+    """Build the network of a training as it is before the first step.
 
     Raises:
         Refused: the training whose weights or mask it takes diverged or was refused.
@@ -64,7 +64,7 @@ def start_of(spec: TrainSpec, context: Context) -> Start:
         model.load_state_dict(weights)
     mask = _start_mask(spec, layout, context)
     if spec.shuffle:
-        # The initialisation likewise, so that distances and the pull are from this control's own.
+        # The initialisation likewise, so that distances and penalty refer to this control's own.
         initial = with_shuffled_survivors(initial, layout.prunable, mask, spec.seed)
         model.load_state_dict(with_shuffled_survivors(weights_of(model), layout.prunable, mask, spec.seed))
     whole_head = model.get_parameter(layout.head + ".weight").detach().clone()
@@ -73,7 +73,7 @@ def start_of(spec: TrainSpec, context: Context) -> Start:
 
 
 def mask_of(spec: TrainSpec, layout: Layout, context: Context) -> dict[str, Tensor]:
-    """The mask outside of which the weights that a training ends with are 0; a layer without one is dense.
+    """The mask outside of which a training's final weights are 0; a layer without one is dense.
 
     Raises:
         Refused: the mask could not be made.
@@ -92,7 +92,7 @@ def _without_head(mask: dict[str, Tensor], layout: Layout) -> dict[str, Tensor]:
 
 
 def anchors_of(spec: TrainSpec, start: Start, context: Context) -> dict[str, Tensor]:
-    """The weights that `recipe.pull` pulls the prunable weights to."""
+    """The centre of the penalty `recipe.pull` of the prunable weights."""
     source = start.initial
     if spec.anchor == "zero":
         return {name: torch.zeros_like(source[name]) for name in start.layout.prunable}

@@ -1,9 +1,9 @@
-"""`Store`: one folder a task, named by its key; a task is done when its result is there, and stays done.
+"""`Store`: one folder per task, named by its key; a task is done when its result is there, and stays done.
 
-What a task wrote is trusted as long as it is what was written: a result by the digest in it, files of weights and
-masks by the digests in the result. Whether they are there, in their size, is seen whenever it is asked what is done;
-their digests are taken when a task reads them and by `inspect`. What is not as it was written is set aside, and its
-task is not done any more, nor are the tasks that read what another computation gave with other bits.
+Files are trusted only as long as they are what was written, which is checked by the digest in each result and, for
+weights and masks, by those in the result. Existence and size are checked whenever it is asked which tasks are done;
+digests when a task reads the files, and by `inspect`. A damaged file is set aside, and its task is no longer done; nor
+are tasks that had read other bits than the new computation gives.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REASONS = {
     errno.EPERM: "may not be written by you; change its permissions, or give another --store",
 }
 
-# What of a result tells whether and when its task was done.
+# The parts of a result that say whether and when its task was done.
 _HEAD = ("status", "artefacts", "inputs", "seconds", "finished")
 
 
@@ -50,7 +50,7 @@ class StoreError(Exception):
 
 
 class Fault(NamedTuple):
-    """A file of a task that is not what was written: its path, and what is wrong with it."""
+    """A file of a task that is not as written: its path, and what is wrong with it."""
 
     path: Path
     what: str
@@ -60,7 +60,7 @@ class Fault(NamedTuple):
 
 
 class Failure(BaseModel):
-    """What failure.json holds: why the last attempt at a task failed."""
+    """The content of failure.json: why the last attempt at a task failed."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,11 +68,11 @@ class Failure(BaseModel):
 
 
 class Store:
-    """Where results live: ROOT/tasks/KK/KEY/{task.json, result.json, weights*.safetensors, mask.safetensors}.
+    """Where results are stored: ROOT/tasks/KK/KEY/{task.json, result.json, weights*.safetensors, mask.safetensors}.
 
     Args:
-        tell: makes the store heal itself: a damaged result is set aside instead of raising StoreError, and this is
-            called with what was found. Commands that only read do without.
+        tell: makes the store repair itself: a damaged result is set aside instead of raising StoreError, and this is
+            called with a message. Commands that only read leave it out.
     """
 
     def __init__(self, root: Path, tell: Callable[[str], None] | None = None) -> None:
@@ -87,21 +87,22 @@ class Store:
         return key in self.done({key: keep})
 
     def missing(self, wanted: Mapping[str, Iterable[int]]) -> list[str]:
-        """Of key -> the steps to be kept, the keys that are not done, in order."""
+        """The keys that are not done, in order, of a mapping from key to the steps to be kept."""
         done = self.done(wanted)
         return [key for key in wanted if key not in done]
 
     def done(
         self, wanted: Mapping[str, Iterable[int]], files: Mapping[str, Sizes] | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Of key -> the steps to be kept, those that are done, with their results but for most numbers (`_head`).
+        """The tasks that are done, of a mapping from key to the steps to be kept, with the head of their results
+        (`_head`).
 
-        A task is done where its result is there, every file that it wrote is there in its size, the weights of all
-        steps that are to be kept are among them, and it has read of other tasks what is there of them by now. A
-        training that diverged, or was refused, is done without kept steps.
+        A task is done if its result and every file that it wrote exist, in the right size, the weights of all steps to
+        be kept are among them, and what it read of other tasks is what they have now. A training that diverged, or was
+        refused, is done without kept steps.
 
         Args:
-            files: the files in the tasks' folders, where they are known.
+            files: the files in the tasks' folders, if known.
 
         Raises:
             StoreError: as `result`.
@@ -129,14 +130,14 @@ class Store:
         return {key: result for key, keep in wanted.items() if is_done(key, keep) and (result := found[key])}
 
     def files(self, keys: Iterable[str]) -> dict[str, Sizes]:
-        """Key -> what is in its folder, for those keys that have one; each folder is listed once."""
+        """Key -> the files in its folder, for those keys that have one; each folder is listed once."""
         try:
             return dict(list_folders(self.root / "tasks", keys))
         except OSError as error:
             raise unusable(self.root, error) from error
 
     def result(self, key: str) -> dict[str, Any] | None:
-        """The result of a task, or None where there is none.
+        """The result of a task, or None if there is none.
 
         Raises:
             StoreError: the file is not what was written, or cannot be read.
@@ -181,11 +182,11 @@ class Store:
         return faults
 
     def set_aside(self, key: str, tell: Callable[[str], None], *, wait: bool = False) -> list[Fault]:
-        """Inspect a task and rename what is not as it was written, so that the task is not done any more.
+        """Inspect a task and rename damaged files, so that the task is no longer done.
 
         Args:
-            tell: called with what was found.
-            wait: for another process that holds the task; else it is left to that.
+            tell: called with a message for each fault.
+            wait: wait for another process that holds the task; else leave the task to it.
         """
         faults: list[Fault] = []
         with contextlib.suppress(LeaseLostError), self._held(key, wait=wait) as scratch:
@@ -200,14 +201,14 @@ class Store:
         return faults
 
     def withdraw(self, key: str) -> None:
-        """Take a result back, unless another process holds the task: what it says of files does not hold any more."""
+        """Withdraw a result, unless another process holds the task: what it says of files is no longer true."""
         with contextlib.suppress(LeaseLostError), self._held(key, wait=False) as scratch:
             if scratch is not None:
                 scratch.rename(RESULT, WITHDRAWN)
 
     @contextlib.contextmanager
     def _held(self, key: str, *, wait: bool) -> Iterator[Scratch | None]:
-        """Hold a task; None where another process does, and is not waited for."""
+        """Hold a task; None if another process does and `wait` is false."""
         lease = Lease(self.folder(key) / LEASE)
         if not wait and not lease.try_acquire():
             yield None
@@ -225,7 +226,7 @@ class Store:
             return "for a reason that cannot be read"
 
     def failures(self, keys: Iterable[str]) -> dict[str, str]:
-        """Of some keys, those whose last attempt failed, and why."""
+        """Those of some keys whose last attempt failed, and why."""
         files = self.files(keys)
         return {key: self.failure(key) or "" for key in files if FAILURE in files[key]}
 
@@ -250,7 +251,7 @@ class Store:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if not marker.exists():
-                # What a process left that was killed before it could rename the marker is no other's property.
+                # A leftover of a process that was killed before it could rename the marker does not count.
                 if not self.is_new() and not marker.exists():  # another process may have made it meanwhile
                     raise StoreError(f"{self.root}: is not empty and no store; give an empty or new folder by --store")
                 write_atomically(marker, f"{LAYOUT}\n".encode())
@@ -259,7 +260,7 @@ class Store:
         self.check_layout()
 
     def is_new(self) -> bool:
-        """Whether there is room for a store, and nothing in it yet."""
+        """Whether the folder is missing or empty, so that a store can be made there."""
         try:
             return all(p.name.startswith(f".{MARKER}.") for p in self.root.iterdir())
         except FileNotFoundError:
@@ -268,7 +269,7 @@ class Store:
             raise unusable(self.root, error) from error
 
     def check_layout(self) -> None:
-        """Make sure that the store is one that this program can read.
+        """Check that this program can read the store.
 
         Raises:
             StoreError: there is no store, or another layout is in it.
@@ -295,7 +296,7 @@ class Store:
 
 
 def unusable(path: Path, error: OSError) -> StoreError:
-    """What to tell of a path of the store that the system refuses."""
+    """The error for a path of the store that the system refuses."""
     reason = _REASONS.get(error.errno or 0)
     if reason is None:
         return StoreError(f"{path}: cannot be used as store: {error.strerror}; give another --store")
@@ -303,17 +304,17 @@ def unusable(path: Path, error: OSError) -> StoreError:
 
 
 def is_about_the_disk(error: OSError) -> bool:
-    """Whether an error is no fault of the task at hand, but would befall any task of the store."""
+    """Whether an error is not the task's own, but would befall any task of the store."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def has_kept(result: Mapping[str, Any], steps: Iterable[int]) -> bool:
-    """Whether a result has the weights of some steps, or can have none, as its training diverged or was refused."""
+    """Whether a result has the weights of some steps, or can have none because its training diverged or was refused."""
     return result["status"] != "ok" or all(weights_file(step) in result["artefacts"] for step in steps)
 
 
 def _is_as_read(bits: Mapping[str, Any], result: Mapping[str, Any] | None) -> bool:
-    """Whether what a task read of another is what that has by now; True while that has no result."""
+    """Whether what a task read of another is what that one has now; True while that has no result."""
     if result is None:
         return True
     now = {name: artefact["sha256"] for name, artefact in result["artefacts"].items()}

@@ -24,7 +24,7 @@ from lthbench.tasks.atomic import write_atomically
 from lthbench.tasks.header import metadata, parse_header
 from lthbench.tasks.result import Artefact, read_artefact
 
-# Below so many bytes saved the zeros of a tensor are written out.
+# The zeros of a tensor are written out if packing would save fewer bytes than this.
 _WORTH_PACKING = 256
 _LARGEST = 64 << 30
 
@@ -32,12 +32,12 @@ _LARGEST = 64 << 30
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any] | None = None, scratch: Path | None = None
 ) -> Artefact:
-    """Write named tensors, with a JSON note in the header; of float32 ones zeros take one bit, as pruned weights are.
+    """Write named tensors, with a JSON note in the header; zeros of float32 tensors, as pruned weights, take one bit.
 
-    Whatever is read back has the same bits: -0.0 is no zero here.
+    What is read back has the same bits: -0.0 does not count as zero.
 
     Args:
-        scratch: as of `write_atomically`.
+        scratch: as for `write_atomically`.
 
     Returns:
         The file's size and digest.
@@ -65,10 +65,10 @@ def read_tensors(
     """Read what `write_tensors` wrote: the tensors, in the order of their names, and the note.
 
     Args:
-        artefact: what was written; None reads whatever is there.
+        artefact: what was written; None skips the check.
 
     Raises:
-        DocumentError: the file is not what was written, or no file of tensors.
+        DocumentError: the file is not what was written, or holds no tensors.
     """
     content = read_bounded(path, _LARGEST) if artefact is None else read_artefact(path, artefact)
     try:
@@ -100,7 +100,7 @@ def write_mask(path: Path, mask: Mapping[str, Tensor], scratch: Path | None = No
 
 
 def read_mask(path: Path, device: torch.device | str = "cpu", artefact: Artefact | None = None) -> dict[str, Tensor]:
-    """Read a mask as bool tensors, True where a weight survives; `artefact` as of `read_tensors`.
+    """Read a mask as bool tensors, True where a weight survives; `artefact` as for `read_tensors`.
 
     Raises:
         DocumentError: the file is not what was written, or holds no mask.
@@ -116,10 +116,10 @@ def read_mask(path: Path, device: torch.device | str = "cpu", artefact: Artefact
     return mask
 
 
-# A mask in a file is a bit a weight, the first of eight in the highest bit of a byte, which is numpy's order. The words
-# of the kernels (lthbench.ops.masks) have it in the lowest, since vector instructions take the bits of neighbouring
-# weights as they lie. Files keep their order, as results name them by their digests. Everywhere else a mask is a bool
-# tensor, so that the order of files is known here alone.
+# A mask in a file has a bit per weight, the first of eight in the highest bit of a byte, which is numpy's order. The
+# words of the kernels (lthbench.ops.masks) have it in the lowest, in the order of vector instructions. Files keep their
+# order, since results refer to them by digest. Everywhere else a mask is a bool tensor, so only this file knows the
+# order of files.
 
 
 def _to_bits(mask: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def _from_bits(bits: Tensor, numel: int) -> Tensor:
 def write_checkpoint(
     path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any], scratch: Path | None = None
 ) -> None:
-    """Write a training's state with a digest of its own in the note, as no result says what a checkpoint should be."""
+    """Write a training's state with its own digest in the note, since no result has the digest of a checkpoint."""
     write_tensors(path, tensors, {**note, "digest": _seal(tensors, note)}, scratch)
 
 

@@ -24,9 +24,9 @@ class Ticket:
     """A trained ticket.
 
     Attributes:
-        model: the network as it stands before training: the initial weights, pruned ones 0.
+        model: the network before training: the initial weights, pruned ones 0.
         masks: name of a parameter -> bool tensor of its shape, True where it survives; empty for a dense network.
-        initial: name -> the weights that it is rewound to, pruned ones too, with normalisation statistics; as of
+        initial: name -> the weights that it is rewound to, pruned ones too, with normalisation statistics, as in
             `state_dict`.
         trained: name -> those that training ended with; pruned ones are 0.
         spec: what determines the training: model, data, recipe, replicate (`seed`).

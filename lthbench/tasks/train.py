@@ -37,8 +37,9 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
         empty_layers (prunable ones without a survivor);
         epoch_losses, epoch_distances: after each epoch; layer_density; layer_distance (relative); layer_overlap; kept;
         steps; digests; of a tracked training, validation_curve ([iteration, accuracy]), and forgetting in metrics.
-        What is undefined, as the distance of a layer without survivors, is absent and in no mean. A probe moves no
-        feature and has no distances; its density and empty layers are those of the features, without the output layer.
+        Undefined numbers, such as the distance of a layer without survivors, are absent and in no mean. A probe changes
+        no feature and has no distances; its density and empty layers are those of the features, without the output
+        layer.
 
     The test split is looked at once, at the end (before training only for a probe's untrained accuracy, which is that
     of the ticket's own output layer under its mask).
@@ -100,7 +101,7 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
 
 
 def join_training(spec: TrainSpec, context: Context) -> None:
-    """Take part, as a rank above 0, in the training that rank 0 makes by `train`; nothing is written.
+    """Take part, as a rank above 0, in a training that rank 0 runs by `train`; nothing is written.
 
     Raises:
         Refused: as `train`.
@@ -115,7 +116,7 @@ def join_training(spec: TrainSpec, context: Context) -> None:
 
 
 class Moved(NamedTuple):
-    """How far training moved the surviving weights: in all, and by layer the relative distance and the overlap."""
+    """How far training moved the surviving weights: in total, and by layer the relative distance and the overlap."""
 
     metrics: dict[str, float]
     layer_distance: dict[str, float]
@@ -123,7 +124,8 @@ class Moved(NamedTuple):
 
 
 def moved_weights(start: Start, begun: dict[str, Tensor], end: dict[str, Tensor], *, from_init: bool) -> Moved:
-    """How far a network is from where it began and, where asked for, from its initialisation, where that is defined."""
+    """How far a network is from where it started and, if asked for, from its initialisation, as far as that is
+    defined."""
     names, mask = start.layout.prunable, start.mask
     metrics = learning_distance(begun, end, mask, names)
     if from_init:
@@ -168,7 +170,7 @@ def tracker_of(spec: TrainSpec, splits: Splits, images: ImageSet, on_batch: Call
 def _fit(
     spec: TrainSpec, context: Context, start: Start, images: ImageSet, tracker: Tracker | None
 ) -> tuple[Progress, dict[str, Artefact]]:
-    """Train from the start, or from the checkpoint that is there, and keep what is to be kept.
+    """Train from the start, or from an existing checkpoint, and keep the steps to be kept.
 
     Returns:
         Where it ended, and the kept steps' files.

@@ -19,7 +19,7 @@ class MicroBatch(NamedTuple):
     """One forward and backward pass of a step.
 
     Attributes:
-        places: which places of the batch it is.
+        places: its positions in the batch.
         images: float32 [b, C, H, W].
         labels: int64 [b], or class probabilities float32 [b, classes].
         kept: for each layer with stochastic depth, its draws float32 [b].
@@ -34,7 +34,7 @@ class MicroBatch(NamedTuple):
 class Batches:
     """The batches of one training, each a pure function of its step.
 
-    Order, augmentation and stochastic depth are drawn for a whole batch, whoever trains on which part of it.
+    Order, augmentation and stochastic depth are drawn for a whole batch, however it is divided.
 
     Args:
         seed, noise: name the streams.

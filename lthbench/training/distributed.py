@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those at one training; all of them have joined torch's default process group.
+    """This process among those that make one training; all have joined torch's default process group.
 
     Attributes:
         rank: 0 leads: it alone writes files.
@@ -26,7 +26,7 @@ class Ranks:
     size: int = 1
 
     def shard(self, begin: int, end: int) -> slice:
-        """Which of the places [begin, end) of a batch are this rank's; parts differ by one place at most."""
+        """The positions [begin, end) of a batch that are this rank's; shards differ by at most one image."""
         length = end - begin
         return slice(begin + self.rank * length // self.size, begin + (self.rank + 1) * length // self.size)
 
@@ -43,10 +43,10 @@ class Ranks:
         return torch.stack(gathered)
 
     def assert_identical(self, what: str, value: str, device: torch.device) -> None:
-        """Check that all ranks hold the same value.
+        """Check that a value is the same on all ranks.
 
         Raises:
-            RuntimeError: one of them holds another than rank 0; `what` names it in the message.
+            RuntimeError: a rank's value differs from rank 0's; the message calls it `what`.
         """
         if self.size == 1:
             return
@@ -71,7 +71,7 @@ class Ranks:
             wrapped = DistributedDataParallel(
                 model, broadcast_buffers=False, init_sync=False, gradient_as_bucket_view=True
             )
-        # Of 1x1 convolutions, whose layouts are two names for the same memory.
+        # For 1x1 convolutions, whose two layouts are the same memory.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         # The first backward pass decides which gradients are summed together, and with more than two ranks that
         # decides last bits. This one, which changes nothing, goes before a new training as before a resumed one.

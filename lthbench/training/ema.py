@@ -27,12 +27,12 @@ class Average:
         self.values = {name: t.clone() for name, t in self._live.items()}
 
     def update(self) -> None:
-        """Take one step's weights in."""
+        """Average in the weights after a step."""
         self._step(list(self.values.values()), list(self._live.values()), None)
 
     @torch.no_grad()
     def load(self, values: Mapping[str, Tensor]) -> None:
-        """Go on from the average of a checkpoint."""
+        """Continue from the average in a checkpoint."""
         for name, value in self.values.items():
             value.copy_(values[name])
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 
 class Tracker:
-    """What is noted of one training while it runs.
+    """What is recorded of one training while it runs.
 
-    A presentation of an image is its turn in an epoch: whether the training forward pass, before that step's update
-    and with its augmentation, gives it its own label. An image is forgotten where it was right at one presentation
-    and is wrong at the next (Toneva et al. 2019, arXiv 1812.05159).
+    At each presentation of an image, once an epoch, the training forward pass, before that step's update and with its
+    augmentation, classifies it rightly or wrongly. An image is forgotten if it was right at one presentation and is
+    wrong at the next (Toneva et al. 2019, arXiv 1812.05159).
 
     Args:
         every: iterations between two measurements.
@@ -30,13 +30,13 @@ class Tracker:
 
     @torch.no_grad()
     def present(self, index: Tensor, right: Tensor) -> None:
-        """Note a batch: which images [B], and whether the training pass gave each its own label, bool [B]."""
+        """Record a batch: its images [B], and whether the training pass classified each correctly, bool [B]."""
         self._forgotten[index] += (self._right[index] & ~right).int()
         self._learned[index] |= right
         self._right[index] = right
 
     def after_step(self, step: int, end: int, model: nn.Module) -> None:
-        """Measure where it is time: every so many iterations, and at the end."""
+        """Measure the accuracy every so many iterations, and at the end."""
         if step % self.every == 0 or step == end:
             self.curve.append((step, self._measure(model)))
 
@@ -51,7 +51,7 @@ class Tracker:
         }
 
     def state(self) -> dict[str, Tensor]:
-        """All that is needed to go on."""
+        """All that is needed to continue."""
         return {
             "right": self._right,
             "learned": self._learned,
@@ -61,7 +61,7 @@ class Tracker:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to what `state` gave."""
+        """Restore what `state` returned."""
         for mine, name in ((self._right, "right"), (self._learned, "learned"), (self._forgotten, "forgotten")):
             mine.copy_(state[name])
         self.curve = list(zip(state["steps"].tolist(), state["accuracies"].tolist(), strict=True))

@@ -15,9 +15,9 @@ def learning_distance(
     mask: Mapping[str, Tensor] | None,
     names: list[str],
 ) -> dict[str, float]:
-    """The distance between the weights `names` of two states, over survivors, in four forms, of those that are defined.
+    """The distance between the weights `names` of two states, over survivors, in those of four forms that are defined.
 
-    Without a survivor none is, and the last two are not where all surviving weights are 0 (the angle: in either state).
+    None is without a survivor; the last two are not if all surviving weights are 0 (the angle: in either state).
 
     Args:
         start, end: name -> weights before and after training, same shapes.

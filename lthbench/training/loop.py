@@ -36,7 +36,8 @@ class Progress:
         step: iterations done since initialisation (a rewound training begins at its rewinding step).
         epoch_losses: mean training loss of every finished epoch.
         epoch_distances: L2 distance of the tracked weights from where they started, after every finished epoch.
-        path_length: sum of the L2 distances from epoch to epoch, a lower bound of the length of the way.
+        path_length: sum of the L2 distances from epoch to epoch, a lower bound of the length of the weights'
+            trajectory.
         loss_sum, num_seen: of the epoch under way.
         diverged_at: the step at which a non-finite loss was noticed.
     """
@@ -60,17 +61,18 @@ class Trainer:
         begin: the iteration at which schedule and streams begin.
         stop: the iteration at which training ends, if before that of the recipe.
         mask: parameter name -> bool, True where a weight survives.
-        anchors: parameter name -> initial weights that `recipe.pull` pulls to; needed only where it is not 0.
+        anchors: parameter name -> initial weights, the centre of the penalty `recipe.pull`; needed only if that is not
+            0.
         tracked: the parameters whose distance from their start is noted after every epoch.
-        tracker: told of every batch and every step.
-        compile: train on the model as torch.compile makes it: after a minute of compilation, faster; results
-            agree with the plain ones within rounding, and repeat bit for bit.
-        graphs: on a GPU, take the passes of whole batches from a CUDA graph (training/recorded.py), which has the bits
-            of the eager ones: a step is tried both ways when the first whole batch comes, and where they differ, or
-            the passes cannot be recorded, all are eager. Not with `compile`, several ranks, or a micro batch.
-        ranks: this process among those that make this training together, each with the same arguments. They take
-            the batches of one process, divided, and come to its results within rounding, the same bits on each.
-        tell: called with why graphs were asked for and are not used.
+        tracker: called with every batch and after every step.
+        compile: train the model compiled by torch.compile: faster after a minute of compilation; results agree with
+            eager ones within rounding, and are reproducible bit for bit.
+        graphs: on a GPU, replay forward and backward pass of whole batches as a CUDA graph (training/recorded.py),
+            which has the bits of the eager passes: the first whole batch is tried both ways, and if they differ, or the
+            passes cannot be recorded, all are eager. Not with `compile`, several ranks, or a micro batch.
+        ranks: this process among those that make this training together, each called with the same arguments. They
+            divide each batch; results agree with one process's within rounding, and are identical on all ranks.
+        tell: called with the reason why graphs that were asked for are not used.
     """
 
     def __init__(
@@ -187,9 +189,9 @@ class Trainer:
         self.progress.step += 1
 
     def _record(self, part: MicroBatch) -> RecordedPasses | None:
-        """The passes of whole batches, recorded, where a step with them has the bits of an eager one; else None.
+        """The recorded passes of whole batches, or None if a step with them has not the bits of an eager one.
 
-        Both are tried on a batch; then everything is as it was.
+        Both are tried on a batch; then the state is restored.
         """
         tensors, note = self.state()
         before = {name: t.clone() for name, t in tensors.items()}
@@ -211,7 +213,7 @@ class Trainer:
                 f"{', '.join(differ[:3])} ({len(differ)} of {len(made[0])} tensors) differ from those of an eager step"
             )
         except RuntimeError as error:
-            torch.cuda.synchronize(self.device)  # which fails where the GPU was lost: then it is no matter of graphs
+            torch.cuda.synchronize(self.device)  # which fails if the GPU was lost: then graphs are not the reason
             reason = str(error).strip().partition("\n")[0]
         finally:
             go_back()
@@ -224,7 +226,7 @@ class Trainer:
         logits, loss = passes(part)
         self.optimizer.step()
         made = {"logits": logits, "loss": loss, **self.state()[0]}
-        # A first step of a warm-up moves no weight: of gradients, without momentum, it tells nothing.
+        # The first step of a warm-up moves no weight: without momentum, it would not show a wrong gradient.
         made |= {f"gradient.{name}": p.grad for name, p in self.model.named_parameters() if p.grad is not None}
         return {name: t.clone() for name, t in made.items()}
 
@@ -250,7 +252,7 @@ class Trainer:
         before = list(self._epoch_before.values())
         distances = [_squared_distances(tracked, since) for since in (list(self._begun.values()), before)]
         largest = torch.stack(torch._foreach_norm([p.detach() for p in self.model.parameters()], math.inf)).max()
-        # Read at once: a GPU is waited for once an epoch.
+        # Read together, so that a GPU is waited for once an epoch.
         loss_sum, weight, *squares = torch.cat([self._loss_sum[None], largest[None].double(), *distances]).tolist()
         progress.epoch_losses.append(loss_sum / progress.num_seen)
         if not math.isfinite(progress.epoch_losses[-1]) or not math.isfinite(weight):
@@ -263,7 +265,7 @@ class Trainer:
         progress.num_seen = 0
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that is needed to go on: tensors (weights, statistics, optimizer state) and a JSON note."""
+        """All that is needed to continue: tensors (weights, statistics, optimizer state) and a JSON note."""
         self.progress.loss_sum = float(self._loss_sum)
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
@@ -300,7 +302,8 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 def _squared_distances(a: list[Tensor], b: list[Tensor]) -> Tensor:
-    """Squared L2 distance of each tensor of a from the one of b, float64 [n]; on a GPU few launches for all of them."""
+    """Squared L2 distance of each tensor of a from that of b, float64 [n]; on a GPU with few launches for all of
+    them."""
     if not a:
         return torch.zeros(0, dtype=torch.float64)
     differences = torch._foreach_sub(a, b)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lthbench.ops.optimizers import MaskedAdamW, MaskedOptimizer, MaskedSGD
 from lthbench.training.recipe import SGD, AdamW, Recipe
 
-# By the form of `Recipe.optimizer`, whose fields are its arguments.
+# Class of `Recipe.optimizer`, whose fields are the arguments -> optimizer.
 OPTIMIZERS: dict[type, type[MaskedOptimizer]] = {SGD: MaskedSGD, AdamW: MaskedAdamW}
 
 
@@ -22,7 +22,7 @@ def make_optimizer(
 
     Args:
         mask: name -> bool, True where a weight survives; a name without one is dense.
-        anchors: name -> initial weights that `recipe.pull` pulls to.
+        anchors: name -> initial weights, the centre of the penalty `recipe.pull`.
     """
     trained = {name: p for name, p in parameters.items() if p.requires_grad}
     options = recipe.optimizer.model_dump(exclude={"name"})

@@ -24,7 +24,7 @@ _BATCH = 500
 
 
 def set_normalisation(model: nn.Module, train: ImageSet, rule: Literal["batch", "estimated", "none"]) -> None:
-    """Make batch normalisation follow a rule from now on, in evaluation too; without such layers nothing changes.
+    """Make batch normalisation follow a rule from here on, in evaluation too; a no-op without such layers.
 
     Args:
         rule: `estimated` sets the running statistics to those of the train images; `batch` takes each batch's own;
@@ -85,7 +85,7 @@ def fit_probe(
 
 
 def train_only_head_and_normalisation(model: nn.Module, head: str) -> None:
-    """Leave gradients on for the output layer and the scales and shifts of normalisation alone."""
+    """Require gradients of the output layer and of the scales and shifts of normalisation alone."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     for name, module in model.named_modules():
@@ -129,7 +129,7 @@ def _use_batch_statistics(model: nn.Module) -> None:
 
 @torch.no_grad()
 def _features(model: nn.Module, head: str, images: ImageSet, on_batch: Callable[[], None]) -> tuple[Tensor, Tensor]:
-    """What the output layer would see of each image, float64 [N, features], and their labels [N], in one order."""
+    """The input of the output layer for each image, float64 [N, features], and the labels [N], in the same order."""
     features: list[Tensor] = []
     labels: list[Tensor] = []
     hook = model.get_submodule(head).register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].double()))

@@ -55,7 +55,7 @@ class AdamW(_Frozen):
         lr: the learning rate, which the schedule multiplies.
         betas: decay of the running means of the gradient and of its square.
         eps: added to the root of the second mean.
-        weight_decay: the share of each weight, times the learning rate, that a step takes away.
+        weight_decay: decoupled: each step multiplies the weights by 1 - lr * weight_decay.
     """
 
     name: Literal["adamw"]
@@ -118,9 +118,9 @@ class Recipe(_Frozen):
         micro_batch: forward and backward pass take so many images of a batch at a time, which saves memory; None is
             the whole batch. Batch normalisation sees one micro batch at a time ("ghost batch normalisation", Hoffer
             et al. 2017, arXiv 1705.08741), which is another training; without it only rounding differs.
-        ema: decay of the moving average of weights and normalisation statistics, which then are what a training
-            results in: stored, evaluated, pruned, its distance measured. Kept steps and the path are the weights'.
-        pull: lambda of the distance regulariser (lambda/2) ||m (theta - theta_0)||^2.
+        ema: decay of the moving average of weights and normalisation statistics, which then are the training's result:
+            stored, evaluated, pruned, its distance measured. Kept steps and the path are the weights'.
+        pull: lambda of the L2-to-init penalty (L2-SP) (lambda/2) ||m (theta - theta_0)||^2.
     """
 
     steps: Length
@@ -144,7 +144,8 @@ class Recipe(_Frozen):
         return self
 
     def faults(self, data: DataSpec) -> Iterator[Fault]:
-        """What of this recipe cannot be on a data set: points beyond its length, augmentation of other images."""
+        """What this recipe asks for and a data set rules out: points beyond its length, augmentation of other
+        images."""
         num_images, schedule = num_train_images(data), self.schedule
         total = self.iterations(self.steps, num_images)
         end = f"the training of {self.steps} has {total:,} iterations"

@@ -1,13 +1,12 @@
 """The forward and backward pass of a whole batch as a CUDA graph: one launch where small networks need hundreds.
 
-A GPU is done with a layer of ResNet-20 before the host has launched the next. What is recorded is what most launches
-are of; what stays outside is launched as ever: the batch's images, the masked update (a launch of its own, two with
-anchors), the weights' average and the tracking. So the learning rate is the number that the eager update gets, which
-for AdamW becomes float64 factors on the host that the device would round otherwise, and the bits of a training are
-those of an eager one.
+A GPU finishes a layer of ResNet-20 before the host has launched the next. The passes, which make most launches, are
+recorded; the rest is launched as before: the batch's images, the masked update (one launch, two with anchors), the
+weight average and the tracking. So the update gets its learning rate as an eager one does (AdamW makes float64 factors
+of it on the host, which the device would round differently), and a training has the bits of an eager one.
 
-A graph repeats addresses and numbers: inputs are copied to where they were when it was recorded, gradients come to lie
-where they came then, and what the host does in a pass (batch normalisation counts its batches) is done beside it.
+A graph replays fixed addresses and numbers: inputs are copied to the recorded addresses, gradients appear at theirs,
+and what the host does in a pass (batch normalisation counts its batches) is done separately.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ Passes = Callable[[MicroBatch], tuple[Tensor, Tensor]]
 
 
 class RecordedPasses:
-    """Forward and backward pass of one part of a batch, recorded; called, it does what `passes` does.
+    """A recorded forward and backward pass of one part of a batch; calling it does what `passes` does.
 
-    The model's statistics are those of a pass more after it was made, and its gradients are undefined.
+    Making it updates the model's statistics by one more pass, and leaves its gradients undefined.
 
     Args:
         passes: does both on a model in training mode and returns logits and loss, which the next call overwrites.
         model: on a GPU; its parameters and buffers stay where they are in memory.
-        form: a part like which all are that it is called with.
+        form: an example of the parts that it will be called with.
 
     Raises:
         RuntimeError: the passes cannot be recorded: hooks watch them, they wait for the GPU, or its memory does not
@@ -62,7 +61,7 @@ class RecordedPasses:
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):  # and not that of `graph` alone, which fails to leave what failed
                 self._forget_gradients()
-                passes(self._inputs)  # once beforehand: libraries make themselves ready, which cannot be recorded
+                passes(self._inputs)  # once beforehand: libraries initialise themselves, which cannot be recorded
                 self._forget_gradients()
                 self._graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(self._graph, stream=stream):

@@ -33,7 +33,7 @@ class _Normalise(torch.autograd.Function):
         own = torch.zeros(2 * channels + 1, dtype=weight.dtype, device=x.device)
         if len(x):  # a rank may have no image of a small last batch
             variance, mean = torch.var_mean(x.to(weight.dtype), _PLACES, correction=0)
-            # A number that is filled in where it is needed is not waited for, unlike one that is sent there.
+            # Filling in a number on the device does not wait, unlike sending it there.
             own = torch.cat([mean, variance, mean.new_full((1,), x.numel() // channels)])
         means, variances, counts = ranks.all_gather(own).split([channels, channels, 1], 1)
         count = counts.sum()
