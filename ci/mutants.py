@@ -62,7 +62,13 @@ ROOMS = {
         )
     ),
     "power": ("analysis/claims/power.py",),
-    "pruning and update": ("ops/pruning.py", "ops/reference.py", "ops/optimizers.py", "ops/masks.py"),
+    "pruning and update": (
+        "ops/pruning.py",
+        "ops/reference.py",
+        "ops/masked_optimizer.py",
+        "ops/optimizers.py",
+        "ops/masks.py",
+    ),
     "tasks": ("tasks/*.py",),
     # Not recorded.py, which runs on a GPU, or in other processes on the stand-in for one.
     "training": ("training/[!r]*.py", "training/distributed.py", "training/recipe.py"),
@@ -100,11 +106,11 @@ KNOWN = {
         "if kernels_available(words.device):  ->  if not kernels_available(words.device):",
     ): ("equivalent", "kernels and plain PyTorch give the same bits"),
     ("ops/reference.py", "sgd_step", "True  ->  False"): ("equivalent", "foreach has the bits of the loop"),
-    ("ops/optimizers.py", "_step_group", "break  ->  continue"): (
-        "equivalent", "without a plan the second turn of the loop does nothing",
+    ("ops/masked_optimizer.py", "_step_group", "break  ->  continue"): (
+        "equivalent", "without a cache the second turn of the loop does nothing",
     ),
-    ("ops/optimizers.py", "_new_cache", "self._caches.pop(index, None)  ->  pass"): (
-        "equivalent", "a plan of other tensors is only asked in vain",
+    ("ops/masked_optimizer.py", "_new_cache", "self._caches.pop(index, None)  ->  pass"): (
+        "equivalent", "a cache of other tensors is only asked in vain",
     ),
     (
         "ops/optimizers.py", "_start",
@@ -119,7 +125,8 @@ KNOWN = {
     ),
     (
         "tasks/train.py", "_fit",
-        "context.ranks.agree('the iteration to go on from', str(trainer.progress.step), context.device)  ->  pass",
+        "context.ranks.assert_identical('the iteration to go on from', str(trainer.progress.step), context.device)"
+        "  ->  pass",
     ): ("accepted", "of several processes, whose tests run in others than this"),
     ("tasks/train.py", "_fit", "if context.ranks.size > 1:  ->  if not context.ranks.size > 1:"): (
         "accepted", "of several processes, whose tests run in others than this",
@@ -146,8 +153,8 @@ KNOWN = {
     **{
         (file, function, "raise NotImplementedError  ->  pass"): ("equivalent", "every class that is used has its own")
         for file, function in (
-            ("ops/pruning.py", "__call__"), ("ops/optimizers.py", "_state_names"),
-            ("ops/optimizers.py", "_cached_step"), ("ops/optimizers.py", "_reference_step"),
+            ("ops/pruning.py", "__call__"), ("ops/masked_optimizer.py", "_cached_step"),
+            ("ops/masked_optimizer.py", "_reference_step"),
         )
     },
 }  # fmt: skip

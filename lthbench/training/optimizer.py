@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lthbench.ops.optimizers import MaskedAdamW, MaskedOptimizer, MaskedSGD
+from lthbench.ops.masked_optimizer import MaskedOptimizer
+from lthbench.ops.optimizers import MaskedAdamW, MaskedSGD
 from lthbench.training.recipe import SGD, AdamW, Recipe
 
 # Class of `Recipe.optimizer`, whose fields are the arguments -> optimizer.

@@ -95,7 +95,7 @@ def _is_length(steps: Steps) -> Steps:
     if steps.percent is not None:
         raise ValueError(_no_length(steps))
     if steps == Steps():
-        raise ValueError(f"{steps} is no training; give at least one iteration")
+        raise ValueError(f"{steps} is no training; give an iteration at least")
     return steps
 
 

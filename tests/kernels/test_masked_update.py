@@ -13,6 +13,8 @@ from torch import library, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from lthbench.ops import MaskedAdamW, MaskedSGD
+from lthbench.ops import reference as plain
+from lthbench.ops.masked_optimizer import MaskedOptimizer
 from lthbench.ops.masks import pack_mask
 
 SHAPES = [(16, 3, 3, 3), (16,), (64, 32, 3, 3), (10, 64), (10,), (1,), (300, 201)]
@@ -644,3 +646,31 @@ def test_a_step_whose_state_was_replaced_counts_once(capturable):
         optimizer.step()
         assert float(optimizer.state[p]["step"]) == count
         optimizer.state[p]["exp_avg"] = optimizer.state[p]["exp_avg"].clone()
+
+
+class SignDescent(MaskedOptimizer):
+    """w <- w - lr sign(g), the smallest optimizer that has no kernel."""
+
+    has_kernel = False
+
+    def __init__(self, params, lr, *, masks=None, anchors=None, pull=0.0):
+        super().__init__(params, {"lr": lr, "pull": pull}, masks, anchors)
+
+    def _reference_step(self, group):
+        params, grads = plain.gradients(group, self.anchors)
+        for p, g in zip(params, grads, strict=True):
+            self.state[p]["sign"] = g.sign()
+            p.sub_(self.state[p]["sign"], alpha=group["lr"])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_optimizer_without_a_kernel_keeps_pruned_weights_and_their_state_at_zero(device):
+    params, masks, anchors = make(device)
+    optimizer = SignDescent(params, 0.1, masks=masks, anchors=anchors, pull=0.01)
+    start = [p.detach().clone() for p in params]
+    train(optimizer, params, steps=1)
+    for p, before, g in zip(params, start, gradients(0, params), strict=True):
+        mask = masks.get(p, torch.ones_like(p, dtype=torch.bool))
+        assert torch.equal(p, torch.where(mask, before - 0.1 * g.sign(), torch.zeros_like(p)))
+        assert not optimizer.state[p]["sign"][~mask].any()
+    assert float(optimizer.squared_distance()) > 0
