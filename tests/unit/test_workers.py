@@ -30,11 +30,12 @@ class Killer(Watcher):
     """Ends the worker that has nothing to do yet when the other begins, and waits for its end."""
 
     def __init__(self) -> None:
-        self.killed = 0
+        self.killed, self.before = 0, set(multiprocessing.active_children())
 
     def started(self, key: str, worker: int) -> None:
         if not self.killed:
-            _, idle = sorted(multiprocessing.active_children(), key=lambda process: process.pid or 0)
+            workers = set(multiprocessing.active_children()) - self.before
+            _, idle = sorted(workers, key=lambda process: process.pid or 0)
             idle.kill()
             idle.join()
             self.killed = 1
