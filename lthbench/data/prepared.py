@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lthbench.data.error import DataError, missing
 from lthbench.data.image_folder import CMC_ID, class_list_id
@@ -43,13 +43,23 @@ class Manifest(BaseModel):
     name: str
     version: int
     side: Annotated[int, Field(ge=1)]
-    chunk_images: Annotated[int, Field(ge=1)]
+    chunk_images: Annotated[int, Field(ge=1, lt=1 << 31)]
     pillow: str = ""
     class_list: str
     classes: list[str]
     skipped: dict[str, int] = {}
     train: PreparedSplit
     test: PreparedSplit
+
+    @model_validator(mode="after")
+    def _every_image_has_a_checksum(self) -> Manifest:
+        for split in (self.train, self.test):
+            if len(split.chunks_sha256) != -(-split.count // self.chunk_images):
+                raise ValueError(
+                    f"{len(split.chunks_sha256)} checksums are not those of {split.count:,} images, "
+                    f"of which {self.chunk_images:,} share one"
+                )
+        return self
 
 
 # As numpy writes it (numpy.lib.format), version 1.0.

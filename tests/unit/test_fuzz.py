@@ -119,6 +119,19 @@ def test_a_picture_whose_pixels_are_said_to_take_more_than_there_is_takes_no_mor
     assert readers["image"].judge(bytes(picture)) == "accepted", "the pixels themselves are whole"
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("chunk_images", 1 << 63), ("chunk_images", 7), ("chunks_sha256", []), ("chunks_sha256", ["0"])],
+)
+def test_a_manifest_whose_checksums_are_not_those_of_all_images_is_refused(
+    field: str, value: object, readers: dict[str, Reader]
+) -> None:
+    reader = readers["manifest of prepared images"]
+    manifest = json.loads(reader.sound[0])
+    (manifest if field in manifest else manifest["train"])[field] = value
+    assert reader.judge(json.dumps(manifest).encode()) == "refused"
+
+
 @pytest.mark.parametrize("what", PAST)
 def test_what_a_reader_once_fell_over_is_refused(readers: dict[str, Reader], what: str) -> None:
     name, content = PAST[what]
