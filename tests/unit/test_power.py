@@ -303,6 +303,13 @@ def test_the_first_two_replicates_decide_and_a_single_one_has_no_spread(tmp_path
     assert two.decides == "large effects" and two.smallest is not None
 
 
+def test_a_model_over_replicates_needs_three_of_them(tmp_path: Path) -> None:
+    model = MIXED.replace("      over: configurations\n", "").replace("FIXED", "[moved]")
+    two, three = (of_configurations(tmp_path, model, replicates=n) for n in (2, 3))
+    assert (two.decides, two.reason) == ("no", "2 replicates have no spread; the test needs 3")
+    assert three.decides == "spread unknown" and three.smallest is not None
+
+
 def test_what_is_found_exactly_where_it_matters_is_decided(tmp_path: Path) -> None:
     smallest = planned(tmp_path, contrast(), 3, a=False)[0].parts[0].smallest
     (part,) = planned(tmp_path, contrast().replace("0.5", repr(smallest)), 3, a=False)[0].parts
