@@ -299,7 +299,7 @@ def test_operators_keep_their_contract_with_torch(device):
         tensors([5, 12], 2, device),
         torch.tensor([0.0, 0.5], device=device),
     )
-    out = [x.new_empty(2, *x.shape) for x in a]
+    out = [x.new_zeros(2, *x.shape) for x in a]
     library.opcheck(torch.ops.lthbench.lerp_stacked_.default, (out, a, b, alphas, False))
     logits, labels = torch.randn(2, 6, 3, device=device), torch.randint(3, (6,), device=device)
     library.opcheck(torch.ops.lthbench.count_errors.default, (logits, labels))
