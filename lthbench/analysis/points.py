@@ -1,4 +1,4 @@
-"""`MeasuredPoint`: one reading of a suite and what came of it, be it numbers, a divergence, or nothing yet."""
+"""`MeasuredPoint`: one measurement of a suite and what came of it, be it numbers, a divergence, or nothing yet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Status = Literal["ok", "diverged", "refused", "missing"]
 
 @dataclass(frozen=True)
 class MeasuredPoint:
-    """One reading of a cell.
+    """One measurement of a cell.
 
     Attributes:
         experiment: its name in the suite.
@@ -52,25 +52,25 @@ class MeasuredPoint:
 
 
 def points(plan: Plan, store: Store) -> Iterator[MeasuredPoint]:
-    """Every reading of a plan, in the plan's order."""
-    for placed in plan.readings:
-        reading, cell = placed.reading, placed.cell
-        results = [store.result(task.key) for task in (reading.task, *reading.others)]
+    """Every measurement of a plan, in the plan's order."""
+    for placed in plan.measurements:
+        measurement, cell = placed.measurement, placed.cell
+        results = [store.result(task.key) for task in (measurement.task, *measurement.others)]
         done = [result for result in results if result is not None]
         is_whole = len(done) == len(results)
-        epoch, share = (None, None) if reading.step is None else moment(reading.step, reading.task)
+        epoch, share = (None, None) if measurement.step is None else moment(measurement.step, measurement.task)
         yield MeasuredPoint(
             pair=cell.pair,
             experiment=placed.experiment,
             arm=cell.arm,
             replicate=cell.replicate,
-            variant=reading.variant,
-            level=reading.level,
+            variant=measurement.variant,
+            level=measurement.level,
             density=done[0]["metrics"].get("density") if is_whole else None,
-            step=reading.step,
+            step=measurement.step,
             status=next((r["status"] for r in done if r["status"] != "ok"), "ok") if is_whole else "missing",
-            numbers=reading.numbers(done) if is_whole else {},
-            key=reading.task.key,
+            numbers=measurement.numbers(done) if is_whole else {},
+            key=measurement.task.key,
             epoch=epoch,
             share=share,
         )
@@ -98,14 +98,14 @@ def costs(plan: Plan) -> dict[tuple[str, str], float]:
     }
     needed: dict[tuple[str, str, str, int], dict[str, Task]] = {}
     dense: dict[tuple[str, str, int], float] = {}
-    for placed in plan.readings:
+    for placed in plan.measurements:
         cell = placed.cell
         if cell.is_selection:
             continue
         here = cell.pair, cell.arm, cell.replicate
         dense[here] = dense.get(here) or plan.cost.get(cell.dense().key, 0.0)
         tasks = needed.setdefault((labels[cell.pair, placed.experiment], *here), {})
-        _gather(placed.reading, tasks)
+        _gather(placed.measurement, tasks)
     found: dict[tuple[str, str], float] = {}
     for (kind, pair, arm, replicate), tasks in needed.items():
         if price := dense[pair, arm, replicate]:
@@ -121,11 +121,11 @@ def replicate_cost(plan: Plan, store: Store, pair: str, experiments: Collection[
     none is.
     """
     needed: dict[int, dict[str, Task]] = {}
-    for placed in plan.readings:
+    for placed in plan.measurements:
         cell = placed.cell
         if cell.pair == pair and placed.experiment in experiments and not cell.is_selection:
             tasks = needed.setdefault(cell.replicate, {})
-            _gather(placed.reading, tasks)
+            _gather(placed.measurement, tasks)
     trainings, hours = 0, None
     for tasks in needed.values():
         trainings = max(trainings, sum(isinstance(task.spec, TrainSpec) for task in tasks.values()))
@@ -136,9 +136,9 @@ def replicate_cost(plan: Plan, store: Store, pair: str, experiments: Collection[
     return trainings, hours
 
 
-def _gather(reading: Measurement, tasks: dict[str, Task]) -> None:
-    """Add the tasks of a reading, and all that these need, to those gathered so far."""
-    pending = [reading.task, *reading.others]
+def _gather(measurement: Measurement, tasks: dict[str, Task]) -> None:
+    """Add the tasks of a measurement, and all that these need, to those gathered so far."""
+    pending = [measurement.task, *measurement.others]
     while pending:
         task = pending.pop()
         if task.key not in tasks:

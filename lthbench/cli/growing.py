@@ -37,8 +37,8 @@ class Growing:
         """Take up a round's plan."""
         self.plan, wanted = plan, set(missing)
         left: dict[tuple[str, str, int], set[str]] = defaultdict(set)
-        for one in plan.readings:
-            keys = {task.key for task in (one.reading.task, *one.reading.others)}
+        for one in plan.measurements:
+            keys = {task.key for task in (one.measurement.task, *one.measurement.others)}
             left[one.cell.pair, one.experiment, one.cell.replicate] |= keys & wanted
         self._parts.clear()
         self._first.clear()

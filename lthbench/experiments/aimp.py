@@ -1,4 +1,4 @@
-"""The mask-search budget: accelerated iterative magnitude pruning (AIMP).
+"""The budget of the mask search: accelerated iterative magnitude pruning (AIMP).
 
 Zullich et al. 2020 (ICPR): the trainings of the mask search, all levels but the last, take a fraction b of the
 budget; the ticket itself is always trained in full.
@@ -22,12 +22,12 @@ Budgets = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_l
 class Aimp(Experiment):
     """Tickets whose masks were searched with a fraction of the budget; b = 1 is iterative magnitude pruning itself.
 
-    Readings: `ticket, budget B`, with accuracies, distances, `search_epochs` (of all trainings of the search) and
-    `search_distance` (relative, of the search's last training: a smaller budget also shortens the way).
+    Measurements: `ticket, budget B`, with accuracies, distances, `search_epochs` (of all trainings of the search) and
+    `search_distance` (relative, of the search's last training: a smaller budget also reduces the distance).
 
     Attributes:
         budgets: the fractions b.
-        schedule: `compressed`, milestones and warm-up shrink with the length; `truncated`, training just stops early.
+        schedule: `compressed`, milestones and warm-up shrink with the length; `truncated`, training stops early.
         levels: the levels whose tickets are trained.
     """
 
@@ -39,7 +39,7 @@ class Aimp(Experiment):
     schedule: Literal["compressed", "truncated"] = "compressed"
     levels: PrunedLevels
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
         for budget in self.budgets:
             searching = with_budget(cell, budget, self.schedule)
             for level in self.levels:
@@ -68,7 +68,7 @@ def budget_faults(budgets: Sequence[float], cell: Cell) -> Iterator[Fault]:
 
 
 def search_cost(epochs: float) -> Callable[[Sequence[Result]], Mapping[str, float]]:
-    """A `compute` of what a mask search took and how far its last training went, where any weight survived it."""
+    """A `compute` of the epochs of a mask search and the distance of its last training, if any weight survived it."""
 
     def cost(results: Sequence[Result]) -> dict[str, float]:
         distance = results[1]["metrics"].get("distance_relative")

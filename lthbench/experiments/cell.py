@@ -1,4 +1,4 @@
-"""`Cell`: one pair, arm and replicate, and the trainings, masks and lines that experiments build from it."""
+"""`Cell`: one pair, arm and replicate, and the trainings, masks and interpolations that experiments build from it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Arm(BaseModel):
     Attributes:
         recipe: of the tickets' (and the dense network's) training.
         search: of the trainings of the mask search; the same unless given.
-        stability_class: whether the recipe is taken to be early- or late-stable (`class` in suites); None is neither.
+        stability_class: whether the recipe is assumed to be early- or late-stable (`class` in suites); None is neither.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,9 +52,8 @@ class Cell:
 
     Attributes:
         arms: all arms of the pair, for experiments that cross them.
-        result_of: what is known of a task: its result, or None. Experiments that choose their next task by the
-            results of others ask it.
-        selection_replicates: how many the suite has, by which choices are made that hold for all replicates.
+        result_of: the result of a task, or None. Experiments that choose their next task by results call it.
+        selection_replicates: how many the suite has; their choices hold for all replicates.
         search_anchor, search_stop: `anchor` and `stop` (TrainSpec) of the trainings of the mask search.
     """
 
@@ -71,8 +70,8 @@ class Cell:
     selection_replicates: int = 0
     search_anchor: Anchor = 0
     search_stop: int | None = None
-    # Level and rewind -> mask. They depend on all else that a cell is; not being given to `replace`, a changed cell
-    # begins with none.
+    # Level and rewind -> mask. Masks depend on everything else in a cell; `replace` does not pass them on, so a changed
+    # cell starts with none.
     _masks: dict[tuple[int, int], Task] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     @property
@@ -82,7 +81,7 @@ class Cell:
 
     @property
     def chooses(self) -> bool:
-        """Whether choices are made by this cell."""
+        """Whether this cell's results decide choices."""
         return self.is_selection or not self.selection_replicates
 
     @property
@@ -91,7 +90,8 @@ class Cell:
         return f"selection #{self.replicate - FIRST_SELECTION_REPLICATE}" if self.is_selection else f"#{self.replicate}"
 
     def choosing(self) -> tuple[Cell, ...]:
-        """The cells by which this one's choices are made: those of the selection replicates, or itself without any."""
+        """The cells whose results decide this one's choices: those of the selection replicates, or itself without
+        any."""
         if not self.selection_replicates:
             return (self,)
         replicates = range(FIRST_SELECTION_REPLICATE, FIRST_SELECTION_REPLICATE + self.selection_replicates)
@@ -158,7 +158,7 @@ class Cell:
         return self.train(start=self.spawn(rewind), mask=self.mask(level, rewind), noise=level)
 
     def spawn(self, step: int) -> tuple[Task, int] | None:
-        """The start at an iteration of the dense training; None is the initialisation."""
+        """The start at an iteration of the dense training; None for the initialisation."""
         return (self.dense(), step) if step else None
 
     def mask(self, level: int, rewind: int = 0) -> Task | None:
@@ -184,14 +184,15 @@ class Cell:
         return Task(spec, tuple(t for t in (network, prior) if t is not None))
 
     def imitated_mask(self, criterion: Literal["random", "shuffled"], searched: Task, level: int) -> Task:
-        """A random or shuffled mask in the likeness of a searched one."""
+        """A random or shuffled mask that imitates a searched one."""
         spec = MaskSpec(criterion=criterion, like=searched.key, level=level, seed=self.replicate, draw=level)
         return Task(spec, (searched,))
 
     def line(
         self, a: Task, b: Task, *, statistics: Literal["interpolate", "recompute"] = "interpolate", **options: Any
     ) -> Task:
-        """The line between the ends of two trainings; one task for both rules where there are no batch statistics."""
+        """The linear path between the ends of two trainings; a single task for both rules if there are no batch
+        statistics."""
         spec = InterpolateSpec(
             model=self.model,
             data=self.data,
@@ -203,7 +204,7 @@ class Cell:
         return Task(spec, (a, b))
 
     def searched(self, level: int, rewind: int = 0) -> Task:
-        """The network of a level of the mask search; from that of level 0, the dense one, the first mask is made."""
+        """The network of a level of the mask search; that of level 0, the dense one, gives the first mask."""
         fields: dict[str, Any] = {"anchor": self.search_anchor, "stop": self.search_stop, "recipe": self.search}
         if level == 0:
             return self.train(**fields)

@@ -1,4 +1,4 @@
-"""Controls of a ticket: what remains of its accuracy when its mask or its initial weights are not its own.
+"""Controls of a ticket: what remains of its accuracy with another mask or other initial weights.
 
 A ticket wins only if it also beats a reinitialisation on its mask (Liu et al. 2021, arXiv 2102.11068; Ma et al.
 2021, arXiv 2107.00166).
@@ -30,8 +30,8 @@ class Control(NamedTuple):
         noun: its networks, as a plural; {0} is whose they are.
         mask: its mask, from the cell, the mask that was searched, and the level.
         fields: of its training (TrainSpec).
-        rewinds: whether it begins from the weights that the ticket is rewound to; else at step 0.
-        is_searched: whether its mask comes of the searched one, and with it of the mask search's budget.
+        rewinds: whether it starts from the weights that the ticket is rewound to; else at step 0.
+        is_searched: whether its mask derives from the searched one, and so depends on the budget of the mask search.
     """
 
     noun: str
@@ -62,13 +62,13 @@ CONTROLS: dict[Kind, Control] = {
 class Controls(Experiment):
     """The controls of the tickets of some levels, each trained with the ticket's recipe and SGD noise.
 
-    Readings: the names of `kinds`, with accuracies and distances.
+    Measurements: the names of `kinds`, with accuracies and distances.
 
     Attributes:
         kinds: `reinit`, the mask with another initialisation; `random`, a random mask with the same layer
             densities on the ticket's initial weights; `shuffled`, the mask with the units of each layer permuted;
-            `shuffled-weights`, the ticket's initial weights permuted among the places of each layer that survive;
-            `one-shot`, the mask found from the dense network at once; `movement`, one found from it by how much
+            `shuffled-weights`, the ticket's initial weights permuted among each layer's surviving positions;
+            `one-shot`, a mask found from the dense network in one step; `movement`, one found from it by how much
             magnitudes grew.
         levels: the levels at which they are trained.
         rewind: that of the tickets they are compared with; a reinitialisation always starts at step 0.
@@ -91,7 +91,7 @@ class Controls(Experiment):
     levels: PrunedLevels
     rewind: Steps = Steps()
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
         rewind = cell.iterations(self.rewind)
         for level in self.levels:
             for kind in self.kinds:
@@ -103,7 +103,7 @@ class Controls(Experiment):
 
 
 def mask_and_fields(cell: Cell, kind: Kind, level: int, rewind: int) -> tuple[Task, dict[str, Any]]:
-    """The mask of a control, and the fields of a training (TrainSpec) that make it that control's."""
+    """The mask of a control, and the fields of its training (TrainSpec)."""
     mask = CONTROLS[kind].mask(cell, searched_mask(cell, level, rewind), level)
     return mask, {"noise": level, **CONTROLS[kind].fields}
 
@@ -117,7 +117,7 @@ def control(cell: Cell, kind: Kind, level: int, rewind: int) -> Task:
 class CrossedMasks(Experiment):
     """Masks of other arms trained with this arm's recipe: is it the mask or the recipe that makes the ticket?
 
-    Readings: `mask of ARM`, with accuracies and distances.
+    Measurements: `mask of ARM`, with accuracies and distances.
 
     Attributes:
         masks: the arms whose masks are taken; None is every other arm.
@@ -130,7 +130,7 @@ class CrossedMasks(Experiment):
     masks: tuple[str, ...] | None = None
     levels: PrunedLevels
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
         for name in self.masks if self.masks is not None else cell.arms:
             if name == cell.arm:
                 continue

@@ -1,6 +1,6 @@
 """Convergence speed and forgetting, which the paper's earlier version measured and its revision dropped.
 
-Its trainings are tracked, and so are no other experiment's tasks: a suite has them only if it asks for them.
+Its trainings are tracked, so they are not shared with other experiments.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ Network = Literal["ticket", Kind]
 class Convergence(Experiment):
     """How soon a network reaches most of the dense network's validation accuracy, and how often it forgets.
 
-    Readings: `dense` (level 0) and the names of `networks`, with `test_accuracy`; `converged`, 1 where the
-    validation accuracy came to `share` of what the same arm's dense network ends with, else 0; the first measured
-    point of training at which it did, in iterations, epochs and as a share of training (`steps_to_converge`,
-    `epochs_to_converge`, `share_to_converge`), missing where it did not; `share_unconverged`, the last one before, the
-    whole of training where it did not; and forgetting (training/forgetting.py). Arms are compared by shares.
+    Measurements: `dense` (level 0) and the names of `networks`, with `test_accuracy`; `converged`, 1 if the validation
+        accuracy reached `share` of the final accuracy of the same arm's dense network, else 0; the first measured point
+        at which it did, in iterations, epochs and as a share of training (`steps_to_converge`, `epochs_to_converge`,
+        `share_to_converge`), missing if it did not; `share_unconverged`, the measured point before that, or the whole
+        of training if it did not; and forgetting (training/forgetting.py). Arms are compared by shares.
 
     Attributes:
         networks: the ticket and its controls.
         levels: their levels.
-        every: the steps between two measurements, so the resolution.
+        every: the steps between two measurements, which is the resolution.
         share: of the dense network's final validation accuracy.
     """
 
@@ -55,7 +55,7 @@ class Convergence(Experiment):
     every: Steps = Steps(epochs=1)
     share: Annotated[float, Field(gt=0, le=1)] = 0.95
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
         every = max(1, cell.iterations(self.every))
         dense = cell.dense().with_fields(track=every)
         networks: list[tuple[str, int, Task]] = [("dense", 0, dense)]
@@ -77,7 +77,7 @@ class Convergence(Experiment):
     def convergence(self, results: Sequence[Result], per_epoch: int) -> dict[str, float]:
         """The convergence of the first of two tracked trainings, the second that of the dense network.
 
-        None without what it is told by: measurements of the one, an accuracy of the other.
+        None without measurements of the one and an accuracy of the other.
         """
         curve, steps = results[0].get("validation_curve"), results[0].get("steps")
         dense = results[1]["metrics"].get("validation_accuracy")

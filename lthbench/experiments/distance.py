@@ -1,4 +1,4 @@
-"""Learning distance in detail: every form of it, layer by layer, and along training."""
+"""Learning distance in detail: in all forms, by layer, and along training."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ FORMS = ("distance", "distance_rms", "distance_relative")
 
 
 class Distance(Experiment):
-    """How far the tickets of some levels move from their initialisation, without a training of its own.
+    """How far the tickets of some levels move from their initialisation; it adds no training.
 
-    Readings: `dense` (level 0) and `ticket`, with the distance in all forms, `overlap` (the share of the largest 20 %
-    of weights that stay the largest, the mean of layers) and `path_length`; `dense, by layer` and `ticket, by layer`,
+    Measurements: `dense` (level 0) and `ticket`, with the distance in all forms, `overlap` (the share of the largest 20
+    % of weights that stay the largest, the mean of layers) and `path_length`; `dense, by layer` and `ticket, by layer`,
     with `distance_relative/LAYER` and `overlap/LAYER`; `dense, along training` and `ticket, along training`, with
     `distance`, `distance_rms` and `distance_relative` at some iterations.
 
     Attributes:
         levels: pruning levels; 0 is the dense network.
-        points: at about so many ends of epochs, evenly spaced, the distance along training is told.
+        points: the distance along training is reported at about so many evenly spaced ends of epochs.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("distance", "distance_relative", "distance_angle", "path_length", "overlap")
@@ -35,7 +35,7 @@ class Distance(Experiment):
     levels: Annotated[tuple[Level, ...], Field(min_length=1)]
     points: Annotated[int, Field(ge=1, le=10_000)] = 20
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
         total, per_epoch = cell.iterations(cell.recipe.steps), cell.steps_per_epoch()
         num_epochs = -(-total // per_epoch)
         epochs = sorted({max(1, round(n * num_epochs / self.points)) for n in range(1, self.points + 1)})
@@ -59,7 +59,7 @@ def by_layer(results: Sequence[Result]) -> dict[str, float]:
 def after(epoch: int) -> Callable[[Sequence[Result]], Mapping[str, float]]:
     """A `compute` of the distances after an epoch (counted from 1).
 
-    All forms but the angle differ by a factor that training does not change.
+    All forms but the angle differ by a factor that is constant during training.
     """
 
     def distances(results: Sequence[Result]) -> dict[str, float]:

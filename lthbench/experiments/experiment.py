@@ -1,4 +1,4 @@
-"""`Experiment`: what is measured of a cell, as readings of tasks."""
+"""`Experiment`: what is measured of a cell, as measurements of tasks."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ PrunedLevels = Annotated[tuple[PrunedLevel, ...], Field(min_length=1)]
 
 @dataclass(frozen=True)
 class Measurement:
-    """Some tasks, the numbers that are read of their results, and what the numbers are of.
+    """Numbers read from the results of some tasks, and what they are numbers of.
 
     Attributes:
-        task: the task whose density the numbers have, and whose key they are told with.
+        task: the task whose density and key the numbers have.
         variant: what was measured, as `ticket`, `random mask`, `dense`.
         metrics: those of the task's own metrics that are read.
         level: pruning level, for masked networks.
-        step: iteration of spawning or rewinding, or the point of training, where it matters.
+        step: iteration of spawning or rewinding, or the point of training, if it matters.
         others: further tasks that `compute` needs.
-        selects: whether a choice rests on it (what a control is matched by, an onset that classes an arm): selection
-            replicates are planned for such readings, and for the candidates of the suite's claims that choose.
-        compute: from the results of `task` and `others`, in order, to more numbers by name.
+        selects: whether a choice depends on it (what a control is matched by, an onset that classifies an arm):
+            selection replicates are planned for such measurements, and for the candidates of claims that choose.
+        compute: further numbers by name, from the results of `task` and `others`, in order.
     """
 
     task: Task
@@ -72,22 +72,22 @@ class Measurement:
 
 
 def best(values: Mapping[str, Sequence[float]]) -> str:
-    """What has the largest mean, the first of several.
+    """The key with the largest mean, the first of several.
 
-    Experiments choose by it what they make more of, and claims what they test, so that both choose the same.
+    Experiments and claims both choose by it, so that they choose the same.
     """
     return max(values, key=lambda name: math.fsum(values[name]) / len(values[name]))
 
 
 class Experiment(BaseModel):
-    """One experiment of the paper: its settings, and what it reads of which tasks of a cell.
+    """One experiment of the paper: its settings, and what it measures of which tasks of a cell.
 
-    An experiment whose next task depends on results (a bisection) yields what is known so far; it is asked again
-    when that is done.
+    An experiment whose next task depends on results (a bisection) yields what is known so far, and is called again when
+    that is done.
 
     Attributes:
-        arms: the arms it is made with; None is all of them.
-        variants, metrics: what its readings can be of and have, whatever its settings; `*` stands for any text.
+        arms: the arms that it runs on; None is all of them.
+        variants, metrics: those that its measurements can have, whatever its settings; `*` stands for any text.
         shown: the metrics that summaries show first.
         headlines: what the short table of a pair has of it: variant, metric, and what that is called there.
     """
@@ -111,21 +111,21 @@ class Experiment(BaseModel):
                     raise ValueError(f"{name} has {twice[0]} twice, which would count as two measurements")
         return self
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
-        """The readings of one cell; the tasks they name are what must run."""
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
+        """The measurements of one cell; the tasks they name are what must run."""
         raise NotImplementedError
 
     def later(self) -> Iterator[tuple[str, int]]:
-        """Variant and level of readings that may first be planned when results of others are there."""
+        """Variant and level of measurements that may first be planned when results of others are there."""
         return iter(())
 
     def faults(self, cell: Cell) -> Iterator[Fault]:
-        """What of its settings cannot be with the data, recipes and arms of a cell, before anything is run."""
+        """Which of its settings the data, recipes and arms of a cell rule out, before anything is run."""
         yield from ()
 
 
 def points_beyond(key: str, points: Sequence[Steps], cell: Cell, recipes: Iterable[Recipe]) -> Iterator[Fault]:
-    """The first of some points of training, given under a key, from which there is nothing left to train.
+    """A fault for the first of some points of training, given under a key, that leaves nothing to train.
 
     Args:
         recipes: what is trained from the points, which are points of the cell's own recipe.

@@ -1,7 +1,7 @@
-"""What tickets are good for beside their own task: frozen features, few-shot learning, transfer.
+"""How tickets generalise beyond their own task: frozen features, few-shot learning, transfer.
 
-The paper's abstract: tickets of early-stable recipes encode features in their untrained weights, and transfer. Its
-list of changes follows the mask-search budget through all three, hence `budgets`.
+The paper's abstract: tickets of early-stable recipes encode features in their untrained weights, and transfer. Its list
+of changes varies the mask-search budget in all three, hence `budgets`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Untrained(NamedTuple):
 
 
 class _OfNetworks(Experiment):
-    """What all three are made with.
+    """Settings of all three.
 
     Attributes:
         networks: the `ticket`, and what it is compared with: the `dense` network and its controls (`Controls.kinds`).
@@ -51,7 +51,7 @@ class _OfNetworks(Experiment):
     budgets: Budgets = (1,)
 
     def untrained(self, cell: Cell) -> Iterator[Untrained]:
-        """The networks that are compared, level by level; those without a searched mask whatever the budget."""
+        """The networks that are compared, level by level; those without a searched mask do not depend on the budget."""
         for level in self.levels:
             for network in self.networks:
                 is_searched = network == "ticket" or (network != "dense" and CONTROLS[network].is_searched)
@@ -74,12 +74,12 @@ def untrained(cell: Cell, network: Network, level: int) -> tuple[Task | None, di
 
 
 class FrozenFeatures(_OfNetworks):
-    """Linear probes on untrained networks: only the output layer is fitted, and it is dense under every rule.
+    """Linear probes on untrained networks: only the output layer is fitted, and it is dense in every case.
 
-    The mask is the features': theirs, without the output layer, is the density that is told.
+    The mask is that of the features, and so is the density, without the output layer.
 
-    Readings: `probe of NETWORK, RULE`, with accuracies, `penalty`, and `untrained_test_accuracy`, that of the
-    original output layer, under its mask, before it is fitted.
+    Measurements: `probe of NETWORK, RULE`, with accuracies, `penalty`, and `untrained_test_accuracy`, that of the
+        original output layer, under its mask, before fitting.
 
     Attributes:
         normalisation: what normalisation layers do (TrainSpec.probe). Without batch normalisation all rules but
@@ -103,7 +103,7 @@ class FrozenFeatures(_OfNetworks):
     )
     normalisation: tuple[Normalisation, ...] = ("estimated",)
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
         for network in self.untrained(cell):
             for rule in self.normalisation:
                 same = rule == "affine" or cell.model.info.has_batchnorm
@@ -112,10 +112,10 @@ class FrozenFeatures(_OfNetworks):
 
 
 class FewShot(_OfNetworks):
-    """Networks trained on a few images of each class; the mask was found with all of them.
+    """Networks trained on a few images of each class; the mask was found with all images.
 
-    Readings: `NETWORK, N per class`, and `NETWORK, N per class of DATA` with a target; with accuracies and distances.
-    The draws of a replicate have one variant.
+    Measurements: `NETWORK, N per class`, and `NETWORK, N per class of DATA` with a target; with accuracies and
+    distances. All draws of a replicate have the same variant.
 
     Attributes:
         per_class: images of each class; the draws of one replicate are nested.
@@ -132,7 +132,7 @@ class FewShot(_OfNetworks):
     steps: Steps
     target: DataSpec | None = None
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
         data = self.target or cell.data
         moved = moved_to(data, cell)
         for network in self.untrained(cell):
@@ -176,8 +176,8 @@ class Target(BaseModel):
 class Transfer(_OfNetworks):
     """Masks with their initial weights on another data set: trained in full, and probed.
 
-    Readings: `train NETWORK on DATA` and `probe NETWORK on DATA`, with accuracies and, where it is trained, distances;
-    DATA is `DataSpec.title`, as `cifar100 [0-49]`.
+    Measurements: `train NETWORK on DATA` and `probe NETWORK on DATA`, with accuracies and, where it is trained,
+    distances; DATA is `DataSpec.title`, as `cifar100 [0-49]`.
 
     Attributes:
         targets: the data sets, of images of the source's shape; `steps` changes the length of training.
@@ -204,7 +204,7 @@ class Transfer(_OfNetworks):
             search=cell.search.model_copy(update=changes),
         )
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
         for target in self.targets:
             there = self.there(target, cell)
             moved = moved_to(target.data, cell)

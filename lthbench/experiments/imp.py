@@ -1,8 +1,7 @@
 """Iterative magnitude pruning: tickets at initialisation (rewind 0it) or rewound to an early step.
 
-Frankle & Carbin 2019 (arXiv 1803.03635); Frankle et al. 2020 (arXiv 1912.05671), algorithm 2. Learning-rate
-rewinding, the reference from above, keeps the trained weights and repeats the schedule: Renda et al. 2020
-(arXiv 2003.02389).
+Frankle & Carbin 2019 (arXiv 1803.03635); Frankle et al. 2020 (arXiv 1912.05671), algorithm 2. Learning-rate rewinding,
+an upper reference, keeps the trained weights and repeats the schedule: Renda et al. 2020 (arXiv 2003.02389).
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ PRUNED = (*(f"{form}_{part}" for form in FORMS for part in ("kept", "pruned")), 
 class Imp(Experiment):
     """Accuracy and learning distance of the trained tickets of every level from 0 (dense) to `levels`.
 
-    Readings: `dense` (level 0) and `ticket`, with accuracies, distances and, where rewound, distances `_from_init`;
-    `mask`, with the distances of what that pruning keeps and removes (`_kept`, `_pruned`). All have `empty_layers`, how
-    many prunable layers have no survivor; a distance over no weight is missing.
+    Measurements: `dense` (level 0) and `ticket`, with accuracies, distances and, where rewound, distances `_from_init`;
+    `mask`, with the distances of the weights that this pruning keeps and removes (`_kept`, `_pruned`). All have
+    `empty_layers`, how many prunable layers have no survivor; a distance over no weight is missing.
 
     Attributes:
         levels: how often the network is pruned.
@@ -52,7 +51,7 @@ class Imp(Experiment):
     levels: Level
     rewind: Steps = Steps()
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
         rewind = cell.iterations(self.rewind)
         for level in range(self.levels + 1):
             variant = "ticket" if level else "dense"
@@ -65,15 +64,15 @@ class Imp(Experiment):
 
 
 def rewind_faults(rewind: Steps, cell: Cell) -> Iterator[Fault]:
-    """Whether a `rewind` leaves something to train in the search and of its tickets."""
+    """Whether a `rewind` leaves something to train, in the search and for its tickets."""
     for fault in points_beyond("rewind", (rewind,), cell, (cell.recipe, cell.search)):
         yield Fault(("rewind",), fault.message)
 
 
 class LearningRateRewinding(Experiment):
-    """Networks that are pruned and trained on with the whole schedule again, level by level.
+    """Networks that are pruned and trained further, level by level, each time with the whole schedule.
 
-    Readings: `learning-rate rewinding`, with accuracies and distances (of that level's training).
+    Measurements: `learning-rate rewinding`, with accuracies and distances (of that level's training).
 
     Attributes:
         levels: how often it is pruned.
@@ -84,7 +83,7 @@ class LearningRateRewinding(Experiment):
 
     levels: PrunedLevel
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
         network, mask = cell.dense(), None
         for level in range(1, self.levels + 1):
             mask = cell.next_mask(network, mask, level)

@@ -1,8 +1,9 @@
-"""The distance regulariser (lambda/2) ||m (theta - theta_0)||^2: where, how strong, instead of what, and its controls.
+"""The L2-to-init penalty (L2-SP) (lambda/2) ||m (theta - theta_0)||^2: where, how strong, instead of what; and
+controls.
 
 The paper's abstract: a regulariser that limits the learning distance improves the tickets of late-stable recipes.
-Whether it acts in mask search or ticket training, and whether distance or regularisation as such helps, are told
-apart by the factors and controls here.
+The factors and controls here separate its effect in the mask search from that in ticket training, and that of the
+distance from that of regularisation as such.
 """
 
 from __future__ import annotations
@@ -36,31 +37,32 @@ Reached = Sequence[tuple[float, float]]
 
 
 class Regulariser(Experiment):
-    """Tickets found, trained, or both, under the pull; and controls of it in the mask search.
+    """Tickets found, trained, or both, with the L2-to-init penalty (`pull`); and its controls in the mask search.
 
-    Readings: `pull LAMBDA in PLACE` (`..., no weight decay` where replaced) and `CONTROL for pull LAMBDA`. At level
+    Measurements: `pull LAMBDA in PLACE` (`..., no weight decay` where replaced) and `CONTROL for pull LAMBDA`. At level
     0 stands the dense network of that mask search; at the others, its tickets. With accuracies, distances,
     `search_distance` (relative, of that dense network) and, for the controls, `target_distance`, that of the dense
-    network under the pull, which the matched ones are to reach. `CONTROL for pull LAMBDA, matching` are the dense
+    network with the penalty, which the matched ones are to reach. `CONTROL for pull LAMBDA, matching` are the dense
     trainings of matching.
 
-    What a control is matched by is the mean over the suite's selection replicates, and holds for all that are tested.
-    Without any, each replicate is matched for itself: the distance of its dense network is no outcome that is tested.
+    Controls are matched by the mean over the suite's selection replicates, for all replicates that are tested. Without
+    any, each replicate is matched by itself: the distance of its dense network is not a tested outcome.
 
     Attributes:
-        strengths: the lambdas; 0 is no pull.
-        places: where the pull acts: in mask search, in the ticket's training, in both.
-        weight_decay: `kept` beside the pull or `replaced` by it, where it acts.
-            Without weight decay in the recipe both are one.
-        controls: made for each strength in the mask search: `other-init`, the pull to another initialisation; and
-            what reaches the pulled dense network's distance without it, or comes nearest: `early-stopping` of the
-            recipe; `low-lr`, its rate lowered; `weight-decay`, the same penalty of the same weights with its centre
-            in 0, beside the recipe's own weight decay. (Such a penalty shortens the way up to some strength; a
-            stronger one draws the weights away from where they started, so that not every distance is reached.)
+        strengths: the lambdas; 0 is no penalty.
+        places: where the penalty acts: in the mask search, in the ticket's training, or in both.
+        weight_decay: `kept` beside the penalty or `replaced` by it, where it acts. Both are the same without weight
+            decay in the recipe.
+        controls: made for each strength in the mask search: `other-init`, a penalty centred at another initialisation;
+            and those that reach the distance of the dense network with the penalty without it, or come closest:
+            `early-stopping` of the recipe; `low-lr`, a lower learning rate; `weight-decay`, the same penalty of the
+            same weights centred at 0, beside the recipe's own weight decay. (Such a penalty reduces the distance up to
+            some strength; a stronger one draws the weights away from where they started, so not every distance can be
+            reached.)
         levels: the levels whose tickets are trained.
-        in_full: for which strengths there is more than tickets of the pull in the search: for `all`, or, in a suite
-            with selection replicates, for the one `chosen` by them, that with the best mean validation accuracy of
-            those tickets.
+        in_full: for which strengths there is more than tickets of the penalty in the search: for `all`, or, in a suite
+            with selection replicates, for the one `chosen` by them, with the best mean validation accuracy of those
+            tickets.
     """
 
     shown: ClassVar[tuple[str, ...]] = ("test_accuracy", "distance_relative", "search_distance")
@@ -84,7 +86,7 @@ class Regulariser(Experiment):
                              "weight_decay needs kept")  # fmt: skip
         return self
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
         chosen = self._chosen(cell)
         for strength in self.strengths:
             is_full = self.in_full == "all" or strength == chosen
@@ -110,7 +112,7 @@ class Regulariser(Experiment):
                 )
 
     def _chosen(self, cell: Cell) -> float | None:
-        """The strength that is made in full where one is chosen; None while its candidates are not done."""
+        """The strength that is run in full if one is chosen; None until its candidates are done."""
         if self.in_full == "all" or len(self.strengths) == 1:
             return self.strengths[0]
         accuracies: dict[str, list[float]] = {}
@@ -125,7 +127,7 @@ class Regulariser(Experiment):
         return float(best(accuracies))
 
     def _control(self, cell: Cell, control: Control, strength: float) -> Iterator[Measurement]:
-        """The tickets of a control, once it is known what matches; and what its matching has needed so far."""
+        """The tickets of a control, once its matched setting is known; and what matching has needed so far."""
         name = f"{control} for pull {strength:g}"
         if control == "other-init":
             setting: Setting | None = partial(_with_pull, strength=strength, anchor=OTHER_INITIALISATION)
@@ -164,14 +166,14 @@ def _name(strength: float, place: Place, decay: Decay) -> str:
 
 
 def search_distances(results: Sequence[Result]) -> dict[str, float]:
-    """The relative distance of the search's dense network and, where there is one, of the network it is to match."""
+    """The relative distance of the search's dense network and, if any, of the network that it is to match."""
     names = ("search_distance", "target_distance")
     found = {name: r["metrics"].get("distance_relative") for name, r in zip(names, results[1:], strict=False)}
     return {name: distance for name, distance in found.items() if distance is not None}
 
 
 def pulled(recipe: Recipe, strength: float, decay: Decay) -> Recipe:
-    """A recipe with the pull, and with or without its weight decay; the recipe itself for strength 0."""
+    """A recipe with the penalty, and with or without its weight decay; the recipe itself for strength 0."""
     if strength == 0:
         return recipe
     changes: dict[str, Any] = {"pull": strength}
@@ -181,15 +183,16 @@ def pulled(recipe: Recipe, strength: float, decay: Decay) -> Recipe:
 
 
 def match(cell: Cell, control: Matched, strength: float) -> tuple[Setting | None, list[Setting]]:
-    """The mask search of a control whose dense network goes as far as that under the pull, or comes nearest to it.
+    """The mask search of a control whose dense network has the distance of that with the penalty, or the closest.
 
-    Distances are relative, and means over the cells that this one's choices are made by. The learning rate is found
-    by bisection of its logarithm; the iteration at which training stops by bisection within the epoch that passes the
-    distance; the penalty towards 0, whose distance falls and rises again, step by step from the pull's own strength.
+    Distances are relative, and means over the cells that decide this one's choices. The learning rate is found by
+    bisection of its logarithm; the iteration at which training stops by bisection within the epoch that passes the
+    distance; the penalty towards 0, whose distance falls and rises again, step by step from the strength of the
+    L2-to-init penalty.
 
     Returns:
-        The setting, None while something of the matching is not done or where the pull itself diverges; and the
-        settings whose dense networks the matching has needed so far, the pull's first.
+        The setting, None until matching is done, or if the training with the penalty diverges; and the settings whose
+        dense networks matching has needed so far, that with the penalty first.
     """
     cells = cell.choosing()
     tried: list[Setting] = [partial(_with_pull, strength=strength)]
@@ -208,7 +211,7 @@ def match(cell: Cell, control: Matched, strength: float) -> tuple[Setting | None
             return None, tried
         end = cell.iterations(cell.search.steps, cell.search)
         epoch = _epoch_that_passes(known, target)
-        if epoch is None:  # the pull did not shorten the way: there is nothing to stop
+        if epoch is None:  # the penalty did not reduce the distance: there is nothing to stop
             return _unchanged, tried
         per_epoch = cell.steps_per_epoch(cell.search)
         at, propose = _stopped_at, partial(_between, low=epoch[0] * per_epoch, high=min(end, epoch[1] * per_epoch))
@@ -251,9 +254,9 @@ def _around(reached: Reached, target: float, start: float) -> float:
 
 
 def _epoch_that_passes(free: Sequence[Result], target: float) -> tuple[float, float] | None:
-    """Between which epochs free trainings come, in the mean, to a distance: None for never.
+    """The epochs between which free trainings reach a distance, in the mean; None for never.
 
-    Any, where a training has no distances, as one that diverged.
+    Any epoch if a training has no distances because it diverged.
     """
     distances = [relative_by_epoch(result) for result in free]
     if not all(distances):
@@ -265,7 +268,7 @@ def _epoch_that_passes(free: Sequence[Result], target: float) -> tuple[float, fl
 
 
 def relative_by_epoch(training: Result) -> list[float]:
-    """The relative distance after each epoch of a training; none where it is not defined at the end."""
+    """The relative distance after each epoch of a training; empty if it is not defined at the end."""
     end = training["metrics"]
     if not end.get("distance") or "distance_relative" not in end:
         return []
@@ -278,7 +281,7 @@ def _unchanged(cell: Cell) -> Cell:
 
 
 def _with_pull(cell: Cell, strength: float, anchor: Anchor = 0) -> Cell:
-    """The cell whose mask search is under the pull, be it to its initialisation or elsewhere."""
+    """The cell whose mask search has the penalty, centred at its initialisation or elsewhere."""
     return cell.with_search(pulled(cell.search, strength, "kept"), anchor=anchor if strength else 0)
 
 
@@ -304,9 +307,9 @@ def _stopped_at(iteration: float) -> Setting:
 
 
 def _mean_distance(cells: Sequence[Cell], setting: Setting) -> float | None:
-    """The relative distance of a mask search's dense networks, in the mean; None until all are done.
+    """The mean relative distance of a mask search's dense networks; None until all are done.
 
-    Infinite where one has none, as after a divergence.
+    Infinite if one has none, as after a divergence.
     """
     results = [cell.result_of(setting(cell).searched(0)) for cell in cells]
     known = [float(r["metrics"].get("distance_relative", math.inf)) for r in results if r is not None]

@@ -1,5 +1,5 @@
-"""Hyperparameter sensitivity: one factor at a time, with the stability onset of each, so that measured onsets,
-not names, class a recipe as early- or late-stable."""
+"""Hyperparameter sensitivity: one factor at a time, with the stability onset of each, so that measured onsets, not
+names, classify a recipe as early- or late-stable."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ AS_IT_IS = "as it is"
 class Sensitivity(Onset):
     """The dense accuracy, distance, onset and tickets of recipes that differ from the arm's in one value.
 
-    Readings: of each recipe, named `KEY = VALUE`, or `as it is` for the arm's own: `RECIPE`, its dense network, with
-    accuracies and distances; `RECIPE: barrier` and `RECIPE: onset`, as those of the onset, and `stable_earlier`: 1
+    Measurements: of each recipe, named `KEY = VALUE`, or `as it is` for the arm's own: `RECIPE`, its dense network,
+    with accuracies and distances; `RECIPE: barrier` and `RECIPE: onset`, as those of the onset, and `stable_earlier`: 1
     where this replicate's onset, as a share of training, is before that of the arm's own recipe, -1 where it is after
     it, 0 where both are one point of the grid, missing where the stability of either is not monotone;
-    `RECIPE: ticket` and `RECIPE: reinit`, with accuracies and distances. Early-stable with regard to a late-stable arm
-    are the recipes with 1 in every replicate.
+    `RECIPE: ticket` and `RECIPE: reinit`, with accuracies and distances. Recipes with 1 in every replicate are
+        early-stable with regard to a late-stable arm.
 
     Attributes:
         vary: path of a recipe's key, as `optimizer.lr`, -> its values; a key may hold a mapping, as `augment`.
@@ -53,15 +53,15 @@ class Sensitivity(Onset):
     vary: Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], Field(min_length=1)]
     levels: tuple[PrunedLevel, ...] = ()
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
         recipes = {AS_IT_IS: cell.recipe}
         for path, values in self.vary.items():
             recipes |= {f"{path} = {as_text(value)}": with_value(cell.recipe, path, value) for value in values}
         varied = {name: replace(cell, recipe=r, search=r) for name, r in recipes.items()}
         for name, other in varied.items():
             yield Measurement(other.dense(), name, ACCURACY + DISTANCE, level=0)
-            for reading in super().readings(other):
-                yield replace(reading, variant=f"{name}: {reading.variant}", selects=False)
+            for measurement in super().measurements(other):
+                yield replace(measurement, variant=f"{name}: {measurement.variant}", selects=False)
             yield from self._compared(f"{name}: onset", other, varied[AS_IT_IS])
             for level in self.levels:
                 tickets = {"ticket": other.ticket(level), "reinit": control(other, "reinit", level, 0)}
@@ -74,7 +74,7 @@ class Sensitivity(Onset):
                 yield f"{name}: {variant}", level
 
     def _compared(self, variant: str, cell: Cell, own: Cell) -> Iterator[Measurement]:
-        """Whether a recipe is stable earlier than the arm's own, as soon as both are known."""
+        """Whether a recipe is stable earlier than the arm's own, once both are known."""
         for statistics in self.statistics:
             found, reference = (self.bisect(c, statistics)[1] for c in (cell, own))
             if cell is not own and found is not None and reference is not None:
@@ -108,7 +108,7 @@ def earlier(
 
 
 def as_text(value: Any) -> str:
-    """A value of a recipe for people: `0.1`, `adamw, lr 0.001`, `none` for an empty mapping."""
+    """A recipe's value as text: `0.1`, `adamw, lr 0.001`, `none` for an empty mapping."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(as_text, value))}]"
     if not isinstance(value, dict):
@@ -126,7 +126,7 @@ def with_value(recipe: Recipe, path: str, value: Any) -> Recipe:
 
 
 def value_faults(cell: Cell, path: str, value: Any) -> Iterator[Fault]:
-    """Why a value cannot be that of a key of the cell's recipe, told at the value."""
+    """Why a value is not valid for a key of the cell's recipe, as faults at the value."""
     content = _with_value(cell.recipe, path, value)
 
     def written(key: tuple[str | int, ...]) -> str:
@@ -145,7 +145,7 @@ def value_faults(cell: Cell, path: str, value: Any) -> Iterator[Fault]:
 
 
 def _with_value(recipe: Recipe, path: str, value: Any) -> dict[str, Any]:
-    """What a recipe consists of, with another value under a path; where nothing is, an unknown key."""
+    """A recipe's content with another value under a path; a path that does not exist gives an unknown key."""
     content: dict[str, Any] = recipe.model_dump()
     node = content
     *parents, last = path.split(".")

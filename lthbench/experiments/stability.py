@@ -31,22 +31,22 @@ from lthbench.tasks.spec import Task
 from lthbench.training.recipe import SGD
 from lthbench.training.steps import Steps
 
-# Children beside the ticket itself, whose SGD noise is its level; levels never come so high.
+# SGD noises of children beside the ticket itself, whose noise is its level; levels never get so high.
 FIRST_CHILD_NOISE = MAX_LEVEL + 1
 EARLY = 0.05
-# What an onset is told by, and what might replace the search for it.
+# The metric that decides an onset, and the proxies that might replace the search for it.
 FOUND = (
     *(f"{name}{unit}" for name in ("onset_above", "onset") for unit in ("", "_epoch", "_share")),
     *("onset_found", "onset_monotone", "noise_scale", "early_loss"),
 )
-# The longest grid that is verified unless a suite says so: each of its steps costs some trainings.
+# The longest grid that is verified by default: each of its steps costs some trainings.
 MAX_VERIFIED = 9
 
 Statistics = Literal["interpolate", "recompute"]
 
 
 def under(variant: str, statistics: Statistics) -> str:
-    """The variant of a line, or of what is found by lines, under a rule of statistics."""
+    """The variant of a barrier, or of what is found by barriers, under a rule of statistics."""
     return variant if statistics == "interpolate" else f"{variant}, recomputed statistics"
 
 
@@ -56,13 +56,13 @@ def under_each(variant: str) -> tuple[str, ...]:
 
 
 class _Lines(Experiment):
-    """How lines between networks are evaluated.
+    """How the paths between networks are evaluated.
 
     Attributes:
-        children: how many copies are trained from each spawn; every two of them give a barrier.
+        children: how many copies are trained from each spawn; every pair of them gives a barrier.
         points: evenly spaced alphas, ends included.
-        statistics: normalisation statistics along the line, interpolated, recomputed from train images, or both
-            apart; variants with recomputed ones say so. Without batch normalisation both are one task.
+        statistics: normalisation statistics along the path: interpolated, recomputed from train images, or both,
+            separately; variants with recomputed ones say so. Without batch normalisation both are the same task.
         num_train: train images over which the train error is taken; all of them when absent.
     """
 
@@ -78,22 +78,22 @@ class _Lines(Experiment):
             yield Fault(("num_train",), f"{self.num_train:,} images are more than the {images:,} that are trained on")
 
     def family(self, cell: Cell, step: int, level: int = 0) -> list[Task]:
-        """The children of a spawn: the network's own training where it starts there, then others."""
+        """The children of a spawn: the network's own training, if it starts there, then others."""
         mask = cell.mask(level, step)
         noises = [level, *(FIRST_CHILD_NOISE + n for n in range(1, self.children))]
         return [cell.train(start=cell.spawn(step), mask=mask, noise=noise) for noise in noises]
 
     def lines(self, cell: Cell, tasks: Sequence[Task], statistics: Statistics) -> list[Task]:
-        """The lines between every two of some trainings."""
+        """The paths between every two of some trainings."""
         return [
             cell.line(a, b, points=self.points, statistics=statistics, num_train=self.num_train)
             for a, b in combinations(tasks, 2)
         ]
 
-    def line_readings(
+    def path_measurements(
         self, cell: Cell, tasks: Sequence[Task], variant: str, level: int, step: int
     ) -> Iterator[Measurement]:
-        """The readings of the lines between every two of some trainings, for each rule of statistics."""
+        """The measurements of the paths between every two of some trainings, for each rule of statistics."""
         for statistics in self.statistics:
             for line in self.lines(cell, tasks, statistics):
                 yield Measurement(line, under(variant, statistics), BARRIER, level=level, step=step)
@@ -102,7 +102,7 @@ class _Lines(Experiment):
 class Stability(_Lines):
     """Barriers between all pairs of `children` spawned at each of the steps `spawns`.
 
-    Readings: `child`, with accuracies; `barrier`, with the barriers of error and loss on test, train and validation
+    Measurements: `child`, with accuracies; `barrier`, with the barriers of error and loss on test, train and validation
     and the distances of the ends.
 
     Attributes:
@@ -117,14 +117,14 @@ class Stability(_Lines):
     spawns: Annotated[tuple[Steps, ...], Field(min_length=1)]
     levels: Annotated[tuple[Level, ...], Field(min_length=1)] = (0,)
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
         for level in self.levels:
             for spawn in self.spawns:
                 step = cell.iterations(spawn)
                 children = self.family(cell, step, level)
                 for child in children:
                     yield Measurement(child, "child", ACCURACY, level=level, step=step)
-                yield from self.line_readings(cell, children, "barrier", level, step)
+                yield from self.path_measurements(cell, children, "barrier", level, step)
 
     def faults(self, cell: Cell) -> Iterator[Fault]:
         yield from super().faults(cell)
@@ -133,9 +133,9 @@ class Stability(_Lines):
 
 
 class LevelBarriers(_Lines):
-    """Barriers from the trained ticket of a level to that of the level before, and to the dense network.
+    """Barriers from the trained ticket of a level to that of the previous level, and to the dense network.
 
-    Readings: `barrier to the level before` (Paul et al. 2023, arXiv 2210.03044) and `barrier to the dense network`,
+    Measurements: `barrier to the level before` (Paul et al. 2023, arXiv 2210.03044) and `barrier to the dense network`,
     as those of stability; `distance_shared` of the latter is how far the sparse solution ends from the masked dense
     one (Frankle et al. 2019, arXiv 1903.01611).
 
@@ -150,12 +150,12 @@ class LevelBarriers(_Lines):
     levels: PrunedLevels
     rewind: Steps = Steps()
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
         rewind = cell.iterations(self.rewind)
         for level in self.levels:
             ticket = cell.ticket(level, rewind)
             for other, variant in ((cell.ticket(level - 1, rewind), "level before"), (cell.dense(), "dense network")):
-                yield from self.line_readings(cell, [other, ticket], f"barrier to the {variant}", level, rewind)
+                yield from self.path_measurements(cell, [other, ticket], f"barrier to the {variant}", level, rewind)
 
     def faults(self, cell: Cell) -> Iterator[Fault]:
         yield from super().faults(cell)
@@ -165,16 +165,16 @@ class LevelBarriers(_Lines):
 class Onset(_Lines):
     """The onset k*: the first step of a grid from which on children are stable, by bisection; and its cheap proxies.
 
-    Stable is a step whose children have a mean validation barrier under the threshold. Bisection takes stability to be
-    monotone in k. With `verify` all steps of the grid after the one that it finds are measured too; where one of them
-    is unstable, stability is not monotone and no onset is told. The onset lies above the last unstable step measured,
-    `onset_above` (-1 where there is none), and at or below the first stable one, `onset`.
+    A step is stable if its children have a mean validation barrier under the threshold. Bisection assumes that
+    stability is monotone in k. With `verify` all steps of the grid after the one that it finds are measured too; if one
+    of them is unstable, stability is not monotone and no onset is reported. The onset lies above the last unstable step
+    measured, `onset_above` (-1 where there is none), and at or below the first stable one, `onset`.
 
-    Readings: `barrier`, of the steps that are measured; `onset`, with `onset_found` (1 where there is an onset; 0 where
-    no step is stable, or stability is not monotone), `onset_monotone` (1 or 0, where that was verified), `onset_above`
-    and `onset` in iterations, each also in epochs (`_epoch`) and as a share of the length of training (`_share`), by
-    which alone recipes are compared; and the cheap proxies that might replace the procedure, all of one training:
-    `distance_relative`, `noise_scale`, `early_loss`. Until all is measured there is no `onset`.
+    Measurements: `barrier`, of the steps that are measured; `onset`, with `onset_found` (1 where there is an onset; 0
+    where no step is stable, or stability is not monotone), `onset_monotone` (1 or 0, where that was verified),
+    `onset_above` and `onset` in iterations, each also in epochs (`_epoch`) and as a share of the length of training
+    (`_share`), by which alone recipes are compared; and the cheap proxies that might replace the procedure, all of one
+    training: `distance_relative`, `noise_scale`, `early_loss`. Until all is measured there is no `onset`.
 
     Attributes:
         grid: the steps, ascending; shares, as `2%`, mean the same for recipes of other batches and lengths.
@@ -195,7 +195,7 @@ class Onset(_Lines):
     def verifies(self) -> bool:
         return len(self.grid) <= MAX_VERIFIED if self.verify is None else self.verify
 
-    def readings(self, cell: Cell) -> Iterator[Measurement]:
+    def measurements(self, cell: Cell) -> Iterator[Measurement]:
         arm = cell.arms.get(cell.arm)
         for statistics in self.statistics:
             # Measured onsets, by the first of the rules, say whether an arm is what its class says.
@@ -233,7 +233,7 @@ class Onset(_Lines):
         yield from points_beyond("grid", self.grid, cell, (cell.recipe,))
 
     def bisect(self, cell: Cell, statistics: Statistics) -> tuple[dict[int, list[Task]], dict[str, float] | None]:
-        """The lines of each step that is needed, so far as is known, and the numbers of the onset once they are."""
+        """The paths of each step that is needed, as far as known, and the numbers of the onset once they are known."""
         steps = [cell.iterations(step) for step in self.grid]
         asked: dict[int, list[Task]] = {}
         stable: dict[int, bool] = {}  # by position in the grid
@@ -265,7 +265,7 @@ class Onset(_Lines):
         return asked, found
 
     def with_proxies(self, cell: Cell, found: Mapping[str, float]) -> Callable[[Sequence[Result]], dict[str, float]]:
-        """A `compute` of the onset and what the dense training and its recipe alone tell of it."""
+        """A `compute` of the onset and of its proxies from the dense training and its recipe alone."""
         scale = noise_scale(cell)
         known = {**found} if scale is None else {**found, "noise_scale": scale}
         return lambda results: {**known, **early_loss(results[0])}
@@ -282,7 +282,7 @@ def point_of_training(cell: Cell, name: str, step: int) -> dict[str, float]:
 
 
 def is_stable(lines: Sequence[Result], threshold: float) -> bool:
-    """Whether the mean validation barrier of some lines is under the threshold; refused ones (divergence) are not."""
+    """Whether the mean validation barrier of some paths is under the threshold; refused ones (divergence) are not."""
     barriers = [line["metrics"].get("validation_barrier") for line in lines]
     known = [b for b in barriers if b is not None]
     return len(known) == len(barriers) and sum(known) / len(known) < threshold

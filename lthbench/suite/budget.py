@@ -34,7 +34,7 @@ _CORE: tuple[type[Experiment], ...] = (Imp, Controls, Stability)
 
 @dataclass(frozen=True)
 class Need:
-    """A reading's cell and experiment, by which a part has it or has it not."""
+    """The cell and experiment of a measurement, which decide whether a part has it."""
 
     pair: str
     arm: str
@@ -63,7 +63,7 @@ def parse_budget(text: str) -> tuple[float, Unit]:
 
 
 class Prices:
-    """What parts of a plan cost, without planning them one by one."""
+    """The cost of parts of a plan, without planning each of them."""
 
     def __init__(self, plan: Plan, seconds: Mapping[str, float]) -> None:
         needs: dict[str, dict[Need, int]] = defaultdict(dict)  # key -> who needs it, from which level on
@@ -71,13 +71,13 @@ class Prices:
         def note(key: str, need: Need, level: int) -> None:
             needs[key][need] = min(level, needs[key].get(need, level))
 
-        for placed in plan.readings:
-            cell, level = placed.cell, placed.reading.level
+        for placed in plan.measurements:
+            cell, level = placed.cell, placed.measurement.level
             need = Need(cell.pair, cell.arm, cell.replicate, placed.experiment)
-            for task in (placed.reading.task, *placed.reading.others):
+            for task in (placed.measurement.task, *placed.measurement.others):
                 note(task.key, need, -1 if level is None else level)
         self.max_level = max((level for of in needs.values() for level in of.values()), default=0)
-        # Tasks that the same readings need are bought together.
+        # Tasks that the same measurements need are bought together.
         self._groups: dict[frozenset[tuple[Need, int]], float] = defaultdict(float)
         for key in reversed(plan.tasks):
             for need, level in needs[key].items():
@@ -154,7 +154,7 @@ class Bought:
     """What hours of a device buy of a suite.
 
     Attributes:
-        plan: of the part, made anew, so that what is told of it is what its options do.
+        plan: of the part, made from its options, so that it is what they run.
         cost: of that plan, on the device.
     """
 
@@ -168,7 +168,7 @@ def buy(plan: Plan, store: Store, device: Device, hours: float, suite: str) -> B
 
     Args:
         plan: of the whole suite.
-        suite: how messages call it.
+        suite: its name in messages.
 
     Raises:
         OptionError: the device was not measured on all of its pairs, or the hours buy no part of it.
@@ -191,7 +191,7 @@ def buy(plan: Plan, store: Store, device: Device, hours: float, suite: str) -> B
 
 
 def left_out(suite: Suite, part: Subset) -> dict[str, list[str]]:
-    """What a part has not, by pairs, arms, experiments, replicates and levels."""
+    """What a part leaves out, by pairs, arms, experiments, replicates and levels."""
     pairs = {name: pair for name, pair in suite.pairs.items() if not part.pairs or name in part.pairs}
     arms = {name for pair in pairs.values() for name in pair.arms}
     labels = {label for pair in pairs.values() for label in pair.experiments}
@@ -243,7 +243,7 @@ def _two_arms(plan: Plan, pairs: Iterable[str]) -> tuple[str, ...]:
 
 
 def _tidy(plan: Plan, prices: Prices, part: Subset) -> Subset:
-    """The part without what names everything."""
+    """The part without options that select everything."""
     suite = plan.suite
     names = part.pairs or tuple(suite.pairs)
     labels = {label for name in names for label in suite.pairs[name].experiments}

@@ -32,7 +32,7 @@ class _Frozen(BaseModel):
 
 
 class _OfNetwork(_Frozen):
-    """What a rate is of: a model on the images of a data set."""
+    """What a rate belongs to: a model on the images of a data set."""
 
     model: ModelSpec
     data: str
@@ -61,7 +61,7 @@ class TrainingRate(_OfNetwork):
 
 
 class NetworkRate(_OfNetwork):
-    """Images a second of evaluation, and of a line: each image counts once for every network on it."""
+    """Images a second of evaluation, and of a linear path: each image counts once for every network on it."""
 
     evaluation: Positive
     line: Positive
@@ -90,7 +90,7 @@ class Calibration(_Frozen):
 
     @property
     def label(self) -> str:
-        """The device in a few words."""
+        """The device's name and threads."""
         return self.device if self.kind == "cuda" else f"{self.device}, {self.threads} thread{'s'[: self.threads > 1]}"
 
     def training(

@@ -1,7 +1,7 @@
-"""Whether what claims name is there: arms, what was measured of them, its metrics, and sets of levels.
+"""Whether the names in claims exist: arms, variants, metrics, and sets of levels.
 
-What a suite merely leaves out (an experiment, a strength) is no fault: the claim is then not run on it. A name that no
-arm has, or that the kinds of experiment which the claim rests on can never give, is a misspelling.
+A suite may leave things out (an experiment, a strength): the claim is then not run on it. A name that no arm has, or
+that the claim's kinds of experiment can never give, is a misspelling.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Path = tuple[str | int, ...]
 
 
 def claim_faults(claims: Mapping[str, Claim], written: Mapping[str, Located], pairs: Mapping[str, Pair]) -> list[str]:
-    """One line for each name in claims that stands for nothing, with its place and the nearest name that does.
+    """One line for each name in claims that does not exist, with its place and the nearest name that does.
 
     Args:
         written: what the files say of each claim.
@@ -42,7 +42,7 @@ def claim_faults(claims: Mapping[str, Claim], written: Mapping[str, Located], pa
 
 
 def needed_kinds(claim: Claim) -> list[str]:
-    """The kinds of experiment that a claim rests on: not those which only give what is reported beside it."""
+    """The kinds of experiment that a claim rests on, without those that only give what is reported beside it."""
     tests = [test for test in claim.tests if test.counts] or claim.tests
     variants = {s.variant for n, test in enumerate(tests) for _, s in _within(test, ("tests", n))}
     counted = {kind for test in tests if isinstance(test, Cost) for kind in test.experiments}

@@ -1,4 +1,4 @@
-"""The kinds of test that claims are made of: what each compares, and what it expects."""
+"""The kinds of test in claims: what each compares, and what it expects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Frozen(BaseModel):
 
 
 class Selection(Frozen):
-    """Some readings of one pair; a replicate's value is their mean.
+    """Some measurements of one pair; a replicate's value is their mean.
 
     Attributes:
         arm: `early` or `late`, all arms of that class; `*`, all arms; or an arm's name.
@@ -86,7 +86,7 @@ class _Test(Frozen):
     Attributes:
         test: which of the tests this is.
         what: the comparison in words.
-        counts: whether the claim rests on it, or it is only reported.
+        counts: whether the claim rests on it; otherwise it is only reported.
         metric: the number that selections read unless they name their own.
         expected: the direction of the effect that supports the claim.
         levels: a named set of the pair's `claim_levels`, or several.
@@ -107,11 +107,11 @@ class Contrast(_Test):
     Attributes:
         plus, minus: the selections whose values are added, and those whose values are subtracted.
         subject, reference: the two sides as plurals, for the sentence of what was found, as `gains of tickets by the
-            pull`; where several selections make a side, the names of these would not say what it is.
+            pull`; needed where several selections make a side.
         times: what the difference is multiplied by: 2 makes a difference of differences of four selections.
         than: in the effect's unit, percentage points for accuracies.
         margin: the smallest effect beyond `than` that would matter.
-        over_levels: `every`: it must hold at each level, not only on average.
+        over_levels: with `every` it must hold at each level, not only on average.
     """
 
     test: Literal["contrast"]
@@ -141,7 +141,7 @@ class Contrast(_Test):
 class Onset(_Test):
     """Stability begins earlier in training, as a share of it, in one class of arms than in another.
 
-    It is known to lie between two points measured. Tested is the mean of the replicates' differences
+    An onset is known to lie between two measured points. The mean of the replicates' differences is tested
     (lthbench/analysis/stats/interval_censored.py).
 
     Attributes:
@@ -200,7 +200,7 @@ class Rank(_Test):
     """A rank correlation over configurations (means over replicates), with a permutation test over them.
 
     The metric `onset` of barriers is the middle of the interval that the onset lies in, as a share of training.
-    Configurations that have no such number (an AdamW recipe no noise scale, say) are left out, and told.
+    Configurations without such a number (an AdamW recipe has no noise scale) are left out, which is reported.
 
     Attributes:
         of: where the configurations are read.
@@ -244,7 +244,7 @@ class Mixed(_Test):
         over: what the test counts as independent: replicates; or, for a covariate that recipes differ in,
             configurations, an arm with what the NAMEs of its variant stand for.
         logit: whether values, fractions, are taken as logits.
-        compared: terms of which it is told how well each alone predicts what is left out.
+        compared: terms for which it is reported how well each alone predicts what is left out.
     """
 
     test: Literal["mixed"]
@@ -275,7 +275,8 @@ class Mixed(_Test):
 
 
 class Agreement(_Test):
-    """A barrier under the threshold agrees with matching, over the arms and levels of a replicate (Cohen's kappa).
+    """Agreement of a barrier under the threshold with matching, over the arms and levels of a replicate (Cohen's
+    kappa).
 
     Attributes:
         barrier: the selection of barriers.

@@ -1,8 +1,8 @@
 """The claims that a suite tests: what a claims file says, validated.
 
 A claims file maps names to claims; each has a sentence, its origin, the experiments it needs and the tests that must
-all hold. What a test compares, at which levels, by which test and with which margin is fixed there, before any
-result is seen. A selection is written `{ARM: VARIANT}`, or with more keys `{arm: ARM, variant: VARIANT, ...}`.
+all hold. What a test compares, at which levels, by which test and with which margin is fixed there before any result is
+seen. A selection is written `{ARM: VARIANT}`, or with more keys `{arm: ARM, variant: VARIANT, ...}`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Claim(Frozen):
         classes: whether measured onsets, where there are any, or the suite's `class` of each arm say which are early-
             and which late-stable.
         choose: what is chosen on the validation split before anything is tested.
-        over_pairs: over all pairs it has the outcome of `every` one that the suite can tell it on, or of `several`
-            (two, unless there is one) where not as many have the opposite outcome.
+        over_pairs: over all pairs it has the outcome of `every` pair on which the suite can test it, or of `several`
+            (two, unless there is one) if fewer have the opposite outcome.
         tests: all must hold.
     """
 

@@ -26,14 +26,14 @@ class _Store(Protocol):
 
 @dataclass
 class Cost:
-    """A line of the plan: one pair, one experiment or one kind of task, or all.
+    """The cost of one pair, one experiment, one kind of task, or all.
 
     Attributes:
         shared: tasks that more than one experiment needs.
         image_passes: forward and backward pass of one image is 1, forward alone 1/3.
         flops: floating-point operations, multiply and add counted apart; backward as twice forward.
         disk_bytes: when all is done, of weights (float32; pruned ones take a bit) and masks (a bit a weight).
-        hours: device -> hours of what is not done yet; None where a rate is missing.
+        hours: device -> hours of what is not done yet; None if a rate is missing.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What one image costs a model.
+    """The cost of one image in a model.
 
     Attributes:
         forward_flops: multiply and add counted apart.
-        operators: operations that compute something in a forward pass, each of which a GPU must be told to start.
+        operators: operations of a forward pass that compute something, each of which is a launch on a GPU.
         prunable: name -> number of weights.
     """
 
@@ -78,7 +78,7 @@ class ModelCost:
 
 
 class _OperatorCounter(TorchDispatchMode):
-    """Counts the operators that are dispatched, without those that only view a tensor otherwise."""
+    """Counts the dispatched operators, without views."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ def _plus(hours: float | None, seconds: float | None) -> float | None:
 
 
 def in_words(hours: float | None) -> str:
-    """Hours as people say them: 3 h, 20 min, 5 s."""
+    """Hours as text: 3 h, 20 min, 5 s."""
     if hours is None:
         return "not measured"
     if hours < 1:

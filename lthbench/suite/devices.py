@@ -1,4 +1,4 @@
-"""Devices that a plan's hours are told of: calibrated ones, and named ones whose peak rates are published."""
+"""Devices for which a plan's hours are given: calibrated ones, and named ones with published peak rates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lthbench.tasks.spec import InterpolateSpec, MaskSpec, TrainSpec
 Spec = TrainSpec | MaskSpec | InterpolateSpec
 Unit = Literal["gpuh", "cpuh"]
 
-# What a GPU is taken to reach of its peak, and to spend on starting one operator. Both are assumptions.
+# The share of its peak that a GPU is assumed to reach, and the assumed time of launching one operator.
 UTILISATION = 0.4
 LAUNCH_SECONDS = 1e-5
 
@@ -29,18 +29,18 @@ class Device(Protocol):
 
     @property
     def source(self) -> str:
-        """Where its numbers come from: a measurement, or a calculation and its assumptions."""
+        """The source of its numbers: a measurement, or a calculation and its assumptions."""
 
     @property
     def is_measured(self) -> bool: ...
 
     @property
     def unit(self) -> Unit:
-        """What an hour of it is, in a budget."""
+        """What its hours are called in a budget."""
 
     @property
     def units(self) -> int:
-        """How many of them an hour of this device is: a processor's hour counts once for every thread."""
+        """Units per hour of this device: a processor's hour counts once per thread."""
 
     def seconds(self, spec: Spec, work: Work) -> float | None:
         """How long a task takes, without starting it, reading and writing; None where no rate is known."""

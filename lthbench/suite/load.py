@@ -72,7 +72,7 @@ def load_suite(path: Path, *, allow_outside: bool = False) -> Suite:
     for key in ("include", "experiments", "micro"):
         resolved.value.pop(key, None)
     plain = resolved.plain()
-    # Claims are about networks that are trained to the end.
+    # Claims are about networks trained to the end.
     claims, written = read_claims(dict.fromkeys(plain.get("claims", ())) if micro is None else ())
     plain["claims"] = claims
     faults: list[str] = []
@@ -172,7 +172,8 @@ def _with_includes(path: Path, parents: tuple[Path, ...], inside: Folders) -> Lo
 
 
 def _check_inside(path: Path, entry: Located, key: str, inside: Folders) -> None:
-    """Refuse a file outside of some folders: a suite of somebody else's would have it read, and shown in its faults."""
+    """Refuse a file outside of some folders: a foreign suite could otherwise have it read, and shown in error
+    messages."""
     if inside is not None and not any(path.resolve().is_relative_to(folder) for folder in inside):
         raise SuiteError(
             f"{entry.place}: {key}: {entry.value}: lies neither in the suite's folder nor among the suites that ship "
@@ -183,7 +184,7 @@ def _check_inside(path: Path, entry: Located, key: str, inside: Folders) -> None
 def _claim_files(tree: Located, inside: Folders) -> list[Located]:
     """The claims files that a suite names itself, those of folders in the order of their names.
 
-    What is not beside the suite is looked for among the shipped suites, so that `claims` are the paper's anywhere.
+    What is not beside the suite is looked up among the shipped suites, so that `claims` means the paper's anywhere.
     """
     files = []
     for entry in tree.child("claims", []).value:

@@ -1,7 +1,7 @@
-"""A suite in small: the same models, recipes, augmentation and pruning, in seconds and without any download.
+"""A small version of a suite: the same models, recipes, augmentation and pruning, in seconds and without any download.
 
-Every pair trains a few steps on a few of the embedded images, brought to the shape of its own data set. Nothing that
-comes out says anything about tickets; it changes when a model, a recipe, the data path or a kernel does.
+Every pair trains a few steps on a few of the embedded images, brought to the shape of its own data set. The results say
+nothing about tickets; they change when a model, a recipe, the data path or a kernel does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Micro(BaseModel):
-    """How small a pair becomes.
+    """The size to which each pair is reduced.
 
     Attributes:
         steps: the iterations of every recipe; its milestones and warm-up shrink in proportion.
@@ -39,7 +39,7 @@ class Micro(BaseModel):
 
 
 def shrink_pair(pair: Pair, micro: Micro) -> Pair:
-    """A pair with its data, and the lengths and batches of its recipes, made small; its experiments stay."""
+    """A pair with small data, lengths and batches; its experiments stay."""
     own = pair.data.name == EMBEDDED
     data = DataSpec(
         name=EMBEDDED,

@@ -23,11 +23,11 @@ MAX_TASKS = 500_000
 
 @dataclass(frozen=True)
 class PlannedMeasurement:
-    """A reading and the cell and experiment it belongs to."""
+    """A measurement with its cell and experiment."""
 
     cell: Cell
     experiment: str
-    reading: Measurement
+    measurement: Measurement
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Plan:
     """
 
     suite: Suite
-    readings: list[PlannedMeasurement] = field(default_factory=list)
+    measurements: list[PlannedMeasurement] = field(default_factory=list)
     tasks: dict[str, Task] = field(default_factory=dict)
     keep: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     users: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -64,7 +64,7 @@ class Plan:
 
     @cached_property
     def depth(self) -> dict[str, float]:
-        """Key -> cost of the longest chain that begins with the task: what must run first to end soonest."""
+        """Key -> cost of the longest chain that begins with the task; longest first is the order to finish soonest."""
         depth: dict[str, float] = defaultdict(float)
         for key in reversed(self.tasks):
             depth[key] += self.cost[key]
@@ -73,7 +73,7 @@ class Plan:
         return dict(depth)
 
     def label(self, key: str) -> str:
-        """What a task is, for people: pair, arm, replicate, work."""
+        """The task in words: pair, arm, replicate, work."""
         cell = self.cells[key]
         return f"{cell.pair} {cell.arm} {cell.replicate_name}: {describe(self.tasks[key])}"
 
@@ -97,11 +97,11 @@ class Plan:
 
 
 def make_plan(suite: Suite, part: Subset = WHOLE, result_of: Callable[[str], Result | None] = lambda key: None) -> Plan:
-    """The plan of a suite, or of a part of it; selection replicates have what choices rest on, and no more.
+    """The plan of a suite, or of a part of it; selection replicates have only what choices depend on.
 
     Args:
-        result_of: key -> what the store has of it. Experiments that choose tasks by results plan no further than
-            what is known; when that is done, a new plan has more.
+        result_of: key -> its result in the store. Experiments that choose tasks by results plan as far as results are
+            known; a later plan has more.
 
     Raises:
         SuiteError: the suite has no such part, or an experiment asks for what the recipe cannot give.
@@ -110,9 +110,9 @@ def make_plan(suite: Suite, part: Subset = WHOLE, result_of: Callable[[str], Res
     plan = Plan(suite)
     num_replicates = suite.selection_replicates + (part.replicates or suite.replicates)
     replicates: set[int] = set()
-    for cell, label, reading in _readings(suite, part, lambda task: result_of(task.key)):
-        plan.readings.append(PlannedMeasurement(cell, label, reading))
-        for task in (reading.task, *reading.others):
+    for cell, label, measurement in _measurements(suite, part, lambda task: result_of(task.key)):
+        plan.measurements.append(PlannedMeasurement(cell, label, measurement))
+        for task in (measurement.task, *measurement.others):
             plan.add(task, label, cell)
         replicates.add(cell.replicate)
         # Replicates are outermost and share no task: while the first is planned, each will have as many at least.
@@ -134,7 +134,7 @@ def _too_many(number: int, num_replicates: int) -> str:
     )
 
 
-def _readings(
+def _measurements(
     suite: Suite, part: Subset, result_of: Callable[[Task], Result | None]
 ) -> Iterator[tuple[Cell, str, Measurement]]:
     for cell in filter(part.has_cell, suite.cells(result_of)):
@@ -143,8 +143,8 @@ def _readings(
             listed = list(found)
             wanted = candidates(suite, cell, listed)
             found = ((label, r) for label, r in listed if r.selects or (r.level and (label, r.variant) in wanted))
-        for label, reading in found:
-            yield cell, label, reading
+        for label, measurement in found:
+            yield cell, label, measurement
 
 
 def _readings_of(suite: Suite, part: Subset, cell: Cell) -> Iterator[tuple[str, Measurement]]:
@@ -152,14 +152,14 @@ def _readings_of(suite: Suite, part: Subset, cell: Cell) -> Iterator[tuple[str, 
         if not part.has_experiment(label, experiment, cell):
             continue
         try:
-            for reading in filter(part.has_reading, experiment.readings(cell)):
-                yield label, reading
+            for measurement in filter(part.has_measurement, experiment.measurements(cell)):
+                yield label, measurement
         except ValueError as error:
             raise SuiteError(f"pairs.{cell.pair}.arms.{cell.arm}, experiment {label}: {error}") from error
 
 
-def candidates(suite: Suite, cell: Cell, readings: Iterable[tuple[str, Measurement]]) -> set[tuple[str, str]]:
-    """The experiments and variants among which claims choose by a cell's readings; a single one needs no choice."""
+def candidates(suite: Suite, cell: Cell, measurements: Iterable[tuple[str, Measurement]]) -> set[tuple[str, str]]:
+    """The experiments and variants among which claims choose by a cell's measurements; a single one needs no choice."""
     found: set[tuple[str, str]] = set()
     kinds = kinds_of(suite.pairs[cell.pair])
     for claim in suite.claims.values():
@@ -170,7 +170,7 @@ def candidates(suite: Suite, cell: Cell, readings: Iterable[tuple[str, Measureme
             continue
         labels = {label for kind in claim.experiments for label in kinds.get(kind, ())}
         pattern = variant_pattern(among.variant)
-        named = {(label, r.variant) for label, r in readings if label in labels and pattern.fullmatch(r.variant)}
+        named = {(label, r.variant) for label, r in measurements if label in labels and pattern.fullmatch(r.variant)}
         found |= named if len({variant for _, variant in named}) > 1 else set()
     return found
 
@@ -185,7 +185,7 @@ def kinds_of(pair: Pair) -> dict[str, list[str]]:
 
 
 def describe(task: Task) -> str:
-    """A task in a few words, for people who watch it run."""
+    """A task in a few words, for progress displays."""
     spec = task.spec
     if isinstance(spec, TrainSpec):
         levels = [t.spec.level for t in task.inputs if isinstance(t.spec, MaskSpec)]

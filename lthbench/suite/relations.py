@@ -1,7 +1,7 @@
-"""What the fields of a suite must be to each other: faults that no field has by itself.
+"""Constraints between fields of a suite: faults that no field has by itself.
 
-A model that knows of such a relation tells it by a method `faults` (lthbench.fault); here they are asked, with the
-pair, arm and experiment that they need to know. The loader puts file and line before them.
+A model checks such constraints in a method `faults` (lthbench.fault), which is called here with the pair, arm and
+experiment that it needs. The loader adds file and line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_CELLS = 100_000
 
 
 def suite_faults(suite: Suite) -> Iterator[Fault]:
-    """Of what a suite says of itself, of data, models and recipes; before anything is made small."""
+    """Faults of a suite, its data, models and recipes, before `micro` is applied."""
     num_arms = sum(len(pair.arms) for pair in suite.pairs.values())
     if (number := num_arms * (suite.replicates + suite.selection_replicates)) > MAX_CELLS:
         yield Fault(
@@ -41,7 +41,7 @@ def suite_faults(suite: Suite) -> Iterator[Fault]:
 
 
 def experiment_faults(suite: Suite) -> Iterator[Fault]:
-    """Of the experiments of each pair, with each arm that they are made with."""
+    """Faults of the experiments of each pair, with each of their arms."""
     cells: dict[str, list[Cell]] = {name: [] for name in suite.pairs}
     for cell in suite.cells():
         if cell.replicate == 0:
@@ -64,9 +64,9 @@ def _pair_faults(pair: Pair) -> Iterator[Fault]:
 
 
 def one_value_normalised(model: ModelSpec, data: DataSpec, recipe: Recipe, num_images: int) -> str | None:
-    """What is wrong where batch normalisation would get a single value a channel in training; None where it never does.
+    """The fault if batch normalisation would see a single value per channel in training; None if it never does.
 
-    torch refuses that, at the end of the first epoch where a last batch has one image.
+    torch refuses that, at the end of the first epoch if the last batch has one image.
     """
     if model.values_of_one_image(data.info.image_shape) != 1 or recipe.fewest_at_once(num_images) > 1:
         return None
@@ -77,7 +77,7 @@ def one_value_normalised(model: ModelSpec, data: DataSpec, recipe: Recipe, num_i
 
 
 def _pruning_faults(pair: Pair) -> Iterator[Fault]:
-    """Entries of `exclude` and `rates` that are no layer of the model, and an `exclude` that leaves none."""
+    """Entries of `exclude` and `rates` that match no layer of the model, and an `exclude` that leaves none."""
     layers = layer_names(pair.model)
     for key, entries in (("exclude", pair.pruning.exclude), ("rates", pair.pruning.rates)):
         for entry in entries:
@@ -124,9 +124,9 @@ def _level_faults(pair: Pair, experiment: Experiment) -> Iterator[Fault]:
 
 
 def _measures_nothing(experiment: Experiment, cells: list[Cell]) -> Iterator[Fault]:
-    """Whether no arm gives a reading; what the first reading cannot be is told too."""
+    """Whether no arm gives a measurement; also why the first one is impossible."""
     try:
-        if all(next(experiment.readings(cell), None) is None for cell in _cells_of(experiment, cells)):
+        if all(next(experiment.measurements(cell), None) is None for cell in _cells_of(experiment, cells)):
             yield Fault((), "measures nothing of any arm; leave it out")
     except ValueError as error:
         yield Fault((), str(error))

@@ -37,8 +37,9 @@ class Pair(BaseModel):
         data: the images it is trained on.
         pruning: how its mask searches prune.
         claim_levels: named sets of levels at which claims are tested, fixed in advance: `range`, where tickets are
-            told from other sparse networks; of it `third` and `fifth`, where at most .33 and .21 of the weights are
-            left; and `extreme`. What a pair does not give is as below; its own range stands for its parts too.
+            distinguished from other sparse networks; its parts `third` and `fifth`, where at most .33 and .21 of the
+            weights are left; and `extreme`. A set that a pair does not give has the default; its own range also
+            replaces the parts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,10 +66,10 @@ class Suite(BaseModel):
     Attributes:
         replicates: those that are tested.
         selection_replicates: further ones that only choose (a strength, what a control is matched to, the classes of
-            arms): what is chosen on the networks that are then tested is the better for chance alone.
+            arms), since what is chosen on the networks that are then tested looks better by chance alone.
         claims: what is tested with the results.
-        looks: how often verdicts may be taken, as with more replicates after an inconclusive one; each look has its
-            share of the error rate (Bonferroni).
+        looks: how often verdicts may be taken, for instance with more replicates after an inconclusive one; each look
+            gets an equal share of the error rate (Bonferroni).
         slurm: what its jobs ask of a cluster.
     """
 
@@ -85,7 +86,7 @@ class Suite(BaseModel):
     def cells(self, result_of: Callable[[Task], Result | None] = lambda task: None) -> Iterator[Cell]:
         """Every pair, arm and replicate, replicates outermost: an interrupted run has whole replicates.
 
-        Selection replicates are first: what they choose is needed by the others.
+        Selection replicates come first: the others need what they choose.
         """
         selection = range(FIRST_SELECTION_REPLICATE, FIRST_SELECTION_REPLICATE + self.selection_replicates)
         for replicate in (*selection, *range(self.replicates)):

@@ -1,4 +1,4 @@
-"""Where the suites are that ship with the package, their claims and their golden results."""
+"""Where the shipped suites, their claims and their golden results are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def shipped_suites() -> Path:
 
 
 def find_suite(named: Path) -> Path:
-    """The suite file that is meant: a path, or the bare name of a shipped suite, as `quick`, where no file has it.
+    """The file of a suite: a path, or the bare name of a shipped suite, as `quick`, if no such file exists.
 
     Raises:
         SuiteError: a bare name is that of no file here and of no shipped suite.

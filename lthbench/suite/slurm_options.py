@@ -21,7 +21,7 @@ def minutes(text: Any) -> int:
     """A time limit in minutes, from Slurm's forms (90, 12:00:00, 1-12, ...) or 90min, 12h, 2d.
 
     Raises:
-        ValueError: it has another form, or is a number, whose unit nobody knows.
+        ValueError: it has another form, or is a number without a unit.
     """
     if not isinstance(text, str):
         raise ValueError("write a time with its unit, as 12h, 90min or 12:00:00")
@@ -60,12 +60,12 @@ def _is_line(text: str) -> str:
 
 Line = Annotated[str, AfterValidator(_is_line)]
 
-# Options of sbatch that are lthbench's own: by them it finds its jobs, orders them and stops them in time.
+# Options of sbatch that lthbench sets itself: to find its jobs, order them and stop them in time.
 KEPT = frozenset(
     {"array", "clusters", "dependency", "error", "job-name", "no-requeue", "open-mode", "output", "parsable", "requeue"}
     | {"signal", "test-only", "wait", "wrap"}
 )
-# Those that have keys here: the jobs themselves go by some of them.
+# Those that have keys here, some of which the jobs themselves use.
 _KEYS = {"ntasks-per-node": "tasks_per_node"} | {
     key.replace("_", "-"): key
     for key in (
@@ -90,16 +90,16 @@ def _by_name(given: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
 
 
 class SlurmOptions(BaseModel):
-    """What a job asks of Slurm, and how a suite's jobs are treated.
+    """What a job asks of Slurm, and how a suite's jobs are handled.
 
     Attributes:
         partition, account, qos, constraint, nodelist, exclude, mem: as for sbatch.
         gpus_per_task, cpus_per_task: of each process, as for sbatch.
-        time: the time limit of a job; what is not finished by then goes on in the requeued job.
+        time: the time limit of a job; unfinished work continues in the requeued job.
         nodes, tasks_per_node: where their product is more than 1, that many processes train one network.
         max_running: how many jobs of one array run at once.
         max_requeues: how often a job that met its time limit is requeued before it gives up.
-        signal_before: seconds before the end at which a training is told to write its checkpoint.
+        signal_before: seconds before the end at which a training is asked to write its checkpoint.
         setup: shell lines before the job's command, as `module load cuda`.
         extra: further options of sbatch, by name; true for one that has no value, false leaves it out.
     """
@@ -125,7 +125,7 @@ class SlurmOptions(BaseModel):
     extra: Annotated[dict[str, Line | int | bool], AfterValidator(_by_name)] = {}
 
     def overlaid(self, over: SlurmOptions) -> SlurmOptions:
-        """These options with those laid over them that `over` was given."""
+        """These options, overridden by those set in `over`."""
         return self.model_copy(update={name: getattr(over, name) for name in over.model_fields_set})
 
 

@@ -14,7 +14,7 @@ from lthbench.suite.yaml_tree import SuiteError
 
 @dataclass(frozen=True)
 class Subset:
-    """A part of a suite; what it needs of the rest (another arm's mask, a lower level) is planned with it.
+    """A part of a suite; tasks that it needs of the rest (another arm's mask, a lower level) are planned with it.
 
     Attributes:
         experiments, pairs, arms: by name; empty is all of them.
@@ -29,7 +29,7 @@ class Subset:
     levels: Annotated[int | None, Option("Measure nothing above this pruning level.", "--levels", min=0)] = None
 
     def check(self, suite: Suite) -> None:
-        """Refuse what the suite does not have.
+        """Refuse names that the suite does not have.
 
         Raises:
             SuiteError: the message names the option and what there is.
@@ -61,9 +61,9 @@ class Subset:
             experiment.arms is None or cell.arm in experiment.arms
         )
 
-    def has_reading(self, reading: Measurement) -> bool:
-        """Whether a reading does."""
-        return self.levels is None or reading.level is None or reading.level <= self.levels
+    def has_measurement(self, measurement: Measurement) -> bool:
+        """Whether a measurement does."""
+        return self.levels is None or measurement.level is None or measurement.level <= self.levels
 
     def options(self) -> list[str]:
         """The options of `lthbench run` and `plan` that name this part."""

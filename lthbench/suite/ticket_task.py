@@ -10,7 +10,7 @@ from lthbench.tasks.spec import Task
 
 
 def cell_of(suite: Suite, pair: str, arm: str, replicate: int) -> Cell:
-    """A cell of a suite, by the names that people use.
+    """A cell of a suite by its names.
 
     Raises:
         SuiteError: it has none; the message names what there is.

@@ -1,4 +1,4 @@
-"""Faults of files that users write, told with file, line, key and the nearest valid name."""
+"""Faults of files that users write, as messages with file, line, key and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_keys(node: Located, known: Iterable[str]) -> None:
 
 
 def read_as(model: type[Model], node: Located, prefix: Path = ()) -> Model:
-    """What a file says as a validated value: no truth value is taken for a number, and no text.
+    """A file's content as a validated value; truth values and text are not taken for numbers.
 
     Raises:
         SuiteError: one line per fault.
@@ -41,7 +41,7 @@ def explain(error: ValidationError, tree: Located, prefix: Path, model: type[Bas
 
 
 def told(faults: Iterable[Fault], tree: Located, prefix: Path = ()) -> list[str]:
-    """One line per fault: place, key and message. What arms share is a fault of each of them, and told once."""
+    """One line per fault: place, key and message. A fault that arms share is reported once."""
     lines: dict[object, str] = {}
     for path, message in faults:
         node, key = tree.at(path), ".".join(map(str, (*prefix, *path)))

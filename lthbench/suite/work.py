@@ -10,13 +10,13 @@ from lthbench.tasks.spec import InterpolateSpec, MaskSpec, Task, TrainSpec
 
 @dataclass(frozen=True)
 class Work:
-    """The images that a task goes through, one counted as often as it is seen.
+    """The images that a task processes, each counted as often as it is seen.
 
     Attributes:
         steps: updates of the weights.
         trained: images in them, each a forward and a backward pass.
         evaluated: images that one network sees forward only.
-        path_images: the same for networks along a line, an image once for each.
+        path_images: the same for the networks of a linear path, an image once for each.
     """
 
     steps: int = 0
@@ -66,7 +66,7 @@ def _line(spec: InterpolateSpec) -> Work:
     images = num_train_images(spec.data)
     train = min(spec.num_train or images, images)
     validation, test = spec.data.validation, spec.data.info.num_test
-    # Recomputed statistics are those of every split's evaluation, each for itself.
+    # Statistics are recomputed for the evaluation of each split.
     num_splits = 3 if validation else 2
     statistics = num_splits * min(spec.statistics_images, images) if spec.statistics == "recompute" else 0
     return Work(path_images=spec.points * (train + validation + test + statistics))

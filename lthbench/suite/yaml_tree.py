@@ -1,8 +1,8 @@
-"""YAML as a tree that remembers file and line of every value, read so that nothing in it can do harm.
+"""YAML as a tree that remembers file and line of every value, read safely.
 
 Only plain mappings, sequences and scalars are accepted: no tags, no anchors, no duplicate keys, at most 1 MiB.
-Scalars mean what the core schema of YAML 1.2.2 (chapter 10.3) says: 010 is ten, 1:30, yes and on are text. (PyYAML's
-own, YAML 1.1, reads them as 8, 90 and truth values.)
+Scalars follow the core schema of YAML 1.2.2 (chapter 10.3): 010 is ten, 1:30, yes and on are text. (PyYAML's own, YAML
+1.1, reads them as 8, 90 and truth values.)
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Located:
     text: str = ""
 
     def plain(self) -> Any:
-        """The value without places, its lists as tuples."""
+        """The plain value, its lists as tuples."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, child in self.value.items()}
         if isinstance(self.value, list):
@@ -65,7 +65,7 @@ class Located:
         return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
     def get(self, key: str) -> Located | None:
-        """The child under a key, or None where there is none or this is no mapping."""
+        """The child under a key, or None if there is none or this is not a mapping."""
         return self.value.get(key) if isinstance(self.value, dict) else None
 
     def child(self, key: str, default: Any) -> Located:
@@ -79,7 +79,7 @@ class Located:
         return found
 
     def at(self, path: tuple[str | int, ...]) -> Located:
-        """The deepest value along a path; parts that lead nowhere are passed over."""
+        """The deepest value along a path; parts that do not exist are skipped."""
         node = self
         for part in path:
             if isinstance(node.value, dict):
@@ -93,10 +93,10 @@ class Located:
         return f"{self.file}:{self.line}"
 
     def merged(self, over: Located) -> Located:
-        """This mapping with the entries of `over` laid over it; where both name a different kind, `over` alone.
+        """This mapping overridden by the entries of `over`; if both name a different kind, `over` alone.
 
-        A mapping whose `name` is changed is replaced whole: the options of one optimizer are not another's. What
-        should be a mapping and is none stays, so that its fault is told once, where it is.
+        A mapping whose `name` is changed is replaced whole: the options of one optimizer are not another's. A value
+        that should be a mapping and is not is kept, so that its fault is reported once, in its place.
         """
         if isinstance(over.value, dict) and not isinstance(self.value, dict | None):
             return self
@@ -144,7 +144,7 @@ def read_yaml(path: Path) -> Located:
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes whose plain scalars are of the core schema; anchors and deep nesting end it before they grow."""
+    """Composes nodes whose plain scalars follow the core schema; it stops at anchors and deep nesting."""
 
     def __init__(self, text: str, path: Path) -> None:
         super().__init__(text)

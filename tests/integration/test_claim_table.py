@@ -89,7 +89,7 @@ def test_further_replicates_cost_the_trainings_and_hours_that_one_took(tiny_run:
     plan, store = tiny_run
     trainings, hours = replicate_cost(plan, store, "tiny", ["imp"])
     needed: dict[str, Task] = {}
-    pending = [p.reading.task for p in plan.readings if p.experiment == "imp"]
+    pending = [p.measurement.task for p in plan.measurements if p.experiment == "imp"]
     while pending:
         task = pending.pop()
         needed[task.key] = task

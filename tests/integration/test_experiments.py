@@ -109,8 +109,8 @@ def test_an_experiment_gives_no_variant_and_no_metric_but_those_its_kind_declare
 
 def test_what_results_add_to_a_plan_is_announced_but_for_trainings_of_matching(run: tuple[Plan, Store]) -> None:
     """`lthbench plan` counts on it where it says which claims can be decided."""
-    grown = {(r.experiment, r.reading.variant) for r in run[0].readings}
-    at_first = {(r.experiment, r.reading.variant) for r in make_plan(run[0].suite).readings}
+    grown = {(r.experiment, r.measurement.variant) for r in run[0].measurements}
+    at_first = {(r.experiment, r.measurement.variant) for r in make_plan(run[0].suite).measurements}
     kinds = run[0].suite.pairs["tiny"].experiments
     announced = {(label, variant) for label, kind in kinds.items() for variant, _ in kind.later()}
     assert announced <= grown
@@ -233,8 +233,8 @@ def test_a_truncated_search_stops_early_in_the_same_schedule(run: tuple[Plan, St
 
 def test_a_transfer_to_the_source_is_the_source_key_for_key(early: Cell) -> None:
     transfer = Transfer(targets=({"data": early.data},), ways=("train",), networks=("ticket",), levels=(2,))
-    (reading,) = transfer.readings(early)
-    assert reading.task.key == early.ticket(2).key
+    (measurement,) = transfer.measurements(early)
+    assert measurement.task.key == early.ticket(2).key
 
 
 def test_a_transferred_network_has_a_new_dense_head_and_the_sources_mask(run: tuple[Plan, Store], early: Cell) -> None:
@@ -299,11 +299,11 @@ def test_bisection_finds_a_planted_onset(onset: int) -> None:
     for step in range(8):
         for line in experiment.lines(known, experiment.family(known, step), "interpolate"):
             steps_of[line.key] = step
-    readings = list(experiment.readings(known))
-    found = readings[-1].numbers([{"status": "ok", "metrics": {}, "epoch_losses": [0.5]}])
+    measurements = list(experiment.measurements(known))
+    found = measurements[-1].numbers([{"status": "ok", "metrics": {}, "epoch_losses": [0.5]}])
     assert found["onset_above"] == onset - 1
     assert found.get("onset") == (onset if onset < 8 else None)
-    assert len(readings) - 1 <= 4
+    assert len(measurements) - 1 <= 4
 
 
 def load_suite_text() -> Any:
@@ -316,8 +316,8 @@ def load_suite_text() -> Any:
 
 def test_an_onset_that_is_not_yet_known_plans_no_further_than_the_middle(early: Cell) -> None:
     unknown = replace(early, result_of=lambda task: None)
-    readings = list(Onset(grid=("0it", "1it", "2it", "3it")).readings(unknown))
-    assert [reading.variant for reading in readings] == ["barrier"]
+    measurements = list(Onset(grid=("0it", "1it", "2it", "3it")).measurements(unknown))
+    assert [measurement.variant for measurement in measurements] == ["barrier"]
 
 
 def test_the_path_is_at_least_as_long_as_the_distance(rows: list[ResultRow]) -> None:

@@ -147,18 +147,18 @@ def test_selection_replicates_are_in_no_summary() -> None:
 def test_selection_replicates_are_planned_for_what_choices_rest_on(tmp_path: Path) -> None:
     loaded = suite(tmp_path)
     plan = make_plan(loaded)
-    assert {p.cell.replicate for p in plan.readings} == {0, 1, *SELECTION}
-    chooses = {p.reading.variant for p in plan.readings if p.cell.is_selection}
+    assert {p.cell.replicate for p in plan.measurements} == {0, 1, *SELECTION}
+    chooses = {p.measurement.variant for p in plan.measurements if p.cell.is_selection}
     assert chooses == {f"pull {s:g} in search" for s in STRENGTHS} | {
         f"{control} for pull {s:g}, matching" for s in STRENGTHS for control in ("low-lr", "early-stopping")
     }
-    assert not any("matching" in p.reading.variant for p in plan.readings if not p.cell.is_selection)
+    assert not any("matching" in p.measurement.variant for p in plan.measurements if not p.cell.is_selection)
     fewer = make_plan(loaded, Subset(replicates=1))
-    assert {p.cell.replicate for p in fewer.readings} == {0, *SELECTION}
+    assert {p.cell.replicate for p in fewer.measurements} == {0, *SELECTION}
     one = make_plan(
         suite(tmp_path, text=SUITE.replace("1e-5, 1e-4, 1e-3, 1e-2", "1e-2").replace("[low-lr, early-stopping]", "[]"))
     )
-    assert not any(p.cell.is_selection for p in one.readings)
+    assert not any(p.cell.is_selection for p in one.measurements)
     more = suite(tmp_path, 3)
     assert plan.tasks.keys() <= make_plan(more).tasks.keys(), "a replicate more leaves all others as they are"
 
@@ -188,14 +188,14 @@ def test_a_control_is_matched_by_the_mean_of_the_selection_replicates_and_held_f
 
     cells = knowing(suite(tmp_path), planted)
     experiment = Regulariser(strengths=(0.001,), controls=(control,), places=(), levels=(1,))
-    found = {r: list(experiment.readings(cell)) for r, cell in cells.items()}
+    found = {r: list(experiment.measurements(cell)) for r, cell in cells.items()}
     settings = set()
     for r in (0, 1):
         (spec,) = {x.others[0].spec for x in found[r] if x.variant == f"{control} for pull 0.001"}
         assert isinstance(spec, TrainSpec) and spec.seed == r
         settings.add((spec.recipe, spec.stop, spec.anchor))
     ((recipe, stop, anchor),) = settings
-    assert not any(reading.selects for r in (0, 1) for reading in found[r])
+    assert not any(measurement.selects for r in (0, 1) for measurement in found[r])
     assert all(x.task.spec.seed == r for r in SELECTION for x in found[r] if x.selects)
     match control:
         case "low-lr":
@@ -250,7 +250,7 @@ def test_what_is_made_in_full_is_the_strength_that_claims_choose(tmp_path: Path)
         return {"status": "ok", "metrics": {"validation_accuracy": accuracy, "test_accuracy": accuracy}}
 
     loaded = in_full(tmp_path)
-    first = {p.reading.variant for p in make_plan(loaded).readings if p.experiment == "regulariser"}
+    first = {p.measurement.variant for p in make_plan(loaded).measurements if p.experiment == "regulariser"}
     assert first == {f"pull {s:g} in search" for s in STRENGTHS}
     tasks: dict[str, Task] = {}
 
@@ -261,13 +261,15 @@ def test_what_is_made_in_full_is_the_strength_that_claims_choose(tmp_path: Path)
     while plan.tasks.keys() - tasks.keys():
         tasks.update(plan.tasks)
         plan = make_plan(loaded, result_of=known)
-    more = {p.reading.variant for p in plan.readings if p.experiment == "regulariser" and not p.cell.is_selection}
+    more = {
+        p.measurement.variant for p in plan.measurements if p.experiment == "regulariser" and not p.cell.is_selection
+    }
     assert more - first == {"pull 0.0001 in both", "pull 0.0001 in training", "other-init for pull 0.0001"}
-    assert {p.reading.variant for p in plan.readings if p.cell.is_selection} == first
+    assert {p.measurement.variant for p in plan.measurements if p.cell.is_selection} == first
     evidence = Evidence("p", loaded.pairs["p"], 2, (
-        MeasuredPoint("p", p.experiment, p.cell.arm, p.cell.replicate, p.reading.variant, p.reading.level, 0.64, 0,
-              "ok", result_of(p.reading.task)["metrics"] if result_of(p.reading.task) else {}, p.reading.task.key)
-        for p in plan.readings
+        MeasuredPoint("p", p.experiment, p.cell.arm, p.cell.replicate, m.variant, m.level, 0.64, 0,
+              "ok", result_of(m.task)["metrics"] if result_of(m.task) else {}, m.task.key)
+        for p in plan.measurements for m in (p.measurement,)
     ))  # fmt: skip
     evidence.choose(loaded.claims["C11"].choose)
     assert evidence.chosen == "0.0001"
@@ -298,7 +300,7 @@ def test_weight_decay_as_a_control_is_the_pulls_own_penalty_with_its_centre_in_0
     text = SUITE.replace("name: sgd", f"name: {optimizer}, weight_decay: 1e-4")
     cell = knowing(suite(tmp_path, text=text), lambda task: None)[SELECTION[0]]
     experiment = Regulariser(strengths=(0.001,), places=("search",), controls=("weight-decay",), levels=(1,))
-    dense = {r.variant.split()[0]: r.task.spec for r in experiment.readings(cell) if r.level == 0}
+    dense = {r.variant.split()[0]: r.task.spec for r in experiment.measurements(cell) if r.level == 0}
     pull, decay = dense["pull"], dense["weight-decay"]
     assert isinstance(pull, TrainSpec) and pull.recipe.pull == 0.001
     assert decay == pull.model_copy(update={"anchor": "zero"})

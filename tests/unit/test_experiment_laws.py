@@ -127,9 +127,9 @@ def test_a_recipe_is_classed_by_its_onset_against_the_arms_own(own: int, other: 
         return None
 
     compared = [
-        reading.numbers([{"status": "ok", "metrics": {}, "epoch_losses": [1.0]}])["stable_earlier"]
-        for reading in experiment.readings(knowing(cell, planted))
-        if reading.variant == "batch_size = 128: onset" and not reading.metrics
+        measurement.numbers([{"status": "ok", "metrics": {}, "epoch_losses": [1.0]}])["stable_earlier"]
+        for measurement in experiment.measurements(knowing(cell, planted))
+        if measurement.variant == "batch_size = 128: onset" and not measurement.metrics
     ]
     assert compared == [float((other < own) - (other > own))]
 
@@ -162,7 +162,7 @@ def test_matching_finds_the_search_whose_distance_is_the_pulled_ones(target: flo
 
     known = knowing(cell, planted)
     experiment = Regulariser(strengths=(0.01,), controls=(control,), places=(), levels=(1,))
-    dense = next(r.others[0] for r in experiment.readings(known) if r.variant == f"{control} for pull 0.01")
+    dense = next(r.others[0] for r in experiment.measurements(known) if r.variant == f"{control} for pull 0.01")
     step = 0.5 / total / target**2  # half the change of distance that one iteration makes, relative to the target
     assert abs(distance(dense) / target - 1) <= MATCHED_WITHIN + step
 
@@ -183,8 +183,8 @@ def test_a_penalty_towards_0_is_matched_as_near_as_one_comes(turn: float, target
         return {"status": "ok", "metrics": {"distance_relative": value}}
 
     experiment = Regulariser(strengths=(0.01,), controls=("weight-decay",), places=(), levels=(1,))
-    readings = list(experiment.readings(knowing(cell, planted)))
-    (spec,) = {r.others[0].spec for r in readings if r.variant == "weight-decay for pull 0.01"}
+    measurements = list(experiment.measurements(knowing(cell, planted)))
+    (spec,) = {r.others[0].spec for r in measurements if r.variant == "weight-decay for pull 0.01"}
     assert isinstance(spec, TrainSpec) and spec.anchor == "zero" and spec.recipe.pull
     assert spec.recipe.optimizer == cell.search.optimizer
     nearest = max(target, 0.5)
@@ -195,7 +195,7 @@ def test_a_penalty_towards_0_is_matched_as_near_as_one_comes(turn: float, target
 def test_nothing_is_matched_to_a_pulled_training_that_diverged(tiny: Cell, control: str) -> None:
     diverged = knowing(tiny, lambda task: {"status": "diverged", "metrics": {}})
     experiment = Regulariser(strengths=(0.01,), controls=(control,), places=(), levels=(1,))
-    assert {r.variant for r in experiment.readings(diverged)} == {f"{control} for pull 0.01, matching"}
+    assert {r.variant for r in experiment.measurements(diverged)} == {f"{control} for pull 0.01, matching"}
 
 
 FULL: dict[str, Any] = {
@@ -223,16 +223,16 @@ def test_no_experiment_stops_at_a_result_that_lacks_a_number(status: str, lacks:
     suite = tour()
     for cell in (cell for cell in suite.cells(lambda task: result) if (cell.arm, cell.replicate) == ("late", 0)):
         for experiment in suite.pairs[cell.pair].experiments.values():
-            for reading in experiment.readings(cell):
-                numbers = reading.numbers([result] * (1 + len(reading.others)))
-                assert all(map(math.isfinite, numbers.values())), (reading.variant, numbers)
+            for measurement in experiment.measurements(cell):
+                numbers = measurement.numbers([result] * (1 + len(measurement.others)))
+                assert all(map(math.isfinite, numbers.values())), (measurement.variant, numbers)
 
 
 @pytest.mark.parametrize("control", ["weight-decay", "early-stopping", "low-lr"])
 def test_nothing_is_matched_to_a_pulled_training_without_a_distance(tiny: Cell, control: str) -> None:
     experiment = Regulariser(strengths=(0.01,), controls=(control,), places=(), levels=(1,))
     bare = knowing(tiny, lambda task: {"status": "ok", "metrics": {}})
-    assert {r.variant for r in experiment.readings(bare)} == {f"{control} for pull 0.01, matching"}
+    assert {r.variant for r in experiment.measurements(bare)} == {f"{control} for pull 0.01, matching"}
 
 
 def test_the_distance_along_training_ends_at_that_of_the_whole_training(tiny: Cell) -> None:
@@ -243,12 +243,12 @@ def test_the_distance_along_training_ends_at_that_of_the_whole_training(tiny: Ce
         "layer_distance": {"a": 0.5},
         "layer_overlap": {"a": 0.9},
     }
-    readings = list(Distance(levels=(0,)).readings(tiny))
-    along = [r for r in readings if r.variant == "dense, along training"]
+    measurements = list(Distance(levels=(0,)).measurements(tiny))
+    along = [r for r in measurements if r.variant == "dense, along training"]
     assert [r.step for r in along] == [5, 10, 15]
     assert along[0].numbers([result]) == {"distance": 1.0, "distance_rms": 0.05, "distance_relative": 0.125}
     assert along[-1].numbers([result]) == result["metrics"]
-    (layers,) = [r for r in readings if r.variant == "dense, by layer"]
+    (layers,) = [r for r in measurements if r.variant == "dense, by layer"]
     assert layers.numbers([result]) == {"distance_relative/a": 0.5, "overlap/a": 0.9}
 
 
@@ -277,15 +277,15 @@ def test_statistics_are_measured_both_ways_where_batches_have_any(tiny: Cell) ->
     experiment = Stability(spawns=("0it",), statistics=("interpolate", "recompute"))
     resnet = replace(tiny, model=ModelSpec(name="resnet8", width=2))
     for cell, num_tasks in ((tiny, 1), (resnet, 2)):
-        lines = [r for r in experiment.readings(cell) if r.variant != "child"]
+        lines = [r for r in experiment.measurements(cell) if r.variant != "child"]
         assert [r.variant for r in lines] == ["barrier", "barrier, recomputed statistics"]
         assert len({r.task.key for r in lines}) == num_tasks
 
 
 def test_several_pairs_of_children_are_compared(tiny: Cell) -> None:
-    readings = list(Stability(spawns=("0it",), children=4).readings(tiny))
-    assert len({r.task.key for r in readings if r.variant == "child"}) == 4
-    assert len({r.task.key for r in readings if r.variant == "barrier"}) == 6
+    measurements = list(Stability(spawns=("0it",), children=4).measurements(tiny))
+    assert len({r.task.key for r in measurements if r.variant == "child"}) == 4
+    assert len({r.task.key for r in measurements if r.variant == "barrier"}) == 6
 
 
 def test_the_search_budget_reaches_probes_few_shot_and_transfer(tiny: Cell) -> None:
@@ -294,20 +294,20 @@ def test_the_search_budget_reaches_probes_few_shot_and_transfer(tiny: Cell) -> N
     probes = FrozenFeatures(**options)
     moved = Transfer(targets=({"data": tiny.data.model_copy(update={"num_train": 100})},), ways=("train",), **options)
     for experiment in (few, probes, moved):
-        readings = list(experiment.readings(tiny))
-        assert len(readings) == 3, "the dense network has no search"
-        assert len({r.task.key for r in readings}) == 3
-        assert sum("(budget 0.5)" in r.variant for r in readings) == 1
+        measurements = list(experiment.measurements(tiny))
+        assert len(measurements) == 3, "the dense network has no search"
+        assert len({r.task.key for r in measurements}) == 3
+        assert sum("(budget 0.5)" in r.variant for r in measurements) == 1
 
 
 def test_a_mask_moves_to_other_classes_with_a_new_output_layer(tiny: Cell) -> None:
     shoes = tiny.data.model_copy(update={"classes": (5, 7, 9)})
-    readings = list(Transfer(targets=({"data": shoes},), native=True, levels=(1,)).readings(tiny))
-    for reading in readings:
-        spec = reading.task.spec
+    measurements = list(Transfer(targets=({"data": shoes},), native=True, levels=(1,)).measurements(tiny))
+    for measurement in measurements:
+        spec = measurement.task.spec
         assert isinstance(spec, TrainSpec) and spec.data == shoes
-        assert spec.new_head == ("native" not in reading.variant)
-    native = next(r.task for r in readings if r.variant == "train native ticket on fashion-mnist-10k [5 7 9]")
+        assert spec.new_head == ("native" not in measurement.variant)
+    native = next(r.task for r in measurements if r.variant == "train native ticket on fashion-mnist-10k [5 7 9]")
     assert native.key == replace(tiny, data=shoes).ticket(1).key, "found on the target as on any source"
 
 
@@ -351,8 +351,8 @@ def stable_at(pattern: str, measured: list[int] | None = None) -> Callable[[Task
 def onset_of(pattern: str, measured: list[int] | None = None, **options: Any) -> dict[str, float]:
     grid = tuple(f"{epoch}ep" for epoch in range(len(pattern)))
     cell = knowing(tour_cell(), stable_at(pattern, measured))
-    (reading,) = [r for r in Onset(grid=grid, **options).readings(cell) if r.variant == "onset"]
-    return reading.numbers([{"status": "ok", "metrics": {}, "epoch_losses": [1.0]}])
+    (measurement,) = [r for r in Onset(grid=grid, **options).measurements(cell) if r.variant == "onset"]
+    return measurement.numbers([{"status": "ok", "metrics": {}, "epoch_losses": [1.0]}])
 
 
 @pytest.mark.parametrize(
@@ -398,9 +398,9 @@ def test_the_same_share_of_two_lengths_is_one_point_of_the_grid() -> None:
 
     found = {
         metric: value
-        for reading in experiment.readings(knowing(tour_cell(), planted))
-        if reading.variant == "batch_size = 128: onset"
-        for metric, value in reading.numbers([{"status": "ok", "metrics": {}, "epoch_losses": [1.0]}]).items()
+        for measurement in experiment.measurements(knowing(tour_cell(), planted))
+        if measurement.variant == "batch_size = 128: onset"
+        for metric, value in measurement.numbers([{"status": "ok", "metrics": {}, "epoch_losses": [1.0]}]).items()
     }
     assert (found["onset"], found["stable_earlier"]) == (18, 0)
 
@@ -425,5 +425,5 @@ def test_only_sgd_has_a_noise_scale() -> None:
 
     assert noise_scale(with_optimizer(AdamW(name="adamw", lr=1e-3))) is None
     adam = knowing(with_optimizer(AdamW(name="adamw", lr=1e-3)), stable_at("SSS"))
-    (reading,) = [r for r in Onset(grid=("0it", "1ep", "2ep")).readings(adam) if r.variant == "onset"]
-    assert "noise_scale" not in reading.numbers([{"status": "ok", "metrics": {}, "epoch_losses": [1.0]}])
+    (measurement,) = [r for r in Onset(grid=("0it", "1ep", "2ep")).measurements(adam) if r.variant == "onset"]
+    assert "noise_scale" not in measurement.numbers([{"status": "ok", "metrics": {}, "epoch_losses": [1.0]}])

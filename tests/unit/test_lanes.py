@@ -60,7 +60,7 @@ def plans(draw: st.DrawFn, empty: Plan, cells: list[Cell]) -> Plan:
     for cell in cells:
         for label in plan.suite.pairs[cell.pair].experiments:
             for task in draw(st.lists(st.sampled_from(tasks), max_size=4)):
-                plan.readings.append(PlannedMeasurement(cell, label, Measurement(task, "any")))
+                plan.measurements.append(PlannedMeasurement(cell, label, Measurement(task, "any")))
                 plan.add(task, label, cell)
     return plan
 
@@ -70,7 +70,7 @@ def plans(draw: st.DrawFn, empty: Plan, cells: list[Cell]) -> Plan:
 def test_whatever_needs_what_lanes_are_a_graph_without_cycles(
     tiny_run: tuple[Plan, Store], data: st.DataObject
 ) -> None:
-    empty = replace(tiny_run[0], readings=[])
+    empty = replace(tiny_run[0], measurements=[])
     plan = data.draw(plans(empty, list(empty.suite.cells())))
     check(plan)
     if plan.tasks:

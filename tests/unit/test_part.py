@@ -49,17 +49,17 @@ def test_a_part_is_smaller_than_the_whole_and_of_the_same_tasks(suite: Suite, pa
 
 
 def test_a_part_has_only_what_it_names(suite: Suite) -> None:
-    read = make_plan(suite, Subset(("imp",), ("wide",), ("late",), 2, 2)).readings
+    read = make_plan(suite, Subset(("imp",), ("wide",), ("late",), 2, 2)).measurements
     assert {(r.experiment, r.cell.pair, r.cell.arm) for r in read} == {("imp", "wide", "late")}
     assert {r.cell.replicate for r in read} == {0, 1}
-    assert {r.reading.level for r in read} == {0, 1, 2}
+    assert {r.measurement.level for r in read} == {0, 1, 2}
 
 
 def test_the_mask_of_an_arm_that_is_left_out_is_searched_where_a_crossed_mask_needs_it(suite: Suite) -> None:
     plan = make_plan(suite, Subset(("crossed-masks",), ("wide",), ("late",), 1))
     rates = {task.spec.recipe.optimizer.lr for task in plan.tasks.values() if task.spec.kind == "train"}
     assert rates == {0.05, 0.2}
-    assert {r.cell.arm for r in plan.readings} == {"late"}
+    assert {r.cell.arm for r in plan.measurements} == {"late"}
 
 
 @pytest.mark.parametrize(

@@ -442,7 +442,7 @@ def test_onsets_are_told_by_validation_images_alone(tmp_path: Path) -> None:
 
 
 def planned_as_one_recipe(folder: Path) -> tuple[Suite, list[MeasuredPoint]]:
-    """A suite whose arm `late` stands in a sensitivity experiment as it is, and its readings with a number a task."""
+    """A suite whose arm `late` stands in a sensitivity experiment as it is, and its measurements, a number per task."""
     (folder / "suite.yaml").write_text(f"""\
 title: t
 replicates: 2
@@ -460,16 +460,16 @@ pairs:
       sensitivity: {{vary: {{optimizer.lr: [0.01, 0.02, 0.1]}}, levels: [1], grid: [0it, 2it]}}
 """)
     loaded, points = load_suite(folder / "suite.yaml"), []
-    for placed in make_plan(loaded).readings:
-        reading, cell = placed.reading, placed.cell
-        number = int(reading.task.key[:6], 16) / 2**24
+    for placed in make_plan(loaded).measurements:
+        measurement, cell = placed.measurement, placed.cell
+        number = int(measurement.task.key[:6], 16) / 2**24
         numbers = {"test_accuracy": number, "distance_relative": number, "noise_scale": 5 + number,
                    "onset_above_share": 0.1, "validation_barrier": 0.0}  # fmt: skip
-        level = reading.level or 0
-        for variant in {reading.variant, reading.variant.replace("barrier", "onset")}:
+        level = measurement.level or 0
+        for variant in {measurement.variant, measurement.variant.replace("barrier", "onset")}:
             points.append(
                 MeasuredPoint("p", placed.experiment, cell.arm, cell.replicate, variant, level, 0.8**level,
-                      reading.step, "ok", numbers, reading.task.key, share=0.0)
+                      measurement.step, "ok", numbers, measurement.task.key, share=0.0)
             )  # fmt: skip
     return loaded, points
 

@@ -210,7 +210,7 @@ def part_of(
         evidence.choose(claim.choose)
         found = _TESTS[test.test](test, evidence, alpha)
     except NotPlanned as error:
-        # Some readings are planned only when others are done: the steps of a bisection, what matches a distance.
+        # Some measurements are planned only when others are done: the steps of a bisection, what matches a distance.
         if all_there and evidence.is_unfinished():
             return TestResult(test.what, "not run", f"{error}{YET}", test.counts), "unfinished"
         return TestResult(test.what, "not run", str(error), test.counts), "absent"

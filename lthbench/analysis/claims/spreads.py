@@ -135,14 +135,14 @@ def recorded_pairs(suite_file: Path) -> Iterator[RecordedPair]:
 
 
 def _recorded_points(suite: Suite, tasks: Mapping[str, Recorded]) -> Iterator[MeasuredPoint]:
-    """What is recorded of the readings of every replicate that is tested, by the tasks' words, which outlive keys."""
+    """The recorded measurements of every tested replicate, found by the tasks' descriptions, which outlive keys."""
     plan = make_plan(suite, Subset(replicates=1))
     words = task_names(plan)
     known = set()
-    for placed in plan.readings:
+    for placed in plan.measurements:
         if placed.cell.is_selection:
             continue
-        names = [words[task.key] for task in (placed.reading.task, *placed.reading.others)]
+        names = [words[task.key] for task in (placed.measurement.task, *placed.measurement.others)]
         for replicate in range(suite.replicates):
             here = [_of_replicate(name, replicate) for name in names]
             known.add(here[0])
@@ -166,10 +166,10 @@ def _of_replicate(name: str, replicate: int) -> str:
 
 
 def _recorded_point(placed: PlannedMeasurement, replicate: int, tasks: Iterable[Recorded]) -> MeasuredPoint:
-    reading, cell = placed.reading, placed.cell
+    measurement, cell = placed.measurement, placed.cell
     results: list[dict[str, Any]] = [{"status": task.status, "metrics": task.metrics} for task in tasks]
     return MeasuredPoint(
-        cell.pair, placed.experiment, cell.arm, replicate, reading.variant, reading.level,
-        results[0]["metrics"].get("density"), reading.step, "ok" if results[0]["status"] == "ok" else "diverged",
-        reading.numbers(results), reading.task.key,
+        cell.pair, placed.experiment, cell.arm, replicate, measurement.variant, measurement.level,
+        results[0]["metrics"].get("density"), measurement.step, "ok" if results[0]["status"] == "ok" else "diverged",
+        measurement.numbers(results), measurement.task.key,
     )  # fmt: skip

@@ -23,11 +23,11 @@ METRICS = (
 def task_names(plan: Plan) -> dict[str, str]:
     """Key -> the task in words: pair, arm, replicate, and what it is."""
     words: dict[str, str] = {}
-    for placed in plan.readings:
-        reading = placed.reading
-        level = f" of level {reading.level}" if reading.level is not None else ""
-        step = f" from step {reading.step}" if reading.step else ""
-        words.setdefault(reading.task.key, f"{reading.variant}{level}{step}")
+    for placed in plan.measurements:
+        measurement = placed.measurement
+        level = f" of level {measurement.level}" if measurement.level is not None else ""
+        step = f" from step {measurement.step}" if measurement.step else ""
+        words.setdefault(measurement.task.key, f"{measurement.variant}{level}{step}")
     cells = plan.cells
     return {
         key: f"{cells[key].pair} {cells[key].arm} {cells[key].replicate}: {words.get(key) or describe(task)}"

@@ -192,10 +192,10 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 def _gaps(plan: Plan, store: Store, pair: str, command: str) -> Iterator[Gap]:
     planned: Counter[str] = Counter()
     done: Counter[str] = Counter()
-    for placed in plan.readings:
+    for placed in plan.measurements:
         if placed.cell.pair == pair:
             planned[placed.experiment] += 1
-            tasks = (placed.reading.task, *placed.reading.others)
+            tasks = (placed.measurement.task, *placed.measurement.others)
             done[placed.experiment] += all(store.result(task.key) is not None for task in tasks)
     for label in plan.suite.pairs[pair].experiments:
         if done[label] < planned[label]:

@@ -55,10 +55,10 @@ def owners(plan: Plan) -> dict[str, LaneOwner]:
         for label, experiment in pair.experiments.items()
     }
     found: dict[str, LaneOwner] = {}
-    for placed in sorted(plan.readings, key=lambda placed: position[placed.cell.pair, placed.experiment]):
+    for placed in sorted(plan.measurements, key=lambda placed: position[placed.cell.pair, placed.experiment]):
         cell = placed.cell
         home = LaneOwner(cell.pair, cell.arm, cell.replicate, placed.experiment)
-        pending = [placed.reading.task, *placed.reading.others]
+        pending = [placed.measurement.task, *placed.measurement.others]
         while pending:
             task = pending.pop()
             if task.key not in found:
