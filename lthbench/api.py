@@ -265,13 +265,15 @@ def load_ticket(
         rewind: the iteration whose weights the ticket starts from; 0 is the initialisation.
 
     Raises:
-        SuiteError: the suite has no such pair, arm or replicate.
+        SuiteError: the suite has no such pair, arm, replicate or ticket.
         TicketError: the ticket is not trained yet, or its training diverged; the message names task and cure.
     """
-    from lthbench.suite.ticket_task import ticket_task
+    from lthbench.suite.ticket_task import check_planned, ticket_task
     from lthbench.tasks.ticket import read_ticket
 
     task = ticket_task(opened.suite, pair, arm, replicate, level, rewind)
+    if not opened.store.is_done(task.key):
+        check_planned(plan(opened), pair, arm, task)
     return read_ticket(opened.store, task, device)
 
 

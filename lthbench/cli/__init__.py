@@ -11,9 +11,11 @@ from typing import TextIO
 
 from lthbench.cli import (
     bench,
+    compare,
     data,
     doctor,
     export,
+    gc,
     plan,
     report,
     results,
@@ -21,6 +23,7 @@ from lthbench.cli import (
     schema,
     status,
     submit,
+    ticket,
     verdicts,
     verify,
     watch,
@@ -32,13 +35,15 @@ from lthbench.runner.device import DeviceError, DeviceLostError
 from lthbench.runner.slurm.scheduler import SchedulerError
 from lthbench.suite.calibration import CalibrationError
 from lthbench.suite.yaml_tree import SuiteError
-from lthbench.tasks.store import StoreError
+from lthbench.tasks.store import StoreError, TicketError
 
 __all__ = [
     "bench",
+    "compare",
     "data",
     "doctor",
     "export",
+    "gc",
     "main",
     "plan",
     "report",
@@ -47,6 +52,7 @@ __all__ = [
     "schema",
     "status",
     "submit",
+    "ticket",
     "verdicts",
     "verify",
     "watch",
@@ -56,6 +62,7 @@ __all__ = [
 # What users can mend, and messages say how.
 _TOLD = (
     SuiteError, StoreError, SchedulerError, DataError, CalibrationError, DeviceError, DeviceLostError, OptionError,
+    TicketError,
 )  # fmt: skip
 
 

@@ -114,7 +114,9 @@ class Worker:
             except OSError as error:
                 if is_about_the_disk(error):
                     raise unusable(folder, error) from error
-                raise
+                # `lthbench gc` took the folder away before the lease was had: it is made again.
+                if not isinstance(error, FileNotFoundError) or folder.exists():
+                    raise
 
     def _run(
         self,

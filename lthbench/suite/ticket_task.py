@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lthbench.experiments.cell import Cell
 from lthbench.names import unknown
+from lthbench.suite.plan import Plan
 from lthbench.suite.schema import Suite
 from lthbench.suite.yaml_tree import SuiteError
 from lthbench.tasks.spec import Task
@@ -41,3 +42,26 @@ def ticket_task(suite: Suite, pair: str, arm: str, replicate: int, level: int, r
         return cell.ticket(level, rewind)
     except ValueError as error:
         raise SuiteError(f"rewind {rewind}: {error}") from error
+
+
+def check_planned(plan: Plan, pair: str, arm: str, task: Task) -> None:
+    """Tell where no experiment of a suite trains a ticket, so that to run it would not either.
+
+    Raises:
+        SuiteError: it names the tickets that there are.
+    """
+    if task.key in plan.tasks:
+        return
+    found = sorted(
+        {
+            (placed.reading.step or 0, placed.reading.level)
+            for placed in plan.readings
+            if (placed.cell.pair, placed.cell.arm) == (pair, arm)
+            and placed.reading.variant in ("dense", "ticket")
+            and placed.reading.level is not None
+        }
+    )
+    there = ", ".join(f"{level}" + (f" rewound to {step}" if step else "") for step, level in found)
+    raise SuiteError(
+        f"no experiment of pair {pair} trains this ticket of arm {arm}; it has levels {there or 'of none'}"
+    )

@@ -23,6 +23,7 @@ from lthbench.tasks.listing import Sizes, list_folders
 from lthbench.tasks.paths import DAMAGED, ENDED, FAILURE, LEASE, LOST, RESULT, SPEC, WITHDRAWN, weights_file
 from lthbench.tasks.result import Artefact, fault_of, read_result, read_spec
 from lthbench.tasks.scratch import Scratch
+from lthbench.tasks.store_readme import explain
 
 LAYOUT = "2"
 MARKER = "lthbench-store"
@@ -44,6 +45,13 @@ def _head(result: Mapping[str, Any]) -> dict[str, Any]:
 
 class StoreError(Exception):
     """A store that cannot be used; the message names the folder and the cure, on one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(on_one_line(message))
+
+
+class TicketError(Exception):
+    """A ticket that cannot be read, or taken in; the message names the task or file, and the cure, on one line."""
 
     def __init__(self, message: str) -> None:
         super().__init__(on_one_line(message))
@@ -258,6 +266,7 @@ class Store:
         except OSError as error:
             raise unusable(self.root, error) from error
         self.check_layout()
+        explain(self.root)
 
     def is_new(self) -> bool:
         """Whether the folder is missing or empty, so that a store can be made there."""

@@ -19,7 +19,8 @@ from lthbench.tasks.store import LAYOUT, MARKER, Store
 Call = Callable[..., tuple[int, str, str]]
 READING = [
     ("status",), ("results",), ("results", "--json"), ("verdicts",), ("watch",), ("report",), ("verify",),
-    ("export", "tensorboard", "--out", "out"), ("cancel",), ("verify", "--artefacts"),
+    ("export", "tensorboard", "--out", "out"), ("cancel",), ("verify", "--artefacts"), ("gc",), ("gc", "--yes"),
+    ("ticket", "export", "--pair", "tiny", "--arm", "early", "--level", "1", "--out", "out"),
 ]  # fmt: skip
 
 

@@ -90,7 +90,7 @@ def test_level_0_is_the_dense_network_and_a_rewound_ticket_starts_from_its_step(
         (("tiny", "erly", 0, 1), SuiteError, "pair tiny: no arm is called 'erly'; did you mean 'early'"),
         (("tiny", "early", 1, 1), SuiteError, "replicate 1: the suite has 1; give 0 to 0"),
         (("tiny", "early", 0, -1), SuiteError, "level -1: a ticket is of level 0"),
-        (("tiny", "early", 0, 9), TicketError, r"result.json.*`lthbench run` of the suite"),
+        (("tiny", "early", 0, 9), SuiteError, "no experiment of pair tiny .* arm early; it has levels 0, 1, 2, 0 r"),
     ],
 )
 def test_a_ticket_that_is_not_there_is_told_with_its_cure(
@@ -98,6 +98,13 @@ def test_a_ticket_that_is_not_there_is_told_with_its_cure(
 ) -> None:
     with pytest.raises(error, match=message):
         lthbench.load_ticket(suite, *of)
+
+
+def test_a_ticket_that_is_still_to_be_trained_is_told_with_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    suite = lthbench.load_suite(tmp_path / "tiny.yaml", store=tmp_path / "store")
+    with pytest.raises(TicketError, match=r"store/tasks/../\w{32}: this training is not done; `lthbench run`"):
+        lthbench.load_ticket(suite, "tiny", "early", 0, 2)
 
 
 def test_a_script_without_a_guard_runs_in_workers_and_is_not_run_again_by_them(tmp_path: Path) -> None:

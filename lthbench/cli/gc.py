@@ -1,0 +1,60 @@
+"""`lthbench gc`: what of a store no suite needs, and its removal."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lthbench import api
+from lthbench.api import Source, StoreOptions
+from lthbench.cli.app import JsonOption, app, err, out, print_json, progress_bar
+from lthbench.cli.parameters import with_options
+
+
+@app.command()
+@with_options
+def gc(
+    where: StoreOptions,
+    suites: Annotated[list[Path], typer.Argument(metavar="SUITE...", help="What these need stays.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, it is only shown.")] = False,
+    allow_outside: Annotated[
+        bool, typer.Option("--allow-outside", help="As of `run`, for suites that include others.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what of a store none of some suites needs, and how much it is; with --yes, remove it.
+
+    What a process works at stays, as do reports and imported tickets. Killed at any moment, nothing that is needed is
+    lost: a task is there whole, or gone.
+    """
+    from lthbench.runner.garbage import find_garbage, remove
+
+    opened = [api.open_suite(Source(suite=suite, store=where.store, allow_outside=allow_outside)) for suite in suites]
+    store = api.open_store(where)
+    found = find_garbage(store, lambda: {key for suite in opened for key in api.plan(suite).tasks})
+    held: list[str] = []
+    if yes:
+        with progress_bar(transient=True) as progress:
+            line = progress.add_task("removing", total=len(found.sizes))
+            held = remove(store, found.sizes, lambda done: progress.update(line, completed=done))
+    if as_json:
+        print_json(vars(found) | {"bytes": found.total, "removed": yes, "held": held})
+        return
+    named = ", ".join(map(str, suites))
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in found.kinds.most_common()) or "nothing"
+    out.print(f"needed by {named}: {found.num_kept:,} tasks, {_megabytes(found.bytes_kept)}")
+    out.print(f"needed by none of them: {kinds}, {_megabytes(found.total)}")
+    for key in held:
+        err.print(f"{store.folder(key)}: a process works at it; it stays")
+    if yes:
+        out.print(f"removed: {len(found.sizes) - len(held):,} tasks")
+    elif found.total:
+        out.print(f"`{shlex.join(['lthbench', *sys.argv[1:], '--yes'])}` removes it")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

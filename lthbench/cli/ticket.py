@@ -1,0 +1,60 @@
+"""`lthbench ticket`: tickets taken out of a store for plain torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lthbench import api
+from lthbench.api import Source
+from lthbench.cli.app import app, out
+from lthbench.cli.parameters import with_options
+
+ticket_app = typer.Typer(help="Tickets, out of a store and into it.", no_args_is_help=True)
+app.add_typer(ticket_app, name="ticket")
+
+
+@ticket_app.command("export")
+@with_options
+def export(
+    source: Source,
+    pair: Annotated[str, typer.Option(help="Of the suite.")],
+    arm: Annotated[str, typer.Option(help="Of the pair.")],
+    level: Annotated[int, typer.Option(help="How often the network was pruned; 0 is the dense network.", min=0)],
+    file: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    replicate: Annotated[int, typer.Option(help="Which one, from 0.", min=0)] = 0,
+    rewind: Annotated[int, typer.Option(help="The iteration whose weights it starts from.", min=0)] = 0,
+) -> None:
+    """Write a trained ticket as a safetensors file, which plain torch reads.
+
+    It holds bool masks, initial and trained weights under torch's own parameter names. For a model of your own whose
+    parameters have these names, five lines load it:
+
+    \b
+    from safetensors.torch import load_file
+    f = load_file("ticket.safetensors").items()
+    part = lambda p: {n.removeprefix(p): t for n, t in f if n.startswith(p)}
+    masks, initial, trained = map(part, ("mask.", "initial.", "trained."))
+    model.load_state_dict({n: t * masks.get(n, 1) for n, t in initial.items()})
+
+    and this line after every step of an optimizer keeps what is pruned at 0:
+
+    \b
+    for n, mask in masks.items(): model.get_parameter(n).data *= mask
+
+    Model, recipe, numbers, versions, and the mean and deviation that images were normalised by, stand in its metadata,
+    as JSON: safetensors.safe_open(FILE, "pt").metadata()["ticket"].
+    """
+    from lthbench.tasks.ticket import write_ticket
+
+    opened = api.open_suite(source)
+    found = api.load_ticket(opened, pair, arm, replicate, level, rewind=rewind)
+    write_ticket(file, found, {"pair": pair, "arm": arm, "level": level, "rewind": rewind})
+    kept, whole = (sum(map(count, found.masks.values())) for count in (lambda m: int(m.sum()), lambda m: m.numel()))
+    dense = "dense" if not whole else f"{100 * kept / whole:.2f} % of {whole:,} weights"
+    out.print(
+        f"{file}: {pair} {arm} #{replicate}, level {level}, {dense}; "
+        f"test accuracy {100 * found.metrics['test_accuracy']:.2f} %"
+    )
