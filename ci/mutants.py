@@ -157,6 +157,17 @@ KNOWN = {
     ),
     ("training/loop.py", "__init__", "False  ->  True"): ("accepted", "how a model is compiled, which takes a minute"),
     ("training/loop.py", "__init__", "1  ->  2"): ("accepted", "how a model is compiled, which takes a minute"),
+    ("training/loop.py", "one_step", "True  ->  False"): ("accepted", "gradients of 0 are as good as none"),
+    ("training/loop.py", "_tried", "self.optimizer.step()  ->  pass"): ("accepted", "of a GPU, in other processes"),
+    **{
+        ("training/steps.py", "__get_pydantic_core_schema__", change): (
+            "accepted", "made when the module is imported, before a mutant is there",
+        )
+        for change in (
+            "if isinstance(value, str):  ->  if not isinstance(value, str):",
+            "if isinstance(value, Steps):  ->  if not isinstance(value, Steps):",
+        )
+    },
     ("training/loop.py", "_squared_distances", "2  ->  3"): ("accepted", "of a GPU, in other processes"),
     ("training/probe.py", "fit_probe", "1  ->  2"): (
         "equivalent", "without a validation split a second penalty is no better than the first",
