@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lthbench import api
 from lthbench.api import Source
-from lthbench.cli.app import JsonOption, app, out, print_json
+from lthbench.cli.app import JsonOption, app, fail, out, print_json
 from lthbench.cli.parameters import with_options
 from lthbench.plain import csv_cell
 from lthbench.suite.schema import Suite
@@ -31,6 +31,8 @@ def results(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
     """Print the measured numbers: a summary, or one row a number with --json or --csv."""
+    if as_json and as_csv:
+        fail("--json and --csv are two forms of the same numbers; give one of them")
     opened = api.open_suite(source)
     rows = api.result_rows(opened)
     if as_json:

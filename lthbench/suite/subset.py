@@ -47,6 +47,14 @@ class Subset:
                 "or raise `replicates` in its file"
             )
 
+        deepest = max((_deepest(e) for pair in chosen for label, e in pair.experiments.items()
+                       if not self.experiments or label in self.experiments), default=0)  # fmt: skip
+        if self.levels is not None and self.levels > deepest:
+            raise SuiteError(
+                f"--levels {self.levels}: nothing of it is pruned more than {deepest} times; give 0 to {deepest}, or "
+                "raise `levels` in the suite"
+            )
+
     def has_cell(self, cell: Cell) -> bool:
         """Whether a cell belongs to this part."""
         return (
@@ -71,6 +79,12 @@ class Subset:
 
 
 WHOLE = Subset()
+
+
+def _deepest(experiment: Experiment) -> int:
+    """The highest pruning level that an experiment measures."""
+    levels = getattr(experiment, "levels", 0)
+    return max(levels, default=0) if isinstance(levels, tuple) else levels
 
 
 def _known(kind: str, option: str, names: Iterable[str], there: Iterable[str]) -> None:

@@ -55,7 +55,7 @@ def check_planned(plan: Plan, pair: str, arm: str, task: Task) -> None:
     found = sorted(
         {
             (placed.reading.step or 0, placed.reading.level)
-            for placed in plan.readings
+            for placed in plan.measurements
             if (placed.cell.pair, placed.cell.arm) == (pair, arm)
             and placed.reading.variant in ("dense", "ticket")
             and placed.reading.level is not None

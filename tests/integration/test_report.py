@@ -14,6 +14,7 @@ from synthetic_store import SyntheticStore
 from lthbench.analysis.claims.verdict import SILENT
 from lthbench.analysis.figures import FAMILIES, Measured
 from lthbench.analysis.figures.style import figure_style
+from lthbench.analysis.quantity import interval_text
 from lthbench.analysis.report.latex import latex_text
 from lthbench.analysis.report.svg import FORMATS
 from lthbench.analysis.report.write import write_report
@@ -180,7 +181,28 @@ def test_figures_in_the_page_have_the_texts_of_the_files(report: Path) -> None:
 
     files = sorted("".join(texts(path.read_text())) for path in (report / "figures").glob("*.svg"))
     figures = re.findall(r"<svg.*?</svg>", (report / "index.html").read_text(), flags=re.DOTALL)
-    assert sorted("".join(texts(figure)) for figure in figures) == files
+    drawn = ["".join(texts(figure)) for figure in figures]
+    assert sorted(drawn[1:]) == files, "the first one stands once more, beside what was found"
+    assert drawn[0] in files
+
+
+def test_the_page_begins_with_what_was_found_in_a_few_sentences(everything: tuple[Plan, Store], report: Path) -> None:
+    page = (report / "index.html").read_text()
+    begin = page[page.index('id="found"') : page.index('id="verdicts"')]
+    told = re.findall(r"<p>(.*?)</p>", begin)
+    assert 3 <= len(told) <= 6 and begin.count("<svg") == 1
+    accuracies = [
+        s for s in summarise(results_table(*everything)) if (s.variant, s.metric) == ("dense", "test_accuracy")
+    ]
+    assert interval_text("test_accuracy", accuracies[0].interval) in told[0]
+
+
+def test_claims_that_are_not_run_are_one_line_with_what_runs_them_below(report: Path) -> None:
+    page = (report / "index.html").read_text()
+    (line,) = re.findall(r"<summary>Not run, or about no pair of this suite: ([^<]*)</summary>", page)
+    assert re.fullmatch(r"C\d+(, C\d+)*", line)
+    table = page[page.index('class="verdicts"') : page.index("<summary>Not run")]
+    assert "not run</span>" not in table
     assert any("0.001" in text for text in files), "numbers that rounding would destroy are among them"
 
 

@@ -89,12 +89,12 @@ def density_text(density: float) -> str:
 
 
 def density_axis(axes: Axes, series: Sequence[Series]) -> None:
-    """A logarithmic axis from dense to sparse, with ticks at measured densities."""
+    """A logarithmic axis from dense to sparse, with a tick at every measured density, some of them named."""
     found = sorted({x for one in series for x, _ in one.members}, reverse=True)
     axes.set_xscale("log")
     axes.minorticks_off()
-    stride = max(1, -(-len(found) // 7))
-    ticks = found[::stride]
-    axes.set_xticks(ticks, [f"{100 * d:.2g}" if d < 0.995 else "100" for d in ticks])
+    named = set(found[:: max(1, -(-len(found) // 7))])
+    names = {d: f"{100 * d:.2g}" if d < 0.995 else "100" for d in named}
+    axes.set_xticks(found, [names.get(d, "") for d in found])
     axes.invert_xaxis()
     axes.set_xlabel("density (% of the prunable weights)")

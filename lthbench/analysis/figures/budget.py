@@ -23,7 +23,7 @@ def draw(measured: Measured) -> Iterator[Drawing]:
                 named = Look(style.colour, style.marker, DASHES[index % len(DASHES)])
                 series.append(by_x(f"{arm}, level {level}", named, members, lambda s: _budget(s.variant)))
         figure, (axes,) = panels()
-        points = plot(axes, series, "budget {:g}".format, dodge=1.02)
+        points = plot(axes, series, "budget {:g}".format)
         log_axis(axes, "x", (x for one in series for x, _ in one.members))
         axes.set_xlabel("budget b of each training of the mask search (1 is the whole)")
         axes.set_ylabel("test accuracy (%)")

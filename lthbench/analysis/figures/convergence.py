@@ -30,7 +30,7 @@ def draw(measured: Measured) -> Iterator[Drawing]:
                     members = [s for s in measured.of(label, metric, arm) if s.variant == network]
                     named = Look(style.colour, style.marker, DASHES[index % len(DASHES)])
                     series.append(by_x(f"{arm}, {network}", named, members, lambda s: s.density))
-            points += plot(ax, series, density_text, dodge=0.98)
+            points += plot(ax, series, density_text)
             density_axis(ax, series)
             ax.set_ylabel(quantity(metric).label)
             texts.append(f"{quantity(metric).label.capitalize()}: {described(series, density_text)}")

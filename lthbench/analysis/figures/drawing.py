@@ -7,22 +7,30 @@ from dataclasses import dataclass, field
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from lthbench.analysis.figures.style import Look
 from lthbench.analysis.quantity import interval_text, quantity
 from lthbench.analysis.table import Summary
 
 KEY_DIGITS = 8
+_BESIDE = 2.4  # points (1/72 inch) between series at one x, so that their intervals do not cover each other
 
 
 @dataclass(frozen=True)
 class Point:
-    """A place in a figure (in the data's coordinates) and what is said of it."""
+    """A place in a figure and what is said of it.
+
+    Attributes:
+        x, y: in the data's coordinates.
+        aside: how far to the right of them it is drawn, in points (1/72 inch).
+    """
 
     axes: Axes
     x: float
     y: float
     text: str
+    aside: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,7 @@ class Drawing:
         name: part of a file name, unique within a pair.
         description: what the figure shows, with its numbers, for those who do not see it.
         numbers: every number that is drawn, with its interval, n and tasks.
+        is_table: whether these say more than the figure, as where there is a single dose.
     """
 
     name: str
@@ -50,6 +59,7 @@ class Drawing:
     description: str
     numbers: Grid
     points: tuple[Point, ...] = ()
+    is_table: bool = False
 
 
 @dataclass
@@ -67,34 +77,31 @@ def by_x(label: str, look: Look, members: Iterable[Summary], x: Callable[[Summar
     return Series(label, look, sorted(placed, key=lambda member: member[0]))
 
 
-def plot(
-    axes: Axes, series: Sequence[Series], x_text: Callable[[float], str] = "{:g}".format, dodge: float = 1.0
-) -> list[Point]:
-    """Draw lines with markers and 95 % intervals; the points that can be hovered over.
-
-    Args:
-        dodge: the factor by which x of each series lies beside that of the series before, where they would overlap.
-    """
+def plot(axes: Axes, series: Sequence[Series], x_text: Callable[[float], str] = "{:g}".format) -> list[Point]:
+    """Draw lines with markers and 95 % intervals beside each other; the points that can be hovered over."""
     points = []
     for index, one in enumerate(series):
         if not one.members:
             continue
         scale = quantity(one.members[0][1].metric).scale
-        aside = dodge ** (index - (len(series) - 1) / 2)
-        xs = [x * aside for x, _ in one.members]
+        aside = _BESIDE * (index - (len(series) - 1) / 2)
+        xs = [x for x, _ in one.members]
         ys = [s.interval.mean * scale for _, s in one.members]
         style = one.look
-        axes.plot(
+        drawn = axes.plot(
             xs, ys, color=style.colour, marker=style.marker, linestyle=style.dash, label=one.label, markeredgewidth=0
         )
-        whiskers = [(x * aside, s.interval) for x, s in one.members if s.interval.half_width is not None]
+        whiskers = [(x, s.interval) for x, s in one.members if s.interval.half_width is not None]
         # One path with gaps is a tenth of the size of a path a whisker.
         bars_x = [v for x, _ in whiskers for v in (x, x, float("nan"))]
         ends = [(i.mean - (i.half_width or 0), i.mean + (i.half_width or 0)) for _, i in whiskers]
         bars_y = [v for low, high in ends for v in (low * scale, high * scale, float("nan"))]
-        axes.plot(bars_x, bars_y, color=style.colour, linewidth=0.9, scalex=False)
+        drawn += axes.plot(bars_x, bars_y, color=style.colour, linewidth=0.9, scalex=False)
+        place = axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
+        for line in drawn:  # now that the axes have taken their limits from the data
+            line.set_transform(place)
         points += [
-            Point(axes, x * aside, y, f"{one.label}, {x_text(x)}: {format_mean_ci(s)}")
+            Point(axes, x, y, f"{one.label}, {x_text(x)}: {format_mean_ci(s)}", aside)
             for (x, s), y in zip(one.members, ys, strict=True)
         ]
     return points

@@ -28,7 +28,7 @@ def draw(measured: Measured) -> Iterator[Drawing]:
             if not series:
                 continue
             figure, (axes,) = panels()
-            points = plot(axes, series, "{:g} per class".format, dodge=1.03)
+            points = plot(axes, series, "{:g} per class".format)
             log_axis(axes, "x", (x for one in series for x, _ in one.members))
             axes.set_xlabel("images of each class")
             axes.set_ylabel("test accuracy (%)")

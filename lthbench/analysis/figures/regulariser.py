@@ -48,7 +48,7 @@ def _dose(measured: Measured, label: str, arm: str, level: int) -> Iterator[Draw
                 color=MUTED, linewidth=1, linestyle=(0, (1, 1.5)), label="without",
             )  # fmt: skip
             texts.append(f"Without it: {format_mean_ci(plain)}.")
-        points += plot(ax, series, "strength {:g}".format, dodge=1.05)
+        points += plot(ax, series, "strength {:g}".format)
         log_axis(ax, "x", strengths, smallest=min(strengths, default=1.0))
         ax.set_title(quantity(metric).label + (f" ({quantity(metric).unit})" if quantity(metric).unit else ""))
         texts.append(f"{quantity(metric).label.capitalize()}: {described(series, 'strength {:g}'.format)}")
@@ -56,22 +56,24 @@ def _dose(measured: Measured, label: str, arm: str, level: int) -> Iterator[Draw
         table += [(what, x, quantity(metric).label, *rest) for what, x, *rest in numbers_.rows]
     if not table:
         return
+    doses = {strength for _, strength, *_ in table}
     axes[0].set_xlabel("")
     axes[1].set_xlabel("strength lambda (that a control is made for)")
     legend(figure, axes[0])
     caption = (
         f"Tickets of level {level} of the arm {arm} by the strength of the pull towards the initial weights: in mask "
-        "search, in ticket training, or both; and the controls in the mask search. Below, the relative distance "
+        "search, in ticket training, or both; and the controls in the mask search. The relative distance is that "
         "of the dense network of the mask search, which the pull and the matched controls are to lower."
     )
     yield Drawing(
         f"regulariser-{label}-{arm}-level-{level}",
-        f"{arm}: dose and response of the regulariser, level {level}",
+        f"{arm}: {'dose and response' if len(doses) > 1 else 'tickets and controls'} of the regulariser, level {level}",
         caption,
         figure,
         f"{caption} {' '.join(texts)}",
         Grid(("what", "strength", "metric", "value", "n", "tasks"), table),
         tuple(points),
+        is_table=len(doses) < 2,
     )
 
 

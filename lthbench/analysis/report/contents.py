@@ -18,6 +18,7 @@ from lthbench.analysis.figures.drawing import Grid, short_keys
 from lthbench.analysis.golden.files import Comparison
 from lthbench.analysis.published import PublishedComparison
 from lthbench.analysis.quantity import interval_text
+from lthbench.analysis.report.abstract import sentences
 from lthbench.analysis.report.agreement import golden_comparisons, published
 from lthbench.analysis.table import ResultRow, Summary, results_table, summarise
 from lthbench.experiments.controls import Controls
@@ -60,6 +61,7 @@ class Contents:
         last: when the newest result was finished (ISO 8601), or None without any.
         environments: what computed the results, and for how long.
         work: tasks and hours by pair and kind of task.
+        found: what was found, in a few sentences.
     """
 
     suite: Suite
@@ -75,6 +77,12 @@ class Contents:
     sections: list[Section]
     environments: Grid
     work: Grid
+    found: list[str]
+
+    @property
+    def first_figure(self) -> tuple[str, Drawing] | None:
+        """The figure beside the sentences, with the pair that it is of."""
+        return next(((s.name, d) for s in self.sections for d in s.drawings if not d.is_table), None)
 
 
 class _ReadOnce(Store):
@@ -115,9 +123,10 @@ def gather(plan: Plan, store: Store, suite: Path) -> Contents:
             )
         )
     results = {key: result for key in plan.tasks if (result := store.result(key)) is not None}
+    judged = verdicts(plan, store, str(suite)) if plan.suite.claims else []
     return Contents(
         plan.suite,
-        verdicts(plan, store, str(suite)) if plan.suite.claims else [],
+        judged,
         len(plan.tasks),
         len(results),
         max((str(result["finished"]) for result in results.values() if "finished" in result), default=None),
@@ -129,6 +138,7 @@ def gather(plan: Plan, store: Store, suite: Path) -> Contents:
         sections,
         _environments(results),
         _work(plan, results),
+        sentences(plan.suite, judged, summaries),
     )
 
 

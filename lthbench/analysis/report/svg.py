@@ -119,7 +119,7 @@ def _hover_points(drawing: Drawing) -> str:
     height = drawing.figure.get_figheight() * 72
     parts = []
     for point in drawing.points:
-        x, y = point.axes.transData.transform((point.x, point.y)) * 72 / drawing.figure.dpi
+        x, y = point.axes.transData.transform((point.x, point.y)) * 72 / drawing.figure.dpi + (point.aside, 0)
         parts.append(f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="6"><title>{escape(point.text)}</title></circle>')
     return f'<g class="points">{"".join(parts)}</g>' if parts else ""
 

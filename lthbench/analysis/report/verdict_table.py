@@ -27,12 +27,24 @@ def interval_title(verdicts: Sequence[Verdict]) -> str:
 
 
 def by_pair(verdicts: Sequence[Verdict]) -> Grid:
-    """Claims by pairs, with the outcome in each cell."""
+    """Claims, with their sentences, by pairs, with the outcome in each cell; those run on no pair are left out."""
     pairs = list(dict.fromkeys(verdict.pair or "all pairs" for verdict in verdicts))
     found: dict[str, dict[str, str]] = {}
-    for verdict in verdicts:
-        found.setdefault(verdict.claim, {})[verdict.pair or "all pairs"] = verdict.outcome
+    for verdict in tested(verdicts):
+        found.setdefault(f"{verdict.claim}. {verdict.sentence}", {})[verdict.pair or "all pairs"] = verdict.outcome
     return Grid(("claim", *pairs), [(claim, *(of.get(pair, "-") for pair in pairs)) for claim, of in found.items()])
+
+
+def tested(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts on claims that were run on a pair at least."""
+    run = {verdict.claim for verdict in verdicts if verdict.outcome not in SILENT}
+    return [verdict for verdict in verdicts if verdict.claim in run]
+
+
+def not_run(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """One verdict for each claim that was run on no pair."""
+    run = {verdict.claim for verdict in tested(verdicts)}
+    return list({verdict.claim: verdict for verdict in verdicts if verdict.claim not in run}.values())
 
 
 def odds(suite: Suite) -> int:

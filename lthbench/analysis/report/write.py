@@ -44,7 +44,7 @@ def write_report(plan: Plan, store: Store, folder: Path, suite: Path, formats: t
     if formats:
         (folder / "figures").mkdir(exist_ok=True)
         for section in contents.sections:
-            for drawing in section.drawings:
+            for drawing in (drawing for drawing in section.drawings if not drawing.is_table):
                 save(drawing, folder / "figures" / slug(section.name, drawing.name), formats)
     page = folder / PAGE
     write_atomically(page, render(contents, str(suite), str(store.root), formats).encode())
