@@ -54,11 +54,11 @@ def check_planned(plan: Plan, pair: str, arm: str, task: Task) -> None:
         return
     found = sorted(
         {
-            (placed.reading.step or 0, placed.reading.level)
+            (placed.measurement.step or 0, placed.measurement.level)
             for placed in plan.measurements
             if (placed.cell.pair, placed.cell.arm) == (pair, arm)
-            and placed.reading.variant in ("dense", "ticket")
-            and placed.reading.level is not None
+            and placed.measurement.variant in ("dense", "ticket")
+            and placed.measurement.level is not None
         }
     )
     there = ", ".join(f"{level}" + (f" rewound to {step}" if step else "") for step, level in found)
