@@ -39,6 +39,13 @@ void set_operands(Layer& layer, const Tensor& input, const Tensor& bias) {
   layer.bias = static_cast<const float*>(bias.const_data_ptr());
 }
 
+inline void check_shape(const char* name, const Tensor& t, const Tensor& like, const char* like_name) {
+  check_array(name, t, 5, like);
+  for (int64_t d = 0; d < 5; ++d)
+    LTH_CHECK(t.size(d) == like.size(d), name, " has ", t.size(d), " entries in dimension ", d, ", ",
+              like_name, " ", like.size(d));
+}
+
 // Makes the output of a layer, with planes of this size, and sets what is added to it.
 template <class Layer>
 Tensor set_output(Layer& layer, const Tensor& input, const std::optional<Tensor>& other, int64_t height,
@@ -46,10 +53,7 @@ Tensor set_output(Layer& layer, const Tensor& input, const std::optional<Tensor>
   Tensor output =
       torch::stable::new_empty(input, {layer.num_blocks, layer.num_outputs, height + 2, width + 2, kBlock});
   if (other) {
-    check_array("other", *other, 5, input);
-    for (int64_t d = 0; d < 5; ++d)
-      LTH_CHECK(other->size(d) == output.size(d), "other has ", other->size(d), " entries in dimension ", d,
-                ", the output ", output.size(d));
+    check_shape("other", *other, output, "the output");
     layer.other = static_cast<const float*>(other->const_data_ptr());
   }
   layer.output = static_cast<float*>(output.mutable_data_ptr());

@@ -9,51 +9,172 @@
 namespace lth {
 namespace {
 
-Tensor sparse_convolution(const Tensor& input, const Tensor& values, const Tensor& col_indices,
-                          const Tensor& row_ptr, const Tensor& bias, const std::optional<Tensor>& other,
-                          int64_t kernel, int64_t stride, int64_t padding, bool relu) {
-  SparseConvolution layer{};
-  set_operands(layer, input, bias);
-  check_array("values", values, 1, input);
-  check_array("col_indices", col_indices, ScalarType::Int, "int32", 1, input);
-  check_array("row_ptr", row_ptr, ScalarType::Int, "int32", 1, input);
-  layer.num_weights = values.numel();
+constexpr int64_t kLargestSide = int64_t(1) << 31;
+
+// Sets kernel, stride, padding and the output's sides of a layer whose input's sides and channels are set.
+void set_geometry(ConvolutionShape& layer, int64_t kernel, int64_t stride, int64_t padding) {
   layer.kernel = kernel;
   layer.stride = stride;
   layer.padding = padding;
-  layer.relu = relu;
   LTH_CHECK(kernel >= 1 && stride >= 1 && padding >= 0 && padding <= 1, "kernel, stride and padding are ",
             kernel, ", ", stride, " and ", padding, ", expected at least 1, at least 1, and 0 or 1");
   LTH_CHECK(layer.height + 2 * padding >= kernel && layer.width + 2 * padding >= kernel, "kernel is ", kernel,
             ", larger than the padded input");
   layer.out_height = (layer.height + 2 * padding - kernel) / stride + 1;
   layer.out_width = (layer.width + 2 * padding - kernel) / stride + 1;
+}
+
+// Offsets into the planes of a block have 32 bits.
+void check_reach(const char* name, int64_t channels, int64_t height, int64_t width) {
   const int64_t limit = std::numeric_limits<int32_t>::max();
-  LTH_CHECK(
-      input.size(2) < limit / input.size(3) && layer.num_inputs < limit / (input.size(2) * input.size(3)),
-      "input has ", layer.num_inputs, " planes, more than 32-bit offsets reach");
-  const int64_t num_taps = layer.num_inputs * kernel * kernel;
-  LTH_CHECK(col_indices.numel() == layer.num_weights, "col_indices has ", col_indices.numel(),
-            " entries, values ", layer.num_weights);
-  LTH_CHECK(row_ptr.numel() == layer.num_outputs + 1, "row_ptr has ", row_ptr.numel(),
-            " entries, expected one more than the ", layer.num_outputs, " of bias");
-  layer.values = static_cast<const float*>(values.const_data_ptr());
-  layer.col_indices = static_cast<const int32_t*>(col_indices.const_data_ptr());
-  layer.row_ptr = static_cast<const int32_t*>(row_ptr.const_data_ptr());
-  LTH_CHECK(layer.row_ptr[0] == 0 && layer.row_ptr[layer.num_outputs] == layer.num_weights,
-            "row_ptr does not go from 0 to the ", layer.num_weights, " of values");
-  for (int64_t o = 0; o < layer.num_outputs; ++o) {
-    LTH_CHECK(layer.row_ptr[o] <= layer.row_ptr[o + 1] && layer.row_ptr[o + 1] <= layer.num_weights,
-              "row_ptr decreases at entry ", o + 1);
-    for (int64_t i = layer.row_ptr[o]; i < layer.row_ptr[o + 1]; ++i) {
-      LTH_CHECK(layer.col_indices[i] >= 0 && layer.col_indices[i] < num_taps, "col_indices[", i, "] is ",
-                layer.col_indices[i], ", expected 0 to ", num_taps - 1);
-      LTH_CHECK(i == layer.row_ptr[o] || layer.col_indices[i - 1] < layer.col_indices[i], "col_indices[", i,
-                "] is ", layer.col_indices[i], ", not above the one before it in output channel ", o);
+  LTH_CHECK(height + 2 < limit / (width + 2) && channels < limit / ((height + 2) * (width + 2)), name,
+            " has ", channels, " planes, more than 32-bit offsets reach");
+}
+
+// Lists of weights of `count` channels: those of channel c at [ptr[c], ptr[c + 1]), ascending, each below
+// `limit`.
+void check_lists(const char* ptr_name, const Tensor& ptr, const char* name, const Tensor& entries,
+                 int64_t count, int64_t limit, const Tensor& input) {
+  check_array(name, entries, ScalarType::Int, "int32", 1, input);
+  check_array(ptr_name, ptr, ScalarType::Int, "int32", 1, input);
+  LTH_CHECK(ptr.numel() == count + 1, ptr_name, " has ", ptr.numel(), " entries, expected one more than the ",
+            count, " channels");
+  const auto* begin = static_cast<const int32_t*>(ptr.const_data_ptr());
+  const auto* entry = static_cast<const int32_t*>(entries.const_data_ptr());
+  const int64_t length = entries.numel();
+  LTH_CHECK(begin[0] == 0 && begin[count] == length, ptr_name, " does not go from 0 to the ", length, " of ",
+            name);
+  for (int64_t c = 0; c < count; ++c) {
+    LTH_CHECK(begin[c] <= begin[c + 1] && begin[c + 1] <= length, ptr_name, " decreases at entry ", c + 1);
+    for (int64_t i = begin[c]; i < begin[c + 1]; ++i) {
+      LTH_CHECK(entry[i] >= 0 && entry[i] < limit, name, "[", i, "] is ", entry[i], ", expected 0 to ",
+                limit - 1);
+      LTH_CHECK(i == begin[c] || entry[i - 1] < entry[i], name, "[", i, "] is ", entry[i],
+                ", not above the one before it in channel ", c);
     }
   }
+}
+
+const int32_t* ints(const Tensor& t) { return static_cast<const int32_t*>(t.const_data_ptr()); }
+const float* floats(const Tensor& t) { return static_cast<const float*>(t.const_data_ptr()); }
+
+Tensor sparse_convolution(const Tensor& input, const Tensor& values, const Tensor& col_indices,
+                          const Tensor& row_ptr, const Tensor& bias, const std::optional<Tensor>& other,
+                          int64_t kernel, int64_t stride, int64_t padding, bool relu) {
+  SparseConvolution layer{};
+  set_operands(layer, input, bias);
+  check_array("values", values, 1, input);
+  layer.num_weights = values.numel();
+  layer.relu = relu;
+  set_geometry(layer, kernel, stride, padding);
+  check_reach("input", layer.num_inputs, layer.height, layer.width);
+  check_lists("row_ptr", row_ptr, "col_indices", col_indices, layer.num_outputs,
+              layer.num_inputs * kernel * kernel, input);
+  LTH_CHECK(col_indices.numel() == layer.num_weights, "col_indices has ", col_indices.numel(),
+            " entries, values ", layer.num_weights);
+  layer.values = floats(values);
+  layer.col_indices = ints(col_indices);
+  layer.row_ptr = ints(row_ptr);
   Tensor output = set_output(layer, input, other, layer.out_height, layer.out_width);
   sparse_convolution_cpu(layer);
+  return output;
+}
+
+// Sets the sizes of a layer from the gradient of its output, and checks that they are those of the geometry.
+void set_grad(ConvolutionShape& layer, const Tensor& grad, int64_t kernel, int64_t stride, int64_t padding) {
+  check_array("grad", grad, 5, grad);
+  LTH_CHECK(layer.num_inputs > 0, "input has no channel");
+  LTH_CHECK(layer.height > 0 && layer.height < kLargestSide && layer.width > 0 && layer.width < kLargestSide,
+            "height is ", layer.height, " and width ", layer.width, ", expected 1 to ", kLargestSide - 1);
+  set_geometry(layer, kernel, stride, padding);
+  layer.num_blocks = grad.size(0);
+  layer.num_outputs = grad.size(1);
+  LTH_CHECK(grad.size(2) == layer.out_height + 2 && grad.size(3) == layer.out_width + 2 &&
+                grad.size(4) == kBlock && layer.num_outputs > 0,
+            "grad has no shape [G, O, ", layer.out_height + 2, ", ", layer.out_width + 2,
+            ", 16] with O at least 1");
+  check_reach("input", layer.num_inputs, layer.height, layer.width);
+  check_reach("grad", layer.num_outputs, layer.out_height, layer.out_width);
+}
+
+// Those of the layer's input, and that it has as many blocks as the gradient.
+void set_input(ConvolutionShape& layer, const Tensor& input, const Tensor& grad) {
+  check_array("input", input, 5, grad);
+  LTH_CHECK(grad.dim() == 5 && input.size(0) == grad.size(0) && input.size(4) == kBlock, "input has ",
+            input.size(0), " blocks of ", input.size(4), " images, expected those of grad, of ", kBlock);
+  layer.num_inputs = input.size(1);
+  layer.height = input.size(2) - 2;
+  layer.width = input.size(3) - 2;
+}
+
+Tensor sparse_convolution_input_gradient(const Tensor& grad, const Tensor& values, const Tensor& row_indices,
+                                         const Tensor& col_ptr, const Tensor& order,
+                                         const std::optional<Tensor>& other, int64_t height, int64_t width,
+                                         int64_t kernel, int64_t stride, int64_t padding) {
+  SparseInputGradient layer{};
+  check_array("col_ptr", col_ptr, ScalarType::Int, "int32", 1, grad);
+  layer.num_inputs = col_ptr.numel() - 1;
+  LTH_CHECK(layer.num_inputs > 0, "col_ptr has no input channel");
+  layer.height = height;
+  layer.width = width;
+  LTH_CHECK(kernel <= padding + 2, "kernel is ", kernel, ", more than 2 larger than the padding of ",
+            padding);
+  set_grad(layer, grad, kernel, stride, padding);
+  check_array("values", values, 1, grad);
+  layer.num_weights = values.numel();
+  check_lists("col_ptr", col_ptr, "row_indices", row_indices, layer.num_inputs,
+              layer.num_outputs * kernel * kernel, grad);
+  check_array("order", order, ScalarType::Int, "int32", 1, grad);
+  LTH_CHECK(row_indices.numel() == layer.num_weights && order.numel() == layer.num_weights,
+            "row_indices has ", row_indices.numel(), " entries and order ", order.numel(), ", values ",
+            layer.num_weights);
+  layer.order = ints(order);
+  for (int64_t i = 0; i < layer.num_weights; ++i)
+    LTH_CHECK(layer.order[i] >= 0 && layer.order[i] < layer.num_weights, "order[", i, "] is ", layer.order[i],
+              ", expected 0 to ", layer.num_weights - 1);
+  Tensor output =
+      torch::stable::new_empty(grad, {layer.num_blocks, layer.num_inputs, height + 2, width + 2, kBlock});
+  if (other) {
+    check_shape("other", *other, output, "the gradient");
+    layer.other = floats(*other);
+  }
+  layer.grad = floats(grad);
+  layer.values = floats(values);
+  layer.row_indices = ints(row_indices);
+  layer.col_ptr = ints(col_ptr);
+  layer.output = static_cast<float*>(output.mutable_data_ptr());
+  sparse_input_gradient_cpu(layer);
+  return output;
+}
+
+Tensor sparse_convolution_weight_gradient(const Tensor& input, const Tensor& grad, const Tensor& col_indices,
+                                          const Tensor& row_ptr, int64_t kernel, int64_t stride,
+                                          int64_t padding) {
+  SparseWeightGradient layer{};
+  set_input(layer, input, grad);
+  set_grad(layer, grad, kernel, stride, padding);
+  check_lists("row_ptr", row_ptr, "col_indices", col_indices, layer.num_outputs,
+              layer.num_inputs * kernel * kernel, input);
+  layer.num_weights = col_indices.numel();
+  layer.input = floats(input);
+  layer.grad = floats(grad);
+  layer.col_indices = ints(col_indices);
+  layer.row_ptr = ints(row_ptr);
+  Tensor output = torch::stable::new_empty(input, {layer.num_weights});
+  layer.output = static_cast<float*>(output.mutable_data_ptr());
+  sparse_weight_gradient_cpu(layer);
+  return output;
+}
+
+Tensor dense_convolution_weight_gradient(const Tensor& input, const Tensor& grad, int64_t stride) {
+  DenseWeightGradient layer{};
+  set_input(layer, input, grad);
+  set_grad(layer, grad, 3, stride, 1);
+  layer.input = floats(input);
+  layer.grad = floats(grad);
+  Tensor output = torch::stable::new_empty(input, {layer.num_outputs, layer.num_inputs, 3, 3});
+  layer.output = static_cast<float*>(output.mutable_data_ptr());
+  dense_weight_gradient_cpu(layer);
   return output;
 }
 
@@ -61,14 +182,23 @@ Tensor sparse_convolution(const Tensor& input, const Tensor& values, const Tenso
 }  // namespace lth
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
-  // A convolution over the surviving weights of images in blocks of 16 (sparse_convolution.h). CPU only.
+  // A convolution over the surviving weights of images in blocks of 16, and its gradients, that of the
+  // weights at the survivors alone or at all of a 3x3 kernel with padding 1 (sparse_convolution.h). CPU only.
   m.def(
       "sparse_convolution(Tensor input, Tensor values, Tensor col_indices, Tensor row_ptr, Tensor bias, "
-      "Tensor? "
-      "other, "
-      "int kernel, int stride, int padding, bool relu) -> Tensor");
+      "Tensor? other, int kernel, int stride, int padding, bool relu) -> Tensor");
+  m.def(
+      "sparse_convolution_input_gradient(Tensor grad, Tensor values, Tensor row_indices, Tensor col_ptr, "
+      "Tensor order, Tensor? other, int height, int width, int kernel, int stride, int padding) -> Tensor");
+  m.def(
+      "sparse_convolution_weight_gradient(Tensor input, Tensor grad, Tensor col_indices, Tensor row_ptr, "
+      "int kernel, int stride, int padding) -> Tensor");
+  m.def("dense_convolution_weight_gradient(Tensor input, Tensor grad, int stride) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lthbench, CPU, m) {
   m.impl("sparse_convolution", TORCH_BOX(&lth::sparse_convolution));
+  m.impl("sparse_convolution_input_gradient", TORCH_BOX(&lth::sparse_convolution_input_gradient));
+  m.impl("sparse_convolution_weight_gradient", TORCH_BOX(&lth::sparse_convolution_weight_gradient));
+  m.impl("dense_convolution_weight_gradient", TORCH_BOX(&lth::dense_convolution_weight_gradient));
 }

@@ -79,6 +79,15 @@ def choose_kernel(layer: nn.Module, mask: Tensor | None = None, *, blocked: bool
     return "torch"
 
 
+def has_blocked_form(layer: nn.Conv2d) -> bool:
+    """Whether there are kernels for a convolution, and for its gradients, in the batch-blocked layout."""
+    if isinstance(layer.padding, str) or layer.padding_mode != "zeros" or layer.bias is not None or layer.groups != 1:
+        return False
+    square = all(len(set(sides)) == 1 for sides in (layer.kernel_size, layer.stride, layer.padding))
+    kernel, padding = layer.kernel_size[0], layer.padding[0]
+    return square and set(layer.dilation) == {1} and padding <= 1 and kernel <= padding + 2
+
+
 def is_large_product(x: Tensor, num_outputs: int) -> bool:
     """Whether oneDNN takes the product of x [B, I] with a layer's weight [O, I], where `choose_kernel` chose it."""
     return x.dim() == 2 and x.dtype is torch.float32 and x.numel() * num_outputs >= MIN_MULTIPLICATIONS

@@ -22,19 +22,39 @@ BLOCK = 16  # images
 
 @dataclass(frozen=True)
 class SparsityPattern:
-    """Which weights of a square convolution are kept, by output channel."""
+    """Which weights [O, I, kernel, kernel] of a square convolution are kept.
 
-    col_indices: Tensor  # [n] int32, (input channel * kernel + row) * kernel + column
+    By output channel (CSR), as the convolution and its weights' gradient read them, and by input channel (CSC), as the
+    gradient of its input does.
+    """
+
+    col_indices: Tensor  # [n] int32, (input channel * kernel + row) * kernel + column, ascending in an output channel
     row_ptr: Tensor  # [out_channels + 1] int32
     index: Tensor  # [n] int64, flat positions in the weight
+    row_indices: Tensor  # [n] int32, (output channel * kernel + row) * kernel + column, ascending in an input channel
+    col_ptr: Tensor  # [in_channels + 1] int32
+    order: Tensor  # [n] int32, where the weights of `row_indices` stand in `index`
 
     @classmethod
     def of(cls, mask: Tensor) -> SparsityPattern:
         """The pattern of a bool mask [O, I, kernel, kernel]."""
-        flat = mask.reshape(mask.shape[0], -1)
-        starts = torch.cat([torch.zeros(1, dtype=torch.int64), flat.sum(1).cumsum(0)])
-        index = flat.reshape(-1).nonzero().reshape(-1)
-        return cls((index % flat.shape[1]).int(), starts.int(), index)
+        area = mask.shape[2] * mask.shape[3]
+        kept = mask.reshape(mask.shape[0], mask.shape[1], area)
+        outputs, inputs, places = kept.nonzero().unbind(1)
+        order = torch.argsort(inputs, stable=True)
+        return cls(
+            (inputs * area + places).int(),
+            _starts(kept.sum((1, 2))),
+            kept.reshape(-1).nonzero().reshape(-1),
+            (outputs * area + places)[order].int(),
+            _starts(kept.sum((0, 2))),
+            order.int(),
+        )
+
+
+def _starts(counts: Tensor) -> Tensor:
+    """Where lists of so many entries begin that lie one after the other, and where the last ends."""
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
 
 
 def to_blocked(x: Tensor) -> Tensor:

@@ -3,9 +3,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "common/isa.h"
 #include "common/parallel.h"
-#include "cpu/conv/image_blocks.h"
+#include "cpu/conv/taps.h"
 
 // The sums are those of a convolution, which no two implementations round alike: fma is welcome.
 #include "common/contract.h"
@@ -13,220 +12,226 @@
 namespace lth {
 namespace {
 
-constexpr int64_t kL1Bytes = 32 * 1024;  // of a core's first cache, for the input of a tile
+constexpr int64_t kShared = 4;  // output channels of a dense layer that are summed at once
 
-struct Schedule {
-  // In vectors of 16 images.
-  int64_t in_row, in_plane, in_block, out_row, out_plane, out_block;
-  bool dense;  // every weight survives, so that output channels read the same
-  // Of the input that each weight multiplies: [num_weights], or of a dense layer's first output channel
-  // alone.
-  std::vector<int32_t> offsets;
-  // Weights [first[g][o], first[g + 1][o]) of output channel o read group g of input channels.
-  std::vector<std::vector<int32_t>> first;
+// Sums over the taps of a lattice: what is written is bias, or 0, and the sums, and `other`, and rectified.
+struct Sums {
+  Lattice lattice;
+  Taps taps;
+  const float* input;   // of position (0, 0)
+  const float* values;  // of the taps
+  const float* bias;    // or nullptr
+  const float* other;   // of the output's shape, or nullptr
+  float* output;        // of position (0, 0)
+  int64_t outputs;
+  // Every weight survives, so that output channels read the same: taps.offsets are those of the first, and
+  // the values of channel o begin at o * each.
+  bool dense;
+  int64_t each;
+  bool relu;
+  // Whether a band of rows clears the border beside it, of a plane of this size.
+  bool clears;
+  int64_t height, width;
 };
 
-constexpr int64_t kShared = 4;  // output channels, and columns, of a dense layer that are summed at once
-
-// The input that the first weight of a kernel multiplies for the output pixel of these input coordinates.
-LTH_INLINE const Images* input_at(const SparseConvolution& layer, const Schedule& s, int64_t block, int64_t y,
-                                  int64_t x) {
-  const int64_t border = 1 - layer.padding;
-  return reinterpret_cast<const Images*>(layer.input) + block * s.in_block + (y + border) * s.in_row + x +
-         border;
-}
-
-// Output rows [y, y + kRows), columns [x, x + kColumns) of all channels, one group of input channels after
-// another: what a group's weights read then stays in the L1 cache for all output channels.
-template <int kStride, int kRows, int kColumns>
-LTH_INLINE void tile(const SparseConvolution& layer, const Schedule& s, size_t group, int64_t block,
-                     int64_t y, int64_t x) {
-  const int64_t stride = kStride ? kStride : layer.stride;
-  const Images* input = input_at(layer, s, block, y * stride, x * stride);
-  const int64_t start = block * s.out_block + (y + 1) * s.out_row + x + 1;
-  const bool last = group + 2 == s.first.size();
-  const int32_t* offsets = s.offsets.data();
-  for (int64_t o = 0; o < layer.num_outputs; ++o) {
-    const int32_t begin = s.first[group][o], end = s.first[group + 1][o];
-    Images* out = reinterpret_cast<Images*>(layer.output) + start + o * s.out_plane;
-    Images sums[kRows][kColumns];
-    const Images bias = layer.bias[o] - Images{};
+// Rows [y, y + kRows), columns [x, x + kColumns) of all channels, one group of input channels after another:
+// what a group's weights read then stays in the L1 cache for all output channels.
+template <class V, int kStep, int kRows, int kColumns>
+LTH_INLINE void sparse_tile(const Sums& s, size_t group, const float* input, int64_t start) {
+  const Lattice& l = s.lattice;
+  const int64_t step = kStep ? kStep : l.in_step;
+  const bool last = group + 1 == s.taps.groups();
+  const int32_t* offsets = s.taps.offsets.data();
+  const int32_t *first = s.taps.first[group].data(), *behind = s.taps.first[group + 1].data();
+  const float* added = last ? s.other : nullptr;
+  const bool relu = last && s.relu;
+  for (int64_t o = 0; o < s.outputs; ++o) {
+    const int32_t begin = first[o], end = behind[o];
+    const int64_t place = start + o * l.out_plane;
+    V sums[kRows][kColumns][kParts<V>];
+    const V bias = (s.bias ? s.bias[o] : 0) - V{};
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 16
-      for (int c = 0; c < kColumns; ++c) sums[r][c] = group == 0 ? bias : out[r * s.out_row + c];
+      for (int c = 0; c < kColumns; ++c)
+#pragma GCC unroll 4
+        for (int p = 0; p < kParts<V>; ++p)
+          sums[r][c][p] = group == 0 ? bias : at<V>(s.output, place + (r * l.out_row + c) * l.out_step)[p];
     for (int32_t i = begin; i < end; ++i) {
-      const float weight = layer.values[i];
-      const Images* from = input + offsets[i];
+      const float weight = s.values[i];
+      const float* from = input + offsets[i] * kBlock;
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 16
-        for (int c = 0; c < kColumns; ++c) sums[r][c] += weight * from[r * stride * s.in_row + c * stride];
+        for (int c = 0; c < kColumns; ++c)
+#pragma GCC unroll 4
+          for (int p = 0; p < kParts<V>; ++p)
+            sums[r][c][p] += weight * at<V>(from, (r * l.in_row + c) * step)[p];
     }
-    const Images* other = reinterpret_cast<const Images*>(layer.other) + start + o * s.out_plane;
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 16
       for (int c = 0; c < kColumns; ++c) {
-        const int64_t at = r * s.out_row + c;
-        const Images* added = last && layer.other ? other + at : nullptr;
-        out[at] = finish(sums[r][c], added, last && layer.relu);
+        const int64_t pixel = place + (r * l.out_row + c) * l.out_step;
+        V* out = reinterpret_cast<V*>(s.output + pixel * kBlock);
+        const V* other = added ? at<V>(added, pixel) : nullptr;
+#pragma GCC unroll 4
+        for (int p = 0; p < kParts<V>; ++p) out[p] = finish(sums[r][c][p], other ? other + p : nullptr, relu);
       }
   }
 }
 
 // The same of a layer without pruned weights: what is loaded serves kShared output channels.
-template <int kStride, int kRows, int kColumns>
-LTH_INLINE void dense_tile(const SparseConvolution& layer, const Schedule& s, size_t group, int64_t block,
-                           int64_t y, int64_t x) {
-  const int64_t stride = kStride ? kStride : layer.stride;
-  const Images* input = input_at(layer, s, block, y * stride, x * stride);
-  const int64_t start = block * s.out_block + (y + 1) * s.out_row + x + 1;
-  const bool last = group + 2 == s.first.size();
-  const int64_t each = layer.num_weights / layer.num_outputs;
-  const int32_t begin = s.first[group][0], end = s.first[group + 1][0];
-  for (int64_t o = 0; o < layer.num_outputs; o += kShared) {
-    const float* values = layer.values + o * each;
+template <class V, int kStep, int kRows, int kColumns>
+LTH_INLINE void dense_tile(const Sums& s, size_t group, const float* input, int64_t start) {
+  // As many columns at once as make 16 or 8 sums.
+  constexpr int kAtOnce = kParts<V> == 1 && kColumns % 4 == 0 ? 4 : 1;
+  const Lattice& l = s.lattice;
+  const int64_t step = kStep ? kStep : l.in_step;
+  const bool last = group + 1 == s.taps.groups();
+  const int32_t begin = s.taps.first[group][0], end = s.taps.first[group + 1][0];
+  for (int64_t o = 0; o < s.outputs; o += kShared) {
+    const float* values = s.values + o * s.each;
     for (int64_t r = 0; r < kRows; ++r)
-      for (int64_t c = 0; c < kColumns; c += kShared) {
-        const int64_t at = start + o * s.out_plane + r * s.out_row + c;
-        Images* out = reinterpret_cast<Images*>(layer.output) + at;
-        const Images* from = input + r * stride * s.in_row + c * stride;
-        Images sums[kShared][kShared];
+      for (int64_t c = 0; c < kColumns; c += kAtOnce) {
+        const int64_t place = start + o * l.out_plane + (r * l.out_row + c) * l.out_step;
+        const float* from = input + (r * l.in_row + c) * step * kBlock;
+        V sums[kShared][kAtOnce][kParts<V>];
 #pragma GCC unroll 4
         for (int64_t k = 0; k < kShared; ++k)
 #pragma GCC unroll 4
-          for (int64_t j = 0; j < kShared; ++j)
-            sums[k][j] = group == 0 ? layer.bias[o + k] - Images{} : out[k * s.out_plane + j];
+          for (int64_t j = 0; j < kAtOnce; ++j)
+#pragma GCC unroll 4
+            for (int p = 0; p < kParts<V>; ++p)
+              sums[k][j][p] = group == 0 ? (s.bias ? s.bias[o + k] : 0) - V{}
+                                         : at<V>(s.output, place + k * l.out_plane + j * l.out_step)[p];
         for (int32_t i = begin; i < end; ++i) {
-          const Images* pixels = from + s.offsets[i];
+          const float* pixels = from + s.taps.offsets[i] * kBlock;
 #pragma GCC unroll 4
           for (int64_t k = 0; k < kShared; ++k) {
-            const float weight = values[i + k * each];
+            const float weight = values[i + k * s.each];
 #pragma GCC unroll 4
-            for (int64_t j = 0; j < kShared; ++j) sums[k][j] += weight * pixels[j * stride];
+            for (int64_t j = 0; j < kAtOnce; ++j)
+#pragma GCC unroll 4
+              for (int p = 0; p < kParts<V>; ++p) sums[k][j][p] += weight * at<V>(pixels, j * step)[p];
           }
         }
-        const Images* other =
-            last && layer.other ? reinterpret_cast<const Images*>(layer.other) + at : nullptr;
 #pragma GCC unroll 4
         for (int64_t k = 0; k < kShared; ++k)
 #pragma GCC unroll 4
-          for (int64_t j = 0; j < kShared; ++j) {
-            const int64_t place = k * s.out_plane + j;
-            out[place] = finish(sums[k][j], other ? other + place : nullptr, last && layer.relu);
+          for (int64_t j = 0; j < kAtOnce; ++j) {
+            const int64_t pixel = place + k * l.out_plane + j * l.out_step;
+            V* out = reinterpret_cast<V*>(s.output + pixel * kBlock);
+            const V* other = last && s.other ? at<V>(s.other, pixel) : nullptr;
+#pragma GCC unroll 4
+            for (int p = 0; p < kParts<V>; ++p)
+              out[p] = finish(sums[k][j][p], other ? other + p : nullptr, last && s.relu);
           }
       }
   }
 }
 
-template <int kStride, int kRows, int kColumns>
-LTH_INLINE void rows(const SparseConvolution& layer, const Schedule& s, int64_t begin, int64_t end) {
-  const int64_t bands = layer.out_height / kRows;
+// Bands of kRows rows, those of a block one after another.
+template <class V, int kStep, int kRows, int kColumns>
+LTH_INLINE void bands(const Sums& s, int64_t begin, int64_t end) {
+  const Lattice& l = s.lattice;
+  const int64_t step = kStep ? kStep : l.in_step, in_a_block = l.rows / kRows;
   for (int64_t i = begin; i < end; ++i) {
-    const Pixels band{i % bands * kRows, 0, kRows, layer.out_width};
-    for (int64_t o = 0; o < layer.num_outputs; ++o)
-      clear_border(reinterpret_cast<Images*>(layer.output) + i / bands * s.out_block + o * s.out_plane,
-                   layer.out_height, layer.out_width, band);
-    for (int64_t x = 0; x < layer.out_width; x += kColumns)
-      for (size_t group = 0; group + 1 < s.first.size(); ++group) {
-        if (kColumns % kShared == 0 && s.dense) {
-          dense_tile<kStride, kRows, kColumns>(layer, s, group, i / bands, i % bands * kRows, x);
+    const int64_t block = i / in_a_block, y = i % in_a_block * kRows;
+    if (s.clears) {
+      const int64_t top = y * l.out_step, rows = std::min(kRows * l.out_step, s.height - top);
+      const Pixels band{top, 0, rows, s.width};
+      float* plane = s.output + (block * l.out_block - l.out_row - 1) * kBlock;
+      for (int64_t o = 0; o < s.outputs; ++o)
+        clear_border(plane + o * l.out_plane * kBlock, s.height, s.width, band);
+    }
+    for (int64_t x = 0; x < l.columns; x += kColumns) {
+      const float* input = s.input + (block * l.in_block + (y * l.in_row + x) * step) * kBlock;
+      const int64_t start = block * l.out_block + (y * l.out_row + x) * l.out_step;
+      for (size_t group = 0; group < s.taps.groups(); ++group) {
+        if (s.dense) {
+          dense_tile<V, kStep, kRows, kColumns>(s, group, input, start);
         } else {
-          tile<kStride, kRows, kColumns>(layer, s, group, i / bands, i % bands * kRows, x);
+          sparse_tile<V, kStep, kRows, kColumns>(s, group, input, start);
         }
       }
-  }
-}
-
-using Rows = void (*)(const SparseConvolution&, const Schedule&, int64_t begin, int64_t end);
-
-#define LTH_ROWS(name, target)                                                                      \
-  template <int kStride, int kRows, int kColumns>                                                   \
-  target void name(const SparseConvolution& layer, const Schedule& s, int64_t begin, int64_t end) { \
-    rows<kStride, kRows, kColumns>(layer, s, begin, end);                                           \
-  }
-LTH_ROWS(rows_base, )
-#if LTH_X86
-LTH_ROWS(rows_v3, LTH_TARGET_V3)
-LTH_ROWS(rows_v4, LTH_TARGET_V4)
-#endif
-#undef LTH_ROWS
-
-template <int kStride, int kRows, int kColumns>
-Rows for_this_cpu() {
-#if LTH_X86
-  if (detected_isa() == Isa::kV4) return rows_v4<kStride, kRows, kColumns>;
-  if (detected_isa() == Isa::kV3) return rows_v3<kStride, kRows, kColumns>;
-#endif
-  return rows_base<kStride, kRows, kColumns>;
-}
-
-struct Shape {
-  int64_t num_rows, num_columns;
-  Rows rows;
-};
-
-template <int kRows, int kColumns>
-Shape shape_of(int64_t stride) {
-  const Rows rows = stride == 1   ? for_this_cpu<1, kRows, kColumns>()
-                    : stride == 2 ? for_this_cpu<2, kRows, kColumns>()
-                                  : for_this_cpu<0, kRows, kColumns>();
-  return {kRows, kColumns, rows};
-}
-
-// The largest tile that divides the plane; 16 sums hide the latency of an fma and fit in AVX-512's registers.
-Shape shape_for(int64_t height, int64_t width, int64_t stride) {
-  if (width % 16 == 0) return shape_of<1, 16>(stride);
-  if (width % 8 == 0 && height % 2 == 0) return shape_of<2, 8>(stride);
-  if (width % 4 == 0 && height % 4 == 0) return shape_of<4, 4>(stride);
-  if (width % 2 == 0 && height % 2 == 0) return shape_of<2, 2>(stride);
-  return shape_of<1, 1>(stride);
-}
-
-Schedule make_schedule(const SparseConvolution& layer, const Shape& shape) {
-  Schedule s;
-  s.in_row = layer.width + 2;
-  s.in_plane = (layer.height + 2) * s.in_row;
-  s.in_block = layer.num_inputs * s.in_plane;
-  s.out_row = layer.out_width + 2;
-  s.out_plane = (layer.out_height + 2) * s.out_row;
-  s.out_block = layer.num_outputs * s.out_plane;
-  const int64_t area = layer.kernel * layer.kernel, num_taps = layer.num_inputs * area;
-  s.dense = layer.num_weights == layer.num_outputs * num_taps && layer.num_outputs % kShared == 0 &&
-            shape.num_columns % kShared == 0;
-  s.offsets.resize(s.dense ? num_taps : layer.num_weights);
-  for (size_t i = 0; i < s.offsets.size(); ++i) {
-    const int64_t position = layer.col_indices[i] % area;
-    s.offsets[i] = int32_t(layer.col_indices[i] / area * s.in_plane + position / layer.kernel * s.in_row +
-                           position % layer.kernel);
-  }
-  const auto reach = [&](int64_t outputs) { return (outputs - 1) * layer.stride + layer.kernel; };
-  const int64_t bytes = reach(shape.num_rows) * reach(shape.num_columns) * int64_t(sizeof(Images));
-  const int64_t fit = std::max<int64_t>(1, kL1Bytes / bytes);
-  // A group of few weights costs more in reading and writing its sums than it saves.
-  const int64_t worth = std::max<int64_t>(1, layer.num_weights / (16 * layer.num_outputs));
-  const int64_t groups = std::min((layer.num_inputs + fit - 1) / fit, worth);
-  const int64_t num_rows = s.dense ? 1 : layer.num_outputs;
-  s.first.assign(groups + 1, std::vector<int32_t>(num_rows));
-  for (int64_t o = 0; o < num_rows; ++o) {
-    int32_t i = layer.row_ptr[o];
-    for (int64_t g = 0; g <= groups; ++g) {
-      const int64_t before = layer.num_inputs * g / groups * area;  // col_indices of the groups before g
-      while (i < layer.row_ptr[o + 1] && layer.col_indices[i] < before) ++i;
-      s.first[g][o] = i;
     }
   }
-  return s;
+}
+
+LTH_TILED(bands, bands, (const Sums& s, int64_t begin, int64_t end), (s, begin, end))
+
+void sum(const Sums& s, int64_t num_blocks, const Tile& tile) {
+  const auto run = bands_for(tile, s.lattice.in_step);
+  auto body = [&](int64_t begin, int64_t end) { run(s, begin, end); };
+  parallel_for(num_blocks * (s.lattice.rows / tile.rows), 4, body);
 }
 
 }  // namespace
 
 void sparse_convolution_cpu(const SparseConvolution& layer) {
-  const Shape shape = shape_for(layer.out_height, layer.out_width, layer.stride);
-  const Schedule s = make_schedule(layer, shape);
-  auto body = [&](int64_t begin, int64_t end) { shape.rows(layer, s, begin, end); };
-  parallel_for(layer.num_blocks * (layer.out_height / shape.num_rows), 4, body);
+  Sums s{};
+  s.lattice = forward_lattice(layer);
+  const Tile tile = tile_for(positions_for_this_cpu(), s.lattice.rows, s.lattice.columns);
+  s.taps = forward_taps(layer, tile, layer.col_indices, layer.row_ptr);
+  const int64_t start = (s.lattice.out_row + 1) * kBlock;
+  s.input = layer.input;
+  s.values = layer.values;
+  s.bias = layer.bias;
+  s.other = layer.other ? layer.other + start : nullptr;
+  s.output = layer.output + start;
+  s.outputs = layer.num_outputs;
+  s.each = layer.num_inputs * layer.kernel * layer.kernel;
+  s.dense = layer.num_weights == layer.num_outputs * s.each && layer.num_outputs % kShared == 0;
+  s.relu = layer.relu;
+  s.clears = true;
+  s.height = layer.out_height;
+  s.width = layer.out_width;
+  sum(s, layer.num_blocks, tile);
+}
+
+void sparse_input_gradient_cpu(const SparseInputGradient& layer) {
+  const Strides t = strides_of(layer);
+  const int64_t kernel = layer.kernel, area = kernel * kernel, step = layer.stride;
+  // Input pixels whose row is y0 and whose column x0 modulo the stride are read by the same taps.
+  for (int64_t y0 = 0; y0 < std::min(step, layer.height); ++y0)
+    for (int64_t x0 = 0; x0 < std::min(step, layer.width); ++x0) {
+      Sums s{};
+      const int64_t rows = (layer.height - y0 + step - 1) / step,
+                    columns = (layer.width - x0 + step - 1) / step;
+      s.lattice = {rows, columns, 1, t.out_row, t.out_block, step, t.in_row, t.in_plane, t.in_block};
+      const Tile tile = tile_for(positions_for_this_cpu(), rows, columns);
+      std::vector<int32_t> ptr{0}, entries;
+      std::vector<float> values;
+      for (int64_t c = 0; c < layer.num_inputs; ++c) {
+        for (int32_t i = layer.col_ptr[c]; i < layer.col_ptr[c + 1]; ++i) {
+          const int64_t place = layer.row_indices[i] % area;
+          const int64_t y = y0 + layer.padding - place / kernel, x = x0 + layer.padding - place % kernel;
+          if (y % step != 0 || x % step != 0) continue;
+          entries.push_back(layer.row_indices[i]);
+          values.push_back(layer.values[layer.order[i]]);
+          s.taps.offsets.push_back(
+              int32_t(layer.row_indices[i] / area * t.out_plane + (y / step + 1) * t.out_row + x / step + 1));
+        }
+        ptr.push_back(int32_t(entries.size()));
+      }
+      const int64_t groups = count_groups(s.lattice, tile, (kernel + step - 1) / step, layer.num_outputs,
+                                          layer.num_inputs, int64_t(entries.size()));
+      s.taps.first = divide(ptr.data(), entries.data(), layer.num_inputs, layer.num_outputs, area, groups);
+      const int64_t start = ((y0 + 1) * t.in_row + x0 + 1) * kBlock;
+      s.input = layer.grad;
+      s.values = values.data();
+      s.other = layer.other ? layer.other + start : nullptr;
+      s.output = layer.output + start;
+      s.outputs = layer.num_inputs;
+      s.each = int64_t(entries.size()) / layer.num_inputs;
+      s.dense =
+          layer.num_weights == layer.num_outputs * layer.num_inputs * area && layer.num_inputs % kShared == 0;
+      s.clears = y0 == 0 && x0 == 0;
+      s.height = layer.height;
+      s.width = layer.width;
+      sum(s, layer.num_blocks, tile);
+    }
 }
 
 }  // namespace lth

@@ -1,0 +1,182 @@
+#include "batch_norm.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/parallel.h"
+#include "cpu/conv/image_blocks.h"
+
+// Sums over pixels, which no two implementations round alike: fma is welcome.
+#include "common/contract.h"
+
+namespace lth {
+namespace {
+
+constexpr int kAtOnce = 2;  // neighbouring pixels, so that sums do not wait for one another
+
+// The sum over the images of a block of lane sums [kAtOnce][16].
+template <class V>
+LTH_INLINE double sum_images(const V (&sums)[kAtOnce][kParts<V>], int64_t images) {
+  const auto* lanes = reinterpret_cast<const float*>(&sums);
+  double sum = 0;
+  for (int64_t i = 0; i < images; ++i)
+    for (int64_t k = 0; k < kAtOnce; ++k) sum += lanes[k * kBlock + i];
+  return sum;
+}
+
+LTH_INLINE int64_t images_of(const BatchNormShape& s, int64_t block) {
+  return std::min(kBlock, s.num_images - block * kBlock);
+}
+
+LTH_INLINE double num_pixels(const BatchNormShape& s) {
+  return double(s.num_images) * double(s.height) * double(s.width);
+}
+
+// The first pixel of row y, without the border.
+LTH_INLINE int64_t row_at(const BatchNormShape& s, int64_t block, int64_t channel, int64_t y) {
+  return ((block * s.num_channels + channel) * (s.height + 2) + y + 1) * (s.width + 2) + 1;
+}
+
+LTH_INLINE void clear_plane_border(const BatchNormShape& s, float* planes, int64_t block, int64_t channel) {
+  float* plane = planes + (row_at(s, block, channel, -1) - 1) * kBlock;
+  clear_border(plane, s.height, s.width, {0, 0, s.height, s.width});
+}
+
+// Sums of (x - shift) and of its square; the shift is a pixel, so that a mean far from 0 costs no digits.
+template <class V>
+LTH_INLINE void moments(const BatchNorm& layer, int64_t channel, float shift, double* first, double* second) {
+  for (int64_t block = 0; block < layer.num_blocks; ++block) {
+    V sums[kAtOnce][kParts<V>] = {}, squares[kAtOnce][kParts<V>] = {};
+    for (int64_t y = 0; y < layer.height; ++y) {
+      const V* row = at<V>(layer.input, row_at(layer, block, channel, y));
+      int64_t x = 0;
+      const auto add = [&](int64_t count) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+        for (int64_t k = 0; k < count; ++k)
+#pragma GCC unroll 4
+          for (int64_t p = 0; p < kParts<V>; ++p) {
+            const V value = row[(x + k) * kParts<V> + p] - shift;
+            sums[k][p] += value;
+            squares[k][p] += value * value;
+          }
+      };
+      for (; x + kAtOnce <= layer.width; x += kAtOnce) add(kAtOnce);
+      if (x < layer.width) add(1);
+    }
+    *first += sum_images<V>(sums, images_of(layer, block));
+    *second += sum_images<V>(squares, images_of(layer, block));
+  }
+}
+
+template <class V>
+LTH_INLINE void normalise(const BatchNorm& layer, int64_t begin, int64_t end) {
+  for (int64_t c = begin; c < end; ++c) {
+    const float shift = layer.input[row_at(layer, 0, c, 0) * kBlock];
+    double first = 0, second = 0;
+    moments<V>(layer, c, shift, &first, &second);
+    const double count = num_pixels(layer), moved = first / count;
+    const double mean = shift + moved, variance = std::max(0.0, second / count - moved * moved);
+    const double rstd = 1 / std::sqrt(variance + double(layer.eps));
+    layer.mean[c] = float(mean);
+    layer.variance[c] = float(variance);
+    layer.rstd[c] = float(rstd);
+    const float scale = float(layer.weight[c] * rstd),
+                offset = float(layer.bias[c] - layer.weight[c] * rstd * mean);
+    for (int64_t block = 0; block < layer.num_blocks; ++block) {
+      clear_plane_border(layer, layer.output, block, c);
+      for (int64_t y = 0; y < layer.height; ++y) {
+        const int64_t row = row_at(layer, block, c, y);
+        const V* in = at<V>(layer.input, row);
+        const V* other = layer.other ? at<V>(layer.other, row) : nullptr;
+        V* out = reinterpret_cast<V*>(layer.output + row * kBlock);
+        for (int64_t i = 0; i < layer.width * kParts<V>; ++i)
+          out[i] = finish(in[i] * scale + offset, other ? other + i : nullptr, layer.relu);
+      }
+    }
+  }
+}
+
+// The gradient of y where relu let it pass: where y is not 0, or no number.
+template <class V>
+LTH_INLINE V passed(V grad, const V* output) {
+  const V zero = {};
+  return output ? (*output <= zero ? zero : grad) : grad;
+}
+
+template <class V>
+LTH_INLINE void differentiate(const BatchNormGradient& layer, int64_t begin, int64_t end) {
+  for (int64_t c = begin; c < end; ++c) {
+    const float mean = layer.mean[c], rstd = layer.rstd[c];
+    double sum = 0, product = 0;
+    for (int64_t block = 0; block < layer.num_blocks; ++block) {
+      if (layer.other_grad) clear_plane_border(layer, layer.other_grad, block, c);
+      V sums[kAtOnce][kParts<V>] = {}, products[kAtOnce][kParts<V>] = {};
+      for (int64_t y = 0; y < layer.height; ++y) {
+        const int64_t row = row_at(layer, block, c, y);
+        const V* in = at<V>(layer.input, row);
+        const V* grad = at<V>(layer.grad, row);
+        const V* output = layer.output ? at<V>(layer.output, row) : nullptr;
+        V* other = layer.other_grad ? reinterpret_cast<V*>(layer.other_grad + row * kBlock) : nullptr;
+        int64_t x = 0;
+        const auto add = [&](int64_t count) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+          for (int64_t k = 0; k < count; ++k)
+#pragma GCC unroll 4
+            for (int64_t p = 0; p < kParts<V>; ++p) {
+              const int64_t i = (x + k) * kParts<V> + p;
+              const V g = passed(grad[i], output ? output + i : nullptr);
+              if (other) other[i] = g;
+              sums[k][p] += g;
+              products[k][p] += g * (in[i] - mean);
+            }
+        };
+        for (; x + kAtOnce <= layer.width; x += kAtOnce) add(kAtOnce);
+        if (x < layer.width) add(1);
+      }
+      sum += sum_images<V>(sums, images_of(layer, block));
+      product += sum_images<V>(products, images_of(layer, block));
+    }
+    layer.bias_grad[c] = float(sum);
+    layer.weight_grad[c] = float(product * rstd);
+    const double count = num_pixels(layer);
+    const float scale = float(double(layer.weight[c]) * rstd), offset = float(sum / count);
+    const float slope = float(product / count * rstd * rstd);
+    for (int64_t block = 0; block < layer.num_blocks; ++block) {
+      clear_plane_border(layer, layer.input_grad, block, c);
+      for (int64_t y = 0; y < layer.height; ++y) {
+        const int64_t row = row_at(layer, block, c, y);
+        const V* in = at<V>(layer.input, row);
+        const V* grad = at<V>(layer.other_grad ? layer.other_grad : layer.grad, row);
+        const V* output = layer.output && !layer.other_grad ? at<V>(layer.output, row) : nullptr;
+        V* out = reinterpret_cast<V*>(layer.input_grad + row * kBlock);
+        for (int64_t i = 0; i < layer.width * kParts<V>; ++i) {
+          const V g = passed(grad[i], output ? output + i : nullptr);
+          out[i] = (g - offset - slope * (in[i] - mean)) * scale;
+        }
+        for (int64_t image = images_of(layer, block); image < kBlock; ++image)
+          for (int64_t x = 0; x < layer.width; ++x) layer.input_grad[(row + x) * kBlock + image] = 0;
+      }
+    }
+  }
+}
+
+LTH_FOR_EACH_ISA(normalise, normalise, (const BatchNorm& layer, int64_t begin, int64_t end),
+                 (layer, begin, end))
+LTH_FOR_EACH_ISA(differentiate, differentiate, (const BatchNormGradient& layer, int64_t begin, int64_t end),
+                 (layer, begin, end))
+
+}  // namespace
+
+void batch_norm_cpu(const BatchNorm& layer) {
+  const auto run = LTH_OF_THIS_CPU(normalise);
+  auto body = [&](int64_t begin, int64_t end) { run(layer, begin, end); };
+  parallel_for(layer.num_channels, 1, body);
+}
+
+void batch_norm_gradient_cpu(const BatchNormGradient& layer) {
+  const auto run = LTH_OF_THIS_CPU(differentiate);
+  auto body = [&](int64_t begin, int64_t end) { run(layer, begin, end); };
+  parallel_for(layer.num_channels, 1, body);
+}
+
+}  // namespace lth

@@ -1,0 +1,172 @@
+"""The training passes of a convolutional network in the batch-blocked layout (ops/convolution.py).
+
+The network's graph is traced, and a module made that computes what the network does in training, with its very
+parameters and running statistics: convolutions over the kept weights or dense ones, normalisation with the residual
+and the ReLU behind it. Layers without a kernel for this layout are given images in torch's, and stay torch's.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from lthbench.engine import policy
+from lthbench.engine.chains import Chain, Modules
+from lthbench.ops.batch_norm import batch_norm
+from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
+from lthbench.ops.masked_convolution import MaskedConvolution, plane_mean
+
+
+def blocked_training(model: nn.Module, mask: Mapping[str, Tensor]) -> fx.GraphModule | None:
+    """The training passes of a model on the CPU; None where it cannot be traced or has no convolution for the layout.
+
+    Args:
+        mask: weight name -> bool tensor of its shape, True where a weight survives; a weight without one is dense.
+            Pruned weights are 0 already: they are passed over.
+    """
+    try:
+        graph = _Tracer().trace(model)
+    except fx.proxy.TraceError:  # its forward pass depends on values
+        return None
+    rewriter = _Rewriter(graph, Modules(dict(model.named_modules())), mask)
+    return rewriter.rewritten() if rewriter.convolutions else None
+
+
+class BlockedConvolution(nn.Module):
+    """A convolution of the network's, batch-blocked; with `again` it hands on its input too."""
+
+    def __init__(self, layer: nn.Conv2d, mask: Tensor | None, again: bool) -> None:
+        super().__init__()
+        self.weight, self.again = layer.weight, again
+        kept = mask if mask is not None else torch.ones(layer.weight.shape, dtype=torch.bool)
+        dense = policy.choose_kernel(layer, mask, blocked=True) == "winograd"
+        geometry = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
+        self.convolution = MaskedConvolution(None if dense else SparsityPattern.of(kept), *geometry)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Batch-blocked activations to batch-blocked activations."""
+        return self.convolution.with_input(x, self.weight) if self.again else self.convolution(x, self.weight)
+
+
+class BlockedBatchNorm(nn.Module):
+    """A batch normalisation of the network's, batch-blocked, with the residual and the ReLU that follow it."""
+
+    def __init__(self, layer: nn.BatchNorm2d, relu: bool) -> None:
+        super().__init__()
+        self.layer, self.relu = layer, relu
+
+    def forward(self, x: Tensor, num_images: int, residual: Tensor | None) -> Tensor:
+        """Batch-blocked activations to the same; the layer's running statistics move as they do in torch."""
+        norm = self.layer
+        y, mean, variance = batch_norm(x, norm.weight, norm.bias, num_images, norm.eps, residual, relu=self.relu)
+        with torch.no_grad():
+            count = num_images * (x.shape[2] - 2) * (x.shape[3] - 2)
+            assert norm.running_mean is not None and norm.running_var is not None
+            assert norm.momentum is not None and norm.num_batches_tracked is not None
+            norm.num_batches_tracked += 1
+            norm.running_mean.lerp_(mean, norm.momentum)
+            norm.running_var.lerp_(variance * (count / max(count - 1, 1)), norm.momentum)
+        return y
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """A layer, whosever it is."""
+        return not list(m.children())
+
+
+class _Rewriter:
+    def __init__(self, graph: fx.Graph, modules: Modules, mask: Mapping[str, Tensor]) -> None:
+        self.modules, self.mask = modules, mask
+        self.nodes = list(graph.nodes)
+        self.convolutions = {node for node in self.nodes if self._has_kernel(node)}
+        self.norms: dict[fx.Node, Chain] = {}  # normalisations with what follows, by the last node
+        self.absorbed: set[fx.Node] = set()
+        for last, chain in modules.find_chains(self.nodes).items():
+            if chain.layer in self.convolutions and self._keeps_statistics(chain.norm):
+                self.norms[last] = chain
+                self.absorbed |= {node for node in (chain.norm, chain.add) if node is not None and node is not last}
+        self.made: dict[fx.Node, fx.Node] = {}
+        self.blocked: set[fx.Node] = set()  # the nodes whose value is made batch-blocked
+        self.calls: dict[str, nn.Module] = {}
+        self.count: fx.Node  # of the images
+
+    def rewritten(self) -> fx.GraphModule:
+        """The module, which computes in the order of the network's graph."""
+        self.body = fx.Graph()
+        self.unread = {node: len(node.users) for node in self.nodes}  # by the convolutions that are still to come
+        for node in self.nodes:
+            if node in self.absorbed:
+                continue
+            source = node.args[0] if node.args else None
+            if node in self.norms:
+                self._emit_norm(node, self.norms[node])
+            elif node in self.convolutions:
+                self._emit_convolution(node)
+            elif source in self.blocked and _is_plane_mean(node):
+                self.made[node] = self.body.call_function(plane_mean, (self.made[source], self.count))
+            elif source in self.blocked and type(self.modules.module(node)) is nn.Identity:
+                self._set(node, self.made[source])
+            else:
+                self.made[node] = self.body.node_copy(node, self._as_images)
+                if node.op == "placeholder":
+                    self.count = self.body.call_method("size", (self.made[node], 0))
+        self.body.lint()
+        return fx.GraphModule({**self.modules.by_name, **self.calls}, self.body)
+
+    def _emit_convolution(self, node: fx.Node) -> None:
+        source, layer = node.args[0], self.modules.module(node)
+        assert isinstance(source, fx.Node) and isinstance(layer, nn.Conv2d)
+        self.unread[source] -= 1
+        again = source in self.blocked and self.unread[source] > 0
+        call = BlockedConvolution(layer, self.mask.get(f"{node.target}.weight"), again)
+        made = self._call(call, (self._batch_blocked(source),))
+        if again:
+            self.made[source] = self.body.call_function(operator.getitem, (made, 1))
+            made = self.body.call_function(operator.getitem, (made, 0))
+        self._set(node, made)
+
+    def _emit_norm(self, last: fx.Node, chain: Chain) -> None:
+        assert chain.norm is not None
+        layer = self.modules.module(chain.norm)
+        assert isinstance(layer, nn.BatchNorm2d)
+        residual = None if chain.residual is None else self._batch_blocked(chain.residual)
+        call = BlockedBatchNorm(layer, chain.relu is not None)
+        self._set(last, self._call(call, (self.made[chain.layer], self.count, residual)))
+
+    def _call(self, module: nn.Module, arguments: tuple[Any, ...]) -> fx.Node:
+        name = f"blocked_{len(self.calls)}"
+        self.calls[name] = module
+        return self.body.call_module(name, arguments)
+
+    def _set(self, node: fx.Node, made: fx.Node) -> None:
+        self.made[node] = made
+        self.blocked.add(node)
+
+    def _batch_blocked(self, node: fx.Node) -> fx.Node:
+        made = self.made[node]
+        return made if node in self.blocked else self.body.call_function(to_blocked, (made,))
+
+    def _as_images(self, node: fx.Node) -> fx.Node:
+        made = self.made[node]
+        return self.body.call_function(_images, (made, self.count)) if node in self.blocked else made
+
+    def _has_kernel(self, node: fx.Node) -> bool:
+        layer = self.modules.module(node)
+        return type(layer) is nn.Conv2d and policy.has_blocked_form(layer)
+
+    def _keeps_statistics(self, node: fx.Node | None) -> bool:
+        layer = None if node is None else self.modules.module(node)
+        return isinstance(layer, nn.BatchNorm2d) and layer.affine and layer.momentum is not None
+
+
+def _is_plane_mean(node: fx.Node) -> bool:
+    return node.op == "call_method" and node.target == "mean" and node.args[1:] == ((2, 3),) and not node.kwargs
+
+
+def _images(x: Tensor, num_images: int) -> Tensor:
+    return from_blocked(x)[:num_images]

@@ -1,0 +1,321 @@
+"""Training on images in blocks: convolutions, normalisation and their gradients are those of the dense computation."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from devices import needs_kernels
+from devices import reference as on_reference
+from torch import Tensor, library, nn
+
+from lthbench.data.spec import DataSpec
+from lthbench.engine.blocked_training import BlockedBatchNorm, BlockedConvolution, blocked_training
+from lthbench.models.build import prunable
+from lthbench.models.spec import ModelSpec
+from lthbench.ops.batch_norm import batch_norm
+from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
+from lthbench.ops.masked_convolution import MaskedConvolution, plane_mean
+from lthbench.tasks.network import apply_mask, make_network, set_initial_weights
+
+ROUNDING = 2.0**-24  # of float32, relative
+
+# images, input and output channels, plane, (kernel, stride, padding), density
+CASES = [
+    (20, 3, 8, (8, 12), (3, 1, 1), 0.3),
+    (20, 3, 8, (8, 16), (3, 2, 1), 0.3),
+    (33, 5, 4, (7, 5), (3, 2, 1), 0.5),
+    (17, 4, 6, (6, 6), (1, 2, 0), 0.5),
+    (16, 4, 6, (6, 8), (1, 1, 0), 0.0),
+    (16, 4, 6, (9, 7), (3, 3, 1), 0.5),
+    (16, 4, 6, (6, 8), (2, 1, 0), 0.5),
+    (16, 40, 24, (8, 8), (3, 1, 1), 0.2),
+    (16, 4, 8, (8, 8), (3, 1, 1), 1.0),
+    (16, 8, 8, (8, 8), (3, 2, 1), 1.0),
+    (1, 2, 3, (1, 1), (1, 2, 0), 1.0),
+]
+
+
+class Layer:
+    """A masked convolution of random operands in float64, and in blocks."""
+
+    def __init__(self, num_images, inputs, outputs, plane, geometry, density):
+        g = torch.Generator().manual_seed(num_images + inputs)
+        self.kernel, self.stride, self.padding = geometry
+        self.x = torch.randn(num_images, inputs, *plane, generator=g)
+        self.weight = torch.randn(outputs, inputs, self.kernel, self.kernel, generator=g)
+        self.mask = torch.rand(self.weight.shape, generator=g) < density
+        self.other = torch.randn(self.x.shape, generator=g)
+        self.dy = torch.randn(self.convolve(self.x, self.weight).shape, generator=g)
+
+    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(x, weight * self.mask, stride=self.stride, padding=self.padding)
+
+    def exact(self, *, absolute: bool = False) -> list[Tensor]:
+        """Output and gradients in float64; or those of the absolute values, to which rounding errors are relative."""
+        operands = (t.double() for t in (self.x, self.weight, self.dy))
+        x, weight, dy = (t.abs() if absolute else t for t in operands)
+        x.requires_grad_()
+        weight.requires_grad_()
+        y = self.convolve(x, weight)
+        return [y.detach(), *torch.autograd.grad(y, (x, weight), dy)]
+
+    def bounds(self) -> list[Tensor]:
+        """Of output, and gradients of input and weight: a sum of n products errs by at most n + 2 roundings of each."""
+        y, dx, dw = self.exact(absolute=True)
+        area, pixels = self.kernel**2, self.dy[0, 0].numel() * len(self.x)
+        counts = self.weight.shape[1] * area, self.weight.shape[0] * area, pixels
+        return [(n + 2) * ROUNDING * t + 1e-30 for n, t in zip(counts, (y, dx, dw), strict=True)]
+
+    def blocked(self, pattern: SparsityPattern | None, *, again: bool = False) -> list[Tensor]:
+        layer = MaskedConvolution(pattern, self.kernel, self.stride, self.padding)
+        # A border of zeros is all that is added, so that gradients of blocks are blocks of gradients.
+        x, weight = to_blocked(self.x).requires_grad_(), (self.weight * self.mask).requires_grad_()
+        outputs, grads = [layer(x, weight)], [to_blocked(self.dy)]
+        if again:
+            outputs, grads = list(layer.with_input(x, weight)), [*grads, to_blocked(self.other)]
+        dx, dw = torch.autograd.grad(outputs, (x, weight), grads)
+        for t in (outputs[0], dx):
+            border = t.detach().clone()
+            border[:, :, 1:-1, 1:-1] = 0
+            assert not border.any()
+        return [from_blocked(outputs[0].detach())[: len(self.x)], from_blocked(dx)[: len(self.x)], dw]
+
+
+def assert_within(got: list[Tensor], exact: list[Tensor], bounds: list[Tensor]) -> None:
+    for a, b, bound in zip(got, exact, bounds, strict=True):
+        assert ((a.double() - b).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_masked_convolution_and_its_gradients_are_those_of_the_dense_one_within_their_rounding(case):
+    layer = Layer(*case)
+    got, (y, dx, dw) = layer.blocked(SparsityPattern.of(layer.mask)), layer.exact()
+    assert_within(got, [y, dx, dw * layer.mask], layer.bounds())
+    assert not got[2][~layer.mask].any()
+
+
+@pytest.mark.parametrize("case", [CASES[1], CASES[7], CASES[9]])
+def test_what_else_reads_the_input_has_its_gradient_added(case):
+    layer = Layer(*case)
+    pattern = SparsityPattern.of(layer.mask)
+    alone, together = layer.blocked(pattern), layer.blocked(pattern, again=True)
+    torch.testing.assert_close(together[1], alone[1] + layer.other, rtol=0, atol=1e-5)
+    assert torch.equal(together[0], alone[0]) and torch.equal(together[2], alone[2])
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("case", [(20, 3, 6, (8, 8)), (16, 16, 16, (7, 5)), (33, 8, 4, (16, 12))])
+def test_a_dense_convolution_by_winograd_has_the_gradients_of_the_direct_one(case, again):
+    layer = Layer(*case, (3, 1, 1), 1.0)
+    got, (y, dx, dw) = layer.blocked(None, again=again), layer.exact()
+    dx = dx + layer.other if again else dx
+    # Its filtering errs by 1e-5 standard deviations of an output at the most.
+    filtered = [torch.full_like(t, 2e-5 * float(t.std())) for t in (y, dx)]
+    assert_within(got, [y, dx, dw], [*filtered, layer.bounds()[2]])
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("pattern", [True, False])
+def test_the_reference_of_a_masked_convolution_agrees(pattern, again):
+    layer = Layer(20, 4, 6, (8, 8), (3, 1, 1), 0.5 if pattern else 1.0)
+    kept = SparsityPattern.of(layer.mask) if pattern else None
+    got = layer.blocked(kept, again=again)
+    with on_reference():
+        expected = layer.blocked(kept, again=again)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+NORMS = [
+    (20, 3, (8, 8), True, True),
+    (16, 5, (7, 5), False, False),
+    (33, 4, (5, 6), True, False),
+    (1, 2, (2, 3), False, True),
+]
+
+
+def normalised(num_images, channels, plane, relu, adds):
+    """Output, gradients of input, weight, bias and summand: in blocks and in float64."""
+    g = torch.Generator().manual_seed(num_images)
+    x = 3 * torch.randn(num_images, channels, *plane, generator=g) + 5
+    weight, bias = torch.rand(channels, generator=g), torch.randn(channels, generator=g)
+    other, dy = (torch.randn(x.shape, generator=g) for _ in range(2))
+    exact = [t.double().requires_grad_() for t in (x, weight, bias, other)]
+    y = F.batch_norm(exact[0], None, None, exact[1], exact[2], training=True, eps=1e-3)
+    y = y + exact[3] if adds else y
+    y = y.relu() if relu else y
+    of_exact = torch.autograd.grad(y, exact[: 4 if adds else 3], dy.double())
+    # Lanes that are no images hold what a layer before left there.
+    blocks = [to_blocked(t) for t in (x, other)]
+    for t in blocks:
+        t[-1, :, 1:-1, 1:-1, num_images % 16 or 16 :] = 7
+    ours = [t.requires_grad_() for t in (blocks[0], weight, bias, blocks[1])]
+    z, mean, variance = batch_norm(*ours[:3], num_images, 1e-3, ours[3] if adds else None, relu=relu)
+    of_ours = torch.autograd.grad(z, ours[: 4 if adds else 3], to_blocked(dy))
+    torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)))
+    torch.testing.assert_close(variance.double(), x.double().var((0, 2, 3), correction=0), rtol=1e-5, atol=1e-5)
+    return [z.detach(), *of_ours], [y.detach(), *of_exact]
+
+
+@pytest.mark.parametrize("case", NORMS)
+@pytest.mark.parametrize("kernels", [True, False])
+def test_normalisation_with_what_follows_has_the_outputs_and_gradients_of_the_layers(case, kernels):
+    if kernels:
+        got, exact = normalised(*case)
+    else:
+        with on_reference():
+            got, exact = normalised(*case)
+    for a, b in zip(got, exact, strict=True):
+        a = from_blocked(a)[: case[0]] if a.dim() == 5 else a
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=2e-5)
+    if case[0] % 16:
+        assert not got[1][-1, ..., case[0] % 16 :].any()
+
+
+def test_the_mean_of_a_large_offset_loses_no_digits_of_the_variance():
+    x = to_blocked(torch.randn(32, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.01 + 1000)
+    _, mean, variance = batch_norm(x, torch.ones(2), torch.zeros(2), 32, 1e-5)
+    images = from_blocked(x).double()
+    torch.testing.assert_close(variance.double(), images.var((0, 2, 3), correction=0), rtol=1e-4, atol=0)
+    torch.testing.assert_close(mean.double(), images.mean((0, 2, 3)), rtol=1e-7, atol=0)
+
+
+@needs_kernels
+def test_threads_change_no_bit_of_a_training_pass():
+    before, passes = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found = [*Layer(*CASES[7]).blocked(SparsityPattern.of(Layer(*CASES[7]).mask))]
+        found += Layer(40, 6, 9, (8, 8), (3, 1, 1), 1.0).blocked(None) + normalised(*NORMS[0])[0]
+        passes.append(found)
+    torch.set_num_threads(before)
+    for found in passes[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found, passes[0], strict=True))
+
+
+def test_the_mean_of_a_plane_and_its_gradient():
+    x = torch.randn(20, 3, 4, 6)
+    blocks, images = to_blocked(x).requires_grad_(), x.clone().requires_grad_()
+    got, expected = plane_mean(blocks, 20), images.mean((2, 3))
+    torch.testing.assert_close(got, expected)
+    dy = torch.randn(20, 3)
+    (dx,), (exact,) = torch.autograd.grad(got, blocks, dy), torch.autograd.grad(expected, images, dy)
+    torch.testing.assert_close(dx, to_blocked(exact))
+
+
+def network(name: str, density: float, width: int | None = None) -> tuple[nn.Module, dict[str, Tensor]]:
+    """A network for CIFAR-10 with its initial weights, pruned at random between its first and its last layer."""
+    spec = ModelSpec(name=name, width=width)
+    model = make_network(spec, DataSpec(name="cifar10"), torch.device("cpu"))
+    set_initial_weights(model, spec, seed=0)
+    g, weights = torch.Generator().manual_seed(1), dict(model.named_parameters())
+    mask = {n: torch.rand(weights[n].shape, generator=g) < density for n in prunable(model)[1:-1]}
+    apply_mask(model, mask)
+    return model.train(), mask
+
+
+def gradients(model: nn.Module, logits: Tensor) -> dict[str, Tensor]:
+    labels = torch.arange(len(logits)) % 10
+    model.zero_grad()
+    F.cross_entropy(logits, labels).backward()
+    return {n: p.grad.double().clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@needs_kernels
+@pytest.mark.parametrize("density", [1.0, 0.3, 0.05])
+@pytest.mark.parametrize("name, width", [("resnet8", None), ("resnet20", 8)])
+def test_a_network_in_blocks_computes_what_the_dense_masked_one_does(name, width, density):
+    model, mask = network(name, density, width)
+    exact, dense = copy.deepcopy(model).double(), copy.deepcopy(model)
+    passes = blocked_training(model, mask)
+    assert passes is not None
+    x = torch.randn(18, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    logits, right, usual = passes(x), exact(x.double()), dense(x)
+    error, usual_error = ((t.double() - right).abs().max() for t in (logits, usual))
+    assert error <= 4 * usual_error + 1e-5
+    torch.testing.assert_close(dict(model.named_buffers()), dict(dense.named_buffers()), rtol=1e-4, atol=1e-5)
+    # Where an activation within rounding of 0 falls on the other side, a gradient moves by more than rounding; it does
+    # so in the dense computation too.
+    got, expected, dense_ones = gradients(model, logits), gradients(exact, right), gradients(dense, usual)
+    for n, gradient in expected.items():
+        gradient, own, other = (t * mask[n] if n in mask else t for t in (gradient, got[n], dense_ones[n]))
+        assert (own - gradient).norm() <= 4 * (other - gradient).norm() + 2e-3 * gradient.norm() + 1e-6
+        # Over surviving weights alone there is no other gradient.
+        assert density > 0.25 or n not in mask or not got[n][~mask[n]].any()
+
+
+@needs_kernels
+def test_all_of_a_network_is_in_blocks_from_the_images_to_the_pooling():
+    model, mask = network("resnet20", 0.1)
+    passes = blocked_training(model, mask)
+    assert passes is not None
+    kinds = [type(passes.get_submodule(str(node.target))) for node in passes.graph.nodes if node.op == "call_module"]
+    assert kinds.count(BlockedConvolution) == kinds.count(BlockedBatchNorm) == 21  # with two projections
+    assert kinds.count(nn.Linear) == 1 and len(kinds) == 43
+    functions = [node.target for node in passes.graph.nodes if node.op == "call_function"]
+    assert functions.count(to_blocked) == functions.count(plane_mean) == 1
+    assert {id(p) for p in passes.parameters()} == {id(p) for p in model.parameters()}
+
+
+def test_a_network_that_cannot_be_traced_or_has_no_convolution_in_blocks_is_left_to_torch():
+    class Depends(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.sum() > 0 else -x
+
+    assert blocked_training(Depends(), {}) is None
+    assert blocked_training(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), {}) is None
+    assert blocked_training(nn.Sequential(nn.Conv2d(3, 4, 5, padding=2, bias=False)), {}) is None
+
+
+def test_layers_without_a_form_in_blocks_are_given_images():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1, bias=False), nn.Flatten(), nn.Linear(64, 10),
+    ).train()  # fmt: skip
+    dense = copy.deepcopy(model)
+    passes = blocked_training(model, {})
+    assert passes is not None
+    x = torch.randn(19, 3, 8, 8)
+    logits, usual = passes(x), dense(x)
+    torch.testing.assert_close(logits, usual, rtol=1e-4, atol=1e-4)
+    got, expected = gradients(model, logits), gradients(dense, usual)
+    for n in expected:
+        torch.testing.assert_close(got[n], expected[n], rtol=1e-3, atol=1e-4)
+
+
+@needs_kernels
+@pytest.mark.parametrize("isa", ["base", "v3"])
+def test_older_instruction_sets_compute_the_same_within_rounding(isa):
+    body = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import test_blocked_training as t\n"
+        "for case in (t.CASES[1], t.CASES[2], t.CASES[9]):\n"
+        "    t.test_a_masked_convolution_and_its_gradients_are_those_of_the_dense_one_within_their_rounding(case)\n"
+        "t.test_a_dense_convolution_by_winograd_has_the_gradients_of_the_direct_one((16, 16, 16, (7, 5)), True)\n"
+        "for case in t.NORMS[::2]:\n"
+        "    t.test_normalisation_with_what_follows_has_the_outputs_and_gradients_of_the_layers(case, True)\n"
+    )
+    environment = {**os.environ, "LTHBENCH_CPU_ISA": isa}
+    subprocess.run([sys.executable, "-c", body, str(Path(__file__).parent)], check=True, env=environment)
+
+
+@needs_kernels
+def test_operators_of_training_keep_their_contract_with_torch():
+    x, dy = to_blocked(torch.randn(2, 2, 5, 5)), to_blocked(torch.randn(2, 3, 5, 5))
+    p = SparsityPattern.of(torch.rand(3, 2, 3, 3) < 0.5)
+    values, sums = torch.randn(len(p.index)), (torch.ones(2), torch.ones(2))
+    lists, geometry = (p.row_indices, p.col_ptr, p.order), (3, 1, 1)
+    ops = torch.ops.lthbench
+    library.opcheck(ops.sparse_convolution_input_gradient.default, (dy, values, *lists, x, 5, 5, *geometry))
+    library.opcheck(ops.sparse_convolution_weight_gradient.default, (x, dy, p.col_indices, p.row_ptr, *geometry))
+    library.opcheck(ops.dense_convolution_weight_gradient.default, (x, dy, 1))
+    library.opcheck(ops.blocked_batch_norm.default, (x, *sums, x.clone(), 2, 1e-5, True))
+    library.opcheck(ops.blocked_batch_norm_gradient.default, (x, x, x, *sums, torch.ones(2), 2, True))
