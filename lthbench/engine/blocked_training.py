@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from lthbench.engine import policy
 from lthbench.engine.chains import Chain, Modules
+from lthbench.ops._library import kernels_available
 from lthbench.ops.batch_norm import batch_norm
 from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
 from lthbench.ops.masked_convolution import MaskedConvolution, plane_mean
@@ -34,6 +35,26 @@ def blocked_training(model: nn.Module, mask: Mapping[str, Tensor]) -> fx.GraphMo
         return None
     rewriter = _Rewriter(graph, Modules(dict(model.named_modules())), mask)
     return rewriter.rewritten() if rewriter.convolutions else None
+
+
+def required_blocked_training(model: nn.Module, mask: Mapping[str, Tensor], *, alone: bool) -> fx.GraphModule:
+    """The same where it was asked for by name: refused where there is none, so that the engine asked for computed.
+
+    Args:
+        alone: whether one process trains, in float32.
+
+    Raises:
+        ValueError: there are no such passes.
+    """
+    passes = None
+    if alone and kernels_available("cpu") and all(p.device.type == "cpu" for p in model.parameters()):
+        passes = blocked_training(model, mask)
+    if passes is None:
+        raise ValueError(
+            "the engine 'blocked' needs one process on a CPU with kernels, float32, and a network that can be traced "
+            "and has convolutions for its layout; use the engine 'torch'"
+        )
+    return passes
 
 
 class BlockedConvolution(nn.Module):

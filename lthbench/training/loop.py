@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet
+from lthbench.engine.blocked_training import required_blocked_training
 from lthbench.engine.onednn_linear import use_onednn
 from lthbench.ops.sums import sum_in_order
 from lthbench.training.batches import Batches, MicroBatch
@@ -106,6 +107,8 @@ class Trainer:
         self.progress = Progress(step=begin)
         # A graph for each of the two batch sizes of an epoch, compiled in this process.
         options: dict[str, Any] = {"compile_threads": 1}
+        if compile and recipe.engine != "torch":
+            raise ValueError(f"a training by the engine {recipe.engine} cannot be compiled; leave out one of the two")
         if compile and ranks.size > 1:
             raise ValueError("a training over several processes cannot be compiled; leave out one of the two")
         convert_sync_batchnorm(model, ranks)
@@ -116,6 +119,9 @@ class Trainer:
         self.device = images.device
         if compile:
             self._forward = torch.compile(model, dynamic=False, options=options)
+        elif recipe.engine == "blocked":
+            alone = ranks.size == 1 and recipe.precision == "float32"
+            self._forward = required_blocked_training(model, mask or {}, alone=alone)
         else:
             self._forward = ranks.wrap(model, images.batch(torch.zeros(1, dtype=torch.int64)))
         self._recorded: RecordedPasses | None = None

@@ -15,6 +15,7 @@ from devices import needs_kernels
 from devices import reference as on_reference
 from torch import Tensor, library, nn
 
+from lthbench.bench.throughput import noise_images
 from lthbench.data.spec import DataSpec
 from lthbench.engine.blocked_training import BlockedBatchNorm, BlockedConvolution, blocked_training
 from lthbench.models.build import prunable
@@ -23,6 +24,9 @@ from lthbench.ops.batch_norm import batch_norm
 from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
 from lthbench.ops.masked_convolution import MaskedConvolution, plane_mean
 from lthbench.tasks.network import apply_mask, make_network, set_initial_weights
+from lthbench.training.loop import Trainer
+from lthbench.training.recipe import SGD, Recipe
+from lthbench.training.steps import Steps
 
 ROUNDING = 2.0**-24  # of float32, relative
 
@@ -319,3 +323,26 @@ def test_operators_of_training_keep_their_contract_with_torch():
     library.opcheck(ops.dense_convolution_weight_gradient.default, (x, dy, 1))
     library.opcheck(ops.blocked_batch_norm.default, (x, *sums, x.clone(), 2, 1e-5, True))
     library.opcheck(ops.blocked_batch_norm_gradient.default, (x, x, x, *sums, torch.ones(2), 2, True))
+
+
+@needs_kernels
+def test_a_training_by_the_blocked_engine_tracks_one_by_torch_and_repeats_bit_for_bit():
+    images = noise_images("cifar10", 64, torch.device("cpu"))
+    optimizer = SGD(name="sgd", lr=0.05, momentum=0.9)
+    ends, losses = [], []
+    for engine in ("torch", "blocked", "blocked"):
+        recipe = Recipe(steps=Steps(iterations=6), batch_size=20, optimizer=optimizer, engine=engine)
+        model, mask = network("resnet8", 0.2, 4)
+        losses.append(Trainer(model, images, recipe, num_classes=10, seed=0, mask=mask).run().epoch_losses)
+        ends.append(model.state_dict())
+        assert all(not p[~mask[n]].any() for n, p in model.named_parameters() if n in mask)
+    assert all(torch.equal(a, b) for a, b in zip(ends[1].values(), ends[2].values(), strict=True))
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-3)
+
+
+def test_the_blocked_engine_is_refused_where_it_does_not_apply():
+    images = noise_images("fashion-mnist", 20, torch.device("cpu"))
+    model = make_network(ModelSpec(name="lenet-300-100"), DataSpec(name="fashion-mnist"), torch.device("cpu"))
+    recipe = Recipe(steps=Steps(iterations=1), batch_size=20, optimizer=SGD(name="sgd", lr=0.05), engine="blocked")
+    with pytest.raises(ValueError, match="engine 'blocked' needs"):
+        Trainer(model, images, recipe, num_classes=10, seed=0)
