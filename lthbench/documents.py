@@ -40,7 +40,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise DocumentError(f"{path}: is no regular file")
+            raise DocumentError(f"{path}: is not a regular file")
         size = os.fstat(descriptor).st_size
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(min(size, limit) + 1)
@@ -55,12 +55,12 @@ def parse_document(content: bytes, model: type[Model], path: Path) -> Model:
     """Parse JSON strictly as a model: without type coercion or duplicate keys.
 
     Raises:
-        DocumentError: it is no JSON, or not of the model's form.
+        DocumentError: it is not JSON, or not of the model's form.
     """
     try:
         json.loads(content, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise DocumentError(f"{path}: is no JSON that can be used ({error})") from error
+        raise DocumentError(f"{path}: is not JSON that can be used ({error})") from error
     try:
         return model.model_validate_json(content, strict=True)
     except ValidationError as error:
@@ -81,7 +81,7 @@ def read_document(path: Path, model: type[Model], limit: int = LARGEST_DOCUMENT)
     """Read a JSON file as a model.
 
     Raises:
-        DocumentError: it is no regular file, too large, no JSON, or not of the model's form.
+        DocumentError: it is not a regular file, too large, no JSON, or not of the model's form.
         OSError: it cannot be read.
     """
     return parse_document(read_bounded(path, limit), model, path)

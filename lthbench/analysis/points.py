@@ -1,4 +1,4 @@
-"""`MeasuredPoint`: one measurement of a suite and what came of it, be it numbers, a divergence, or nothing yet."""
+"""`MeasuredPoint`: one measurement of a suite and its outcome: numbers, a divergence, or nothing yet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MeasuredPoint:
 
     Attributes:
         experiment: its name in the suite.
-        density: fraction of the prunable weights that survive; None for a line between two networks.
+        density: fraction of the prunable weights that survive; None for the path between two networks.
         step: iteration of rewinding or spawning.
         status: `missing` where a task of it is not done; else the first of its results that is not `ok`, if any.
         numbers: metric -> value; accuracies, errors and barriers are fractions, losses nats.
@@ -77,7 +77,8 @@ def points(plan: Plan, store: Store) -> Iterator[MeasuredPoint]:
 
 
 def moment(step: int, task: Task) -> tuple[float, float]:
-    """An iteration in epochs and as a share of the training's length, for a mask or line that of what it is made of."""
+    """An iteration in epochs and as a share of the training's length; for a mask or a barrier, of the trainings it is
+    made of."""
     spec = task.spec
     if not isinstance(spec, TrainSpec):
         return moment(step, task.inputs[0])

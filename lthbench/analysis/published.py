@@ -47,7 +47,7 @@ class PublishedRow(_Strict):
         pair, arm, variant, step, metric: of the rows of our results table that they are compared with.
         n: runs behind each number; None where that is not published.
         values: level -> mean, or (mean, standard deviation); accuracies in percent, onsets in iterations.
-        differs: in what their setting is not ours.
+        differs: how their setting differs from ours.
     """
 
     source: str
@@ -123,7 +123,7 @@ class PublishedComparison:
 
 
 def calibrate(plan: Plan, store: Store, references: References) -> list[PublishedComparison]:
-    """Compare our results with published numbers: by Welch's t test, or onsets by whether ours enclose theirs."""
+    """Compare our results with published numbers: by Welch's t test, or for onsets by whether ours enclose theirs."""
     measured: dict[tuple[object, ...], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for r in (row for row in results_table(plan, store) if not row.is_selection):
         measured[r.pair, r.arm, r.variant, r.level, r.step or 0, r.metric][r.replicate].append(r.value)

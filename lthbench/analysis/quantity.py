@@ -1,4 +1,4 @@
-"""How measured numbers are told: what a metric is called, its unit, and its digits."""
+"""How measured numbers are shown: the name of a metric, its unit and digits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lthbench.analysis.stats.summary import Interval
 
 @dataclass(frozen=True)
 class Quantity:
-    """A metric for people: `scale` times its value, with so many `digits` and a `unit`."""
+    """A metric as shown: `scale` times its value, with so many `digits` and a `unit`."""
 
     label: str
     scale: float = 1.0
@@ -41,7 +41,7 @@ _LABELS = {
 
 
 def quantity(metric: str) -> Quantity:
-    """What a metric of the results table is; accuracies, errors and barriers of error are told in percent."""
+    """The quantity of a metric of the results table; accuracies, errors and barriers of error are shown in percent."""
     label = _LABELS.get(metric, metric.replace("_", " "))
     if metric.endswith(("accuracy", "barrier")) and "loss" not in metric:
         return Quantity(label, 100, 2, "%")
@@ -57,14 +57,14 @@ def quantity(metric: str) -> Quantity:
 
 
 def interval_text(metric: str, interval: Interval) -> str:
-    """A mean with the half width of its interval (none where n is 1) and its unit."""
+    """A mean with the half width of its interval (none if n is 1) and its unit."""
     q = quantity(metric)
     width = "" if interval.half_width is None else f" ± {q.number(interval.half_width)}"
     return f"{q.number(interval.mean)}{width}" + (f" {q.unit}" if q.unit else "")
 
 
 def digits_of(effect: Effect) -> int:
-    """How many digits an effect is told with; a narrow interval has more."""
+    """The number of digits of an effect; a narrow interval has more."""
     digits = 0 if effect.unit == "iterations" else 2
     if effect.low is None or effect.high is None:
         return digits
@@ -75,7 +75,7 @@ def digits_of(effect: Effect) -> int:
 
 
 def effect_text(effect: Effect) -> str:
-    """An effect with its interval (where there is one) and its unit."""
+    """An effect with its interval (if there is one) and its unit."""
     digits = digits_of(effect)
     if effect.low is None or effect.high is None:
         return f"{effect.value:+.{digits}f} {effect.unit}".rstrip()
@@ -84,5 +84,5 @@ def effect_text(effect: Effect) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """A p as papers write it, empty where there is none."""
+    """A p value as papers write it; empty if there is none."""
     return "" if p is None else "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0") if p < 1 else "1"

@@ -23,7 +23,7 @@ class ResultRow:
     """One measured number and what it is of.
 
     Attributes:
-        density: fraction of the prunable weights that survive; None for a line between two networks.
+        density: fraction of the prunable weights that survive; None for the path between two networks.
         step, epoch, share: where in training weights were rewound to or children spawned: iteration, epochs, and the
             share of the training's length.
         metric: what the value is; accuracies, errors and barriers are fractions, losses nats.

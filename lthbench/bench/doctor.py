@@ -1,4 +1,4 @@
-"""What an installation has, for `lthbench doctor`."""
+"""The examination of an installation, for `lthbench doctor`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Level = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: fine, worth a note, or a problem."""
+    """One examined item: fine, worth a note, or a problem."""
 
     level: Level
     what: str
@@ -31,7 +31,7 @@ class Finding:
 
 
 def examine(store: Path, data: Path | None) -> list[Finding]:
-    """Look at versions, processor, memory, GPUs, kernels, data sets and the store's disk."""
+    """Examine versions, processor, memory, GPUs, kernels, data sets and the store's disk."""
     here = environment(torch.device("cpu"))
     versions = ", ".join(f"{name} {here[name]}" for name in ("lthbench", "python", "torch", "torchvision"))
     cores, memory = len(os.sched_getaffinity(0)), psutil.virtual_memory()
@@ -68,7 +68,7 @@ def examine(store: Path, data: Path | None) -> list[Finding]:
 
 
 def _kernels() -> list[Finding]:
-    """What is loaded, from which sources, whether these are those that are here, and what is used."""
+    """Which kernels are loaded, from which sources, whether these match csrc/, and which are used."""
     findings, built, others = [], built_from(), of_other_sources()
     for part, state in build_info().items():
         level: Level = "ok" if state in ("loaded", "kernels") else "note"

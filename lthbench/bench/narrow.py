@@ -1,4 +1,4 @@
-"""A narrow ResNet trained for some steps, in a process of its own, which a damaged heap ends by a signal.
+"""Training of a narrow ResNet for some steps, in a separate process, which a damaged heap ends by a signal.
 
 Some releases of torch write beyond the memory of a gradient of such networks, unless models/resnet.py avoids it. The
 heap is checked by glibc as its environment variables say.

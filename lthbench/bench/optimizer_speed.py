@@ -51,7 +51,7 @@ def _masks(params: list[Tensor]) -> list[Tensor]:
 
 
 def ours(network: str, full: bool, adamw: bool = False) -> Callable[[], object]:
-    """A step of MaskedSGD or MaskedAdamW; `full` with the pull and the distance."""
+    """A step of MaskedSGD or MaskedAdamW; `full` with the penalty and the distance."""
     params = _parameters(network)
     masks = {p: m for p, m in zip(params, _masks(params), strict=True) if p.dim() > 1}
     anchors = {p: p.detach().clone() for p in params} if full else {}
@@ -80,7 +80,7 @@ def torch_masked(network: str, adamw: bool = False, **form: Any) -> Callable[[],
 
 
 def torch_full(network: str) -> Callable[[], object]:
-    """The same with the pull and the squared distance, all in foreach operations."""
+    """The same with the penalty and the squared distance, all in foreach operations."""
     params = _parameters(network)
     masks = [m.float() for m in _masks(params)]
     anchors = [p.detach().clone() for p in params]
@@ -100,7 +100,7 @@ def torch_full(network: str) -> Callable[[], object]:
 
 
 def update_rows(network: str, rounds: int = 9) -> list[BenchRow]:
-    """Ours against torch, with and without pull and distance, beside the probe of four reads and two writes."""
+    """Ours against torch, with and without penalty and distance, beside the probe of four reads and two writes."""
     num_weights = sum(torch.Size(s).numel() for s in parameter_shapes(network))
     seconds = interleaved(
         {

@@ -1,4 +1,4 @@
-"""Benchmark of lines: K networks evaluated by ours and as usually, one state dict after another."""
+"""Benchmark of linear paths: K networks evaluated by ours and in the usual way, one state dict after another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small problem for each family of kernels whose result is known by other means: is it what comes out here?"""
+"""A small problem for each family of kernels, checked against a result that is known by other means."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def _holds(check: Callable[[Tensor, Tensor, Tensor], bool], weights: Tensor, oth
 
 
 def _update(weights: Tensor, gradients: Tensor, mask: Tensor) -> bool:
-    """MaskedSGD has the bits of torch.optim.SGD with the mask applied after each step, on a plan where it can."""
+    """MaskedSGD has the bits of torch.optim.SGD with the mask applied after each step, by the optimizer cache if it
+    can."""
     options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3, "nesterov": True}
     ours, theirs = (nn.Parameter(weights * mask) for _ in range(2))
     masked = MaskedSGD([ours], **options, masks={ours: mask})  # type: ignore[arg-type]
@@ -60,7 +61,7 @@ def _threshold(weights: Tensor, other: Tensor, mask: Tensor) -> bool:
 
 
 def _interpolation(a: Tensor, b: Tensor, mask: Tensor) -> bool:
-    """The points lie on the line, and losses and errors on them are those of torch."""
+    """The networks lie on the path, and their losses and errors are those of torch."""
     alphas = torch.tensor([0.0, 0.25, 1.0], device=a.device)
     line = lerp_stacked([a], [b], alphas)[0]
     labels = torch.arange(len(a), device=a.device) % a.shape[1]

@@ -25,13 +25,13 @@ from lthbench.training.recipe import Recipe, Schedule
 from lthbench.training.steps import Steps
 
 SECONDS = 1.0  # of each measurement
-POINTS = 30  # of a line
+POINTS = 30  # of a linear path
 _FOREVER = Steps(iterations=10**9)
 
 
 @dataclass(frozen=True)
 class TrainingBench:
-    """Where trainings are timed, and how: `graphs` and `tell` are as of `Trainer`."""
+    """Where and how trainings are timed: `graphs` and `tell` are as for `Trainer`."""
 
     device: torch.device
     graphs: bool = True
@@ -41,7 +41,7 @@ class TrainingBench:
 def calibrate(pairs: Iterable[Pair], device: torch.device, threads: int) -> Iterator[Calibration]:
     """Measure what the tasks of some pairs need; yields a calibration for each pair.
 
-    Measured are the recipes of the arms, once for every batch size, precision and augmentation.
+    The recipes of the arms are measured, once for every batch size, precision and augmentation.
     """
     found = Calibration(
         device=device_name(device),
@@ -59,8 +59,8 @@ def calibrate(pairs: Iterable[Pair], device: torch.device, threads: int) -> Iter
 
 
 def matmul_rate(precision: Precision, device: torch.device) -> float:
-    """Floating-point operations a second of matrix products: of large square ones, or, where that is faster, in a
-    convolution, which is one too and on a processor another library's."""
+    """Floating-point operations a second of matrix products: of large square ones, or of a convolution if that is
+    faster, which on a CPU uses another library."""
     dtype: torch.dtype = getattr(torch, precision)
     square, operations = matmul_probe(8192 if device.type == "cuda" else 1024, dtype, device)
     images, channels, side = (512, 256, 32) if device.type == "cuda" else (8, 64, 32)
@@ -98,14 +98,14 @@ def training_rate(model: ModelSpec, data: str, recipe: Recipe, bench: TrainingBe
 
 
 def network_rate(model: ModelSpec, data: str, device: torch.device) -> NetworkRate:
-    """Time the evaluation of a network, and of the networks along a line."""
+    """Time the evaluation of a network, and of the networks on a linear path."""
     network = _network(model, data, device)
     few = noise_images(data, 8, device)
     count, seconds = _repeated(lambda: (evaluate(network, few), len(few))[1], device, SECONDS / 10)
     images = noise_images(data, min(250, max(len(few), int(SECONDS * count / seconds / 2))), device)
     count, seconds = _repeated(lambda: (evaluate(network, images), len(images))[1], device, SECONDS)
     evaluation = count / seconds
-    # Where networks are slow a few of them tell as much as all.
+    # For slow networks a few of them are enough.
     points = max(2, min(POINTS, int(SECONDS * evaluation / len(images))))
     ends = weights_of(network), weights_of(_network(model, data, device, seed=1))
     alphas = torch.linspace(0, 1, points, dtype=torch.float64)
@@ -136,8 +136,8 @@ def _network(model: ModelSpec, data: str, device: torch.device, seed: int = 0) -
 
 
 def _training_step(model: ModelSpec, data: str, recipe: Recipe, batch: int, bench: TrainingBench) -> Callable[[], int]:
-    """A call that trains one step and says of how many images."""
-    # The rate of learning changes no time, and labels of noise should not make weights infinite.
+    """A call that trains one step and returns its number of images."""
+    # The learning rate does not affect the time, and random labels must not make weights infinite.
     optimizer = recipe.optimizer.model_copy(update={"lr": 1e-9})
     timed = recipe.model_copy(
         update={"batch_size": batch, "optimizer": optimizer, "steps": _FOREVER, "schedule": Schedule()}
@@ -168,11 +168,11 @@ def _training_step(model: ModelSpec, data: str, recipe: Recipe, batch: int, benc
 def _repeated(call: Callable[[], int], device: torch.device, seconds: float) -> tuple[int, float]:
     """Repeat a call, once untimed and then for at least so many seconds; returns the sum of its counts, and the time.
 
-    With one thread of a processor its own time is taken, in which other programs have no part.
+    With one thread of a CPU it is processor time, which other programs do not affect.
     """
     clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     synchronise = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
-    # A GPU is waited for now and then only, as in training, where the host runs ahead of it.
+    # Synchronise with a GPU only now and then, as in training, where the host runs ahead of it.
     calls = 10 if device.type == "cuda" else 1
     call()
     synchronise()

@@ -57,7 +57,7 @@ def interleaved(
         device: on CUDA, times are those of events around the call.
 
     On the CPU with one thread the clock is the process's own, so that other processes' turns are not counted; with
-    more it is the wall clock, which means something on an idle machine only.
+    more it is the wall clock, which is meaningful only on an idle machine.
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
@@ -139,7 +139,7 @@ def matmul_probe(
 
 
 def arithmetic_probe(device: torch.device | str = "cpu") -> tuple[str, Callable[[], Tensor], float]:
-    """The limit of the interpolation kernels: its name, a call, and the float32 operations of that call.
+    """The limit of the interpolation kernels: name, call, and float32 operations of the call.
 
     On the CPU multiply-adds in registers, since torch's matrix product is far from that on some processors; a matrix
     product elsewhere, or where there are no kernels.
@@ -157,7 +157,7 @@ def row(
     """The table line of one measurement of `interleaved`.
 
     Args:
-        scale: what the limit's time is multiplied with where the probe moves other bytes than the work.
+        scale: factor of the limit's time if the probe moves other amounts of memory than the work.
     """
     limit_ms = seconds[limit] * scale * 1e3 if limit else float("nan")
     ours_ms, baseline_ms = seconds[ours] * 1e3, seconds[baseline] * 1e3

@@ -1,4 +1,4 @@
-"""`lthbench bench training`: how fast an arm trains, and a short training of it: does it learn?"""
+"""`lthbench bench training`: how fast an arm trains, and whether a short training of it learns."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def arm_throughput(cell: Cell, recipe: Recipe, matmul_flops: float, bench: Train
 
 
 def check_curves(cells: Iterable[Cell], root: Path | None) -> None:
-    """Refuse what no curve can be made of, before anything is timed.
+    """Refuse pairs without a possible curve, before anything is timed.
 
     Raises:
         SuiteError: a data set has no validation split.
@@ -112,8 +112,8 @@ def training_curve(
     """Train a network from initialisation for so many steps, by a recipe whose schedule is compressed to them.
 
     Args:
-        held_out: at most so many validation images judge it.
-        report: told how many steps are done.
+        held_out: the largest number of validation images to evaluate.
+        report: called with the number of steps done.
     """
     splits = load(cell.data, root, bench.device)
     num_images = len(splits.train)

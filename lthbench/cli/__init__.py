@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 
-# What users can mend, and messages say how.
+# Errors that users can fix; the messages say how.
 _TOLD = (
     SuiteError, StoreError, SchedulerError, DataError, CalibrationError, DeviceError, DeviceLostError, OptionError,
     TicketError,
@@ -77,7 +77,7 @@ def main() -> None:
                 warnings.showwarning = _in_one_line
                 app()
         finally:
-            sys.stdout.flush()  # what fails later than here cannot be told
+            sys.stdout.flush()  # later failures could not be reported
     except _TOLD as error:
         fail(str(error))
     except OSError as error:
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def _leave_what_cannot_be_written() -> None:
-    """Have nothing left for the end of Python to write to a pipe that nobody reads or a disk that is full."""
+    """Leave nothing that Python would write at exit to a broken pipe or a full disk."""
     for name in ("stdout", "stderr"):
         try:
             getattr(sys, name).flush()
@@ -104,7 +104,7 @@ def _in_one_line(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning of lthbench's own as its errors are, and others as Python does."""
+    """Print a warning of lthbench in the form of its errors, and others as Python does."""
     if category.__module__.partition(".")[0] == "lthbench":
         err.print(f"lthbench: {message}")
     else:

@@ -20,7 +20,7 @@ from lthbench.plain import PlainConsole
 
 
 class _Commands(TyperGroup):
-    """All commands; a pipe that nobody reads is an error like others (PlainConsole.on_broken_pipe)."""
+    """All commands; a broken pipe is an error like others (PlainConsole.on_broken_pipe)."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -43,7 +43,7 @@ app.add_typer(bench_app, name="bench")
 
 
 def _print_version(wanted: bool) -> None:
-    """Print the versions that results depend on, and what is compiled, from which sources; then end."""
+    """Print the versions that results depend on, and which kernels are compiled from which sources; then exit."""
     if not wanted:
         return
     import platform
@@ -66,7 +66,7 @@ def _options(
         bool, typer.Option("--version", help="Show versions and kernels.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """What stands before a command."""
+    """Options before a command."""
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -80,13 +80,13 @@ class _FittingConsole(PlainConsole):
         super().print(*(fitted(one, self) if isinstance(one, Table) else one for one in objects), **options)
 
 
-# Into a file or a pipe tables are wider than the 80 columns that would be taken for want of a terminal.
+# Without a terminal rich would assume 80 columns; tables in files and pipes are wider.
 out = _FittingConsole(soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120)
 err = _FittingConsole(stderr=True, soft_wrap=not sys.stderr.isatty())
 
 
 def fail(message: str) -> NoReturn:
-    with contextlib.suppress(OSError):  # of an error output that takes nothing
+    with contextlib.suppress(OSError):  # if stderr cannot be written
         for line in message.splitlines():
             err.print(f"lthbench: {line}")
     sys.exit(2)
@@ -99,14 +99,14 @@ def progress_bar(*, transient: bool = False) -> Progress:
 
 
 def again(command: str, suite: Path, *words: str) -> str:
-    """A command to propose: with the folders that this one was told of, so that it means the same."""
+    """A command to propose, with the folders given to this one, so that it refers to the same ones."""
     options = ("--store", "--data") if command in ("run", "submit") else ("--store",)
     outside = ["--allow-outside"] if "--allow-outside" in sys.argv and command != "cancel" else []
     return shlex.join(["lthbench", command, str(suite), *words, *given(*options), *outside])
 
 
 def given(*options: str) -> list[str]:
-    """Those of some options that stand on this command line, with their values."""
+    """Those of some options that are given on this command line, with their values."""
     found, words = [], sys.argv[1:]
     for position, word in enumerate(words):
         name, equals, _ = word.partition("=")

@@ -56,7 +56,7 @@ def doctor(
 
 
 def _check_files(store: Store, repair: bool) -> Finding:
-    """Read every file of a store, tell of what is not as it was written, and set it aside if that is asked."""
+    """Read every file of a store, report damaged ones, and set them aside with --repair."""
     from lthbench.bench.doctor import Finding
     from lthbench.runner.inspection import repair as repair_store
 
@@ -82,7 +82,7 @@ def _check_files(store: Store, repair: bool) -> Finding:
 
 
 def inspect_with_progress(store: Store, keys: Collection[str] | None = None) -> Inspection:
-    """Inspect a store's tasks, all or some, behind a bar."""
+    """Inspect a store's tasks, all or some, with a progress bar."""
     from lthbench.runner.inspection import inspect_store
 
     with progress_bar(transient=True) as progress:

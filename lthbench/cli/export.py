@@ -53,7 +53,7 @@ def mlflow(
 
 
 def tensorboard_exporter() -> Callable[[Plan, Store, Path], int]:
-    """What writes event files of a plan's trainings, or the end of this command where TensorBoard is not installed."""
+    """The function that writes event files of a plan's trainings; exits if TensorBoard is not installed."""
     try:
         from lthbench.analysis.export.tensorboard import export_tensorboard
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""How a command is given options that several have: one parameter, a dataclass, for all of its fields."""
+"""How commands share options: one parameter, a dataclass, stands for an option per field."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lthbench.options import Option, declared
 
 
 class Only:
-    """Of a parameter's dataclass, the fields that this command has: `Annotated[RunOptions, Only("data")]`."""
+    """The fields of a parameter's dataclass that are options of this command: `Annotated[RunOptions, Only("data")]`."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameters of `lthbench.options` dataclasses are given field by field."""
+    """A command whose dataclass parameters (`lthbench.options`) become one option per field."""
     signature = inspect.signature(command, eval_str=True)
     parameters: list[Parameter] = []
     groups: dict[str, tuple[Any, list[str]]] = {}

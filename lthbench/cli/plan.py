@@ -175,7 +175,7 @@ def _print_hours(cost: list[Cost], devices: list[Device]) -> None:
 
 
 def _print_power(decided: list[ClaimPower], as_json: bool = False) -> None:
-    """A line for each claim and what of it the pairs have in common; the sources of spreads below, each once."""
+    """A line for each claim and group of pairs with the same finding; below, each source of spreads once."""
     if as_json:
         print_json([asdict(claim) for claim in decided])
         return

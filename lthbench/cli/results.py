@@ -66,7 +66,7 @@ def _line(summaries: list[Summary]) -> dict[str, str]:
 
 
 def print_summary(suite: Suite, rows: list[ResultRow]) -> None:
-    """A table for each experiment of each pair: the mean over replicates of what it shows first."""
+    """A table for each experiment of each pair: the means over replicates of its main metrics."""
     from lthbench.analysis.table import summarise
 
     summaries = summarise(rows)

@@ -1,4 +1,4 @@
-"""`lthbench run`: what is missing of a suite, on this machine."""
+"""`lthbench run`: the missing tasks of a suite, on this machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from lthbench.tasks.store import Store
 
 
 class Executor(str, Enum):
-    """Where the tasks of a run are run: in worker processes, in this process, or by jobs of a cluster."""
+    """Where tasks run: in worker processes, in this process, or in jobs of a cluster."""
 
     local = "local"
     debug = "debug"
@@ -119,7 +119,7 @@ def _print_results(opened: OpenSuite, ran: Ran, part: Subset, with_report: bool)
     print_headlines(opened.suite, api.result_rows(opened, ran.plan))
     tell_of_reference(ran.plan, opened.store, out)
     outcome = ran.outcome
-    # What diverged takes tasks out of the plan, of which some may have run by then.
+    # Divergence removes tasks from the plan, some of which may have run by then.
     before = len(ran.plan.tasks.keys() - set(outcome.ran)) - len(outcome.failed) - len(outcome.blocked)
     out.print(
         f"{len(ran.plan.tasks)} tasks: {len(set(outcome.ran))} run now in {ran.seconds:.0f} s, {before} done before. "
@@ -136,7 +136,7 @@ def _print_results(opened: OpenSuite, ran: Ran, part: Subset, with_report: bool)
 
 
 def _exit(opened: OpenSuite, ran: Ran, told: set[str], all_diverged: bool) -> None:
-    """Tell what failed, but for the reasons that were told when it did; exit with 1 where not all was done."""
+    """Print failures, except for reasons printed before; exit with 1 if not everything is done."""
     outcome, suite = ran.outcome, opened.path
     if outcome.failed:
         for reason, keys in _by_reason(outcome.failed).items():
@@ -165,7 +165,7 @@ def _by_reason(failed: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _tell_diverged(plan: Plan, store: Store, console: Console) -> bool:
-    """Tell how many trainings diverged, if any did; return whether all did, so that nothing was measured."""
+    """Print how many trainings diverged, if any did; return whether all did, so that nothing was measured."""
     found = [(task.spec, result) for key, task in plan.tasks.items() if (result := store.result(key)) is not None]
     trainings = [result["status"] for spec, result in found if isinstance(spec, TrainSpec)]
     refused = sum(result["status"] == "refused" for _, result in found)

@@ -32,7 +32,7 @@ class Cluster(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """What is laid over the Slurm options of a suite."""
+    """Overrides of a suite's Slurm options."""
 
     profile: Annotated[str | None, Option("Of your Slurm options; else `default`.", "--profile")] = None
     sbatch: Annotated[
@@ -47,7 +47,7 @@ class Profile:
 
 @dataclass(frozen=True, kw_only=True)
 class JobOptions(Profile):
-    """What is laid over both, by the names that `SlurmOptions` has; what is not given is None."""
+    """Overrides of both, by the names of `SlurmOptions`; None if not given."""
 
     partition: Annotated[str | None, Option("As for sbatch, as those that follow.", "--partition")] = None
     time: Annotated[str | None, Option("Time limit of a job, as 12:00:00 or 12h.", "--time")] = None
@@ -128,7 +128,7 @@ def slurm_options(suite: Suite, given: Profile) -> SlurmOptions:
 
 
 def _valid(given: dict[str, Any], option: Callable[[Any], str]) -> SlurmOptions:
-    """Options that were given, or the end of this command; `option` names the one that a fault of pydantic's is of."""
+    """Validate given options, or exit; `option` names the one that an error of pydantic belongs to."""
     try:
         return SlurmOptions.model_validate(given)
     except ValidationError as error:

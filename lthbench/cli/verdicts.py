@@ -46,7 +46,7 @@ def verdicts(source: Source, as_json: JsonOption = False) -> None:
 
 
 def tell_of_reference(plan: Plan, store: Store, console: Console) -> None:
-    """Tell how many results the plain PyTorch reference computed, without compiled kernels, if it did any."""
+    """Print how many results the plain PyTorch reference computed, without compiled kernels, if any."""
     results = [result for key in plan.tasks if (result := store.result(key)) is not None]
     plain = sum(result["environment"].get("kernels") is False for result in results)
     if plain:
@@ -54,7 +54,7 @@ def tell_of_reference(plan: Plan, store: Store, console: Console) -> None:
 
 
 def told_folders(found: Sequence[Verdict]) -> list[Verdict]:
-    """Verdicts whose commands are for the folders that this command was told of."""
+    """Verdicts whose commands have the folders given to this command."""
     options = shlex.join(given("--store", "--data"))
     return [_with(verdict, options) for verdict in found] if options else list(found)
 
@@ -95,7 +95,8 @@ def print_short_verdicts(found: Sequence[Verdict], more: str) -> None:
 
 
 def print_verdicts(found: Sequence[Verdict]) -> None:
-    """The claim table: a line a claim and pair and, under it, one a part; one line for what is run on no pair."""
+    """The claim table: a line per claim and pair and, below it, one per part; one line for claims that ran on no
+    pair."""
     from lthbench.analysis.claims.verdict import SILENT
     from lthbench.analysis.report.verdict_table import interval_title
 
@@ -175,7 +176,7 @@ def _outcome(outcome: str) -> Text:
 
 
 def _note(verdict: Verdict, parts_follow: bool) -> str:
-    """What else there is to say of a verdict; its parts, where they follow, say more."""
+    """Remarks on a verdict; its parts, if they follow, say more."""
     outlook = verdict.outlook.text if verdict.outlook is not None else ""
     if verdict.outcome == "inconclusive" and 0 < verdict.n < verdict.planned and verdict.pair is not None:
         return "; ".join(filter(None, (verdict.caution, f"{verdict.n} of {verdict.planned} replicates done")))

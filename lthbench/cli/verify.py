@@ -109,7 +109,7 @@ def _exit(opened: OpenSuite, num_tasks: int, decisive: Comparison, folder: Path,
 
 
 def _check_artefacts(plan: Plan, store: Store, as_json: bool) -> None:
-    """Read every file of a plan's tasks; exit with 1 where one is not as it was written."""
+    """Read every file of a plan's tasks; exit with 1 if one is damaged."""
     from lthbench.cli.doctor import inspect_with_progress, tell_of
 
     found = inspect_with_progress(store, list(plan.tasks))

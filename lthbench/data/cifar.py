@@ -73,7 +73,7 @@ def _read(name: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError("it has no array with its labels")
         labels = np.array(numbers, np.int64)
     except ValueError as error:
-        raise damaged(name, path, f"is no CIFAR batch ({error})", "byte strings, integers and one array") from error
+        raise damaged(name, path, f"is not a CIFAR batch ({error})", "byte strings, integers and one array") from error
     if images.shape != (len(labels), 3072):
         raise damaged(name, path, f"holds an array {images.shape}", f"({len(labels)}, 3072)")
     return images.reshape(-1, 3, 32, 32), labels
@@ -145,7 +145,7 @@ def decode(raw: bytes) -> dict[str, Any]:
                 case "SETITEMS":
                     items = to_mark()
                     if not all(isinstance(key, str) for key in items[::2]):
-                        raise ValueError("it has a key that is no string")
+                        raise ValueError("it has a key that is not a string")
                     stack[-1].update(zip(items[::2], items[1::2], strict=True))
                 case "GLOBAL":
                     if arg not in _GLOBALS:

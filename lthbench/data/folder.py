@@ -75,7 +75,7 @@ class Folders:
         """The images of a folder, and of a folder `images` within it, sorted by name; none where it is not there.
 
         Raises:
-            DataError: a folder cannot be read, an image is no file, or two have one name but for capitals.
+            DataError: a folder cannot be read, an image is not a file, or two have one name but for capitals.
         """
         if not folder.is_dir():
             return []
@@ -92,7 +92,7 @@ class Folders:
             if os.path.splitext(entry.name)[1].lower() not in SUFFIXES:  # noqa: PTH122 (a million files)
                 continue
             if not entry.is_file():
-                raise DataError(f"{self.name}: {entry.path} is no file, and its name is an image's; delete it")
+                raise DataError(f"{self.name}: {entry.path} is not a file, and its name is an image's; delete it")
             yield folder / entry.name
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
@@ -124,7 +124,7 @@ def read_list(path: Path) -> list[str]:
     """The lines of a text file in UTF-8, however an editor ended them and whether or not it put a mark in front.
 
     Raises:
-        DataError: it cannot be read, is too large, or is no text in UTF-8.
+        DataError: it cannot be read, is too large, or is not text in UTF-8.
     """
     try:
         return read_bounded(path, LARGEST_LIST).decode("utf-8-sig").splitlines()
@@ -133,4 +133,4 @@ def read_list(path: Path) -> list[str]:
     except OSError as error:
         raise DataError(f"{path}: the list cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: the list is no text in UTF-8 ({error.reason}); save it as such") from error
+        raise DataError(f"{path}: the list is not text in UTF-8 ({error.reason}); save it as such") from error

@@ -156,8 +156,8 @@ def decode(name: str, file: Path, side: int) -> np.ndarray:
     torchvision's ImageFolder does.
 
     Raises:
-        DataError: the file cannot be read, is no image or a broken one, has more than 8 bits a channel, or is so long
-            and narrow that resizing would make it huge.
+        DataError: the file cannot be read, is not an image or is a broken one, has more than 8 bits a channel, or is so
+            long and narrow that resizing would make it huge.
     """
     try:
         # From memory, where a part that is said to be longer than the file takes no more than there is.
@@ -167,16 +167,18 @@ def decode(name: str, file: Path, side: int) -> np.ndarray:
                 raise DataError(f"{name}: {file} has more than 8 bits a channel; save it with 8")
             if max(opened.size) > _LARGEST_RATIO * min(opened.size):
                 shape = " x ".join(f"{edge:,}" for edge in opened.size)
-                raise DataError(f"{name}: {file} has {shape} pixels, which is no photograph; replace it")
+                raise DataError(f"{name}: {file} has {shape} pixels, which is not a photograph; replace it")
             image = opened.convert("RGB")
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: {file} is no whole JPEG or PNG image (of another format); replace it") from error
+        raise DataError(
+            f"{name}: {file} is not a complete JPEG or PNG image (of another format); replace it"
+        ) from error
     except DocumentError as error:
         raise DataError(f"{name}: {error}; replace it") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the system, not of Pillow
             raise DataError(f"{name}: {file} cannot be read ({error.strerror}); make it readable") from error
-        raise DataError(f"{name}: {file} is no whole JPEG or PNG image ({error}); replace it") from error
+        raise DataError(f"{name}: {file} is not a complete JPEG or PNG image ({error}); replace it") from error
     width, height = image.size
     if (width, height) == (side, side):
         return np.asarray(image)

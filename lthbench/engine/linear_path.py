@@ -71,7 +71,7 @@ def evaluate_linear_path(
     Raises:
         ValueError: the states' names, shapes or devices disagree, a weight outside of the mask is not 0,
             `statistics_batches` is missing or superfluous, or there was no image.
-        TypeError: a state or the mask is no mapping from names to tensors.
+        TypeError: a state or the mask is not a mapping from names to tensors.
 
     >>> import torch, lthbench
     >>> model, other = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
@@ -165,7 +165,7 @@ def _check_mask(mask: Mapping[str, Tensor], state_a: State, state_b: State) -> N
     for name, kept in mask.items():
         if name not in state_a or kept.shape != state_a[name].shape or kept.dtype != torch.bool:
             raise ValueError(
-                f"mask holds {kept.dtype} {tuple(kept.shape)} for {name}, which is no weight of that shape"
+                f"mask holds {kept.dtype} {tuple(kept.shape)} for {name}, which is not a weight of that shape"
             )
         if kept.device != state_a[name].device:
             raise ValueError(f"mask lies on {kept.device} for {name}, which is on {state_a[name].device}")

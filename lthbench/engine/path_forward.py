@@ -24,7 +24,7 @@ def make_forward(model: nn.Module, networks: Networks, method: str, mask: Mappin
     """The evaluation of images [B, ...] by all networks, to logits [K, B, C], and how many images to give it.
 
     Args:
-        mask: as of `evaluate_linear_path`.
+        mask: as for `evaluate_linear_path`.
 
     Raises:
         ValueError: the method does not apply to the model or its device.

@@ -119,7 +119,7 @@ def _has_fused_convolutions() -> bool:
 class PathEngine(NamedTuple):
     """How the networks of a linear interpolation path are evaluated."""
 
-    method: Literal["fused", "blocked", "stacked", "each"]  # as of `evaluate_linear_path`
+    method: Literal["fused", "blocked", "stacked", "each"]  # as for `evaluate_linear_path`
     graph: Fused | None  # of "fused" and "blocked"
     num_images: int  # at a time
 
@@ -132,7 +132,7 @@ def choose_path_engine(
     Args:
         mask: weight name -> bool tensor; a weight without one is dense.
         trace: the network's graph, in the batch-blocked layout or not; None where it cannot be traced and fused.
-        method: as of `evaluate_linear_path`; any but "auto" is taken, if it applies.
+        method: as for `evaluate_linear_path`; any but "auto" is taken, if it applies.
 
     Raises:
         ValueError: the method does not apply to the model or its device.

@@ -150,7 +150,7 @@ class FewShot(_OfNetworks):
         if self.target is not None:
             yield from shape_faults(data, cell, "target")
         if self.steps == Steps():
-            yield Fault(("steps",), f"{self.steps} is no training; give an iteration at least")
+            yield Fault(("steps",), f"{self.steps} is not a training; give an iteration at least")
         # Classes are as nearly equal as a set allows, so that the smallest has no more than the mean.
         smallest = num_train_images(data) // data.num_labels
         for position, count in enumerate(self.per_class):

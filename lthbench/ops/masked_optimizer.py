@@ -41,7 +41,7 @@ class MaskedOptimizer(torch.optim.Optimizer):
         for kind, tensors in (("masks", self.masks), ("anchors", self.anchors)):
             for p, t in tensors.items():
                 if p not in known:
-                    raise ValueError(f"{kind} names a tensor of shape {tuple(p.shape)} that is no parameter")
+                    raise ValueError(f"{kind} names a tensor of shape {tuple(p.shape)} that is not a parameter")
                 if t.shape != p.shape or t.device != p.device:
                     raise ValueError(
                         f"{kind} holds {tuple(t.shape)} on {t.device} for a parameter of {tuple(p.shape)} on {p.device}"

@@ -1,4 +1,4 @@
-"""What may be wrong with a GPU: that it is not there, stopped working, or that its memory does not suffice."""
+"""What can go wrong with a GPU: it is missing, it stopped working, or its memory does not suffice."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 
 class DeviceError(Exception):
-    """A device that was asked for, or promised, and is not there; the message says what to do."""
+    """A device that was asked for is missing; the message says what to do."""
 
 
 class DeviceLostError(Exception):
-    """This process can compute nothing more with what it was given, another may.
+    """This process can compute nothing more on its device; another process may.
 
-    Its GPU gives nothing but errors, as after an illegal memory access, or the processes started with it are gone.
+    Its GPU gives only errors, as after an illegal memory access, or the processes started with it are gone.
 
     Attributes:
-        try_again: whether the task that it was lost in is to be tried again: once.
+        try_again: whether the task in which it was lost is to be tried again, once.
     """
 
     def __init__(self, reason: str, try_again: bool) -> None:
@@ -33,7 +33,7 @@ class DeviceMemoryError(Exception):
 
 
 def is_lost(device: torch.device) -> bool:
-    """Whether nothing can be computed on a device any more: on a GPU an error stays until the process ends."""
+    """Whether a device has failed for this process: errors of a GPU persist until the process ends."""
     import torch
 
     if device.type != "cuda":
@@ -48,10 +48,10 @@ def is_lost(device: torch.device) -> bool:
 def within_memory(
     compute: Callable[[], dict[str, Any]], frugally: Callable[[], dict[str, Any]], tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Do a computation; where the GPU's memory does not suffice, once more after all that is unused was given back.
+    """Do a computation; if the GPU's memory does not suffice, free unused memory and try once more.
 
     Args:
-        frugally: computes the same in the least memory.
+        frugally: computes the same in as little memory as possible.
 
     Raises:
         DeviceMemoryError: it does not suffice then either.

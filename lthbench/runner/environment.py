@@ -1,4 +1,4 @@
-"""What results depend on besides their specification: versions, device, instruction set, threads."""
+"""The environment that results depend on besides their specification: versions, device, instruction set, threads."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from lthbench.ops.cpu import cpuinfo
 from lthbench.runner.device import DeviceError
 from lthbench.runner.settings import CPU, Device
 
-# Variables by which a user bounds the instructions that oneDNN and MKL use, and with them the order of their sums.
+# Variables that limit the instruction sets of oneDNN and MKL, and so determine the order of their sums.
 DISPATCH = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
 
-# And those that choose among the kernels of cuBLAS and cuDNN.
+# Those that choose among the kernels of cuBLAS and cuDNN.
 CUDA_DISPATCH = (
     "CUBLAS_WORKSPACE_CONFIG",
     "CUBLASLT_WORKSPACE_SIZE",
@@ -51,7 +51,7 @@ def environment(device: torch.device) -> dict[str, str | int | bool]:
 
 
 def _of_cuda(device: torch.device) -> dict[str, str | int | bool]:
-    """What chooses the kernels of a GPU beside torch's version: the driver, cuDNN, and the settings of cuBLAS."""
+    """What determines the kernels of a GPU beside torch's version: the driver, cuDNN, and the settings of cuBLAS."""
     matmul = torch.backends.cuda.matmul
     try:
         module = Path("/proc/driver/nvidia/version").read_text()
@@ -77,19 +77,19 @@ def _set(variables: Sequence[str]) -> str:
 
 
 def resolve_device(asked: str, processes: int = 1) -> Device:
-    """The device that is meant by what `--device` says; `auto` is a GPU where there is one.
+    """The device that `--device` stands for; `auto` is a GPU if there is one.
 
     Args:
-        processes: how many take a GPU each, from the one that is meant on.
+        processes: how many take a GPU each, starting from this one.
 
     Raises:
-        DeviceError: this machine does not have it; or Slurm has given this job GPUs and torch sees none: the processor
+        DeviceError: this machine does not have it; or Slurm gave this job GPUs that torch does not see, and the CPU
             would do their work for days.
     """
     try:
         device = torch.device(_present() if asked == "auto" else asked)
     except RuntimeError:
-        raise DeviceError(f"--device {asked}: is no device; give auto, cpu, cuda or cuda:N") from None
+        raise DeviceError(f"--device {asked}: is not a device; give auto, cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
         raise DeviceError(f"--device {asked}: only cpu and cuda are supported")
     if device.type == "cuda":
@@ -118,7 +118,7 @@ def _present() -> Device:
 
 
 def device_name(device: torch.device) -> str:
-    """A device as its maker calls it."""
+    """The name of a device as its vendor gives it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{cpuinfo().get('model name', platform.machine())} ({torch.backends.cpu.get_cpu_capability()})"
@@ -134,7 +134,7 @@ def processor() -> str:
 
 
 def make_deterministic(num_threads: int) -> None:
-    """Set this process up so that the same work gives the same bits."""
+    """Make this process deterministic: the same work gives the same bits."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True)

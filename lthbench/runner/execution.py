@@ -1,4 +1,4 @@
-"""By what a run's tasks are done: workers of this machine, or jobs of Slurm; and what must be there before they are."""
+"""How the tasks of a run are executed: by workers of this machine or by jobs of Slurm; and what is required before."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Execute = Callable[[Plan, list[str], Watcher], Outcome]
 
 @dataclass(frozen=True, kw_only=True)
 class Local:
-    """Tasks are run on this machine.
+    """Run tasks on this machine.
 
     Attributes:
         workers: processes; 0 runs tasks in this one, None is one a core, or `per_device` a GPU.
@@ -56,13 +56,13 @@ class Local:
 
 
 def on_this_machine(store: Store, options: RunOptions, where: Local, *, retry_failed: bool, tell: Tell) -> Execute:
-    """What runs the missing tasks of a plan in workers of this machine.
+    """Make the function that runs the missing tasks of a plan in workers of this machine.
 
     Args:
-        tell: called where the tasks are run without kernels.
+        tell: called if the tasks run without kernels.
 
     Raises:
-        OptionError, DeviceError: the options cannot be followed on this machine.
+        OptionError, DeviceError: this machine cannot do what the options ask.
     """
     from lthbench.ops._library import why_no_kernels
     from lthbench.runner.local import run_plan
@@ -81,17 +81,17 @@ def on_this_machine(store: Store, options: RunOptions, where: Local, *, retry_fa
 
 
 def on_slurm(submission: Submission) -> Execute:
-    """What sends the missing tasks of a plan to Slurm, and waits for them."""
+    """Make the function that sends the missing tasks of a plan to Slurm, and waits for them."""
     from lthbench.runner.slurm.submission import run_on_slurm
 
     return lambda plan, missing, watcher: run_on_slurm(plan, submission, watcher, missing=missing)
 
 
 def settings_here(store: Store, options: RunOptions, processes: int) -> Settings:
-    """How a worker of this machine runs tasks, each of which so many processes make together.
+    """The settings of a worker of this machine, with so many processes per task.
 
     Raises:
-        OptionError, DeviceError: the options cannot be followed on this machine.
+        OptionError, DeviceError: this machine cannot do what the options ask.
     """
     if processes > 1 and num_ranks() > 1:
         raise OptionError(
@@ -103,10 +103,10 @@ def settings_here(store: Store, options: RunOptions, processes: int) -> Settings
 
 
 def require_these_kernels(device: str) -> None:
-    """Refuse to compute results by kernels of other sources than those beside the package.
+    """Refuse to compute results with kernels built from other sources than those beside the package.
 
     Raises:
-        OptionError: these are others; the message says how to build them.
+        OptionError: the kernels were built from others; the message says how to rebuild them.
     """
     from lthbench.ops._library import why_not_these_kernels
 
@@ -115,20 +115,20 @@ def require_these_kernels(device: str) -> None:
 
 
 def require_data(planned: Plan, data: Path | None) -> None:
-    """Read the data sets of a plan, so that one that is missing is told of before anything is trained or queued.
+    """Read the data sets of a plan, so that a missing one is reported before anything is trained or queued.
 
     Raises:
         DataError: one is not there, or not whole.
     """
     from lthbench.data.loading import load
 
-    # Of the tasks, not of the suite's pairs: a part needs less, a transfer more.
+    # Those of the tasks, not of the suite's pairs: a part needs fewer, a transfer more.
     for spec in {task.spec.data for task in planned.tasks.values() if not isinstance(task.spec, MaskSpec)}:
         load(spec, data)
 
 
 def _devices(settings: Settings) -> list[Device]:
-    """What workers are spread over: the device that was named, or as many groups of GPUs as there are."""
+    """The devices that workers are distributed over: the named one, or as many groups of GPUs as there are."""
     import torch
 
     if settings.device != "cuda":

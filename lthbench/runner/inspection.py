@@ -1,4 +1,4 @@
-"""Inspecting a store: every file of every task read in full, several at once, as fast as the disk gives them."""
+"""Inspection of a store: every file of every task is read in full, several at once."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lthbench.tasks.paths import CHECKPOINT, DAMAGED, LEASE, RESULT, SCRATCH
 from lthbench.tasks.store import Fault, Store, StoreError, unusable
 
 _KEY = re.compile(r"[0-9a-f]{32}")
-# Nobody is still at work on a file that he was to rename so long ago, nor holds a lease that he did not touch since.
+# No process still works on a file that it should have renamed so long ago, or holds a lease untouched for so long.
 _ABANDONED = 86400.0
 
 
 @dataclass
 class Inspection:
-    """What came of inspecting a store.
+    """The outcome of inspecting a store.
 
     Attributes:
         tasks: how many have a result.
         faults: key -> what is wrong with the task.
-        outdated: tasks that read what another computation has by now replaced by other bits.
+        outdated: tasks that read files which have been recomputed since, with other bits.
         set_aside: files that were found damaged before.
         abandoned: what killed processes left: files half written or of no use any more, their folders, and leases.
     """
@@ -55,7 +55,7 @@ def inspect_store(
     keys: Collection[str] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Inspection:
-    """Read all that tasks have written and compare it with what they say of it.
+    """Read all files that tasks have written and compare them with their digests.
 
     Args:
         keys: of the tasks; None is all.
@@ -108,7 +108,7 @@ def _is_up_to_date(store: Store, key: str) -> bool:
 
 
 def _abandoned(root: Path) -> Iterator[Path]:
-    """What a process was killed before it could rename or delete."""
+    """Files that a process was killed before it could rename or delete."""
     for path in root.rglob("*"):
         if _is_lease(path):
             holder = holder_of(path)
@@ -129,7 +129,7 @@ def _is_lease(path: Path) -> bool:
 
 
 def _is_holders(scratch: Path) -> bool:
-    """Whether a scratch folder is that of who holds the task."""
+    """Whether a scratch folder belongs to the holder of the task."""
     holder = holder_of(scratch.parent / LEASE)
     return holder is not None and scratch.name == f"{SCRATCH}{holder.who.owner}"
 

@@ -1,4 +1,4 @@
-"""What runs of a suite at this moment, from its store alone: so it is the same for local workers and for Slurm."""
+"""What of a suite runs at this moment, from its store alone, so that it is the same for local workers and for Slurm."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Running:
     """A task under way.
 
     Attributes:
-        seconds: since it was begun or taken up again.
-        part: of its steps that its last checkpoint has; None before the first one.
+        seconds: since it was started or resumed.
+        part: the share of its steps that its last checkpoint has; None before the first one.
         job: of Slurm, or empty.
-        is_silent: whether its lease has gone untouched for so long that another process may take it.
-        stall: what is noted of its worker, where that makes no progress.
+        is_silent: whether its lease has not been touched for so long that another process may take it.
+        stall: what is recorded of its worker, if that makes no progress.
     """
 
     key: str
@@ -72,7 +72,7 @@ class Snapshot:
 
 
 class Live:
-    """Looks at a plan's store again and again; what was done at one look is not looked at in the next."""
+    """Polls a plan's store; tasks found done are not read again."""
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.plan, self.store = plan, store
@@ -81,7 +81,7 @@ class Live:
         self._watched: dict[str, tuple[int, float]] = {}  # key -> when its lease was touched, and since when it is so
 
     def look(self) -> Snapshot:
-        """How it stands now."""
+        """The snapshot at this moment."""
         now = time.time()
         wanted = {key: self.plan.kept(key) for key in self.plan.tasks if key not in self._finished}
         files = self.store.files(wanted)
@@ -128,7 +128,7 @@ class Live:
         return Running(key, max(0.0, now - begun), part, holder.who.job, is_silent, stall)
 
     def _is_silent(self, key: str, touched: int) -> bool:
-        """Whether a lease has stayed as it is for as long as holders are waited for, by this process' own clock."""
+        """Whether a lease has been unchanged for longer than holders are waited for, by this process's own clock."""
         before, since = self._watched.get(key, (None, 0.0))
         if before != touched:
             self._watched[key] = (touched, time.monotonic())
@@ -136,7 +136,7 @@ class Live:
         return time.monotonic() - since > PATIENCE
 
     def _checkpointed(self, key: str, folder: Path) -> float | None:
-        """The part of a training's steps that its checkpoint has, by the note in the file's head."""
+        """The share of a training's steps that its checkpoint has, from the note in the file's header."""
         spec = self.plan.tasks[key].spec
         if not isinstance(spec, TrainSpec):
             return None

@@ -38,17 +38,17 @@ def run_plan(
 
     Args:
         num_workers: processes; 0 runs everything in this one.
-        missing: the keys that are not done, where that has been asked already.
-        devices: workers are spread over these; none is the settings' device for all.
+        missing: the keys that are not done, if known already.
+        devices: workers are distributed over these; empty is the settings' device for all.
         retry_failed: whether tasks that failed before are tried again.
 
-    A failed task keeps those that need it from running, and nothing else. Workers end with this process, however
-    it ends; what they had finished, and the last checkpoint of what they had not, stay. A worker that makes no
-    progress for the settings' `stall_timeout` is replaced and its task tried once more.
+    A failed task blocks those that need it, and nothing else. Workers end with this process, however it ends; what they
+    had finished, and the last checkpoint of what they had not, stay. A worker that makes no progress for the settings'
+    `stall_timeout` is replaced and its task tried once more.
 
     Raises:
         StoreError: the store's disk is full or read-only.
-        DeviceLostError: the GPU of this process, which ran tasks itself, can compute nothing more.
+        DeviceLostError: tasks ran in this process, and its GPU failed for good.
     """
     watcher = watcher or Watcher()
     store = Store(settings.store, watcher.told)
@@ -81,11 +81,11 @@ def run_here(
     asked: Asked | None = None,
     end: Callable[[str, float], None] | None = None,
 ) -> None:
-    """Run what a queue gives in this process, until it gives no more.
+    """Run the tasks of a queue in this process, until none is left that can be run.
 
     Args:
-        end: ends this process where a task has made no progress for the settings' `stall_timeout` (`Watchdog`); None
-            only tells of it.
+        end: ends this process if a task has made no progress for the settings' `stall_timeout` (`Watchdog`); None only
+            reports it.
     """
     from lthbench.runner.worker import Worker
 
@@ -103,7 +103,7 @@ def _stalls(settings: Settings, watcher: Watcher, timeout: float) -> Stalls:
 
 @dataclass
 class _Run:
-    """A run under way: what happens to a task is noted in the queue, the outcome and the store, and told of."""
+    """A run under way: what happens to a task is recorded in the queue, the outcome and the store, and reported."""
 
     plan: Plan
     store: Store
@@ -125,14 +125,14 @@ class _Run:
         self.watcher.failed(key, worker, error)
 
     def wait_for_input(self, key: str, worker: int, lost: str, error: str) -> None:
-        """Let a task wait until one that it reads has been computed again."""
+        """Make a task wait until one of its inputs has been computed again."""
         if self.queue.put_back(key, lost):
             self.watcher.put_back(key, worker, lost)
         else:
             self.fail(key, worker, f"{error}, which had been computed again before: is the disk sound?")
 
     def try_again(self, key: str, worker: int) -> None:
-        """Let a task be given out once more, from its last checkpoint."""
+        """Put a task back into the queue, to resume from its last checkpoint."""
         self.queue.again(key)
         self.watcher.put_back(key, worker, key)
 
@@ -201,7 +201,7 @@ def _run_in_workers(run: _Run, settings: Sequence[Settings]) -> None:
 
 
 def _give_out(run: _Run, workers: list[WorkerProcess], stalls: Stalls) -> None:
-    """Give every idle worker a task, as far as there are tasks that can be run."""
+    """Give every idle worker a task, as long as there are tasks that can be run."""
     for worker in list(workers):
         if worker.key is None and (key := run.queue.pop()) is not None:
             if not worker.send(key, run.plan):  # it died while it had nothing to do
@@ -212,7 +212,7 @@ def _give_out(run: _Run, workers: list[WorkerProcess], stalls: Stalls) -> None:
 
 
 def _hear(run: _Run, worker: WorkerProcess, message: dict[str, Any], stalls: Stalls) -> bool:
-    """Do what a worker's message asks for; return whether the worker is done with its task."""
+    """Handle a worker's message; return whether the worker is done with its task."""
     assert worker.key is not None
     key, index = worker.key, worker.index
     match message["kind"]:
@@ -233,7 +233,7 @@ def _hear(run: _Run, worker: WorkerProcess, message: dict[str, Any], stalls: Sta
         case "failure":
             run.fail(key, index, message["error"])
         case "lost":
-            worker.process.join()  # which another takes the place of
+            worker.process.join()  # another takes its place
             if message["try_again"]:
                 run.try_again(key, index)
             else:
@@ -245,7 +245,7 @@ def _hear(run: _Run, worker: WorkerProcess, message: dict[str, Any], stalls: Sta
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """While workers are stopped, further Ctrl-C are one too many."""
+    """Ignore further Ctrl-C while workers are stopped."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,9 +1,9 @@
-"""Several processes at one training: how they meet, how rank 0 leads, and how the others follow.
+"""Several processes per training: how they meet, how rank 0 leads, and how the others follow.
 
 Every process of such a group has torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT).
 Either torchrun or Slurm starts them all, on one machine or on several, and each calls `join` first; or there is one
 process only, whose `Leader` starts the others on this machine. Rank 0 does everything as if it were alone, and
-announces each training; the others make it with it, and write nothing.
+announces each training; the others take part in it, and write nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from lthbench.training.distributed import Ranks
 
 # Between trainings the others wait for rank 0, which may evaluate, prune or have nothing to do for long.
 _PATIENCE = timedelta(days=365)
-# What counts, in the store at which processes meet, those that a leader started and that have come so far.
+# The counter, in the store at which processes meet, of those that a leader started and that have arrived.
 _HERE = "lthbench.here"
 
 
@@ -59,7 +59,7 @@ def join(settings: Settings) -> bool:
 
 
 def device_of_rank(name: str) -> torch.device:
-    """The device of this process: the CPU, or the GPU LOCAL_RANK places after that of `name` (cuda, cuda:N)."""
+    """The device of this process: the CPU, or the GPU with LOCAL_RANK added to the index of `name` (cuda, cuda:N)."""
     device = torch.device(name)
     if device.type != "cuda":
         return device
@@ -98,7 +98,7 @@ def _hear() -> dict[str, Any]:
 
 
 class Leader:
-    """Rank 0's side; where nobody else did, it starts the others when a training first wants them."""
+    """Rank 0's side; unless torchrun or Slurm did, it starts the other ranks when a training first needs them."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -108,7 +108,7 @@ class Leader:
 
     @contextlib.contextmanager
     def training(self, key: str, spec: str) -> Iterator[Ranks]:
-        """Who makes the task of a canonical specification: all ranks if it trains by gradients, or rank 0 alone.
+        """The ranks that run the task of a canonical specification: all if it trains by gradients, or rank 0 alone.
 
         Raises:
             RuntimeError: another process ended; the next training starts new ones.
@@ -151,7 +151,7 @@ class Leader:
                 raise RuntimeError("a process ended before the training began")
             time.sleep(0.05)
         device = _meet(self.settings, 0, self.size, store)
-        if device.type == "cuda":  # NCCL, unlike gloo, would wait for a process that is no more
+        if device.type == "cuda":  # NCCL, unlike gloo, would wait for a process that has ended
             for process in self._followers:
                 threading.Thread(target=self._end_with, args=(process,), daemon=True).start()
 
@@ -162,7 +162,7 @@ class Leader:
             os._exit(1)
 
     def _end(self) -> str | None:
-        """Break the group up; return which processes had ended by themselves."""
+        """Destroy the group; return which processes had ended by themselves."""
         ended: dict[int, int] = {}
         deadline = time.monotonic() + 2
         while self._followers and not ended and time.monotonic() < deadline:
@@ -211,7 +211,7 @@ def _follow(settings: Settings, device: torch.device, ranks: Ranks) -> None:
 
 
 def _main() -> None:
-    """A process that a Leader started: it ends with it, however it ends."""
+    """The main function of a process that a Leader started; it ends when the leader does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def end_with_leader() -> None:

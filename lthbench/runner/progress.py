@@ -1,4 +1,4 @@
-"""Live progress of a run: a bar with the time left on a terminal, a line now and then elsewhere."""
+"""Live progress of a run: a bar with the time left on a terminal, elsewhere a line every few seconds."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class RunProgress(Watcher):
 
     def failed(self, key: str, worker: int, error: str) -> None:
         self.parts.pop(key, None)
-        if (reason := last_line(error)) not in self.reasons:  # what is wrong with the data may fail a hundred tasks
+        if (reason := last_line(error)) not in self.reasons:  # one fault of the data may fail a hundred tasks
             self.reasons.add(reason)
             self.console.print(Text("failed", "red"), f": {self.plan.label(key)} ({key}): {reason}", sep="")
 
@@ -111,7 +111,7 @@ class RunProgress(Watcher):
         return f"{100 * self.part:.0f} % of the work ({len(self.done):,} of {tasks:,} tasks){left}"
 
     def show(self, key: str) -> None:
-        """Show how far the run is, now that there is news of a task."""
+        """Show how far the run is, after news of a task."""
 
 
 class LiveProgress(RunProgress):

@@ -20,12 +20,12 @@ class Outcome:
 
 
 def last_line(error: str) -> str:
-    """Why a task failed: what its traceback ends with."""
+    """Why a task failed: the last line of its traceback."""
     return error.strip().splitlines()[-1]
 
 
 class Queue:
-    """The tasks still to do; gives those whose inputs are done, the one with the longest chain behind it first.
+    """The tasks still to do; `pop` returns one whose inputs are done, the one with the longest chain behind it first.
 
     Args:
         missing: all keys of the plan that are not done.
@@ -49,11 +49,11 @@ class Queue:
         self._computed_again: Counter[str] = Counter()
 
     def pop(self) -> str | None:
-        """The next task, or None where all that are left wait."""
+        """The next task, or None if all that are left wait."""
         return heapq.heappop(self._ready)[2] if self._ready else None
 
     def done(self, key: str) -> None:
-        """Note that a task is done, so that those that wait on it may run."""
+        """Mark a task as done, so that those that wait for it may run."""
         self.left.pop(key, None)
         for user in self._users.pop(key, ()):
             self._waiting[user] -= 1
@@ -64,7 +64,7 @@ class Queue:
         """Let a task wait for an input that has to be computed again, as its files were found to be gone or damaged.
 
         Returns:
-            False where that is in vain: it has been computed again before.
+            False if that is in vain, because it has been computed again before.
         """
         self._computed_again[lost] += lost not in self.left
         if self._computed_again[lost] > 1:
@@ -82,7 +82,7 @@ class Queue:
         return True
 
     def again(self, key: str) -> None:
-        """Let a task that was given out be given out once more."""
+        """Put a task that was popped back into the queue."""
         self._push(key)
 
     def _push(self, key: str) -> None:

@@ -12,21 +12,21 @@ from lthbench.tasks.store import Store
 def run_in_rounds(
     plan_now: Callable[[], Plan], store: Store, run: Callable[[Plan, list[str]], Outcome]
 ) -> tuple[Plan, Outcome]:
-    """Run a plan and then, since results make more tasks known, what has been added to it, until a round runs nothing.
+    """Run a plan, then the tasks that its results add to it, until a round runs nothing.
 
     Args:
-        plan_now: the plan as far as the store makes it known.
-        run: runs those tasks of a plan that are missing, or some of them.
+        plan_now: the plan as far as it follows from the store.
+        run: runs the missing tasks of a plan, or some of them.
 
     Returns:
-        The last plan, and the outcome: what ran in all rounds, and what is failed and blocked at their end.
+        The last plan, and the outcome: the tasks that ran in all rounds, and those failed and blocked at the end.
     """
     tried: set[str] = set()
     outcome = Outcome()
     while True:
         plan = plan_now()
         missing = store.missing({key: plan.kept(key) for key in plan.tasks})
-        # A failed task keeps those that need it from running, and nothing else: what became known is run all the same.
+        # A failed task blocks those that need it, and nothing else: newly planned tasks still run.
         if not missing or (outcome.failed and tried.issuperset(missing)):
             break
         found = run(plan, missing)

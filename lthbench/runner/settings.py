@@ -21,22 +21,23 @@ MAX_PROCESSES = 1024  # of threads, too: more is a slip, and would take a machin
 
 
 def num_ranks() -> int:
-    """How many processes torchrun, or a Slurm job in its manner, started to work together; 1 where none did."""
+    """How many processes torchrun, or a Slurm job likewise, started to work together; 1 if none did."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What users ask of every run, here or in jobs of a cluster.
+    """Options of every run, here or in jobs of a cluster.
 
     Attributes:
         data: root of the data sets, or None for the embedded one alone.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where there is one, of the machine where tasks are run.
         threads: CPU threads of one worker; part of the environment that decides bits.
         checkpoint_every: seconds between checkpoints within a training.
-        stall_timeout: seconds without progress after which a worker is ended and its task tried once more; 0 never.
+        stall_timeout: seconds without progress after which a worker is ended and its task tried once more; 0 disables
+            this.
         compile: train on compiled models; part of the environment that decides bits.
-        graphs: on a GPU, let trainings launch recorded passes; changes no bit.
+        graphs: on a GPU, let trainings replay recorded passes (CUDA graphs); changes no bit.
     """
 
     data: Annotated[Path | None, Option("Folder of the data sets.", "--data", envvar="LTHBENCH_DATA")] = None
@@ -67,10 +68,10 @@ class RunOptions:
         return replace(self, data=self.data and self.data.absolute())
 
     def settings(self, store: Path, processes: int = 1) -> Settings:
-        """What a worker on this machine does by them: the one place where a device that was asked for is looked for.
+        """The settings of a worker on this machine: the one place where `device` is resolved.
 
         Raises:
-            DeviceError: this machine does not have the device, or not as many GPUs from it on as there are processes.
+            DeviceError: this machine does not have the device, or not as many GPUs from there on as processes.
         """
         from lthbench.runner.environment import resolve_device
 
@@ -84,7 +85,7 @@ class Settings(RunOptions):
 
     Attributes:
         store: root of the store.
-        device: that was found for the one that was asked for.
+        device: the resolved one.
         processes: how many processes make one training together, on a GPU each where device is cuda (the first on
             cuda:N, the others on those after it); part of the environment that decides bits.
     """
@@ -95,7 +96,9 @@ class Settings(RunOptions):
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
-            raise ValueError(f"{self.device!r} is no device of a machine; `resolve_device` finds the one that is meant")
+            raise ValueError(
+                f"{self.device!r} is not a device of a machine; `resolve_device` finds the one that is meant"
+            )
 
     def dumps(self) -> str:
         """These settings as JSON, for another process."""

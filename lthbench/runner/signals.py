@@ -1,4 +1,4 @@
-"""`Signals`: what a cluster says to a job that is about to end, passed on to the training at its next step."""
+"""`Signals`: a cluster's signals to a job that is about to end, passed on to the training at its next step."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lthbench.tasks.context import Interrupted
 
 
 class Signals:
-    """Takes over the signals of a job while its tasks run; submitit's own handlers get their turn afterwards.
+    """Handles the signals of a job while its tasks run; submitit's own handlers are called afterwards.
 
     submitit would requeue the job wherever the program stands. Here the user signal (before the time limit, or at
-    preemption) makes the running training write its checkpoint and stop at its next step; what has no checkpoint is
-    given up after `grace` seconds, to be done again. Then `requeue` lets submitit requeue the job. SIGTERM, of which
-    nobody can say what follows, makes the training write a checkpoint and go on.
+    preemption) makes the running training write its checkpoint and stop at its next step; a task without checkpoints is
+    abandoned after `grace` seconds, to be done again. Then `requeue` lets submitit requeue the job. SIGTERM, after
+    which anything may follow, makes the training write a checkpoint and continue.
     """
 
     def __init__(self, grace: float) -> None:
@@ -43,14 +43,14 @@ class Signals:
             signal.signal(number, handler)
 
     def asked(self) -> Literal["save", "stop"] | None:
-        """What a training is to do at this step (Context.asked)."""
+        """What a training is asked to do at this step (Context.asked)."""
         asked = self._asked
         if asked == "save":
             self._asked = None
         return asked
 
     def requeue(self) -> None:
-        """Do what submitit does at the user signal: requeue the job and exit, or raise where it gives up."""
+        """Do what submitit does at the user signal: requeue the job and exit, or raise if it gives up."""
         handler = self._before[self._user_signal]
         if callable(handler):
             handler(self._user_signal, None)

@@ -1,8 +1,8 @@
-"""Noticing workers that hang: that show no progress for many times as long as they ever took between two signs of it.
+"""Detection of workers that hang: that show no progress for many times their longest pause between two signs of it.
 
-A sign is a step of a training, a batch of an evaluation: what a process does that gets on with its task, and not a
-thread that lives on while the task hangs. Time is that of who watches, by a clock that stands still while the watcher
-itself is suspended, so that a run that was stopped as a whole and goes on takes nobody for dead.
+A sign is a step of a training or a batch of an evaluation, made by the work itself and not by a thread that survives
+while the task hangs. Time is the watcher's own, by a clock that stops while the watcher is suspended, so that resuming
+a run that was stopped as a whole raises no alarm.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lthbench.tasks.atomic import write_json
 from lthbench.tasks.paths import STALLED
 from lthbench.tasks.store import Store
 
-# A worker is told of after so many times its longest pause, and not before so many seconds: a disk may take its time.
+# A worker is reported after so many times its longest pause, but not before so many seconds: disks can be slow.
 MULTIPLE, LEAST = 20.0, 60.0
 # A compiled training compiles once more where a batch of another size comes, at the end of its first epoch.
 LEAST_COMPILED = 600.0
@@ -36,10 +36,10 @@ LOOK = 1.0
 
 
 class Stall(BaseModel):
-    """What a task's folder says of a worker that hangs, for those that see only the store.
+    """The record of a hanging worker in its task's folder, for processes that see only the store.
 
     Attributes:
-        since: when it was told, ISO 8601.
+        since: when it was reported, ISO 8601.
         seconds: without progress by then.
         process, machine, job: whose; `job` is Slurm's, or empty.
     """
@@ -58,12 +58,12 @@ class Stall(BaseModel):
 
 
 def stalled_twice(seconds: float) -> str:
-    """Why a task failed at which a second process had to be ended."""
+    """The failure of a task at which a second process had to be ended."""
     return f"no progress in {seconds:.0f} s, for the second time; a larger --stall-timeout waits for longer"
 
 
 def stall_of(store: Store, key: str, holder: Holder | None) -> Stall | None:
-    """What is noted of the worker that holds a task, or None; of one that held it before nothing is told."""
+    """The record of the hanging worker that holds a task, or None; records of earlier holders are ignored."""
     try:
         found = read_document(store.folder(key) / STALLED, Stall)
     except (OSError, DocumentError):
@@ -72,7 +72,7 @@ def stall_of(store: Store, key: str, holder: Holder | None) -> Stall | None:
 
 
 class OwnTime:
-    """Seconds that this process has looked on for: while it was suspended itself, none pass."""
+    """A clock of this process that stops while the process is suspended."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, most: float = 10 * LOOK) -> None:
         self._clock, self._most = clock, most
@@ -88,7 +88,7 @@ class OwnTime:
 
 
 class _Watched:
-    """A worker at a task: its last sign, its longest pause between two, and whether it has been told of."""
+    """A worker at a task: its last sign, its longest pause between two, and whether it has been reported."""
 
     def __init__(self, key: str, process: int, now: float) -> None:
         self.key, self.process = key, process
@@ -102,9 +102,9 @@ class Stalls:
     """Watches workers, each at a task of its own.
 
     Args:
-        tell: called with the worker's number, its task and a sentence where it hangs, or None where it goes on.
+        tell: called with the worker's number, its task and a sentence if it hangs, or None once it continues.
         timeout: seconds without progress after which a worker is to be ended; 0 never ends one.
-        least: seconds before which nobody is told of.
+        least: seconds before which no worker is reported.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Stalls:
         self._watched[worker] = _Watched(key, process, self._time())
 
     def sign(self, worker: int) -> None:
-        """Note that a worker has got on with its task."""
+        """Record that a worker has made progress."""
         watched, now = self._watched[worker], self._time()
         if watched.num_signs:
             watched.longest = max(watched.longest or 0.0, now - watched.last)
@@ -146,7 +146,7 @@ class Stalls:
             self._clear(watched.key)
 
     def look(self) -> dict[int, float]:
-        """Tell of those that hang; return those that are to be ended, with their seconds without progress."""
+        """Report workers that hang; return those to be ended, with their seconds without progress."""
         now, to_end = self._time(), {}
         for worker, watched in list(self._watched.items()):
             seconds, limit = now - watched.last, self._limit(watched)
@@ -185,7 +185,7 @@ class Stalls:
 
 
 class _Aside:
-    """Writes in a thread, in order: where the disk is what hangs, who tells of it must not hang too."""
+    """Writes in a thread, in order: if the disk is what hangs, the reporter must not hang too."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -204,7 +204,7 @@ class _Aside:
 
 
 class Watchdog:
-    """A thread that looks on while this process runs tasks itself; what hangs in a call is not asked for anything.
+    """A thread that watches while this process runs tasks itself; it needs no cooperation of a call that hangs.
 
     Args:
         end: called in that thread with the task and its seconds without progress, where this process is to be ended.

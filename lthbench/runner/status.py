@@ -46,9 +46,9 @@ class JobStatus:
         state: Slurm's, in small letters; `failed` where a task of it failed, `ended` where it ended without having
             done or failed them all (it met too many time limits, it was cancelled, its node died).
         done, tasks: how many of its tasks are done, of how many.
-        left: what Slurm says is left of its time limit, where it runs.
-        reason: why it waits, where it does.
-        log: its log, and the last lines of it where the job is over.
+        left: the rest of its time limit, if it runs.
+        reason: why it waits, if it does.
+        log: its log file; and its last lines if the job is over.
     """
 
     lane: str
@@ -68,7 +68,7 @@ class Status:
 
     Attributes:
         jobs: those that are not done.
-        stalls: key -> what is noted of a worker that makes no progress.
+        stalls: key -> the record of a worker that makes no progress.
         part: the share of the work that is done.
         seconds_left: as `Pace` estimates it, with as many at once as run now; None before a task is done.
     """
@@ -86,7 +86,7 @@ def suite_status(
     """The state of every task, counted under the first pair and arm that need it, and of every job.
 
     Args:
-        queue: what Slurm has queued; None where there is no Slurm, so that nothing is known of jobs that are not over.
+        queue: Slurm's queue; None without Slurm, where nothing is known of jobs that are not over.
     """
     rows: dict[tuple[str, str], ArmStatus] = {}
     files = store.files(plan.tasks)

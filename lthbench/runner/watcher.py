@@ -1,4 +1,4 @@
-"""`Watcher`: who is told of a run's progress."""
+"""`Watcher`: the receiver of a run's progress."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lthbench.suite.plan import Plan
 
 
 class Watcher:
-    """Who is told of a run's progress; the base class listens and says nothing."""
+    """Receives a run's progress; the base class ignores it."""
 
     def started(self, key: str, worker: int) -> None: ...
 

@@ -51,11 +51,11 @@ class Worker:
 
     Args:
         asked: what a running training is asked to do (Context.asked).
-        tell: called with what people should know of a task beside its result: damaged files, a lost lease.
-        waits: called again and again while another process holds the task.
+        tell: called with notes for the user beside results: damaged files, a lost lease.
+        waits: called repeatedly while another process holds the task.
 
     Raises:
-        RuntimeError: the kernels are of other sources than those beside the package.
+        RuntimeError: the kernels were built from other sources than those beside the package.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class Worker:
     def run(self, key: str, spec: str, keep: frozenset[int], report: Callable[[int, int], None]) -> dict[str, Any]:
         """Run the task of a canonical specification unless it is done, and return its result.
 
-        Another process at the same task is waited for; its result is then taken.
+        If another process runs the same task, wait for it and return its result.
 
         Raises:
-            StoreError: the disk is full or read-only: no other task would fare better.
+            StoreError: the disk is full or read-only, which would fail any other task too.
             UnusableInputError: another task has to be computed again first; what is damaged of it is set aside.
             DeviceLostError: this process can do no task on its GPU any more.
             DeviceMemoryError: the GPU's memory does not suffice for the task.
@@ -165,7 +165,7 @@ class Worker:
         return result
 
     def _lost(self, folder: Path, error: Exception, scratch: Path) -> DeviceLostError:
-        """What to raise where a task ended with the GPU lost; that it did is noted in its folder."""
+        """The error to raise if a task ended with a lost GPU, which is recorded in its folder."""
         before = (folder / LOST).exists()
         write_atomically(folder / LOST, str(error).encode(), scratch)
         return DeviceLostError(
@@ -177,7 +177,7 @@ class Worker:
     def _take_up(
         self, scratch: Scratch, spec: TrainSpec, keep: frozenset[int], here: Mapping[str, str | int | bool]
     ) -> None:
-        """Leave a checkpoint that the training can go on from; else it starts over."""
+        """Keep only a checkpoint from which the training can continue; else it starts over."""
         try:
             check_checkpoint(scratch.folder, spec, keep, here)
         except DocumentError as error:
@@ -189,19 +189,19 @@ class Worker:
 
 
 class _Reports:
-    """Passes on how far a task is: its first two signs, which tell its pace, then one every half second."""
+    """Passes progress on: the first two signs, which show the pace, then one every half second."""
 
     def __init__(self, lease: Lease, send: Callable[[int, int], None]) -> None:
         self._lease, self._send = lease, send
         self._at, self._num_signs, self._last = (0, 1), 0, 0.0
 
     def report(self, done: int, total: int) -> None:
-        """As of `Context`."""
+        """As for `Context`."""
         self._at = done, total
         self.sign()
 
     def sign(self) -> None:
-        """As of `Context`."""
+        """As for `Context`."""
         if self._lease.lost:
             self._lease.check()
         self._num_signs += 1
@@ -212,13 +212,13 @@ class _Reports:
 
 
 def _tidy_up(scratch: Scratch) -> None:
-    """Delete what a task that is done has no use for, by this process or by one that ended before it could."""
+    """Delete files that a finished task no longer needs, left by this process or an earlier one."""
     for name in (CHECKPOINT, FAILURE, WITHDRAWN, LOST, ENDED):
         scratch.remove(name)
 
 
 def _kept_before(folder: Path, key: str) -> frozenset[int]:
-    """The steps whose weights a withdrawn result of a task has: other suites may need them."""
+    """The steps kept by a withdrawn result of a task, which other suites may need."""
     try:
         names = read_result(folder, key, WITHDRAWN)["artefacts"]
     except (DocumentError, FileNotFoundError):

@@ -1,4 +1,4 @@
-"""A worker in a process of its own, and the pipe by which it is given tasks and tells of them."""
+"""A worker in its own process, and the pipe for its tasks and messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lthbench.runner.watcher import Watcher
 from lthbench.suite.plan import Plan
 from lthbench.tasks.store import StoreError
 
-_GRACE = 5.0  # seconds that a worker has to end in
+_GRACE = 5.0  # seconds within which a worker must end
 
 
 @contextlib.contextmanager
@@ -50,7 +50,7 @@ class WorkerProcess:
         theirs.close()
 
     def send(self, key: str, plan: Plan) -> bool:
-        """Give the worker a task; whether it lives to hear of it."""
+        """Give the worker a task; return whether the worker is alive."""
         self.key = key
         message = {"key": key, "spec": plan.tasks[key].canonical, "keep": sorted(plan.kept(key))}
         try:
@@ -76,7 +76,7 @@ class WorkerProcess:
         return self.process.pid
 
     def replaced(self, watcher: Watcher) -> WorkerProcess:
-        """End a worker that hears of nothing any more; returns one in its place."""
+        """End a worker that does not respond; return one in its place."""
         self.connection.close()
         self.process.kill()
         self.process.join(_GRACE)
@@ -88,18 +88,18 @@ class WorkerProcess:
         self.connection.close()
         self.process.terminate()
         self.process.join(_GRACE)
-        self.process.kill()  # one that is suspended hears of nothing else
-        self.process.join(_GRACE)  # and one that waits for a dead disk not even of that
+        self.process.kill()  # a suspended one responds to nothing else
+        self.process.join(_GRACE)  # and one that waits for a dead disk not even to that
 
 
 def serve(connection: Connection, options: str) -> None:
-    """A worker's life: tasks in, results out, until the pipe closes."""
+    """The loop of a worker: tasks in, results out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def send(**message: Any) -> None:
         try:
             connection.send_bytes(json.dumps(message).encode())
-        except OSError:  # the parent is gone: nobody waits for this work, and its successor wants the folder
+        except OSError:  # the parent is gone: nobody waits for this result, and another process may need the folder
             os._exit(1)
 
     from lthbench.runner.worker import Worker
@@ -123,7 +123,7 @@ def serve(connection: Connection, options: str) -> None:
         except DeviceLostError as error:
             send(kind="told", text=str(error))
             send(kind="lost", try_again=error.try_again, error=traceback.format_exc())
-            os._exit(1)  # at a normal end libraries would still ask the device for something
+            os._exit(1)  # a normal exit would call the lost device again
         except Exception:
             send(kind="failure", error=traceback.format_exc())
         else:

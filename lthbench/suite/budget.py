@@ -58,7 +58,9 @@ def parse_budget(text: str) -> tuple[float, Unit]:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(gpuh|cpuh)", text.strip().lower())
     if match is None or float(match[1]) <= 0:
-        raise SuiteError(f"--budget {text}: is no budget; give hours of GPUs or of processor cores: 200gpuh or 48cpuh")
+        raise SuiteError(
+            f"--budget {text}: is not a budget; give hours of GPUs or of processor cores: 200gpuh or 48cpuh"
+        )
     return float(match[1]), "gpuh" if match[2] == "gpuh" else "cpuh"
 
 

@@ -160,14 +160,14 @@ def read_calibration(path: Path) -> Calibration:
     """Read one calibration.
 
     Raises:
-        CalibrationError: the file is no calibration of this version.
+        CalibrationError: the file is not a calibration of this version.
     """
     try:
         return read_document(path, Calibration)
     except (OSError, DocumentError) as error:
         fault = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{path}: ")
         raise CalibrationError(
-            f"{path}: is no calibration that this program can use ({fault}); delete it, then run "
+            f"{path}: is not a calibration that this program can use ({fault}); delete it, then run "
             "`lthbench plan SUITE --calibrate`"
         ) from error
 

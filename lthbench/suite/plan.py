@@ -192,4 +192,4 @@ def describe(task: Task) -> str:
         return f"train at level {levels[0]}" if levels else "train dense"
     if isinstance(spec, MaskSpec):
         return f"{spec.criterion} mask of level {spec.level}"
-    return f"line of {spec.points} points"
+    return f"path of {spec.points} points"

@@ -22,7 +22,7 @@ MAX_REPLICATES = 1000
 
 def _is_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", text):
-        raise ValueError(f"'{text}' is no name; use letters, digits and . _ + -, the first a letter or digit")
+        raise ValueError(f"'{text}' is not a name; use letters, digits and . _ + -, the first a letter or digit")
     return text
 
 

@@ -36,9 +36,9 @@ def minutes(text: Any) -> int:
         else:  # minutes[:seconds]
             count = (first or 0) + math.ceil((second or 0) / 60)
     else:
-        raise ValueError("is no time; write 12h, 90min, 12:00:00 or 1-12:00:00")
+        raise ValueError("is not a time; write 12h, 90min, 12:00:00 or 1-12:00:00")
     if count < 1:
-        raise ValueError("is no time at all; give a minute at least")
+        raise ValueError("is not a time at all; give a minute at least")
     return count
 
 
@@ -80,7 +80,7 @@ def _by_name(given: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
     options = {written.replace("_", "-"): value for written, value in given.items()}
     for name in options:
         if not re.fullmatch(r"[a-z][a-z0-9-]+", name):
-            raise ValueError(f"{name!r} is no option of sbatch; write its long name, as licenses or exclusive")
+            raise ValueError(f"{name!r} is not an option of sbatch; write its long name, as licenses or exclusive")
         if name in _KEYS:
             raise ValueError(f"{name} has a key of its own; write {_KEYS[name]}")
         if name in KEPT:

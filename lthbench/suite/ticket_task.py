@@ -33,7 +33,7 @@ def ticket_task(suite: Suite, pair: str, arm: str, replicate: int, level: int, r
         rewind: the iteration whose weights it starts from.
 
     Raises:
-        SuiteError: as of `cell_of`, or no ticket can be of this level or rewound so far.
+        SuiteError: as for `cell_of`, or no ticket can be of this level or rewound so far.
     """
     cell = cell_of(suite, pair, arm, replicate)
     if level < 0:

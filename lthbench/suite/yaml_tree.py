@@ -119,7 +119,7 @@ def read_yaml(path: Path) -> Located:
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise SuiteError(f"{path}: is no regular file; give the path of a suite")
+            raise SuiteError(f"{path}: is not a regular file; give the path of a suite")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:

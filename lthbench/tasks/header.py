@@ -45,7 +45,7 @@ def read_note(path: Path) -> dict[str, Any]:
     """The note of a file, whose tensors are not read.
 
     Raises:
-        DocumentError: it is no file of a task.
+        DocumentError: it is not a file of a task.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:

@@ -102,7 +102,7 @@ class Result(BaseModel):
         for name, value in self.metrics.items():
             is_fraction = name.endswith(("_accuracy", "_share")) or name in ("density", "overlap")
             if is_fraction and not -1e-9 <= value <= 1 + 1e-9:
-                raise ValueError(f"metrics.{name} is {value:g}, which is no fraction")
+                raise ValueError(f"metrics.{name} is {value:g}, which is not a fraction")
         return self
 
 

@@ -288,7 +288,11 @@ class Store:
         except FileNotFoundError:
             is_empty = self.is_new()
             there = (
-                "is not there" if not self.root.exists() else "is no store" if is_empty else "is not empty and no store"
+                "is not there"
+                if not self.root.exists()
+                else "is not a store"
+                if is_empty
+                else "is not empty and no store"
             )
             raise StoreError(
                 f"{self.root}: {there}; give the --store of `lthbench run` or `submit`, which alone make one"

@@ -39,7 +39,7 @@ class Steps:
             return cls(percent=percent.normalize()) if percent else cls()
         match = _PATTERN.fullmatch(text)
         if not text or match is None:
-            raise ValueError(f"'{text}' is no number of steps; {_CURE}")
+            raise ValueError(f"'{text}' is not a number of steps; {_CURE}")
         return cls(int(match[1] or 0), int(match[2] or 0))
 
     def count(self, steps_per_epoch: int, total: int | None = None) -> int:
@@ -76,7 +76,7 @@ class Steps:
                 return value
             if isinstance(value, str):
                 return cls.parse(value)
-            raise ValueError(f"is no number of steps; {_CURE}")
+            raise ValueError(f"is not a number of steps; {_CURE}")
 
         return core_schema.no_info_plain_validator_function(
             validate, serialization=core_schema.plain_serializer_function_ser_schema(str)
@@ -95,7 +95,7 @@ def _is_length(steps: Steps) -> Steps:
     if steps.percent is not None:
         raise ValueError(_no_length(steps))
     if steps == Steps():
-        raise ValueError(f"{steps} is no training; give an iteration at least")
+        raise ValueError(f"{steps} is not a training; give an iteration at least")
     return steps
 
 

@@ -46,7 +46,7 @@ def absent(root: Path) -> str:
 
 def empty(root: Path) -> str:
     root.mkdir()
-    return "is no store"
+    return "is not a store"
 
 
 def foreign(root: Path) -> str:
@@ -63,7 +63,7 @@ def of_another_layout(root: Path) -> str:
 
 def marked_by_a_folder(root: Path) -> str:
     (root / MARKER).mkdir(parents=True)
-    return "is no regular file"
+    return "is not a regular file"
 
 
 def file(root: Path) -> str:

@@ -239,7 +239,7 @@ def number(value: Any) -> Callable[[dict[str, Any]], Any]:
         (number("0.5"), "metrics.test_accuracy: Input should be a valid number"),
         (number(None), "metrics.test_accuracy: Input should be a valid number"),
         (number(True), "metrics.test_accuracy: Input should be a valid number"),
-        (number(7.5), "metrics.test_accuracy is 7.5, which is no fraction"),
+        (number(7.5), "metrics.test_accuracy is 7.5, which is not a fraction"),
         (number(0.5), "its digest is another"),
         (lambda content: content | {"key": "0" * 32}, f"is the result of task {'0' * 32}"),
         (lambda content: content | {"status": "fine"}, "status"),

@@ -38,7 +38,7 @@ def test_a_calibration_gives_hours_that_are_told_apart_from_calculated_ones(
     assert (code, "measured by `plan --calibrate`" in out, out.count("calculated, not measured")) == (0, True, 3)
     path.write_text("{}")
     code, _, err = call(capsys, monkeypatch, *options)
-    assert (code, f"{path}: is no calibration" in err) == (2, True)
+    assert (code, f"{path}: is not a calibration" in err) == (2, True)
 
 
 def test_the_command_of_a_proposal_plans_what_was_proposed(
@@ -67,7 +67,7 @@ def test_the_command_of_a_proposal_plans_what_was_proposed(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--budget", "200"), "--budget 200: is no budget; give hours"),
+        (("--budget", "200"), "--budget 200: is not a budget; give hours"),
         (("--budget", "2gpuh"), "no GPU was measured for this version of torch"),
         (("--budget", "2cpuh"), "no processor was measured"),
         (

@@ -95,7 +95,7 @@ def test_too_many_arms_are_refused_before_each_is_looked_at(tmp_path: Path) -> N
 @pytest.mark.parametrize("size", [(1, 200_000), (200_000, 1), (3, 301)])
 def test_an_image_that_resizing_would_make_huge_is_refused(size: tuple[int, int], tmp_path: Path) -> None:
     Image.new("RGB", size).save(tmp_path / "x.png")
-    with pytest.raises(DataError, match=r"x\.png has .* pixels, which is no photograph; replace it"):
+    with pytest.raises(DataError, match=r"x\.png has .* pixels, which is not a photograph; replace it"):
         decode("tinyimagenet", tmp_path / "x.png", 64)
 
 

@@ -78,7 +78,7 @@ def test_a_file_that_is_no_calibration_is_named_with_its_fault_and_cure(change: 
 def test_a_broken_file_is_refused(text: str) -> None:
     path = save_calibration(calibration())
     path.write_text(text)
-    with pytest.raises(CalibrationError, match="is no calibration"):
+    with pytest.raises(CalibrationError, match="is not a calibration"):
         read_calibration(path)
 
 

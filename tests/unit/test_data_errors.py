@@ -80,7 +80,7 @@ def test_a_class_list_that_cannot_be_read_is_named(content: bytes | None, tmp_pa
     path = tmp_path / "mine.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(DataError, match=rf"{path}: the list (cannot be read|is no text in UTF-8)"):
+    with pytest.raises(DataError, match=rf"{path}: the list (cannot be read|is not text in UTF-8)"):
         read_class_list(path, 100)
 
 

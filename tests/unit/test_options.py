@@ -85,7 +85,7 @@ def test_the_words_of_a_part_are_read_back_as_the_part(part: Subset) -> None:
 def test_a_worker_has_a_device_that_is_there_and_a_job_looks_for_it_where_it_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match="'auto' is no device of a machine"):
+    with pytest.raises(ValueError, match="'auto' is not a device of a machine"):
         Settings(tmp_path, device="auto")  # type: ignore[arg-type]
     order = JobSpec(tmp_path, Subset(), LaneOwner("a", "b", 0, "imp"), {}, tmp_path, RunOptions(data=tmp_path), 1.0)
     for there, device in ((False, "cpu"), (True, "cuda")):

@@ -276,7 +276,7 @@ def test_a_broken_image_is_named_and_nothing_is_published(tmp_path: Path, conten
     else:
         raw = file.read_bytes()
         file.write_bytes({"truncated": raw[: len(raw) // 2], "text": b"<html>not found</html>", "empty": b""}[content])
-    with pytest.raises(DataError, match=rf"{file} is no whole JPEG or PNG image .* replace it"):
+    with pytest.raises(DataError, match=rf"{file} is not a complete JPEG or PNG image .* replace it"):
         prepare.prepare(NAME, tmp_path)
     assert not prepare.folder_of(NAME, tmp_path).exists()
 

@@ -52,7 +52,11 @@ WRONG_MASKS: list[tuple[Callable[[Tensor], Any], type[Exception], str]] = [
     (lambda w: {w: torch.ones(3, 4)}, ValueError, r"masks holds torch.float32 .* expected torch.bool"),
     (lambda w: {w: torch.ones(4, 3, dtype=torch.bool)}, ValueError, r"masks holds \(4, 3\)"),
     (lambda w: {w: torch.ones(3, 4, dtype=torch.bool, device="meta")}, ValueError, r"masks holds .* on meta"),
-    (lambda w: {torch.ones(3, 4): w > 0}, ValueError, r"masks names a tensor of shape \(3, 4\) that is no parameter"),
+    (
+        lambda w: {torch.ones(3, 4): w > 0},
+        ValueError,
+        r"masks names a tensor of shape \(3, 4\) that is not a parameter",
+    ),
 ]
 
 

@@ -117,9 +117,9 @@ def test_what_is_written_of_a_recipe_is_read_back() -> None:
     one = recipe(schedule={"name": "step", "milestones": ["2ep", "3ep5it"], "gamma": 0.2}, micro_batch=3, ema=0.9)
     assert Recipe.model_validate_json(one.model_dump_json()) == one
     assert one.model_dump(mode="json")["steps"] == "4ep"
-    with pytest.raises(ValidationError, match="is no number of steps"):
+    with pytest.raises(ValidationError, match="is not a number of steps"):
         recipe(steps=4)
-    with pytest.raises(ValidationError, match="0it is no training"):
+    with pytest.raises(ValidationError, match="0it is not a training"):
         recipe(steps="0it")
     with pytest.raises(ValidationError, match="micro_batch is 4, no smaller than the batch_size of 4"):
         recipe(micro_batch=4)

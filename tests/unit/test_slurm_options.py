@@ -37,7 +37,7 @@ def test_times_are_read_as_slurm_reads_them(text: str, expected: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "12 hours", "1:2:3:4", "1-", "-5", "12:00:00h"])
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no time"):
+    with pytest.raises(ValueError, match="is not a time"):
         minutes(text)
 
 
@@ -59,7 +59,7 @@ def test_a_suite_a_profile_and_the_command_line_are_laid_over_each_other(tiny_su
     [
         ("{partiton: gpu}", r"tiny.yaml:\d+: slurm.partiton: unknown key; did you mean 'partition'"),
         ("{time: 12}", r"tiny.yaml:\d+: slurm.time: write a time with its unit, as 12h"),
-        ("{time: soon}", r"tiny.yaml:\d+: slurm.time: is no time; write 12h"),
+        ("{time: soon}", r"tiny.yaml:\d+: slurm.time: is not a time; write 12h"),
         ("{mem: lots}", r"tiny.yaml:\d+: slurm.mem: "),
         ("{max_running: 0}", r"tiny.yaml:\d+: slurm.max_running: "),
         ("{extra: {job_name: mine}}", r"tiny.yaml:\d+: slurm.extra: job-name is set by lthbench itself"),
@@ -95,10 +95,10 @@ def test_faults_of_profiles_are_told_with_file_line_key_and_cure(profiles: Path)
 def test_a_fault_of_the_command_line_names_the_option(tiny_suite: Path, capsys: pytest.CaptureFixture[str]) -> None:
     suite = load_suite(tiny_suite)
     for given, sbatch, message in (
-        ({"time": "soon"}, [], "--time soon: is no time; write 12h"),
+        ({"time": "soon"}, [], "--time soon: is not a time; write 12h"),
         ({"max_running": 0}, [], "--max-running 0: "),
         ({}, ["job-name=mine"], "--sbatch: job-name is set by lthbench itself"),
-        ({}, ["L=a:1"], "--sbatch: 'L' is no option of sbatch; write its long name"),
+        ({}, ["L=a:1"], "--sbatch: 'L' is not an option of sbatch; write its long name"),
         ({}, ["licenses="], "--sbatch: does not fit on a line of a script"),
         ({}, ["comment=a\n touch /tmp/x"], "--sbatch: does not fit on a line of a script"),
     ):

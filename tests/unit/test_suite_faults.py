@@ -53,7 +53,7 @@ def test_a_fault_is_one_line_with_its_place_key_and_cure(old: str, new: str, mes
 
 
 def values(text: str) -> list[tuple[int, int, int]]:
-    """Line, begin and end of every scalar that is no key."""
+    """Line, begin and end of every scalar that is not a key."""
     found = []
     pending = [yaml.compose(text)]
     while pending:
@@ -103,7 +103,7 @@ def test_what_is_no_regular_file_is_refused_at_once(key: str, tmp_path: Path) ->
     for name in ("/dev/zero", str(tmp_path / "pipe")):
         path = tmp_path / "suite.yaml"
         path.write_text(f"{TINY}{key}: [{name}]\n")
-        with pytest.raises(SuiteError, match=f"{name}: is no regular file"):
+        with pytest.raises(SuiteError, match=f"{name}: is not a regular file"):
             load_suite(Path(name) if key == "suite" else path, allow_outside=True)
 
 

@@ -417,7 +417,7 @@ def test_networks_of_coloured_images_lie_channels_last_and_those_of_grey_ones_do
 @pytest.mark.parametrize(("name", "value"), [("test_accuracy", 7.5), ("forgettable_share", -0.1), ("density", 1.5)])
 def test_a_fraction_outside_of_0_to_1_is_no_result(tasks: Tasks, name: str, value: float) -> None:
     result = tasks.run(training())
-    with pytest.raises(DocumentError, match=f"metrics.{name} is {value:g}, which is no fraction"):
+    with pytest.raises(DocumentError, match=f"metrics.{name} is {value:g}, which is not a fraction"):
         seal({**result, "metrics": {**result["metrics"], name: value}})
     assert seal({**result, "metrics": {"test_loss": 7.5, "density": 1 + 1e-12}})["metrics"]["test_loss"] == 7.5
     assert seal({**result, "metrics": {name: 0.0}})["metrics"] == {name: 0.0}

@@ -1,4 +1,4 @@
-"""Verdicts of one claim over several pairs: Holm's adjustment, what it leaves of each, and one verdict on all."""
+"""Verdicts of one claim over several pairs: Holm's adjustment of each, and one verdict on all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lthbench.suite.claims import Claim
 def adjusted(verdicts: dict[str, Verdict], absent: Collection[str], alpha: float) -> dict[str, Verdict]:
     """The verdicts of one claim with Holm's adjustment over its pairs, and so their outcomes.
 
-    A pair that is planned counts, run or not; one where the suite does not measure the claim, or has nothing that it
-    is about (`absent`), does not.
+    A planned pair counts, whether it has run or not; one where the suite does not measure the claim, or has nothing
+    that it is about (`absent`), does not.
     """
     alone = [verdict.p_alone for verdict in verdicts.values()]
     family = max(1, len(verdicts) - len(absent))
@@ -35,7 +35,7 @@ def adjusted(verdicts: dict[str, Verdict], absent: Collection[str], alpha: float
 
 
 def _why(verdict: Verdict, outcome: Outcome, alpha: float, num_pairs: int) -> dict[str, Any]:
-    """What else there is to know of an outcome, and of an open one what more replicates would give."""
+    """Further remarks on an outcome, and on an open one what more replicates would give."""
     counting = [part for part in verdict.parts if part.counts]
     if not counting:
         return {"reason": "reported only: no direction is stated"}
@@ -60,13 +60,13 @@ def _why(verdict: Verdict, outcome: Outcome, alpha: float, num_pairs: int) -> di
         ]
     )
     outlooks = [found for part in open_ones if (found := among_pairs(part, alpha, num_pairs)) is not None]
-    # The part that needs most speaks for all: one that no n decides before one that some does.
+    # The part that needs most replicates counts for all: first one that no n decides.
     outlook = max(outlooks, key=lambda o: (o.n is None, o.n or 0, o.half_width_then), default=None)
     return {"reason": "; ".join(filter(None, shown)), "outlook": outlook}
 
 
 def _state(part: TestResult, num_parts: int) -> str:
-    """What there is to know of a part that is not supported, in a claim that is open."""
+    """Remarks on a part that is not supported, in a claim that is open."""
     if part.outcome in ("contradicted", "negligible"):
         part_alone = f"{part.outcome} alone, but not among {num_parts} parts"
         return f"{part_alone}; {part.reason}" if part.reason else part_alone
@@ -74,7 +74,7 @@ def _state(part: TestResult, num_parts: int) -> str:
 
 
 def over_all(name: str, claim: Claim, verdicts: list[Verdict], absent: Collection[str], alpha: float) -> Verdict:
-    """One verdict over all pairs, alike for every outcome: that of so many pairs as the claim asks for.
+    """One verdict over all pairs, by the same rule for every outcome: that of as many pairs as the claim asks for.
 
     A claim about every pair has an outcome where all planned pairs have it; one about several, where two have it and
     not as many have the opposite one.

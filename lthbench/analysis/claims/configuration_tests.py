@@ -22,7 +22,7 @@ from lthbench.suite.claim_tests import Agreement, Axes, Rank, Selection
 
 def rank(test: Rank, evidence: Evidence, alpha: float) -> TestResult:
     """A rank correlation over configurations."""
-    found: dict[frozenset[str], tuple[float, float]] = {}  # by the tasks of x: one that has two names counts once
+    found: dict[frozenset[str], tuple[float, float]] = {}  # by the tasks of x: one with two names counts once
     planned = 0
     for axes in test.of:
         try:
@@ -74,7 +74,7 @@ def rank(test: Rank, evidence: Evidence, alpha: float) -> TestResult:
 
 
 def _of_ranks(test: Rank, effect: Effect, n: int) -> str:
-    """What a rank correlation says, in the words of its first axes."""
+    """The finding of a rank correlation, in the words of its first axes."""
     axes = test.of[0]
     x = f"{quantity(axes.x.metric or test.metric).label} of {named(axes.x)}"
     x += f" against {named(axes.minus)}" if axes.minus else ""
@@ -131,8 +131,8 @@ class _Cell:
 def agreement(test: Agreement, evidence: Evidence, alpha: float) -> TestResult:
     """A barrier under the threshold agrees with matching, over the arms and levels of a replicate.
 
-    Under the hypothesis of no agreement the barriers of an arm might be another's: they are exchanged between arms
-    within a replicate, an arm's levels together since they are not independent.
+    Under the hypothesis of no agreement the barriers of arms are exchangeable: they are permuted between arms within a
+    replicate, an arm's levels together since they are not independent.
     """
     cells = _agreement_cells(test, evidence)
     if not cells:

@@ -1,10 +1,11 @@
-"""From values, one a replicate, to what a test decides: one rule for all tests, from the interval that is shown.
+"""From values, one per replicate, to the decision of a test: one rule for all tests, based on the interval that is
+shown.
 
 The interval has a level of 1 - 2 alpha, so that each of its ends errs once in 1/alpha. What is expected to be greater
 than a number is supported where the interval lies above it, contradicted where it lies below, and negligible where it
 holds the number and lies within the margin of it on both sides; what is expected to be equivalent is supported where
-the interval lies within the margins, and contradicted where it lies outside. All else is inconclusive. Under no truth
-are support and contradiction both likelier than alpha.
+the interval lies within the margins, and contradicted where it lies outside. All else is inconclusive. Whatever the
+truth, support and contradiction are never both likelier than alpha.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ T = "paired t, one-sided"
 # How the reason ends where replicates are missing.
 UNDONE = "decided when all are"
 TOST = "two one-sided paired t"
-# Makes a finding of an effect and of how many values it comes from.
+# Makes a finding from an effect and the number of its values.
 Telling = Callable[[Effect, str], str]
 
 
@@ -50,10 +51,10 @@ def decide(
     also: tuple[str, float] | None = None,
     done: int | None = None,
 ) -> TestResult:
-    """The part of values, one a replicate, that are expected to be greater or less than a number, or equivalent.
+    """The result for values, one per replicate, that are expected to be greater or less than a number, or equivalent.
 
     Args:
-        done: how many replicates they are of, where they are of something else.
+        done: the number of replicates, if the values are not one per replicate.
     """
     keys = tuple(evidence.keys)
     if not values:
@@ -95,7 +96,7 @@ def decide(
 
 
 def rule(spread: Paired, expected: str, bound: float, margin: float) -> PValues:
-    """The p of each outcome: an interval of 1 - 2 alpha says it where its p is at most alpha.
+    """The p of each outcome: an interval of 1 - 2 alpha decides for it if its p is at most alpha.
 
     Args:
         spread: of values whose sign is such that a directional claim expects them to be greater.
@@ -111,7 +112,7 @@ def rule(spread: Paired, expected: str, bound: float, margin: float) -> PValues:
 
 
 def outcome_of(p: PValues, alpha: float) -> Outcome:
-    """What p values decide at a level."""
+    """The outcome that p values decide at a level."""
     if p.supported is not None and p.supported <= alpha:
         return "supported"
     if p.contradicted is not None and p.contradicted <= alpha:
@@ -122,8 +123,8 @@ def outcome_of(p: PValues, alpha: float) -> Outcome:
 def of_all(parts: Sequence[TestResult]) -> PValues:
     """The p values of parts that must all hold (an intersection-union test).
 
-    Support needs that of every one. One that does not hold is enough for the others, at a share of the level: the
-    smallest of theirs times the number of parts. What holds is not held against the whole for being small.
+    Support needs every part. For the other outcomes a single part that does not hold is enough, at a share of the
+    level: the smallest p times the number of parts. A part that holds does not count against the whole for being small.
     """
 
     def smallest(of: Sequence[float | None]) -> float | None:
@@ -140,7 +141,7 @@ def of_all(parts: Sequence[TestResult]) -> PValues:
 
 
 def decisive(parts: Sequence[TestResult], outcome: Outcome) -> int | None:
-    """The index of the part that speaks for an outcome of all: the one at fault, or else what supports it least."""
+    """The index of the part that decides an outcome: the one that fails, or else the one that supports least."""
     known = [i for i, part in enumerate(parts) if part.counts and part.effect is not None]
     known = known or [i for i, part in enumerate(parts) if part.effect is not None]
     if not known:
@@ -153,13 +154,13 @@ def decisive(parts: Sequence[TestResult], outcome: Outcome) -> int | None:
 
 
 def paired_interval(values: Sequence[float], alpha: float) -> tuple[float | None, float | None]:
-    """Student's interval of the values at 1 - 2 alpha, or none."""
+    """Student's interval of the values at 1 - 2 alpha, or None."""
     spread = paired(values)
     return (None, None) if spread is None else spread.interval(alpha)
 
 
 def _note(outcome: Outcome, spread: Paired, expected: str, bound: float, margin: float, alpha: float) -> str:
-    """What an outcome alone would not say of the size of an effect."""
+    """A remark on the size of an effect, beyond the outcome."""
     if expected == "equivalent" or not margin:
         return ""
     if outcome == "supported" and spread.p_below(bound + margin) <= alpha:
@@ -168,12 +169,12 @@ def _note(outcome: Outcome, spread: Paired, expected: str, bound: float, margin:
 
 
 def outlook(spread: Paired, gap: float, alpha: float, unit: str, decides: bool = False, num_pairs: int = 1) -> Outlook:
-    """What more replicates would give at this spread.
+    """What more replicates would give with this spread.
 
     Args:
         gap: the margin, or how far the bound lies from 0; 0 where there is neither.
-        decides: an interval narrower than the margin is decided wherever it lies.
-        num_pairs: of which Holm's adjustment may leave this one the smallest share of alpha.
+        decides: whether an interval narrower than the margin decides wherever it lies.
+        num_pairs: among which Holm's adjustment may give this one the smallest share of alpha.
     """
     now = half_width(spread.spread, spread.n, alpha)
     last = max(MAX_REPLICATES, spread.n + 1)
@@ -198,7 +199,7 @@ def outlook(spread: Paired, gap: float, alpha: float, unit: str, decides: bool =
 
 
 def among_pairs(part: TestResult, alpha: float, num_pairs: int) -> Outlook | None:
-    """The outlook of a part where its claim is about several pairs."""
+    """The outlook of a part if its claim is about several pairs."""
     if part.outlook is None or part.effect is None:
         return None
     of = part.outlook

@@ -1,4 +1,4 @@
-"""How often the rule of verdicts gives each of them, by simulation: `python -m lthbench.analysis.claims.error_rates`.
+"""How often the rule of verdicts gives each outcome, by simulation: `python -m lthbench.analysis.claims.error_rates`.
 
 A claim has one test on one pair. Its differences over replicates are normal, with a standard deviation of .6 margins:
 .3 points of accuracy, where .5 would matter (Renda et al. 2020, table of ResNet-20: .1 to .35 for an arm).

@@ -1,4 +1,4 @@
-"""`Evidence`: the points of one pair, as claims select them, a value a replicate."""
+"""`Evidence`: the points of one pair, as claims select them, one value per replicate."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Lacking:
 
 @dataclass(frozen=True)
 class Classes:
-    """The arms that are taken to be early- and late-stable, and by which rule."""
+    """The arms that count as early- and late-stable, and by which rule."""
 
     early: tuple[str, ...]
     late: tuple[str, ...]
@@ -55,11 +55,11 @@ class Classes:
 
 @dataclass(frozen=True)
 class OnsetInterval:
-    """Where in training an onset lies, as shares of its length: above `low`, at or below `high`.
+    """The interval of an onset, as shares of training: above `low`, at or below `high`.
 
     Attributes:
         low: the last unstable point; -1 where none was measured.
-        high: the first stable one; 1 where there is none, for what is spawned at the end is one network.
+        high: the first stable one; 1 if there is none, since children spawned at the end are one network.
         is_monotone: whether all points measured after the first stable one are stable. Where they are not, the onset
             lies somewhere between the last unstable point before the first stable one and the first stable point after
             the last unstable one.
@@ -71,15 +71,15 @@ class OnsetInterval:
 
 
 class Evidence:
-    """What was measured of one pair. Selections are of the replicates that are tested, unless it is chosen by them.
+    """The measurements of one pair. Selections are of the tested replicates, unless they are for a choice.
 
     Attributes:
         planned: how many replicates.
         experiments: names of those that selections read; None is all.
         classes: in force for selections.
-        chosen: what the claim's choice fell on.
-        lacking, keys: what selections met since `fresh`.
-        undefined: tasks left out since then for want of a number that they do not have -> what they are, the metric.
+        chosen: the variant that the claim chose.
+        lacking, keys: replicates without a value, and tasks, that selections encountered since `fresh`.
+        undefined: tasks left out since then because they lack a number -> their description and the metric.
     """
 
     def __init__(self, name: str, pair: Pair, planned: int, points: Iterable[MeasuredPoint]) -> None:
@@ -98,14 +98,14 @@ class Evidence:
         self.undefined: dict[frozenset[str], tuple[str, str]] = {}
 
     def leave_out(self, keys: frozenset[str], name: str, metric: str, replicates: Iterable[int]) -> None:
-        """Note that some tasks have no number beside theirs: not yet, where anything is to be done, or none at all."""
+        """Record that some tasks lack a further number: not yet, if anything is still to be done, or for good."""
         if self.is_unfinished():
             self.lacking.missing.update(replicates)
         else:
             self.undefined.setdefault(keys, (name, metric))
 
     def left_out(self) -> str:
-        """What was left out for want of a number that it does not have, in words; empty where nothing was."""
+        """What was left out because it lacks a number, in words; empty if nothing was."""
         names: dict[str, dict[str, None]] = defaultdict(dict)
         for name, metric in self.undefined.values():
             names[metric.replace("_", " ")][name] = None
@@ -123,7 +123,7 @@ class Evidence:
         """The points of a selection, with what the names in its variant stand for.
 
         Args:
-            choosing: those of selection replicates, by which something is chosen.
+            choosing: select from the selection replicates, to choose something.
 
         Raises:
             NotPlanned: there are none.
@@ -149,7 +149,7 @@ class Evidence:
         return found
 
     def is_unfinished(self) -> bool:
-        """Whether something of the experiments that selections read is not done."""
+        """Whether a task of the experiments that selections read is not done."""
         return any(
             point.status == "missing" and (self.experiments is None or point.experiment in self.experiments)
             for variants in (*self._points.values(), *self._choosing.values())
@@ -158,7 +158,8 @@ class Evidence:
         )
 
     def levels(self, name: Levels, selections: Iterable[Selection]) -> list[int | None]:
-        """The levels of a set at which all selections are measured; what has level 0 only stands for every level.
+        """The levels of a set at which all selections are measured; a selection with level 0 only counts at every
+        level.
 
         Raises:
             NotPlanned: there is no such level.
@@ -184,7 +185,7 @@ class Evidence:
     def values(self, selection: Selection, metric: str, level: int | None) -> dict[int, float]:
         """Replicate -> the mean of a selection at a level, in units (accuracies and barriers in percent).
 
-        What is missing or diverged is noted in `lacking`, what was used in `keys`.
+        Missing and diverged replicates are recorded in `lacking`, the tasks used in `keys`.
         """
         metric = selection.metric or metric
         found = self.select(selection)
@@ -202,9 +203,9 @@ class Evidence:
         return {r: math.fsum(v) / len(v) for r, v in numbers.items() if r not in gone}
 
     def onsets(self, selection: Selection, threshold: float, *, choosing: bool = False) -> dict[int, OnsetInterval]:
-        """Replicate -> where the onset of a selection of barriers lies; of several arms the ends are averaged.
+        """Replicate -> the interval of the onset of a selection of barriers; for several arms the ends are averaged.
 
-        Stable and unstable points are told by validation images; a line that was refused (divergence) is unstable.
+        Stability is decided on validation images; a barrier that was refused (divergence) is unstable.
 
         Raises:
             NotPlanned: the selection has none, or no validation barriers.
@@ -257,9 +258,9 @@ class Evidence:
     def measured_classes(self) -> Classes:
         """The classes of the arms by their measured onsets; as the suite says where these are not all measured.
 
-        The late arms are the standard. An early arm is early-stable where in most replicates its onset lies clearly,
-        that is with no overlap of intervals, before that of every late arm. The replicates are those of selection, or,
-        where a suite has none, those that are tested, which is said.
+        The late arms are the reference. An early arm is early-stable if in most replicates its onset lies clearly, that
+        is without overlap of intervals, before that of every late arm. The replicates are those of selection, or, if a
+        suite has none, those that are tested, which is reported.
         """
         stated = stated_classes(self.pair)
         choosing = any("barrier" in variants for variants in self._choosing.values())
@@ -288,7 +289,7 @@ class NoArm(Exception):
 
 
 class NoSelection(Exception):
-    """A choice would be by the replicates that are tested: the best of several is the better for chance alone."""
+    """A choice would be made on the tested replicates: the best of several looks better by chance alone."""
 
     def __init__(self, candidates: Sequence[str]) -> None:
         super().__init__(
@@ -298,7 +299,7 @@ class NoSelection(Exception):
 
 
 class Unfinished(Exception):
-    """Something must be done before a test can begin; the message names it."""
+    """Something must be run before a test is possible; the message names it."""
 
 
 def stated_classes(pair: Pair) -> Classes:
@@ -320,7 +321,7 @@ def unit_of(metric: str) -> str:
 
 
 def onset_interval(barriers: Mapping[float, float], threshold: float) -> OnsetInterval:
-    """Where the onset lies, from the barriers at some points of training."""
+    """The interval of the onset, from the barriers at some points of training."""
     stable = {at for at, barrier in barriers.items() if barrier < threshold}
     unstable = barriers.keys() - stable
     first, last = min(stable, default=1.0), max(unstable, default=-1.0)
@@ -332,7 +333,7 @@ def onset_interval(barriers: Mapping[float, float], threshold: float) -> OnsetIn
 
 
 def mean_onset(onsets: Sequence[OnsetInterval]) -> OnsetInterval:
-    """Where the mean of some onsets lies."""
+    """The interval of the mean of some onsets."""
     low = -1.0
     if any(onset.low >= 0 for onset in onsets):
         low = sum(max(onset.low, 0.0) for onset in onsets) / len(onsets)

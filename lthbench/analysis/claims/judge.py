@@ -44,7 +44,7 @@ _TESTS: dict[str, Callable[[Any, Evidence, float], TestResult]] = {
     "agreement": agreement,
 }
 
-# How the reason ends where something is first planned when others are done.
+# The end of the reason if something is planned only when others are done.
 YET = " yet"
 
 Gap = Literal["", "absent", "unfinished"]
@@ -53,7 +53,7 @@ Costs = Mapping[tuple[str, str], float]
 
 
 def verdicts(plan: Plan, store: Store, path: str) -> list[Verdict]:
-    """The verdicts on the claims of a whole suite's plan, from what the store has of it."""
+    """The verdicts on the claims of a whole suite's plan, from its results in the store."""
     looks = read_looks(store)
     return judge(
         plan.suite, points(plan, store), costs(plan), path, looks, lambda *of: replicate_cost(plan, store, *of)
@@ -70,13 +70,13 @@ def judge(
 ) -> list[Verdict]:
     """The verdicts on a suite's claims: for each claim, its pairs, then all of them where there are several.
 
-    Each outcome of a claim errs over its pairs in 5 %, divided by the suite's `looks`; nothing is decided before all
-    planned replicates are done, so looking in between costs nothing.
+    Over its pairs, each outcome of a claim has an error rate of 5 %, divided by the suite's `looks`; nothing is decided
+    before all planned replicates are done, so looks in between cost nothing.
 
     Args:
         path: of the suite, for commands.
-        looks: that were taken before, at any number of replicates.
-        price: of a pair and experiments, the trainings and hours of a replicate.
+        looks: those taken before, with any number of replicates.
+        price: the trainings and hours of a replicate, for a pair and experiments.
     """
     alpha = level_of(suite)
     by_pair: dict[str, list[MeasuredPoint]] = defaultdict(list)
@@ -110,12 +110,12 @@ def judge(
 
 
 def level_of(suite: Suite) -> float:
-    """At which a suite's verdicts are decided: each end of an interval errs so often."""
+    """The level of a suite's verdicts: how often each end of an interval errs."""
     return ALPHA / suite.looks
 
 
 def _with_looks(verdict: Verdict, looks: Sequence[Look], alpha: float) -> Verdict:
-    """A verdict that says where its numbers were seen before, and that no level was kept for that."""
+    """A verdict that says that its numbers were seen before without a reserved share of the error rate."""
     before = looked_before(verdict, looks)
     spent = alpha + sum(before.values())
     if not before or verdict.outcome in SILENT:
@@ -137,7 +137,7 @@ def _with_more(
     path: str,
     price: Callable[[str, Collection[str]], tuple[int, float | None]] | None,
 ) -> Verdict:
-    """A verdict with what more replicates cost, where some number of them is sure to decide it."""
+    """A verdict with the cost of more replicates, if some number of them is sure to decide it."""
     if price is None or verdict.outlook is None or verdict.outlook.n is None:
         return verdict
     further = verdict.outlook.n - verdict.planned
@@ -162,7 +162,7 @@ def _on_pair(
     alpha: float,
     path: str,
 ) -> tuple[Verdict, bool]:
-    """The verdict on one pair, but for the adjustment over pairs; and whether the suite cannot give one."""
+    """The verdict on one pair, before the adjustment over pairs; and whether the suite cannot give one."""
     evidence.classes = measured if claim.classes == "measured" else stated_classes(evidence.pair)
     there = kinds_of(evidence.pair)
     evidence.experiments = frozenset(label for kind in claim.experiments for label in there.get(kind, ()))
@@ -191,7 +191,7 @@ def _on_pair(
         return replace(base, outcome=outcome, reason=reason), outcome == "not applicable" or "absent" in gaps
     beside = [part.reason for part in silent if part.outcome == "not applicable"]
     if beside and outcome_of(base.p_alone, alpha) == "inconclusive":
-        # The rest is no evidence for a claim that says more than it.
+        # The rest is not evidence for a claim that says more.
         return replace(base, outcome="not applicable", reason=beside[0]), True
     return base, False
 
@@ -199,7 +199,7 @@ def _on_pair(
 def part_of(
     test: Any, claim: Claim, evidence: Evidence, others: Mapping[str, Verdict], prices: Costs, alpha: float
 ) -> tuple[TestResult, Gap]:
-    """The part of a test, and whether something it needs is absent from the suite, or planned but not done."""
+    """The result of a test, and whether something that it needs is absent from the suite, or planned but not done."""
     evidence.fresh()
     if isinstance(test, OtherClaim):
         return _of_claim(test, others), ""
@@ -247,7 +247,7 @@ def _cost(test: Cost, evidence: Evidence, prices: Costs) -> TestResult:
     if evidence.is_unfinished():
         reason = f"counted so far; {UNDONE}"
         return TestResult(test.what, "inconclusive", reason, test.counts, "count", effect, finding=finding)
-    # A count has no error: it is above the bound or not.
+    # A count has no error: it is either above the bound or not.
     p_values = PValues(float(ratio < test.than), float(ratio >= test.than))
     return TestResult(
         test.what, outcome_of(p_values, ALPHA), "", test.counts, "count", effect, p_values=p_values,
@@ -256,7 +256,7 @@ def _cost(test: Cost, evidence: Evidence, prices: Costs) -> TestResult:
 
 
 def _lacks(path: str, evidence: Evidence, absent: list[str], parts: list[TestResult]) -> str:
-    """What the user's suite would need for a claim on a pair."""
+    """What the user's suite lacks for a claim on a pair."""
     if absent:
         return f"add {', '.join(absent)} to the experiments of {evidence.name} in {path}"
     missing = dict.fromkeys(part.reason for part in parts if part.outcome == "not run")
@@ -264,12 +264,12 @@ def _lacks(path: str, evidence: Evidence, absent: list[str], parts: list[TestRes
 
 
 def _command(path: str, evidence: Evidence, claim: Claim) -> str:
-    """What runs what a claim lacks on a pair, of the user's own suite."""
+    """The command that runs what a claim lacks on a pair, of the user's own suite."""
     options = [word for label in _labels(evidence, claim) for word in ("--only", label)]
     return shlex.join(["lthbench", "run", path, "--pair", evidence.name, *options])
 
 
 def _labels(evidence: Evidence, claim: Claim) -> list[str]:
-    """The names in the pair of the experiments that a claim reads; of those it has not, the kinds."""
+    """The pair's names of the experiments that a claim reads; for those that it lacks, the kinds."""
     there = kinds_of(evidence.pair)
     return list(dict.fromkeys(label for kind in claim.experiments for label in there.get(kind, (kind,))))

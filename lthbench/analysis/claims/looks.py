@@ -1,6 +1,7 @@
-"""Which verdicts were seen, when, and with how many replicates: who looks, adds some and looks again errs oftener.
+"""Which verdicts were seen, when, and with how many replicates: looking again after adding replicates raises the error
+rate.
 
-A store keeps them in `looks/`, a file a printing. A look is known again by a task that its numbers came from, whatever
+A store keeps them in `looks/`, a file per printing. A look is identified by a task that its numbers came from, whatever
 the suite is called by then; the same planned replicates are one look, however often they are printed.
 """
 
@@ -62,14 +63,14 @@ def read_looks(store: Store) -> list[Look]:
             try:
                 found += read_document(path, _Record).looks
             except DocumentError as error:
-                raise StoreError(f"{error}: it is no record of verdicts that were seen; delete it") from error
+                raise StoreError(f"{error}: it is not a record of verdicts that were seen; delete it") from error
     except OSError as error:
         raise unusable(store.root, error) from error
     return found
 
 
 def record_looks(store: Store, verdicts: Iterable[Verdict], alpha: float) -> None:
-    """Write down that verdicts were shown; a store that is not there yet is not made.
+    """Record that verdicts were shown; a store that does not exist yet is not made.
 
     Raises:
         StoreError: the store cannot be written.
@@ -95,7 +96,8 @@ def record_looks(store: Store, verdicts: Iterable[Verdict], alpha: float) -> Non
 
 
 def looked_before(verdict: Verdict, looks: Sequence[Look]) -> dict[int, float]:
-    """With how many planned replicates the same numbers were seen before, and at which level each was decided."""
+    """The numbers of planned replicates with which the same numbers were seen before, and the level of each
+    decision."""
     keys = set(verdict.keys)
     found: dict[int, float] = {}
     for look in looks:

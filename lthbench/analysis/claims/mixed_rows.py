@@ -16,7 +16,7 @@ Place = tuple[str, int, int | None, tuple[tuple[str, str], ...]]
 
 @dataclass
 class Number:
-    """The mean of a selection at one place, with its density and the tasks that measured it."""
+    """The mean of a selection at one point, with its density and the tasks that measured it."""
 
     values: list[float]
     density: float | None
@@ -28,11 +28,11 @@ class Number:
 
 
 def model_rows(test: Mixed, evidence: Evidence) -> list[Row]:
-    """One row an arm, replicate, level and what the NAMEs in the variant stand for; draws are averaged.
+    """One row per arm, replicate, level and values of the NAMEs in the variant; draws are averaged.
 
     A training that has several names (an arm's own recipe in a sensitivity experiment, say) has one row, and all rows
     of the recipe that these names share are one configuration. A row without a covariate of the fixed terms is left
-    out, which the evidence notes.
+    out, which the evidence records.
 
     Every row has `value`, `replicate`, `configuration`, `arm`, `level`, `density`, an indicator for each name of rows,
     the covariates and the NAMEs (as numbers where they are some).
@@ -115,7 +115,7 @@ def _beside(
     level: int | None,
     names: tuple[tuple[str, str], ...],
 ) -> float | None:
-    """The number beside a row: of its arm, replicate and names, at its level or else at level 0."""
+    """The further number of a row: of its arm, replicate and names, at its level or else at level 0."""
     for at in (level, 0, None):
         for fitting in (names, ()):
             if (arm, replicate, at, fitting) in there:

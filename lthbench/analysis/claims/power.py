@@ -1,4 +1,4 @@
-"""What a suite can decide at all, before anything of it is run: the smallest effect that each test would find.
+"""What a suite can decide at all, before any of it is run: the smallest effect that each test would find.
 
 By the rule of verdicts: an effect is found where the interval, at the level that Holm's adjustment over the suite's
 pairs and its looks leave to the first of them, lies beyond the bound; with a chance of 80 %, at the planned replicates
@@ -41,7 +41,7 @@ from lthbench.suite.claims import Claim
 from lthbench.suite.plan import Plan, kinds_of
 from lthbench.suite.schema import Pair, Suite
 
-# From what is sure to be found where it matters to what is not there, best first.
+# From the best to the worst.
 Decides = Literal["yes", "spread unknown", "large effects", "no", "not measured", "reported only"]
 # In % of training: ResNet-50 on ImageNet, Frankle et al. 2020 (arXiv 1912.05671); others lie at 0 to 3 %.
 LATEST_PUBLISHED_ONSET = 20
@@ -79,7 +79,7 @@ class TestPower:
 
 @dataclass(frozen=True)
 class ClaimPower:
-    """What can be found of a claim on a pair, which is as much as the weakest of its counting tests can.
+    """What can be found of a claim on a pair, which the weakest of its counting tests limits.
 
     Attributes:
         n: the planned replicates.
@@ -100,7 +100,7 @@ class ClaimPower:
 
 
 def power(plan: Plan, spreads: Spreads) -> list[ClaimPower]:
-    """For each claim of a suite and each pair that it is about, what it can find."""
+    """What each claim of a suite can find on each pair that it is about."""
     suite = plan.suite
     evidence = {
         name: Evidence(name, pair, suite.replicates, _planned_points(plan, name)) for name, pair in suite.pairs.items()
@@ -124,7 +124,8 @@ def power(plan: Plan, spreads: Spreads) -> list[ClaimPower]:
 
 
 def _planned_points(plan: Plan, name: str) -> list[MeasuredPoint]:
-    """What is or will be planned of the first replicate of a pair, and of selection replicates, without any number."""
+    """The points that are or will be planned of the first replicate of a pair, and of selection replicates, without
+    numbers."""
     found = [
         MeasuredPoint(name, placed.experiment, placed.cell.arm, placed.cell.replicate, r.variant, r.level, None, r.step,
               "missing", {}, r.task.key)
@@ -143,7 +144,7 @@ def _planned_points(plan: Plan, name: str) -> list[MeasuredPoint]:
 
 
 def _gaps(claim: Claim, evidence: Evidence) -> list[str | None]:
-    """For each test why it cannot be made of what is planned; None where it can."""
+    """For each test why the plan does not allow it; None if it does."""
     kinds = kinds_of(evidence.pair)
     evidence.experiments = frozenset(label for kind in claim.experiments for label in kinds.get(kind, ()))
     lacking = [kind for kind in needed_kinds(claim) if kind not in kinds]
@@ -157,7 +158,7 @@ def _gaps(claim: Claim, evidence: Evidence) -> list[str | None]:
             gaps.append(f"the pair has no {', '.join(absent)}" if absent else None)
             continue
         part, gap = part_of(test, claim, evidence, {}, {}, ALPHA)
-        # What is not planned now will not be: what results choose is among the points.
+        # What is not planned now will not be: what results may choose is among the points.
         is_there = gap == "unfinished" and not part.reason.endswith(YET)
         reason = f"no {', '.join(lacking)}" if lacking else part.reason.removesuffix(YET)
         gaps.append(None if is_there else reason)
@@ -229,7 +230,7 @@ def _as_claim(shown: TestPower, test: OtherClaim, before: dict[str, ClaimPower])
 def _of_mean(
     shown: TestPower, test: Contrast | Mixed | Onset | Waiting, spread: Spread, n: int, alpha: float
 ) -> TestPower:
-    """Of a mean over replicates, tested by Student's t."""
+    """The power for a mean over replicates, tested by Student's t."""
     matters, equivalent, unit = None, False, "% of training"
     if isinstance(test, Mixed):
         unit = "logit" if test.logit else unit_of(test.metric)
@@ -255,13 +256,13 @@ def _of_mean(
 
 @cache
 def _smallest(n: int, alpha: float, equivalent: bool) -> float | None:
-    """What n replicates find, or the margin within which they show equivalence, in standard deviations."""
+    """The effect that n replicates find, or the margin within which they show equivalence, in standard deviations."""
     test_power = power_equivalence if equivalent else power_one_sided
     return detectable(lambda size: test_power(size, 1.0, n, alpha), 1 / math.sqrt(n))
 
 
 def _of_ranks(shown: TestPower, test: Rank, evidence: Evidence, alpha: float) -> TestPower:
-    """Of a rank correlation over configurations, by Fisher's z (Fieller, Hartley & Pearson 1957)."""
+    """The power for a rank correlation over configurations, by Fisher's z (Fieller, Hartley & Pearson 1957)."""
     configurations: set[str] = set()
     for axes in test.of:
         try:
@@ -285,7 +286,7 @@ def _of_ranks(shown: TestPower, test: Rank, evidence: Evidence, alpha: float) ->
 
 
 def _of_configurations(shown: TestPower, test: Mixed, evidence: Evidence, alpha: float) -> TestPower:
-    """Of a coefficient over configurations, as a partial correlation, by Fisher's z."""
+    """The power for a coefficient over configurations, as a partial correlation, by Fisher's z."""
     trainings: dict[tuple[object, ...], set[str]] = defaultdict(set)
     for name, rows in test.rows.items():
         try:
@@ -309,7 +310,8 @@ def _of_configurations(shown: TestPower, test: Mixed, evidence: Evidence, alpha:
 
 
 def _of_agreement(shown: TestPower, test: Agreement, evidence: Evidence, n: int, alpha: float) -> TestPower:
-    """Of agreement under exchange of arms: at best one half of them is stable and matches in every replicate."""
+    """The power for agreement under exchange of arms: at best one half of them is stable and matches in every
+    replicate."""
     arms = {point.arm for point, _ in evidence.select(test.barrier) if point.level}
     smallest_p = math.comb(len(arms), len(arms) // 2) ** -float(n)
     if smallest_p <= alpha:
@@ -318,7 +320,7 @@ def _of_agreement(shown: TestPower, test: Agreement, evidence: Evidence, n: int,
 
 
 def _of_trend(shown: TestPower, test: Trend, evidence: Evidence, n: int, alpha: float) -> TestPower:
-    """Of Page's trend, whose statistic is the mean over replicates of the rank correlation with the dose."""
+    """The power for Page's trend, whose statistic is the mean over replicates of the rank correlation with the dose."""
     steps = 1 + len({names["dose"] for _, names in evidence.select(test.doses)})
     if steps < 3 or n < 2:
         return replace(shown, decides="no", reason=f"a trend needs two doses, and {steps - 1} is planned")

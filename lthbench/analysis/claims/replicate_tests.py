@@ -68,7 +68,7 @@ def contrast(test: Contrast, evidence: Evidence, alpha: float) -> TestResult:
 
 
 def _at_every_level(parts: Mapping[int | None, TestResult], alpha: float) -> TestResult:
-    """One part of those of each level, at which it must hold; the level that decides is shown."""
+    """Combine the parts of the levels, at each of which it must hold; the level that decides is shown."""
     each = list(parts.values())
     p_values = of_all(each)
     outcome = outcome_of(p_values, alpha)
@@ -109,7 +109,7 @@ def onset(test: Onset, evidence: Evidence, alpha: float) -> TestResult:
 def waiting(test: Waiting, evidence: Evidence, alpha: float) -> TestResult:
     """A share of training until something happens is shorter in one selection than in another.
 
-    Where it does not happen within training, the whole of training is waited (the restricted waiting time).
+    If it does not happen within training, the waiting time is the whole of training (the restricted waiting time).
     """
     groups = []
     levels = evidence.levels(test.levels, (test.shorter, test.longer))
@@ -184,7 +184,7 @@ def trend(test: Trend, evidence: Evidence, alpha: float) -> TestResult:
         return unfinished(test.what, test.counts, evidence)
     rows = [[sign * math.fsum(v[r] for v in column) / len(column) for column in columns] for r in common]
     change = Effect(sign * math.fsum(row[-1] - row[0] for row in rows) / len(rows), unit=unit_of(test.metric))
-    # Page's statistic is this mean but for a scale.
+    # Page's statistic is this mean up to a scale.
     effect = Effect(sign * rank_correlation.mean_rank_correlation(rows), unit="rho")
     found = (
         f"{quantity(test.metric).label} of {named(test.doses)} follows the dose with a mean rank correlation of "
@@ -237,7 +237,7 @@ def mixed(test: Mixed, evidence: Evidence, alpha: float) -> TestResult:
 
 
 def _of_coefficient(test: Mixed, effect: Effect, n: str) -> str:
-    """What a coefficient says: how two kinds of rows differ, how their difference changes, or else a slope."""
+    """The finding of a coefficient: how two kinds of rows differ, how their difference changes, or else a slope."""
     first, _, of = test.tested.partition(" x ")
     size = f"{effect.value:+.{digits_of(effect)}f} {effect.unit}".rstrip()
     if len(test.rows) == 2 and first in test.rows:

@@ -1,7 +1,7 @@
-"""How much what claims compare varies over replicates, as far as it is known before a suite is run, and from where.
+"""The spread over replicates of what claims compare, as far as it is known before a suite is run, and its source.
 
-Golden results tell it of the pairs that were recorded. Of others, differences in accuracy of fully trained networks are
-assumed to vary as the literature's; what has no unit of its own varies as on the recorded pairs.
+For recorded pairs it comes from the golden results. For others, differences in accuracy of fully trained networks are
+assumed to vary as in the literature; dimensionless quantities as on the recorded pairs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ASSUMED_FROM = (
 )
 # Kinds of experiment whose networks are trained as that literature's.
 _FULLY_TRAINED = {"imp", "lr-rewinding", "controls", "crossed-masks", "aimp", "regulariser"}
-# Metrics whose spread on one pair says something of another's.
+# Metrics whose spread on one pair is informative of another's.
 _COMPARABLE = ("accuracy", "barrier", "relative", "angle", "search_distance")
 _ALPHA = 0.05
 # The experiment of recorded tasks that results chose; their names do not say it.
@@ -46,7 +46,7 @@ _NAME = re.compile(r"(\S+) (\S+) (\d+): (.+?)(?: of level (\d+))?(?: from step (
 
 @dataclass(frozen=True)
 class Spread:
-    """A standard deviation over replicates, None where nothing is known of it, and where it is from."""
+    """A standard deviation over replicates, None if nothing is known of it, and its source."""
 
     value: float | None
     source: str
@@ -85,7 +85,7 @@ class Spreads:
         return cls(tuple(pair for file in files for pair in recorded_pairs(file)))
 
     def of(self, test: Test, claim: Claim) -> Callable[[str, Pair], Spread]:
-        """From a pair to the spread there of what a claim's test compares, in the effect's unit."""
+        """The spread on a pair of what a claim's test compares, in the effect's unit."""
         found = {r: spread for r in self.recorded if (spread := _recorded_spread(test, claim, r)) is not None}
         return lambda name, pair: _spread_on(name, pair, test, claim, found)
 
@@ -148,7 +148,7 @@ def _recorded_points(suite: Suite, tasks: Mapping[str, Recorded]) -> Iterator[Me
             known.add(here[0])
             if all(name in tasks for name in here):
                 yield _recorded_point(placed, replicate, [tasks[name] for name in here])
-    # What results choose, as a bisection does, is not planned here, but named.
+    # What results choose, as in a bisection, is not planned here, but its description is recorded.
     for name in tasks.keys() - known:
         if match := _NAME.fullmatch(name):
             pair, arm, number, variant, level, step = match.groups()
@@ -160,7 +160,7 @@ def _recorded_points(suite: Suite, tasks: Mapping[str, Recorded]) -> Iterator[Me
 
 
 def _of_replicate(name: str, replicate: int) -> str:
-    """A task's words, of another replicate."""
+    """A task's description, for another replicate."""
     head, _, what = name.partition(": ")
     return f"{head.rpartition(' ')[0]} {replicate}: {what}"
 

@@ -14,7 +14,7 @@ OUTCOMES: tuple[Outcome, ...] = (
     "supported", "contradicted", "negligible", "inconclusive", "not applicable", "not run",
 )  # fmt: skip
 DECIDED: tuple[Outcome, ...] = ("supported", "contradicted", "negligible")
-# Without numbers that speak for or against the claim.
+# Outcomes without numbers for or against the claim.
 SILENT: tuple[Outcome, ...] = ("not applicable", "not run")
 
 
@@ -38,14 +38,15 @@ class Effect:
 
 @dataclass(frozen=True)
 class PValues:
-    """How probable numbers so much in favour of each outcome are, at most, where it is wrong; None: not testable."""
+    """The p of each outcome: the largest probability of numbers that much in its favour if it is wrong; None: not
+    testable."""
 
     supported: float | None = None
     contradicted: float | None = None
     negligible: float | None = None
 
     def of(self, outcome: Outcome) -> float | None:
-        """That of an outcome; of an open one, that of support."""
+        """The p of an outcome; for an open one, that of support."""
         if outcome == "contradicted":
             return self.contradicted
         return self.negligible if outcome == "negligible" else self.supported
@@ -53,11 +54,11 @@ class PValues:
 
 @dataclass(frozen=True)
 class Outlook:
-    """What more replicates would give where nothing is decided, at the spread that was measured.
+    """What more replicates would give if nothing is decided, with the measured spread.
 
     Attributes:
         half_width: of the interval now.
-        n: the smallest, up to 50, at which it is half of what would matter; None where there is none, or no margin.
+        n: the smallest, up to 50, at which it is half of what would matter; None if there is none, or no margin.
         half_width_then: expected at n, or else at 50.
         text: this in words.
         spread, gap, decides: what it was made of (`decide.outlook`).
@@ -78,8 +79,8 @@ class TestResult:
 
     Attributes:
         what: what is compared, in words: the claim of the part.
-        finding: what was found, a sentence made from the effect; empty where there is none.
-        reason: what else there is to know of the outcome.
+        finding: a sentence made from the effect; empty if there is none.
+        reason: further remarks on the outcome.
         counts: whether the verdict rests on it; else it is only reported.
         test: the test's name, as `paired t, one-sided`.
         also: a second test's name and p, reported beside it (Wilcoxon beside t), or None.
@@ -88,7 +89,7 @@ class TestResult:
         margin: the smallest size that would matter, in the effect's unit.
         power: of this n to support the part, were the effect as large as the margin.
         detectable: the effect that this n supports with a power of 80 %, in the effect's unit.
-        outlook: what more replicates would give, where it is open.
+        outlook: what more replicates would give, if it is open.
         keys: the tasks that measured the numbers.
         p: that of its outcome.
     """
@@ -117,14 +118,14 @@ class TestResult:
 
 @dataclass(frozen=True)
 class More:
-    """How to get more replicates of a verdict that is open, and what they cost.
+    """How to get more replicates for an open verdict, and what they cost.
 
     Attributes:
-        replicates: how many in all, which the suite's `replicates` is to say.
+        replicates: how many in total, the new value of the suite's `replicates`.
         further: how many of them are new.
-        command: what runs them then.
+        command: the command that then runs them.
         trainings: of the further ones.
-        hours: that all their tasks take, by what those of this store took; None where that is not known.
+        hours: of all their tasks, estimated from those in this store; None if unknown.
     """
 
     replicates: int
@@ -151,17 +152,17 @@ class Verdict:
         pair: the pair; None is over all pairs.
         finding: what was found, a sentence made from the effect of the decisive part; empty where there is none.
         reason: what else there is to know: why it is open, or what is missing.
-        caution: what is to be held against the outcome: a look that no share of the error rate was kept for.
+        caution: a reservation about the outcome: a look for which no share of the error rate was kept.
         p_alone: of the parts together on this pair: all must hold, so for support the largest; for the others the
             smallest of those that do not hold, times the number of parts.
         p_values: the same by Holm over the pairs; the outcome rests on these.
         p: that of its outcome.
         n, planned: replicates done and planned (over all pairs, pairs). No verdict is given before all are done.
-        outlook, more: what more replicates would give, and how to get them, where it is open.
+        outlook, more: what more replicates would give, and how to get them, if it is open.
         looks: with how many planned replicates its numbers were seen before.
-        command: what runs a claim that was not run, or None.
-        lacks: what is to be added to the suite before that, or nothing.
-        arms: which arms were taken as early- and late-stable, and by which rule.
+        command: the command that runs a claim that was not run, or None.
+        lacks: what must be added to the suite before that; may be empty.
+        arms: which arms counted as early- and late-stable, and by which rule.
         parts: the tests; over all pairs, a part for each pair.
         decisive: the index of the part whose effect speaks for the claim, or None.
     """

@@ -1,4 +1,4 @@
-"""What was found, in words: a sentence made from an effect and from what a test compares."""
+"""Findings in words: a sentence made from an effect and from what a test compares."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lthbench.analysis.quantity import digits_of, quantity
 from lthbench.experiments.controls import CONTROLS
 from lthbench.suite.claim_tests import Selection
 
-# A variant of an experiment -> the networks that it measures, with {0} in the place of whose they are.
+# A variant of an experiment -> the networks that it measures, with {0} for the arm.
 _NOUNS: tuple[tuple[str, str], ...] = (
     (r"ticket", "{0}tickets"),
     (r"dense", "{0}dense networks"),
@@ -45,7 +45,7 @@ def named(selection: Selection, chosen: str | None = None) -> str:
     if selection.rewound:
         whose = f"rewound {whose}"
     variant = selection.variant.replace("{chosen}", chosen or "of the chosen strength")
-    # What stands for anything, but for the end of a name.
+    # Wildcards, except at the end of a name.
     return _noun(re.sub(r"\{\w+\}|^\*|(?<= )\*", "ANY", variant), whose)
 
 
@@ -56,7 +56,7 @@ def _noun(variant: str, whose: str) -> str:
     return f"{whose}'{variant}'"
 
 
-# That others are made of, as probes.
+# Those that others consist of, such as probes.
 _NETWORKS = {"ticket", "dense", "native ticket", *CONTROLS}
 
 

@@ -1,4 +1,4 @@
-"""MLflow runs: one a training, in an experiment a pair."""
+"""MLflow runs: one per training, in one experiment per pair."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _MAX_PARAMETER = 6000
 
 
 def export_mlflow(plan: Plan, store: Store, uri: str) -> int:
-    """Log what a store has of a plan to an MLflow tracking server or store, and return how many runs were new.
+    """Log the finished trainings of a plan to an MLflow tracking server or store, and return how many runs were new.
 
     Args:
         uri: of the tracking server, the data base, or (file:...) the folder.
 
-    A training whose key is logged already is left alone; a run that was begun and not ended is logged anew.
+    A training whose key is already logged is skipped; an unfinished run is logged anew.
 
     Raises:
         MlflowException: the server cannot be reached or refuses, or there is no such kind of store.
     """
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # what it warns of are tracebacks; what fails is raised
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # its warnings contain tracebacks; failures are raised
     if uri.startswith("file:"):
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow asks for it by name
     client = MlflowClient(tracking_uri=uri)
@@ -50,7 +50,7 @@ def export_mlflow(plan: Plan, store: Store, uri: str) -> int:
 
 
 def _logged(client: MlflowClient, experiment: str) -> set[str]:
-    """The keys of the runs that are whole; others are deleted."""
+    """The keys of the complete runs; others are deleted."""
     keys, token = set(), None
     while True:
         page = client.search_runs([experiment], max_results=_BATCH, page_token=token)

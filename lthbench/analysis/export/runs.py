@@ -1,4 +1,4 @@
-"""`TrackedRun`: a training of a suite as experiment trackers know runs: a name, parameters, curves, final metrics."""
+"""`TrackedRun`: a training of a suite in the form of experiment trackers: a name, parameters, curves, final metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lthbench.tasks.store import Store
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A training that is done.
+    """A finished training.
 
     Attributes:
         key: of the task; a result never changes, so what is exported under a key needs no second export.
@@ -36,7 +36,7 @@ class TrackedRun:
 
 
 def tracked_runs(plan: Plan, store: Store) -> Iterator[TrackedRun]:
-    """The trainings of a plan that are done, under the first pair, arm and replicate that need them."""
+    """The finished trainings of a plan, under the first pair, arm and replicate that need them."""
     for key, task in plan.tasks.items():
         if not isinstance(task.spec, TrainSpec) or (result := store.result(key)) is None:
             continue

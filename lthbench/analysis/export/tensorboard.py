@@ -1,4 +1,4 @@
-"""TensorBoard event files: one a training, with its curves and parameters, and one a cell, with its levels."""
+"""TensorBoard event files: one per training, with its curves and parameters, and one per cell, with its levels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEVELS = "levels"
 
 
 def export_tensorboard(plan: Plan, store: Store, folder: Path) -> int:
-    """Write event files for what a store has of a plan, and return how many trainings were new.
+    """Write event files for the finished trainings of a plan, and return how many were new.
 
     A training is FOLDER/PAIR/ARM/REPLICATE/NAME, written once. FOLDER/PAIR/ARM/REPLICATE/levels has every number that
     has a level, with the level as its step; it is written anew each time. The same results give the same bytes.

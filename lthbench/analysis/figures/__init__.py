@@ -1,4 +1,4 @@
-"""The figures of a report, a file a family: from the numbers of one pair to matplotlib figures."""
+"""The figures of a report, a file per family: from the numbers of one pair to matplotlib figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Barriers: the error along the lines between children of one spawn, and the barrier by spawn."""
+"""Barriers: the error along the linear paths between children of one spawn, and the barrier by spawn."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _curves(measured: Measured, label: str, level: int, variant: str) -> Iterato
 
 
 def _errors(measured: Measured, barrier: Summary) -> tuple[list[float], list[Interval]]:
-    """The test error at every alpha, over replicates; several lines of one replicate count once."""
+    """The test error at every alpha, over replicates; several paths of one replicate count once."""
     chosen = (barrier.experiment, barrier.arm, barrier.variant, barrier.level, barrier.step, METRIC)
     lines: dict[int, list[list[float]]] = {}
     alphas: list[float] = []

@@ -1,4 +1,4 @@
-"""`Drawing`: a figure with what a page says beside it: title, caption, description, its numbers, hover texts."""
+"""`Drawing`: a figure with its title, caption, description, numbers and hover texts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BESIDE = 2.4  # points (1/72 inch) between series at one x, so that their inter
 
 @dataclass(frozen=True)
 class Point:
-    """A place in a figure and what is said of it.
+    """A point in a figure and its text.
 
     Attributes:
         x, y: in the data's coordinates.
@@ -43,11 +43,11 @@ class Grid:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure and what is said of it.
+    """A figure with its texts.
 
     Attributes:
         name: part of a file name, unique within a pair.
-        description: what the figure shows, with its numbers, for those who do not see it.
+        description: what the figure shows, with its numbers, for readers who cannot see it.
         numbers: every number that is drawn, with its interval, n and tasks.
         is_table: whether these say more than the figure, as where there is a single dose.
     """
@@ -113,7 +113,7 @@ def format_mean_ci(summary: Summary) -> str:
 
 
 def described(series: Sequence[Series], x_text: Callable[[float], str]) -> str:
-    """Each series by its ends, for those who do not see the figure."""
+    """Each series by its ends, for readers who cannot see the figure."""
     parts = []
     for one in series:
         if not one.members:

@@ -1,4 +1,4 @@
-"""`Measured`: what a store has of one pair, as figures ask for it."""
+"""`Measured`: the results of one pair, as figures need them."""
 
 from __future__ import annotations
 

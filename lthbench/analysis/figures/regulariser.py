@@ -1,4 +1,4 @@
-"""Dose and response of the distance regulariser: accuracy and distance by strength, where it acts, its controls."""
+"""Dose and response of the L2-to-init penalty: accuracy and distance by strength, where it acts, its controls."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _dose(measured: Measured, label: str, arm: str, level: int) -> Iterator[Draw
 
 
 def _placed(variant: str) -> tuple[str, float] | None:
-    """What a variant is (where the pull acts, or which control) and its strength."""
+    """What a variant is (where the penalty acts, or which control) and its strength."""
     match = _PULL.fullmatch(variant) or _CONTROL.fullmatch(variant)
     if match is None:
         return None

@@ -1,7 +1,7 @@
-"""How figures look: one palette in a light and a dark form, with marker and dash for those who see no colour.
+"""The style of figures: one palette in a light and a dark form, with marker and dash for readers who see no colour.
 
-Hues follow Okabe and Ito (2008), chosen so that the colour-blind tell them apart; both forms are set apart from
-their ground by a contrast of at least 3 to 1 (WCAG 2.2, 1.4.11).
+Hues follow Okabe and Ito (2008), which the colour-blind can distinguish; both forms have a contrast to their background
+of at least 3 to 1 (WCAG 2.2, 1.4.11).
 """
 
 from __future__ import annotations
@@ -79,14 +79,14 @@ class Look:
 
 
 def look(index: int, dash: int | None = None) -> Look:
-    """The look of the index-th line; colours and markers go round after eight, the dash then differs."""
+    """The look of the index-th line; colours and markers repeat after eight, with another dash."""
     which = index % len(LIGHT)
     return Look(LIGHT[which], MARKERS[which], DASHES[(index if dash is None else dash) % len(DASHES)])
 
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Within it figures are drawn and saved the same way whatever the user's matplotlib settings."""
+    """Within it figures are drawn and saved independently of the user's matplotlib settings."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_RC)  # type: ignore[arg-type]

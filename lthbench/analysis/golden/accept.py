@@ -27,9 +27,9 @@ def accept(
 ) -> tuple[Path, list[Path]]:
     """Record the results of a whole suite as golden, with the reason.
 
-    Recordings of other results than these, which runs would be compared with, are removed, unless ``keep_others``
-    says that the same code gave them: then all of them together tell how far environments differ. Where these very
-    results are recorded already, nothing changes.
+    Recordings that disagree with these results are removed, unless `keep_others` says that the same code gave them:
+    then all of them together show how far environments differ. If the same results are recorded already, nothing
+    changes.
 
     Returns:
         The file that has them, and those that were removed.

@@ -20,9 +20,9 @@ from lthbench.suite.plan import Plan
 from lthbench.tasks.spec import Task, TrainSpec
 from lthbench.tasks.store import Store
 
-# How often sound results fail the statistical comparison of a whole suite.
+# The rate at which sound results fail the statistical comparison of a whole suite.
 LEVEL = 0.01
-# Not the losses of evaluation: with normalisation statistics of a few steps they have no scale.
+# Without evaluation losses, which have no scale when normalisation statistics are of a few steps.
 TESTED = ("first_epoch_loss", "last_epoch_loss", "test_accuracy", "distance", "test_barrier")
 
 Results = Mapping[str, dict[str, Any]]
@@ -30,10 +30,10 @@ Goldens = Mapping[Path, Golden]
 
 
 def compare(plan: Plan, store: Store, goldens: Goldens, *, whole: bool = True) -> list[Comparison]:
-    """Compare what is done of a plan, bit for bit and by the test.
+    """Compare the finished tasks of a plan, bit for bit and by the test.
 
     Args:
-        whole: the plan is that of all the suite, so that a recorded task it does not have is missed.
+        whole: whether the plan is that of the whole suite, so that recorded tasks which it lacks count as missing.
     """
     results = results_of(plan, store)
     return [
@@ -43,7 +43,7 @@ def compare(plan: Plan, store: Store, goldens: Goldens, *, whole: bool = True) -
 
 
 def decisive_comparison(comparisons: Sequence[Comparison]) -> Comparison:
-    """The one that says whether results agree: the bits decide where they are recorded, else the test does."""
+    """The one that decides whether results agree: that of the bits if they are recorded, else the test."""
     return next((c for c in comparisons if c.state in ("agreed", "differs")), comparisons[-1])
 
 
@@ -76,7 +76,7 @@ def compare_bitwise(plan: Plan, results: Results, goldens: Goldens, *, whole: bo
 
 
 def compare_statistically(plan: Plan, results: Results, goldens: Goldens, *, whole: bool = True) -> Comparison:
-    """Compare with all recorded environments: exactly what no rounding touches, by a test what it does."""
+    """Compare with all recorded environments: exactly what rounding cannot change, and by a test what it can."""
     if not results:
         return Comparison("statistical", "not run", "none of the suite's tasks is run", num_tasks=len(plan.tasks))
     if not goldens:
@@ -139,7 +139,7 @@ def _quantities(plan: Plan, found: Mapping[str, Recorded], known: Sequence[Mappi
 
 
 def _tested(quantities: Sequence[_Quantity]) -> Iterator[tuple[_Quantity, Agreement, float]]:
-    """Each quantity with what the test says of it and its p after Holm's correction for all of them."""
+    """Each quantity with the test's outcome and its p after Holm's correction for all of them."""
     scales: dict[tuple[str, str, str], list[_Quantity]] = defaultdict(list)
     for quantity in quantities:
         scales[quantity.pair, quantity.kind, quantity.metric].append(quantity)
@@ -151,7 +151,7 @@ def _tested(quantities: Sequence[_Quantity]) -> Iterator[tuple[_Quantity, Agreem
 
 
 def roles(plan: Plan) -> dict[str, str]:
-    """Key -> what a task is of, whatever its replicate: a hash of its specification and its inputs', without seeds."""
+    """Key -> the role of a task, whatever its replicate: a hash of its specification and its inputs', without seeds."""
     found: dict[str, str] = {}
     for key, task in plan.tasks.items():
         content = json.loads(task.canonical)
@@ -175,7 +175,7 @@ def _every_bit(recorded: Recorded, found: Recorded) -> Iterator[Difference]:
 
 
 def _exactly(task: Task, recorded: Recorded, found: Recorded) -> Iterator[Difference]:
-    """What no sound environment changes: how a task ends, how much is pruned, and where an initialisation lies."""
+    """What no sound environment changes: how a task ends, how much is pruned, and an initialisation."""
     initial = isinstance(task.spec, TrainSpec) and task.spec.start is None and task.spec.mask is None
     for difference in _every_bit(recorded, found):
         if difference.what in ("status", "density") or (difference.what == "start" and initial):

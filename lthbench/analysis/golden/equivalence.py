@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
-# Differences of this share of what seeds differ by decide no claim: no spread is taken to be smaller. What seeds
-# differ by is known from a few values only, so that it is at least what it commonly is for quantities of the kind.
+# Differences of this share of the spread over seeds decide no claim, so no spread is taken to be smaller. The spread
+# over seeds is known from a few values only, so it is at least the common one for quantities of the kind.
 NEGLIGIBLE = 0.05
 # A prior is fitted to at least so many spreads.
 ENOUGH = 10
@@ -44,7 +44,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the test says of one quantity.
+    """The test's outcome for one quantity.
 
     Attributes:
         p: that sound environments differ as much.

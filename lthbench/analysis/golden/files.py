@@ -1,4 +1,4 @@
-"""Golden results: what a suite gave when it was recorded, and what came of comparing a run with that.
+"""Golden results: the recorded results of a suite, and the outcome of comparing a run with them.
 
 SUITES/golden/SUITE/*.json, one file an environment, one line a task. A file is compared bit for bit with runs in its
 own environment; all of a suite's files together tell how much sound environments differ, and runs in any other
@@ -21,8 +21,8 @@ from lthbench.documents import DocumentError, read_document
 from lthbench.suite.yaml_tree import SuiteError
 from lthbench.tasks.atomic import write_atomically
 
-# What decides bits beside the specification. numpy draws the random numbers; the processor's model and caches choose
-# the kernels and block sizes of oneDNN and MKL, and so the order of sums.
+# The entries of the environment that decide bits. numpy draws the random numbers; the processor's model and caches
+# choose the kernels and block sizes of oneDNN and MKL, and so the order of sums.
 DECISIVE = (
     "torch", "torchvision", "numpy", "device", "processor", "cpu_capability", "dispatch", "threads", "kernels",
     "compile", "processes",
@@ -39,14 +39,14 @@ class GoldenError(SuiteError):
 
 @dataclass(frozen=True)
 class Difference:
-    """One quantity of one task that is not as recorded.
+    """One quantity of one task that differs from the recorded one.
 
     Attributes:
         task: the task in words: pair, arm, replicate, what it is.
         what: `weights`, `mask` or `start` (their digests), `status`, a metric, or `task` for one that is recorded
             and no longer planned, or planned and not recorded.
         recorded, found: the two values; None where there is none.
-        tolerance: how far `found` may lie from `recorded` by the test's measure; None where every bit counts.
+        tolerance: how far `found` may lie from `recorded` by the test's measure; None if every bit counts.
         p: the test's p, after Holm.
     """
 
@@ -61,7 +61,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of comparing a suite's results with golden ones, bit for bit or by a test.
+    """The outcome of comparing a suite's results with golden ones, bit for bit or by a test.
 
     Attributes:
         state: `agreed`, `differs`, `no golden` (for this environment, or at all), or `not run`.
@@ -70,7 +70,7 @@ class Comparison:
         num_tasks, num_run, num_compared: the suite's tasks, those that are done, and those of them that are recorded.
         differences: in the plan's order; the first one is where to look.
         environment: the entries of the environment that differ from the nearest golden file: (recorded, here).
-        level: of a test, how often sound runs fail it (family-wise).
+        level: of a test, the rate at which sound runs fail it (family-wise).
         num_tests: of a test, how many quantities were tested.
         accept: the command that records these results as golden.
     """
@@ -137,7 +137,7 @@ def golden_folder(suite: Path) -> Path:
 
 
 def golden_file(folder: Path, environment: Environment) -> Path:
-    """The file of an environment: readable where it can be, unique by the hash of what decides bits."""
+    """The file of an environment: a readable name, made unique by the hash of what decides bits."""
     unique = hashlib.sha256(json.dumps(decisive(environment), sort_keys=True).encode()).hexdigest()[:8]
     words = f"{environment.get('processor') or environment.get('device')} torch {environment.get('torch')}"
     return folder / f"{re.sub(r'[^a-z0-9.]+', '-', words.lower()).strip('-')}-{unique}.json"
@@ -147,7 +147,7 @@ def read_golden(folder: Path) -> dict[Path, Golden]:
     """The golden files of a folder, by path; none where the folder is not there.
 
     Raises:
-        GoldenError: a file is no golden file.
+        GoldenError: a file is not a golden file.
     """
     found = {}
     for path in sorted(folder.glob("*.json")):
@@ -171,7 +171,7 @@ def write_golden(path: Path, golden: Golden) -> None:
 
 
 def decisive(environment: Environment) -> dict[str, Any]:
-    """What decides bits of an environment; what is not told of it is as it commonly is."""
+    """The entries of an environment that decide bits; missing ones have their usual value."""
     return {name: environment.get(name, _COMMON.get(name)) for name in DECISIVE}
 
 

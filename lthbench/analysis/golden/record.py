@@ -1,4 +1,4 @@
-"""What is kept of results as golden: digests, a few metrics, and the task in words."""
+"""The part of results that is recorded as golden: digests, a few metrics, and the task in words."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lthbench.analysis.golden.files import Environment, Recorded, decisive
 from lthbench.suite.plan import Plan, describe, make_plan
 from lthbench.tasks.store import Store
 
-# The numbers that are kept of a result. A training's first epoch tells of the data path before rounding has grown.
+# The recorded numbers. The first epoch of a training shows the data path before rounding errors have grown.
 METRICS = (
     "first_epoch_loss", "last_epoch_loss", "test_loss", "test_accuracy", "untrained_test_accuracy", "distance",
     "density", "distance_kept", "test_barrier", "train_barrier",
-    # These tell how much what claims compare varies over replicates (spreads.py).
+    # These give the spread over replicates of what claims compare (spreads.py).
     "train_accuracy", "validation_accuracy", "distance_relative", "distance_angle", "validation_barrier",
 )  # fmt: skip
 
@@ -36,12 +36,12 @@ def task_names(plan: Plan) -> dict[str, str]:
 
 
 def chosen_tasks(plan: Plan) -> set[str]:
-    """The tasks that experiments chose by results: those which are not planned where nothing is known."""
+    """The tasks that experiments chose by results: those that are not planned without results."""
     return set(plan.tasks) - set(make_plan(plan.suite).tasks)
 
 
 def recorded(key: str, name: str, result: dict[str, Any], *, chosen: bool = False) -> Recorded:
-    """What is kept of a task's result."""
+    """The recorded part of a task's result."""
     numbers = dict(result["metrics"])
     if result.get("epoch_losses"):
         numbers["first_epoch_loss"], numbers["last_epoch_loss"] = result["epoch_losses"][0], result["epoch_losses"][-1]
@@ -56,7 +56,7 @@ def recorded(key: str, name: str, result: dict[str, Any], *, chosen: bool = Fals
 
 
 def results_of(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
-    """Key -> result of all tasks of a plan that are done, in its order."""
+    """Key -> result, for the finished tasks of a plan in its order."""
     found = {key: store.result(key) for key in store.done({key: plan.kept(key) for key in plan.tasks})}
     return {key: result for key, result in found.items() if result is not None}
 

@@ -46,7 +46,7 @@ def differences_table(comparisons: Sequence[Comparison]) -> Grid:
 
 
 def published(plan: Plan, store: Store, suite: Path) -> list[PublishedComparison]:
-    """Numbers of other papers that results here can be held against; none without a file of them."""
+    """Numbers of other papers to compare results with; none without a file of them."""
     path = golden_folder(suite).parent / "references.yaml"
     if not path.exists():
         return []

@@ -1,4 +1,4 @@
-"""What a report says, gathered from a plan and a store: numbers, figures, gaps, recipes, and how it all was made."""
+"""The contents of a report, gathered from a plan and a store: numbers, figures, gaps, recipes, and provenance."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from lthbench.tasks.store import Store
 
 @dataclass(frozen=True)
 class Gap:
-    """An experiment that is not, or not all, run; and the command that runs it."""
+    """An experiment that is not completely run; and the command that runs it."""
 
     experiment: str
     done: int
@@ -94,7 +94,7 @@ class _ReadOnce(Store):
 
 
 def gather(plan: Plan, store: Store, suite: Path) -> Contents:
-    """Everything a report says of a plan.
+    """Gather the contents of a report from a plan.
 
     Args:
         suite: its path as the user names it, for commands.

@@ -1,4 +1,4 @@
-"""The report as one HTML page that loads nothing: style, figures and tables are all within it."""
+"""The report as one HTML page without external resources: style, figures and tables are all within it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def render(contents: Contents, suite: str, store: str, formats: tuple[str, ...])
 
 
 def without_tasks(grid: Grid) -> Grid:
-    """A table without the column of its tasks' keys, which is the last where there is one."""
+    """A table without the column of its tasks' keys, which is the last if there is one."""
     if grid.columns[-1] != "tasks":
         return grid
     return Grid(grid.columns[:-1], [row[:-1] for row in grid.rows])
@@ -81,7 +81,7 @@ def by_columns(grid: Grid) -> Grid:
 
 
 def slug(*names: str) -> str:
-    """Names as an id or a file name: other names, another one, on disks too that take no notice of capitals."""
+    """Names as an id or a file name, unique even on case-insensitive disks."""
     return ".".join(map(_part_of_slug, names))
 
 

@@ -12,7 +12,7 @@ from lthbench.analysis.figures.drawing import Drawing
 from lthbench.analysis.figures.style import FONTS, VARIABLES, figure_style
 from lthbench.tasks.tensor_files import write_atomically
 
-# Nothing of the time or program of drawing, so that the same numbers give the same bytes.
+# No date or program in the metadata, so that the same numbers give the same bytes.
 _METADATA = {
     "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -68,7 +68,7 @@ def _without_bare_groups(text: str) -> str:
 
 
 def _short(coordinate: re.Match[str]) -> str:
-    """A coordinate to a tenth of a point, on the way to a page of few megabytes."""
+    """A coordinate to a tenth of a point, which keeps the page small."""
     return f"{float(coordinate[0]):.1f}".removesuffix(".0")
 
 
@@ -115,7 +115,7 @@ def _coloured(text: str) -> str:
 
 
 def _hover_points(drawing: Drawing) -> str:
-    """Circles that are not seen, and say their number when pointed at."""
+    """Invisible circles that show their number on hover."""
     height = drawing.figure.get_figheight() * 72
     parts = []
     for point in drawing.points:

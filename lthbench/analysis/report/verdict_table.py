@@ -48,7 +48,7 @@ def not_run(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def odds(suite: Suite) -> int:
-    """Once in how many suites an end of an interval errs."""
+    """The number of suites in which one end of an interval errs once."""
     return round(1 / level_of(suite))
 
 
@@ -108,12 +108,12 @@ def _test(part: TestResult) -> tuple[str, ...]:
 
 
 def counted(verdict: Verdict) -> str:
-    """How many of the planned replicates the verdict comes from."""
+    """The number of planned replicates that the verdict is based on."""
     return "" if verdict.outcome in SILENT else f"{verdict.n}/{verdict.planned}"
 
 
 def notes(verdict: Verdict) -> str:
-    """What else there is to know of an outcome, and what more replicates would give."""
+    """Remarks on an outcome, and what more replicates would give."""
     outlook = verdict.outlook.text if verdict.outlook else ""
     more = f"{verdict.more.text}: {verdict.more.command}" if verdict.more else ""
     return "; ".join(filter(None, (verdict.caution, verdict.reason, outlook, more)))

@@ -1,4 +1,4 @@
-"""Writing a report: the page, the tables as CSV and LaTeX, and where asked for every figure as PDF, SVG and PNG."""
+"""Writing a report: the page, the tables as CSV and LaTeX, and on request every figure as PDF, SVG and PNG."""
 
 from __future__ import annotations
 

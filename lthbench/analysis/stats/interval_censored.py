@@ -1,8 +1,8 @@
 """Paired differences of points of training that are known only to lie in intervals: onsets between two steps of a grid.
 
-Each is taken at the middle of its interval. Were it anywhere in it with equal chance, the difference of two would have
-the variance (a^2 + b^2) / 12 of the lengths a, b beside that over replicates; both together are the error of Student's
-t. So replicates whose onsets lie between the same two steps have no spread of 0, from which any p would follow.
+Each is placed at the middle of its interval. If it is uniform within it, the difference of two has the variance (a^2 +
+b^2) / 12 for interval lengths a, b in addition to that over replicates; the sum is the squared error of Student's t. So
+replicates whose onsets lie between the same two steps do not have a spread of 0, which would allow any p.
 
 Simulated on the grid 0, .25, .5, 1 ... 32 % of training, one-sided at 5 %, with onsets of both arms from one
 distribution: log-uniform over the grid, log-normal (sigma .7, around 3 %), at 0 or 12 % by chance, uniform up to 30 %;

@@ -42,13 +42,14 @@ def fit(
     """Fit value ~ 1 + terms + (1 | replicate).
 
     Args:
-        units: what is left out at once: the replicates again, or configurations.
-        columns: name -> a value a row, numbers or (for `factor`) anything.
+        units: what is left out at a time: replicates, or configurations.
+        columns: name -> one value per row, numbers or (for `factor`) anything.
         terms: `NAME`, `log NAME`, `factor NAME`, or two of the former with ` x ` between.
         tested: the term (of one column) whose coefficient is wanted.
 
     Raises:
-        ModelError: a name is unknown, the terms cannot be told apart by these rows, or fewer than three units.
+        ModelError: a name is unknown, the terms are not identifiable from these rows, or there are fewer than three
+            units.
     """
     matrices = [np.ones((len(values), 1))]
     position = 0

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special, stats
 
 POWER = 0.8
-# No suite is advised to have more: a spread of a few replicates does not say what many would give.
+# More are never advised: the spread of a few replicates does not predict that of many.
 MAX_REPLICATES = 50
 Direction = Literal["greater", "less"]
 

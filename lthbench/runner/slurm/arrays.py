@@ -1,4 +1,4 @@
-"""`ArrayExecutor`: what submitit does for Slurm, where sbatch is asked in another way."""
+"""`ArrayExecutor`: submitit's executor for Slurm, with another way of calling sbatch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from submitit.slurm.slurm import SlurmExecutor, SlurmJob
 
 from lthbench.suite.slurm_options import KEPT
 
-# What the user's environment would set over the options in a script (sbatch(1), "Input environment variables").
+# Variables of the user's environment that would override the options in a script (sbatch(1), "Input environment
+# variables").
 _OVERRULING = sorted(f"SBATCH_{name.replace('-', '_').upper()}" for name in KEPT | {"array-inx", "timelimit"})
 
 
 class ArrayExecutor(SlurmExecutor):
-    """Sends jobs to Slurm, and understands what sbatch says to programs: `number`, or `number;cluster`."""
+    """Sends jobs to Slurm, and parses sbatch's machine-readable output: `number`, or `number;cluster`."""
 
     def _make_submission_command(self, submission_file_path: Path) -> list[str]:
         unset = [word for name in _OVERRULING for word in ("-u", name)]
@@ -27,14 +28,14 @@ class ArrayExecutor(SlurmExecutor):
     @staticmethod
     def _get_job_id_from_submission_command(string: bytes | str) -> str:
         said = string if isinstance(string, str) else string.decode(errors="replace")
-        # A cluster's own sbatch may say more before it.
+        # A cluster's own sbatch may print more before it.
         numbers = re.findall(r"^([0-9]+)(?:;\S*)?\s*$", said, re.MULTILINE)
         if not numbers:
             raise FailedSubmissionError(f"sbatch said {said!r}, and no job's number")
         return str(numbers[-1])
 
     def _internal_process_submissions(self, delayed_submissions: list[DelayedSubmission]) -> list[Job[Any]]:
-        """Send one job, or several as an array, by this class (submitit takes its own for arrays)."""
+        """Submit one job, or several as an array, by this class (submitit would use its own for arrays)."""
         if len(delayed_submissions) == 1:
             return super()._internal_process_submissions(delayed_submissions)
         orders = []

@@ -1,4 +1,4 @@
-"""What of submitit takes an array of jobs: for Slurm, and for trying jobs out on this machine."""
+"""Submitit's executors of job arrays: for Slurm, and for trying jobs out on this machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def make_executor(
 
 
 def sbatch_parameters(name: str, options: SlurmOptions, after: Collection[str]) -> dict[str, Any]:
-    """What submitit is told of an array for Slurm, by sbatch's names."""
+    """The parameters of an array for Slurm, by sbatch's names."""
     parameters: dict[str, Any] = {
         "job_name": name,
         "ntasks_per_node": options.tasks_per_node,
@@ -45,7 +45,7 @@ def sbatch_parameters(name: str, options: SlurmOptions, after: Collection[str]) 
         "additional_parameters": {"requeue": True}
         | {option: value for option, value in options.extra.items() if value is not False},
         "dependency": "afterany:" + ":".join(sorted(after)) if after else None,
-        # Since Slurm 22.05 srun does not take this from the job any more.
+        # Since Slurm 22.05 srun no longer inherits this from the job.
         "srun_args": [f"--cpus-per-task={options.cpus_per_task}"],
     }
     same = (

@@ -1,4 +1,4 @@
-"""`LaneJob`: what a job of a cluster does. It is pickled, so it holds text alone: paths, names, keys."""
+"""`LaneJob`: what a job of a cluster runs. It is pickled, so it holds only text: paths, names, keys."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class JobError(Exception):
 
 @dataclass(frozen=True)
 class JobSpec:
-    """What a job is told.
+    """The description of a job.
 
     Attributes:
         suite: path of the suite.
         part: of the suite that was submitted.
-        home: of the lane.
+        home: the lane's owner.
         keys: key -> the steps that a training must keep.
         store: root of the store.
-        options: of the run; the device is looked for where the job runs.
-        grace: seconds that a task has to stop in when the job's time is up.
-        processes: how many the job has, which make each training together.
+        options: of the run; the device is resolved where the job runs.
+        grace: seconds within which a task must stop when the job's time is up.
+        processes: how many the job has; they make each training together.
     """
 
     suite: Path
@@ -130,9 +130,9 @@ class LaneJob:
 
 
 def _begin_anew(order: JobSpec, signals: Signals, key: str, seconds: float) -> NoReturn:
-    """Requeue a job whose task makes no progress, from a thread, and end this process, which hears of nothing.
+    """Requeue a job whose task makes no progress, from a thread, and end this process, which is stuck.
 
-    The second time the task has failed, and the job goes on with others.
+    The second time the task has failed, and the job continues with others.
     """
     store = Store(order.store)
     code: object = 1
@@ -150,10 +150,10 @@ def _begin_anew(order: JobSpec, signals: Signals, key: str, seconds: float) -> N
 
 
 def run_lane(order: JobSpec, settings: Settings, asked: Asked, end: Callable[[str, float], None] | None = None) -> str:
-    """Run the tasks of a lane, then those of its experiment that became known by their results.
+    """Run the tasks of a lane, then those of its experiment that follow from their results.
 
     Args:
-        end: as of `run_here`.
+        end: as for `run_here`.
 
     Raises:
         JobError: some tasks failed, or wait on tasks that are not done.
@@ -188,7 +188,7 @@ def run_lane(order: JobSpec, settings: Settings, asked: Asked, end: Callable[[st
         outcome = Outcome()
         with PlainProgress(plan, wanted, console) as watcher:
             run_here(plan, settings, Queue(plan, missing, wanted), watcher, outcome, asked, end)
-        return Outcome(outcome.ran)  # what failed is in the store; what waits on other jobs may be run yet
+        return Outcome(outcome.ran)  # failures are in the store; tasks that wait for other jobs may still run
 
     plan, outcome = run_in_rounds(plan_now, store, run)
     left = [key for key in store.missing({key: plan.kept(key) for key in plan.tasks}) if key in keys]
@@ -203,7 +203,7 @@ def run_lane(order: JobSpec, settings: Settings, asked: Asked, end: Callable[[st
 
 
 def _adopts(home: LaneOwner, plan: Plan, key: str) -> bool:
-    """Whether a new task is for a lane of this home: of its experiment and replicate.
+    """Whether a new task belongs to a lane with this owner: its experiment and replicate.
 
     Selection replicates choose together: the lane that first knows what is to be tried next tries it for all of them,
     since the others may have ended. What is chosen is made by the tested replicates' own lanes, or sent anew.
@@ -229,7 +229,7 @@ def _leads(order: JobSpec, settings: Settings) -> bool:
 
 
 def _known(store: Store) -> dict[str, set[int]]:
-    """The keys that jobs have been given, with the steps to be kept."""
+    """The keys of all submitted jobs, with the steps to be kept."""
     from lthbench.runner.slurm.records import read_records
 
     known: dict[str, set[int]] = {}
@@ -241,12 +241,12 @@ def _known(store: Store) -> dict[str, set[int]]:
 
 
 def _plan(order: JobSpec, store: Store) -> Plan:
-    """The plan of the lane's arm, as far as results make it known."""
+    """The plan of the lane's arm, as far as it follows from results."""
     from lthbench.suite.load import load_suite
     from lthbench.suite.plan import make_plan
 
     home = order.home
-    # What the suite may include was asked when it was submitted.
+    # What the suite may include was checked when it was submitted.
     arm = replace(order.part, pairs=(home.pair,), arms=(home.arm,))
     plan = make_plan(load_suite(order.suite, allow_outside=True), arm, store.result)
     for key, steps in order.keys.items():

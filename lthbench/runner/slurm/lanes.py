@@ -12,7 +12,7 @@ from lthbench.suite.plan import Plan
 
 @dataclass(frozen=True)
 class LaneOwner:
-    """Where a task belongs: the first experiment that needs it, of the first cell that makes that experiment."""
+    """The owner of a task: the first experiment that needs it, in the first cell with that experiment."""
 
     pair: str
     arm: str
@@ -25,10 +25,10 @@ class LaneOwner:
 
 @dataclass(frozen=True)
 class Lane:
-    """Some tasks of one home, in an order in which they can run.
+    """Some tasks of one owner, in an order in which they can run.
 
     Attributes:
-        part: number of the lane among those of its home.
+        part: number of the lane among those of its owner.
         keys: each after those of its inputs that are in the lane.
         after: positions, in the list of lanes, of those that have other inputs; they are smaller than the lane's own.
     """
@@ -43,10 +43,10 @@ class Lane:
 
 
 def owners(plan: Plan) -> dict[str, LaneOwner]:
-    """Key -> home of every task, owners in an order in which none needs a later one.
+    """Key -> owner of every task, in an order in which no owner needs a later one.
 
     Experiments, in the order in which EXPERIMENTS has them, go before cells: the masks that one arm takes from another
-    are at home in the other's search, where a search is made at all.
+    belong to the other's search, if there is one.
     """
     order = {experiment: position for position, experiment in enumerate(EXPERIMENTS.values())}
     position = {
@@ -70,9 +70,9 @@ def owners(plan: Plan) -> dict[str, LaneOwner]:
 def make_lanes(plan: Plan, keys: Collection[str] | None = None) -> list[Lane]:
     """Lay the tasks of a plan, or some of them, out in lanes; every task is in one lane.
 
-    Tasks of one home that depend on each other, directly or through others of that home, share a lane. Those that
-    do not, and wait for the same lanes, share one as long as it costs no more than the longest chain of tasks that
-    goes through their cell, so that small tasks make few jobs and great ones many.
+    Tasks of one owner that depend on each other, directly or through others of that owner, share a lane. Those that do
+    not, and wait for the same lanes, share one as long as it costs no more than the longest chain of tasks that goes
+    through their cell, so that small tasks make few jobs and large ones many.
     """
     wanted = plan.tasks.keys() if keys is None else set(keys)
     owner_of = owners(plan)

@@ -1,7 +1,7 @@
 """The records by which a suite's jobs are found again.
 
-STORE/jobs/NAME/ has, for the array called NAME, its record (array.json, written before Slurm is asked, so that no
-job is ever unknown), submitit's files, and the logs.
+STORE/jobs/NAME/ has, for the array called NAME, its record (array.json, written before Slurm is called, so that every
+job is known), submitit's files, and the logs.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Record(BaseModel):
     """An array of jobs.
 
     Attributes:
-        name: of the array, for Slurm too, and no other's.
-        job: Slurm's number of it; None where submitting it was cut short.
+        name: of the array, for Slurm too; unique.
+        job: its job number in Slurm; None if its submission was interrupted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,7 +84,7 @@ def log_of(store: Store, record: Record, index: int, suffix: str = "err") -> Pat
 def queued_jobs(
     store: Store, suite: Path, queue: Mapping[tuple[str, int], QueuedJob]
 ) -> list[tuple[Record, int, QueuedJob]]:
-    """Those of a suite's jobs that are queued or run: their record, their index in it, and what Slurm says."""
+    """The queued and running jobs of a suite: their record, their index in it, and what Slurm says."""
     return [
         (record, index, job)
         for record in read_records(store)

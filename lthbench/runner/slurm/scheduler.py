@@ -1,4 +1,4 @@
-"""What Slurm says of its queue and its limits, without accounting: squeue, scontrol and scancel."""
+"""Slurm's queue and limits, without accounting: squeue, scontrol and scancel."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 # One more than the largest index of an array, where a cluster's configuration does not say (slurm.conf(5)).
 MAX_ARRAY_SIZE = 1001
-_PATIENCE = 60.0  # seconds for which a controller that does not answer is asked again
+_PATIENCE = 60.0  # seconds for which a controller that does not answer is retried
 _PAUSES = 1.0, 120.0  # seconds between two attempts: first, and at most
-_TIMEOUT = 120.0  # seconds until a command that says nothing is ended
+_TIMEOUT = 120.0  # seconds after which a silent command is ended
 _JOB = re.compile(r"([0-9]+)(?:_([0-9]+))?")
 
 
@@ -45,7 +45,7 @@ def queued(patience: float = _PATIENCE, tell: Callable[[str], None] = _say_nothi
 
     Args:
         patience: seconds for which a controller that does not answer is asked again; inf has no end.
-        tell: called with what people should know: that Slurm does not answer, or said what nobody asked.
+        tell: called with notes for the user: that Slurm does not answer, or gave unexpected output.
 
     Raises:
         SchedulerError: there is no Slurm, or it does not answer.
@@ -53,10 +53,10 @@ def queued(patience: float = _PATIENCE, tell: Callable[[str], None] = _say_nothi
     said = _ask("squeue", "--me", "--noheader", "--array", "--format=%i|%T|%L|%r|%j", patience=patience, tell=tell)
     jobs = {}
     for line in said.splitlines():
-        # A cluster's heading, a warning, or a job of a kind that is not sent from here.
+        # A heading of the cluster, a warning, or a job of another kind.
         fields = line.split("|", 4)
         if len(fields) < 5 or (match := _JOB.fullmatch(fields[0])) is None:
-            tell(f"squeue said {line!r}, which is no job of ours; it is passed over")
+            tell(f"squeue said {line!r}, which is not a job of ours; it is passed over")
             continue
         job, state, left, reason, name = fields
         jobs[name, int(match[2] or 0)] = QueuedJob(job, state, left, reason)
@@ -74,7 +74,7 @@ def cancel(jobs: Iterable[str]) -> None:
         some = jobs[first : first + 500]
         try:
             _call("scancel", *some)
-        except _NoAnswer:  # of those that have ended since, it says the same as of those that it could not cancel
+        except _NoAnswer:  # it reports jobs that have ended since like those that it could not cancel
             going = {job.job for job in queued().values() if job.state != "COMPLETING"}
             if not going.isdisjoint(some):
                 _ask("scancel", *sorted(going.intersection(some)), patience=_PATIENCE)
@@ -94,7 +94,7 @@ def largest_array() -> int:
 
 
 def _ask(program: str, *arguments: str, patience: float, tell: Callable[[str], None] = _say_nothing) -> str:
-    """What a command says that may be given twice; one that fails is given again, after longer and longer pauses."""
+    """The output of an idempotent command; one that fails is retried after longer and longer pauses."""
     begun, pause = time.monotonic(), _PAUSES[0]
     while True:
         try:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from submitit import Job
 
 Queue = Mapping[tuple[str, int], QueuedJob]
-_LONGEST_PAUSE = 60.0  # seconds between two looks at a queue that takes long to tell
+_LONGEST_PAUSE = 60.0  # seconds between two polls of a slow queue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Submission:
 
 @dataclass
 class Submitted:
-    """What a submission did: lanes and tasks sent out, tasks that were in jobs already, and tasks given up."""
+    """The outcome of a submission: lanes and tasks submitted, tasks that were in jobs already, and tasks given up."""
 
     lanes: int = 0
     tasks: int = 0
@@ -77,10 +77,10 @@ class Submitted:
 
 
 def submit(plan: Plan, submission: Submission, queue: Callable[[], Queue]) -> Submitted:
-    """Send out what is missing of a plan, is in no job yet, and does not wait on a failed task.
+    """Submit the missing tasks of a plan that are in no job yet and do not wait for a failed task.
 
     Args:
-        queue: what is queued or runs.
+        queue: returns the jobs that are queued or running.
 
     Raises:
         SchedulerError: Slurm is not there, or does not take the jobs; or this process was suspended meanwhile.
@@ -88,7 +88,7 @@ def submit(plan: Plan, submission: Submission, queue: Callable[[], Queue]) -> Su
     folder = jobs_folder(submission.store)
     try:
         folder.mkdir(exist_ok=True)
-        # Of two submissions at once, the second sees the first's jobs.
+        # Of two simultaneous submissions, the second sees the first's jobs.
         with Lease(folder / "lease") as lease:
             return _submit(plan, submission, queue(), lease)
     except LeaseLostError as error:
@@ -188,11 +188,11 @@ def _send(plan: Plan, submission: Submission, lanes: list[Lane], after: Collecti
 def run_on_slurm(
     plan: Plan, submission: Submission, watcher: Watcher, *, missing: Collection[str], poll: float = 5.0
 ) -> Outcome:
-    """Submit what is missing of a plan and wait until none of the suite's jobs is left.
+    """Submit the missing tasks of a plan and wait until none of the suite's jobs is left.
 
     Args:
-        poll: seconds between two looks at the queue and the store, or ten times what a look takes, if less than
-            a minute.
+        poll: seconds between two polls of the queue and the store, or ten times the time of a poll, if less than a
+            minute.
 
     A controller that does not answer is waited for.
 
