@@ -39,7 +39,11 @@ def compare(
         list[str] | None, typer.Option(help="Of arms or pairs: this metric (may be repeated), not those of summaries.")
     ] = None,
     allow_outside: Annotated[
-        bool, typer.Option("--allow-outside", help="As of `run`, for a suite that includes others.")
+        bool,
+        typer.Option(
+            "--allow-outside",
+            help="Let the suite include files, and name claims, that lie outside its folder and ours.",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -22,7 +22,11 @@ def gc(
     suites: Annotated[list[Path], typer.Argument(metavar="SUITE...", help="What these need stays.")],
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, it is only shown.")] = False,
     allow_outside: Annotated[
-        bool, typer.Option("--allow-outside", help="As of `run`, for suites that include others.")
+        bool,
+        typer.Option(
+            "--allow-outside",
+            help="Let the suite include files, and name claims, that lie outside its folder and ours.",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -16,7 +16,6 @@ from torch import Tensor, fx, nn
 
 from lthbench.engine import policy
 from lthbench.engine.chains import Chain, Modules
-from lthbench.ops._library import kernels_available
 from lthbench.ops.batch_norm import batch_norm
 from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
 from lthbench.ops.masked_convolution import MaskedConvolution, plane_mean
@@ -47,7 +46,7 @@ def required_blocked_training(model: nn.Module, mask: Mapping[str, Tensor], *, a
         ValueError: there are no such passes.
     """
     passes = None
-    if alone and kernels_available("cpu") and all(p.device.type == "cpu" for p in model.parameters()):
+    if alone and policy.may_train_blocked(model):
         passes = blocked_training(model, mask)
     if passes is None:
         raise ValueError(

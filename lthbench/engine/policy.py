@@ -88,6 +88,11 @@ def has_blocked_form(layer: nn.Conv2d) -> bool:
     return square and set(layer.dilation) == {1} and padding <= 1 and kernel <= padding + 2
 
 
+def may_train_blocked(model: nn.Module) -> bool:
+    """Whether there are kernels here for training a model in the batch-blocked layout."""
+    return kernels_available("cpu") and all(p.device.type == "cpu" for p in model.parameters())
+
+
 def is_large_product(x: Tensor, num_outputs: int) -> bool:
     """Whether oneDNN takes the product of x [B, I] with a layer's weight [O, I], where `choose_kernel` chose it."""
     return x.dim() == 2 and x.dtype is torch.float32 and x.numel() * num_outputs >= MIN_MULTIPLICATIONS

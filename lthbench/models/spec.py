@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -14,7 +14,6 @@ from lthbench.fault import Fault
 from lthbench.names import unknown
 
 Init = Literal["kaiming_normal", "kaiming_uniform", "glorot_normal", "glorot_uniform", "trunc_normal"]
-INITS: tuple[str, ...] = get_args(Init)
 
 # Images of up to so many pixels a side keep their resolution in the stem of ResNet-18 and -50.
 SMALL_SIDE = 64

@@ -326,7 +326,7 @@ def test_the_model_keeps_its_weights_and_modes_and_batches_are_read_once():
         ({"statistics_batches": []}, "give statistics_batches"),
         ({"statistics": "recompute", "statistics_batches": []}, "statistics_batches holds no batch"),
         ({"method": "fast"}, "method is 'fast'"),
-        ({"mask": {"0.bias": torch.ones(8, dtype=torch.bool)}}, "for 0.bias, which is no weight"),
+        ({"mask": {"0.bias": torch.ones(8, dtype=torch.bool)}}, "for 0.bias, which is not a weight"),
         ({"mask": {"0.weight": torch.ones(8, dtype=torch.bool)}}, r"mask holds torch.bool \(8,\) for 0.weight"),
         ({"model": nn.Linear(3, 3)}, "state_a and model hold different names"),
     ],

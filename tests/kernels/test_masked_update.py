@@ -427,7 +427,7 @@ def test_a_wrong_mask_or_anchor_is_named(kind, tensor, message):
     p = nn.Parameter(torch.randn(4))
     with pytest.raises(ValueError, match=message):
         MaskedSGD([p], 0.1, **{kind: {p: tensor(p.detach())}})
-    with pytest.raises(ValueError, match="no parameter"):
+    with pytest.raises(ValueError, match="not a parameter"):
         MaskedSGD([p], 0.1, **{kind: {torch.randn(4): torch.ones(4, dtype=torch.bool)}})
 
 

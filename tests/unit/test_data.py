@@ -448,7 +448,7 @@ def test_a_hostile_batch_with_the_right_checksum_still_does_not_run(
     raw = pickle.dumps(Runs(tmp_path / "ran"), protocol=2)
     file.write_bytes(raw)
     monkeypatch.setitem(cifar._MD5["cifar100"], "train", hashlib.md5(raw).hexdigest())
-    with pytest.raises(DataError, match="no CIFAR batch"):
+    with pytest.raises(DataError, match="not a CIFAR batch"):
         loading.load(DataSpec(name="cifar100"), tmp_path)
     assert not (tmp_path / "ran").exists()
 

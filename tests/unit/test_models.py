@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import zlib
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from lthbench.models.build import build, head, initialise, prunable, stem
 from lthbench.models.depth import draw_kept, stochastic_layers
 from lthbench.models.layers import layer_names
 from lthbench.models.resnet import Block
-from lthbench.models.spec import INITS, MODELS, ModelSpec
+from lthbench.models.spec import MODELS, Init, ModelSpec
 
 SMALL, CIFAR = (1, 28, 28), (3, 32, 32)
 
@@ -126,7 +127,7 @@ def test_no_convolution_before_a_batch_normalisation_has_a_bias(name: str) -> No
             assert module.bias is None
 
 
-@pytest.mark.parametrize("init", [init for init in INITS if init != "trunc_normal"])
+@pytest.mark.parametrize("init", [init for init in get_args(Init) if init != "trunc_normal"])
 def test_initial_weights_have_the_variance_of_their_scheme(init: str) -> None:
     spec = ModelSpec(name="conv-4", init=init)  # type: ignore[arg-type]
     model = made(spec)

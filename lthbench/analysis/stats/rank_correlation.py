@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import permutations
 from typing import Literal
 
@@ -82,9 +82,3 @@ def auc(score: Sequence[float], yes: Sequence[bool]) -> float:
     if y.all() or not y.any():
         return math.nan
     return float(stats.mannwhitneyu(s[y], s[~y]).statistic / (y.sum() * (~y).sum()))
-
-
-def leave_one_out(statistic: Callable[[Sequence[int]], float], n: int) -> tuple[float, float]:
-    """The smallest and largest value of a statistic of indices when each of n is left out."""
-    values = [statistic([i for i in range(n) if i != left]) for left in range(n)]
-    return min(values), max(values)
