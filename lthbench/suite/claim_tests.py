@@ -17,7 +17,7 @@ Expected = Literal["greater", "less", "equivalent"]
 
 
 class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Selection(Frozen):

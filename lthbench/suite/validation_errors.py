@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from lthbench.documents import on_one_line
 from lthbench.fault import Fault, Path, validation_faults
 from lthbench.names import nearest
 from lthbench.suite.yaml_tree import Located, SuiteError
@@ -46,5 +47,5 @@ def told(faults: Iterable[Fault], tree: Located, prefix: Path = ()) -> list[str]
     for path, message in faults:
         node, key = tree.at(path), ".".join(map(str, (*prefix, *path)))
         shared = (node.place, path[-1:], message) if isinstance(node.value, dict) else id(node)
-        lines.setdefault(shared, f"{node.place}: {key}: {message}" if key else f"{node.place}: {message}")
+        lines.setdefault(shared, on_one_line(f"{node.place}: {key}: {message}" if key else f"{node.place}: {message}"))
     return list(lines.values())

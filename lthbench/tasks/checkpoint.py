@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lthbench.documents import DocumentError
+from lthbench.documents import DocumentError, on_one_line
 from lthbench.tasks.paths import CHECKPOINT, weights_file
 from lthbench.tasks.result import Artefact, ArtefactName, fault_of
 from lthbench.tasks.spec import TrainSpec
@@ -22,7 +22,10 @@ _NO_MATTER = {"lthbench", "python"}
 
 
 class UnfitError(Exception):
-    """A sound checkpoint from which a training cannot give all that is asked."""
+    """A sound checkpoint from which a training cannot give all that is asked; the message is one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(on_one_line(message))
 
 
 class CheckpointNote(BaseModel):

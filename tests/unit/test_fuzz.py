@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import readers as known_readers
+from conftest import TINY
 from readers import Reader
 from test_data import Python2Pickle
 
@@ -65,6 +66,20 @@ SHAPE = b"M\x03\x00M\x00\x0c\x86"
 PAST = {
     "a key that ends a line": ("golden", b'{"suite": "s", "a\\nb": 1}'),
     "a key that is a command to the terminal": ("result", b'{"\\u001b[31m": 1}'),
+    "a source that ends a line": (
+        "references",
+        b'sources: {}\nrows: [{source: "a\\nb", pair: p, arm: a, variant: v, metric: onset, values: {0: 1}}]',
+    ),
+    "a source that is a command to the terminal": (
+        "references",
+        b'sources: {}\nrows: [{source: "\\e[31m", pair: p, arm: a, variant: v, metric: onset, values: {0: 1}}]',
+    ),
+    "a length that ends a line": ("suite", TINY.replace("steps: 3ep", 'steps: "a\\nb"').encode()),
+    "a bound that is no number": (
+        "claims",
+        b"C1:\n  sentence: s\n  origin: o\n  experiments: [imp]\n  tests:\n    - {what: w, test: contrast, "
+        b"plus: {early: ticket}, minus: {early: dense}, than: .inf}",
+    ),
     "a name that ends a line": (
         "record of jobs",
         b'{"name": "\\na", "suite": "s", "cluster": "slurm", "submitted": "now", "lanes": [], "job": "7"}',
@@ -130,6 +145,18 @@ def test_a_manifest_whose_checksums_are_not_those_of_all_images_is_refused(
     manifest = json.loads(reader.sound[0])
     (manifest if field in manifest else manifest["train"])[field] = value
     assert reader.judge(json.dumps(manifest).encode()) == "refused"
+
+
+def test_a_checkpoint_of_an_environment_whose_names_end_a_line_is_refused_on_one(readers: dict[str, Reader]) -> None:
+    content = readers["checkpoint"].sound[0]
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    entry = json.loads(header["__metadata__"]["lthbench"])
+    entry["note"]["environment"]["a\nb"] = 2
+    header["__metadata__"]["lthbench"] = json.dumps(entry)
+    text = json.dumps(header).encode()
+    changed = len(text).to_bytes(8, "little") + text + content[8 + size :]
+    assert readers["checkpoint"].judge(known_readers._with_note_sealed(changed)) == "refused"
 
 
 @pytest.mark.parametrize("what", PAST)
