@@ -45,8 +45,8 @@ class TwoStores:
 
     @property
     def differ(self) -> bool:
-        """Whether the results differ: by the bits in one environment, and else by the test, where there is one."""
-        if self.environment and self.statistical is not None:
+        """Whether the results differ: by the bits in one environment, and else by the test, where it could test any."""
+        if self.environment and self.statistical is not None and self.statistical.num_tests:
             return self.statistical.state == "differs"
         return bool(self.differences)
 

@@ -114,6 +114,8 @@ def _print_stores(found: TwoStores, a: Path, b: Path, by_test: bool) -> None:
             values = f"A {_short(difference.recorded)}, B {_short(difference.found)}"
             tested = "" if difference.p is None else f"; p {difference.p:.1g}"
             out.print(f"  first: {difference.task}: {difference.what}: {values}{tested}")
+    if found.environment and found.statistical is not None and not found.statistical.num_tests:
+        out.print("The test can say nothing of single replicates; the bits decide.")
     if found.environment and not by_test:
         out.print(
             "What decides bits differs between the stores, so that bits may: --suite SUITE compares by a test as well."
