@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -119,7 +119,7 @@ def open_suite(source: Source, *, may_be_new: bool = False, tell: Tell | None = 
     path = find_suite(source.suite)
     return OpenSuite(
         path,
-        load.load_suite(path, allow_outside=source.allow_outside),
+        load.load_suite(path, allow_outside=source.allow_outside, store=source.store),
         open_store(source, may_be_new=may_be_new, tell=tell),
     )
 
@@ -252,6 +252,23 @@ def results(opened: OpenSuite, planned: Plan | None = None) -> pandas.DataFrame:
     from lthbench.analysis.table import frame
 
     return frame(result_rows(opened, planned))
+
+
+def import_ticket(
+    source: Source,
+    file: Path,
+    name: str,
+    *,
+    pair: str | None = None,
+    weights: Path | None = None,
+    rename: Mapping[str, str] | None = None,
+    tell: Tell = print,
+) -> tuple[Path, str]:
+    """Bring a ticket that was made elsewhere into a store, which is made where there is none; as of `take_in`."""
+    from lthbench.suite.imported_tickets import take_in
+
+    suite = load.load_suite(find_suite(source.suite), allow_outside=source.allow_outside)
+    return take_in(suite, Store(source.store, tell), file, name, pair=pair, weights=weights, rename=rename)
 
 
 def load_ticket(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lthbench import api
-from lthbench.api import Source, StoreOptions
-from lthbench.cli.app import JsonOption, app, err, out, print_json, progress_bar
+from lthbench.api import OpenSuite, Source, StoreOptions
+from lthbench.cli.app import JsonOption, app, err, fail, out, print_json, progress_bar
 from lthbench.cli.parameters import with_options
+from lthbench.experiments.imported import Imported
+from lthbench.tasks.paths import TICKETS
+from lthbench.tasks.store import Store
 
 
 @app.command()
@@ -20,6 +24,9 @@ from lthbench.cli.parameters import with_options
 def gc(
     where: StoreOptions,
     suites: Annotated[list[Path], typer.Argument(metavar="SUITE...", help="What these need stays.")],
+    ticket: Annotated[
+        list[str] | None, typer.Option(help="With --yes, remove this imported ticket too (may be repeated).")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, it is only shown.")] = False,
     allow_outside: Annotated[
         bool,
@@ -40,10 +47,13 @@ def gc(
     opened = [api.open_suite(Source(suite=suite, store=where.store, allow_outside=allow_outside)) for suite in suites]
     store = api.open_store(where)
     found = find_garbage(store, lambda: {key for suite in opened for key in api.plan(suite).tasks})
+    unneeded = _tickets(store, opened, ticket or [])
     held: list[str] = []
     if yes:
         with progress_bar(transient=True) as progress:
             line = progress.add_task("removing", total=len(found.sizes))
+            for path in unneeded:
+                path.unlink(missing_ok=True)
             held = remove(store, found.sizes, lambda done: progress.update(line, completed=done))
     if as_json:
         print_json(vars(found) | {"bytes": found.total, "removed": yes, "held": held})
@@ -58,6 +68,19 @@ def gc(
         out.print(f"removed: {len(found.sizes) - len(held):,} tasks")
     elif found.total:
         out.print(f"`{shlex.join(['lthbench', *sys.argv[1:], '--yes'])}` removes it")
+
+
+def _tickets(store: Store, suites: Sequence[OpenSuite], names: Sequence[str]) -> list[Path]:
+    """The files of imported tickets that are to go; one that a suite names, or that is not there, ends the command."""
+    for name in names:
+        path = store.root / TICKETS / f"{name}.safetensors"
+        if not path.exists():
+            fail(f"--ticket {name}: {path}: is not there")
+        for opened in suites:
+            experiments = [e for pair in opened.suite.pairs.values() for e in pair.experiments.values()]
+            if any(isinstance(e, Imported) and name in e.tickets for e in experiments):
+                fail(f"--ticket {name}: {opened.path} needs it; leave one of them out")
+    return [store.root / TICKETS / f"{name}.safetensors" for name in names]
 
 
 def _megabytes(size: int) -> str:

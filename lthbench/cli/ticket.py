@@ -1,7 +1,8 @@
-"""`lthbench ticket`: tickets taken out of a store for plain torch."""
+"""`lthbench ticket`: tickets out of a store, for plain torch, and into it, from other programs."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from lthbench import api
 from lthbench.api import Source
-from lthbench.cli.app import app, out
+from lthbench.cli.app import app, fail, out
 from lthbench.cli.parameters import with_options
 
 ticket_app = typer.Typer(help="Tickets, out of a store and into it.", no_args_is_help=True)
@@ -58,3 +59,41 @@ def export(
         f"{file}: {pair} {arm} #{replicate}, level {level}, {dense}; "
         f"test accuracy {100 * found.metrics['test_accuracy']:.2f} %"
     )
+    info = found.spec.data.info
+    shape = " x ".join(map(str, info.image_shape))
+    out.print(f"network: {found.spec.model.name} for images of {shape} and {info.num_classes} classes")
+
+
+@ticket_app.command("import")
+@with_options
+def import_(
+    file: Annotated[Path, typer.Argument(help="open_lth's mask.pth, a safetensors file of masks, or an exported one.")],
+    source: Source,
+    name: Annotated[str, typer.Option(help="What suites call it.")],
+    pair: Annotated[str | None, typer.Option(help="Whose network it is for; needed if the suite has several.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The initial weights that it was found for; in open_lth model_ep0_it0.pth.")
+    ] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option(metavar="THEIRS=OURS", help="How names of layers begin (may be repeated).")
+    ] = None,
+) -> None:
+    """Bring a ticket that was made elsewhere into the store, so that a suite trains it beside its controls.
+
+    Nothing in the file is run: pickled files may hold tensors alone. Layers without a mask are dense; open_lth's names
+    are known. The ticket is one replicate of an experiment:
+
+    \b
+    experiments:
+      imported: {tickets: [NAME], level: 5}    # one ticket a replicate
+
+    which stands beside the pair's own tickets of level 5.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+        fail(f"--name {name}: use letters, digits and . _ + -, the first a letter or digit")
+    if wrong := [pair for pair in rename or () if not re.fullmatch(r"[^=]+=[^=]*", pair)]:
+        fail(f"--rename {wrong[0]}: expected THEIRS=OURS")
+    renamed = dict(pair.split("=") for pair in rename or ())
+    path, sha = api.import_ticket(source, file, name, pair=pair, weights=weights, rename=renamed)
+    out.print(f"{path}: digest {sha}")
+    out.print(f"in a suite: `imported: {{tickets: [{name}], level: N}}`, among the experiments of a pair")

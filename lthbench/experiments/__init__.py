@@ -8,6 +8,7 @@ from lthbench.experiments.distance import Distance
 from lthbench.experiments.experiment import Experiment, Measurement
 from lthbench.experiments.generalisation import FewShot, FrozenFeatures, Transfer
 from lthbench.experiments.imp import Imp, LearningRateRewinding
+from lthbench.experiments.imported import Imported
 from lthbench.experiments.regulariser import Regulariser
 from lthbench.experiments.sensitivity import Sensitivity
 from lthbench.experiments.stability import LevelBarriers, Onset, Stability
@@ -28,6 +29,7 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
     "transfer": Transfer,
     "convergence": Convergence,
     "sensitivity": Sensitivity,
+    "imported": Imported,
 }
 
 __all__ = ["EXPERIMENTS", "Arm", "Cell", "Experiment", "Measurement"]

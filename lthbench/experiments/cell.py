@@ -145,7 +145,7 @@ class Cell:
             mask=mask.key if mask else None,
             **fields,
         )
-        return Task(spec, tuple(t for t in (start and start[0], mask) if t is not None))
+        return Task(spec, tuple(dict.fromkeys(t for t in (start and start[0], mask) if t is not None)))
 
     def dense(self) -> Task:
         """The dense network of this cell: level 0."""

@@ -30,6 +30,7 @@ from lthbench.tasks.paths import (
     RESULT,
     SPEC,
     STALLED,
+    TICKETS,
     WITHDRAWN,
 )
 from lthbench.tasks.result import read_result
@@ -152,6 +153,7 @@ class Worker:
                 asked=self.asked,
                 ranks=ranks,
                 scratch=scratch.path,
+                tickets=self.store.root / TICKETS,
                 environment=here,
             )
             if ranks.size == 1:

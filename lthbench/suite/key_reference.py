@@ -36,6 +36,8 @@ _EXAMPLES = {
     "slurm.constraint": "a100", "slurm.nodelist": "node[01-04]", "slurm.exclude": "node07", "slurm.nodes": "2",
     "slurm.tasks_per_node": "4", "slurm.max_running": "20", "slurm.max_requeues": "3", "slurm.signal_before": "120",
     "slurm.setup": "[module load cuda]", "slurm.extra": "{exclusive: true, licenses: 'a:1'}",
+    "experiment: imported.tickets": "[snip-0, snip-1]", "experiment: imported.level": "5",
+    "experiment: imported.weights": "own", "experiment: imported.digests": f"[{'3f' * 32}]",
     "experiment: controls.rewind": "500it", "experiment: crossed-masks.masks": "[early]",
     "experiment: level-barriers.rewind": "500it", "experiment: onset.verify": "true",
     "experiment: few-shot.draws": "5", "experiment: transfer.targets": "[{data: {name: cifar100}, steps: 30ep}]",

@@ -34,12 +34,14 @@ from lthbench.experiments import EXPERIMENTS, Experiment
 from lthbench.names import unknown
 from lthbench.suite.claim_names import claim_faults
 from lthbench.suite.claims import read_claims
+from lthbench.suite.imported_tickets import with_digests
 from lthbench.suite.micro import Micro, shrink_pair
 from lthbench.suite.relations import experiment_faults, suite_faults
 from lthbench.suite.schema import Suite
 from lthbench.suite.shipped import shipped_suites
 from lthbench.suite.validation_errors import check_keys, explain, nearest, read_as, told
 from lthbench.suite.yaml_tree import Located, SuiteError, read_yaml
+from lthbench.tasks.paths import TICKETS
 
 _SUITE_KEYS = (
     "title", "include", "replicates", "selection_replicates", "experiments", "claims", "looks", "pairs", "micro",
@@ -52,12 +54,13 @@ _PAIR_KEYS = ("model", "data", "pruning", "recipe", "arms", "experiments", "clai
 _ARM_KEYS = ("class", "extends", "recipe", "search")
 
 
-def load_suite(path: Path, *, allow_outside: bool = False) -> Suite:
+def load_suite(path: Path, *, allow_outside: bool = False, store: Path | None = None) -> Suite:
     """Read and validate a suite.
 
     Args:
         allow_outside: whether it may include suites, and name claims, that lie neither in or under its own folder nor
             among those that ship with the package.
+        store: whose imported tickets it may name; None takes them for known, for who plans nothing.
 
     Raises:
         SuiteError: with one line per fault.
@@ -90,6 +93,9 @@ def load_suite(path: Path, *, allow_outside: bool = False) -> Suite:
         suite = Suite.model_validate(plain, strict=True)
     except ValidationError as error:
         raise SuiteError("\n".join([*faults, *explain(error, resolved, (), Suite)])) from error
+    if store is not None:
+        suite, unfit = with_digests(suite, store / TICKETS)
+        faults = faults or told(unfit, resolved)
     faults = faults or told(suite_faults(suite), resolved)
     if not faults:
         suite = suite if micro is None else _in_small(suite, micro)

@@ -5,9 +5,22 @@ from __future__ import annotations
 from lthbench.experiments.cell import Cell
 from lthbench.names import unknown
 from lthbench.suite.plan import Plan
-from lthbench.suite.schema import Suite
+from lthbench.suite.schema import Pair, Suite
 from lthbench.suite.yaml_tree import SuiteError
 from lthbench.tasks.spec import Task
+
+
+def pair_of(suite: Suite, name: str | None) -> Pair:
+    """A pair of a suite by its name, or its only one.
+
+    Raises:
+        SuiteError: it has none of the name, or several and none was named.
+    """
+    if name is None and len(suite.pairs) > 1:
+        raise SuiteError(f"--pair: which one? The suite has {', '.join(suite.pairs)}")
+    if name is not None and name not in suite.pairs:
+        raise SuiteError(unknown("pair", name, suite.pairs))
+    return suite.pairs[name or next(iter(suite.pairs))]
 
 
 def cell_of(suite: Suite, pair: str, arm: str, replicate: int) -> Cell:

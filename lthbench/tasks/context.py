@@ -62,6 +62,7 @@ class Context:
         tell: called with notes for the user beside the result.
         scratch: where files are written before they are renamed into the folder (`write_atomically`); None is the
             folder itself.
+        tickets: folder of the imported tickets.
         inputs: what was read of other tasks so far, by key.
         asked: called after every step; returns "save" for a checkpoint now, "stop" for one and then `Interrupted`.
         ranks: this process among those that make a training together.
@@ -82,6 +83,7 @@ class Context:
     asked: Callable[[], Literal["save", "stop"] | None] = lambda: None
     ranks: Ranks = Ranks()  # noqa: RUF009 (immutable)
     scratch: Path | None = None
+    tickets: Path | None = None
     inputs: dict[str, InputBits] = field(default_factory=dict)
     environment: Mapping[str, str | int | bool] = field(default_factory=dict)
 

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from lthbench.ops import prune_lowest
 from lthbench.tasks.context import Context
+from lthbench.tasks.elsewhere import read_imported
 from lthbench.tasks.network import Layout, weights_of
+from lthbench.tasks.paths import weights_file
+from lthbench.tasks.result import Artefact
 from lthbench.tasks.spec import MaskSpec, Pruning, TrainSpec, Weights, layers_of, num_survivors, parse_spec
 from lthbench.tasks.start import start_of
 from lthbench.tasks.tensor_files import digest
@@ -27,11 +30,18 @@ def make_mask(spec: MaskSpec, context: Context) -> dict[str, Any]:
         group); num_nan (scores that were NaN); digests.
 
     Raises:
+        TicketError: the store has no such ticket.
         Refused: the network diverged, so no mask may be made from it.
     """
     result: dict[str, Any] = {"status": "ok"}
     metrics: dict[str, float] = {}
-    if spec.like is not None:
+    artefacts: dict[str, Artefact] = {}
+    if spec.ticket is not None:
+        assert context.tickets is not None
+        (mask, initial), layout = read_imported(context.tickets, spec.ticket)
+        if initial:
+            artefacts = context.write(weights_file(None), initial, vars(layout))
+    elif spec.like is not None:
         assert spec.seed is not None
         imitate = random_mask if spec.criterion == "random" else shuffled_mask
         mask = imitate(context.mask(spec.like), spec.seed, spec.draw)
@@ -52,7 +62,7 @@ def make_mask(spec: MaskSpec, context: Context) -> dict[str, Any]:
     metrics["empty_layers"] = sum(count == 0 for count in survivors.values())
     return {
         **result,
-        "artefacts": context.write_mask(mask),
+        "artefacts": artefacts | context.write_mask(mask),
         "metrics": metrics,
         "layer_density": {name: survivors[name] / m.numel() for name, m in mask.items()},
         "digests": {"mask": digest(mask)},

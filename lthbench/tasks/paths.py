@@ -20,6 +20,8 @@ WITHDRAWN = "result.json.withdrawn"
 DAMAGED = ".damaged"
 # Prefix of the folder in which the holder of a task writes.
 SCRATCH = ".scratch-"
+# Of a store, the folder of the tickets that were made elsewhere.
+TICKETS = "tickets"
 
 
 def weights_file(step: int | None) -> str:

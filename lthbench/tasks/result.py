@@ -16,13 +16,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from lthbench.documents import DocumentError, parse_document, read_bounded
 from lthbench.tasks.paths import RESULT, SPEC
-from lthbench.tasks.spec import Key
+from lthbench.tasks.spec import Key, Sha256
 
 # A tracked training of a million steps has a curve of some MiB.
 LARGEST_RESULT = 64 << 20
 _CHUNK = 1 << 20
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ArtefactName = Annotated[str, Field(pattern=r"^(weights(-\d+)?|mask)\.safetensors$")]
 
 

@@ -25,6 +25,7 @@ from lthbench.training.recipe import Recipe
 # Raise it when a change alters the result of an unchanged specification.
 SCHEMA_VERSION = 2
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
@@ -146,6 +147,8 @@ class MaskSpec(_Spec):
         criterion: `magnitude`, lowest |w| first; `movement`, lowest |w| - |w at the start| first (Zhou et al. 2019,
             "magnitude increase"); `random`, survivors drawn at random with the layer densities of the mask `like`;
             `shuffled`, the units of each layer of `like` permuted, outputs and inputs, so that unit densities stay.
+        ticket: for `imported`, the digest of a ticket made elsewhere, in the store's `tickets`. Where initial weights
+            came with it, they are written beside the mask, as the start of trainings.
         like: for `random` and `shuffled`, the mask to imitate.
         seed, draw: select their random stream.
     """
@@ -153,12 +156,13 @@ class MaskSpec(_Spec):
     kind: Literal["mask"] = "mask"
     level: Annotated[int, Field(ge=1)]
     pruning: Pruning = Pruning()
-    criterion: Literal["magnitude", "movement", "random", "shuffled"] = "magnitude"
+    criterion: Literal["magnitude", "movement", "random", "shuffled", "imported"] = "magnitude"
     network: Weights | None = None
     prior: Key | None = None
     like: Key | None = None
     seed: Annotated[int, Field(ge=0)] | None = None
     draw: Annotated[int, Field(ge=0)] = 0
+    ticket: Sha256 | None = None
 
 
 class InterpolateSpec(_Spec):

@@ -16,7 +16,7 @@ from lthbench.tasks.network import (
     weights_of,
     with_shuffled_survivors,
 )
-from lthbench.tasks.spec import TrainSpec
+from lthbench.tasks.spec import MaskSpec, TrainSpec, parse_spec
 
 
 class Start(NamedTuple):
@@ -61,6 +61,8 @@ def start_of(spec: TrainSpec, context: Context) -> Start:
         weights = context.network(spec.start)[0]
         if spec.new_head:
             weights = {name: initial[name] if layout.is_head(name) else t for name, t in weights.items()}
+        if spec.start.step is None and isinstance(parse_spec(context.specification(spec.start.task)), MaskSpec):
+            initial = weights  # that came with an imported mask: distances and the penalty are from these
         model.load_state_dict(weights)
     mask = _start_mask(spec, layout, context)
     if spec.shuffle:

@@ -43,6 +43,7 @@ COMMANDS = {
     "compare": ("{d} --suite {s} --arms early late", SUITE),
     "gc": ("{s} --store {d}", SUITE),
     "ticket export": ("{s} --store {d} --pair tiny --arm early --level 1 --out {d}/out", SUITE),
+    "ticket import": ("{d}/mask.pth {s} --store {d} --name snip", SUITE),
     "export tensorboard": ("{s} --store {d} --out {d}/out", SUITE),
     "export mlflow": ("{s} --store {d} --out {d}/out", SUITE),
     "schema": ("--json", "lthbench.suite.json_schema.suite_schema"),
@@ -152,7 +153,9 @@ class Refusing(io.StringIO):
 
 
 # What stands for a command's work where that takes long, or needs a cluster or the network: it prints what it finds.
-SHOWN = {"doctor", "cancel", "submit", "bench kernels", "bench training", "data download", "data prepare"}
+SHOWN = {
+    "doctor", "cancel", "submit", "bench kernels", "bench training", "data download", "data prepare", "ticket import",
+}  # fmt: skip
 
 
 @pytest.fixture

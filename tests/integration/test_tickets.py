@@ -62,6 +62,7 @@ def test_five_lines_of_plain_torch_load_a_ticket_that_trains_and_stays_pruned(
 ) -> None:
     code, out, err = call("ticket", "export", *suite, *OF_LEVEL_2, "--out", "ticket.safetensors")
     assert (code, err) == (0, "") and "level 2, 41.07 % of 23,920 weights" in out
+    assert "lenet-300-100 for images of 1 x 28 x 28 and 10 classes" in out
     names: dict[str, Any] = {"model": MyLeNet()}
     exec(IN_PLAIN_TORCH, names)
     model, masks, trained = names["model"], names["masks"], names["trained"]

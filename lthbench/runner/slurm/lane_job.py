@@ -248,7 +248,7 @@ def _plan(order: JobSpec, store: Store) -> Plan:
     home = order.home
     # What the suite may include was checked when it was submitted.
     arm = replace(order.part, pairs=(home.pair,), arms=(home.arm,))
-    plan = make_plan(load_suite(order.suite, allow_outside=True), arm, store.result)
+    plan = make_plan(load_suite(order.suite, allow_outside=True, store=store.root), arm, store.result)
     for key, steps in order.keys.items():
         plan.keep[key] |= set(steps)
     return plan
