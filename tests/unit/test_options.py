@@ -39,7 +39,7 @@ def commands_of(command: Any) -> Iterator[Any]:
 def test_no_command_declares_an_option_anew_that_several_have() -> None:
     others = {
         ("kernels", "--threads"), ("prepare", "--workers"),  # several numbers of them; threads
-        ("export", "--pair"), ("export", "--arm"), ("export", "--device"),  # of a ticket: one of each
+        ("export", "--pair"), ("export", "--arm"), ("export", "--device"), ("import", "--pair"),  # of a ticket: one
     }  # fmt: skip
     for command in commands_of(typer.main.get_command(app)):
         for parameter in command.params:
