@@ -100,7 +100,7 @@ def progress_bar(*, transient: bool = False) -> Progress:
 
 def again(command: str, suite: Path, *words: str) -> str:
     """A command to propose: with the folders that this one was told of, so that it means the same."""
-    options = ("--store", "--data") if command in ("run", "submit") else ("--store",)
+    options = ("--store", "--data", "--plugin") if command != "cancel" else ("--store",)
     outside = ["--allow-outside"] if "--allow-outside" in sys.argv and command != "cancel" else []
     return shlex.join(["lthbench", command, str(suite), *words, *given(*options), *outside])
 

@@ -26,20 +26,30 @@ def num_ranks() -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What users ask of every run, here or in jobs of a cluster.
+class DataFolder:
+    """Where data sets are.
 
     Attributes:
         data: root of the data sets, or None for the embedded one alone.
+    """
+
+    data: Annotated[Path | None, Option("Folder of the data sets.", "--data", envvar="LTHBENCH_DATA")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(DataFolder):
+    """What users ask of every run, here or in jobs of a cluster.
+
+    Attributes:
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where there is one, of the machine where tasks are run.
         threads: CPU threads of one worker; part of the environment that decides bits.
         checkpoint_every: seconds between checkpoints within a training.
         stall_timeout: seconds without progress after which a worker is ended and its task tried once more; 0 never.
         compile: train on compiled models; part of the environment that decides bits.
         graphs: on a GPU, let trainings launch recorded passes; changes no bit.
+        plugins: references of those that processes load, as `load_plugins` gives them.
     """
 
-    data: Annotated[Path | None, Option("Folder of the data sets.", "--data", envvar="LTHBENCH_DATA")] = None
     device: Annotated[str, Option("auto, cpu, cuda (all GPUs) or cuda:N.", "--device")] = "auto"
     threads: Annotated[
         int, Option("CPU threads a process; other counts, other bits.", "--threads", min=1, max=MAX_PROCESSES)
@@ -61,6 +71,7 @@ class RunOptions:
     graphs: Annotated[
         bool, Option("On a GPU, launch recorded training steps; the same bits, faster.", "--graphs/--no-graphs")
     ] = True
+    plugins: tuple[str, ...] = ()
 
     def absolute(self) -> RunOptions:
         """These options for a process that begins in another folder."""
@@ -107,4 +118,5 @@ class Settings(RunOptions):
         values: dict[str, Any] = json.loads(text)
         values["store"] = Path(values["store"])
         values["data"] = Path(values["data"]) if values["data"] else None
+        values["plugins"] = tuple(values["plugins"])
         return cls(**values)

@@ -35,6 +35,7 @@ _EXAMPLES = {
     "slurm.constraint": "a100", "slurm.nodelist": "node[01-04]", "slurm.exclude": "node07", "slurm.nodes": "2",
     "slurm.tasks_per_node": "4", "slurm.max_running": "20", "slurm.max_requeues": "3", "slurm.signal_before": "120",
     "slurm.setup": "[module load cuda]", "slurm.extra": "{exclusive: true, licenses: 'a:1'}",
+    "experiment: imp.criterion": "movement",
     "experiment: controls.rewind": "500it", "experiment: crossed-masks.masks": "[early]",
     "experiment: level-barriers.rewind": "500it", "experiment: onset.verify": "true",
     "experiment: few-shot.draws": "5", "experiment: transfer.targets": "[{data: {name: cifar100}, steps: 30ep}]",
