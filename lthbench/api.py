@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from lthbench.options import Option
+from lthbench.plugins import PluginOptions, load_plugins
 from lthbench.runner.execution import (
     Execute,
     Local,
@@ -30,7 +31,7 @@ from lthbench.runner.execution import (
 )
 from lthbench.runner.queue import Outcome
 from lthbench.runner.rounds import run_in_rounds
-from lthbench.runner.settings import RunOptions, num_ranks
+from lthbench.runner.settings import DataFolder, RunOptions, num_ranks
 from lthbench.runner.watcher import Callback, Watcher
 from lthbench.suite import load
 from lthbench.suite.plan import Plan, make_plan
@@ -59,8 +60,8 @@ class StoreOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(StoreOptions):
-    """A suite, and where its results are."""
+class Source(StoreOptions, DataFolder, PluginOptions):
+    """A suite, where its results are, and the plugins that bring what it names."""
 
     suite: Annotated[
         Path, Option("A suite's file, or the name of one that ships with the package, such as quick.", metavar="SUITE")
@@ -75,11 +76,12 @@ class Source(StoreOptions):
 
 @dataclass(frozen=True)
 class OpenSuite:
-    """A validated suite, its file, and the store of its results."""
+    """A validated suite, its file, the store of its results, and references of the plugins that are loaded."""
 
     path: Path
     suite: Suite
     store: Store
+    plugins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,18 +93,26 @@ class Ran:
     seconds: float
 
 
-def load_suite(suite: str | Path, store: str | Path = "store", *, allow_outside: bool = False) -> OpenSuite:
+def load_suite(
+    suite: str | Path,
+    store: str | Path = "store",
+    *,
+    allow_outside: bool = False,
+    plugins: Sequence[str] = (),
+) -> OpenSuite:
     """Read and validate a suite, whose results go to a folder that the first `run` makes.
 
     Args:
         suite: a file, or the name of a suite that ships with the package, as `quick`.
         store: the folder of the results.
         allow_outside: let the suite include files, and name claims, that lie outside its folder and ours.
+        plugins: files and modules that bring what the suite names, as `my_models.py`.
 
     Raises:
-        SuiteError, StoreError: as for `open_suite`.
+        PluginError, SuiteError, StoreError: as for `open_suite`.
     """
-    return open_suite(Source(suite=Path(suite), store=Path(store), allow_outside=allow_outside), may_be_new=True)
+    source = Source(suite=Path(suite), store=Path(store), allow_outside=allow_outside, plugins=tuple(plugins))
+    return open_suite(source, may_be_new=True)
 
 
 def open_suite(source: Source, *, may_be_new: bool = False, tell: Tell | None = None) -> OpenSuite:
@@ -113,14 +123,17 @@ def open_suite(source: Source, *, may_be_new: bool = False, tell: Tell | None = 
         tell: as for `Store`, which then sets damaged results aside.
 
     Raises:
+        PluginError: as of `load_plugins`.
         SuiteError: with one line per fault of the suite.
         StoreError: as for `open_store`.
     """
     path = find_suite(source.suite)
+    plugins = load_plugins(source.plugins)
     return OpenSuite(
         path,
         load.load_suite(path, allow_outside=source.allow_outside, store=source.store),
         open_store(source, may_be_new=may_be_new, tell=tell),
+        plugins,
     )
 
 
@@ -178,6 +191,7 @@ def run(
     """
     opened = replace(opened, store=Store(opened.store.root, tell))  # one that sets aside what is damaged
     watching = watching or (lambda plan, missing: contextlib.nullcontext(Callback(plan, on_finished)))
+    options = replace(options, plugins=opened.plugins)
     first = [plan(opened, part)]  # so that its faults are told before anything is made
     opened.store.check()
     begun = time.monotonic()
@@ -223,6 +237,7 @@ def submit(
     require_data(planned, options.data)
     require_these_kernels("cpu" if options.device == "auto" else options.device)
     queue = functools.partial(queued, tell=tell) if cluster == "slurm" else dict
+    options = replace(options, plugins=opened.plugins)
     submission = _submission(opened, part, options, slurm, cluster=cluster, retry_failed=retry_failed)
     return submit(planned, submission, queue)
 
@@ -252,23 +267,6 @@ def results(opened: OpenSuite, planned: Plan | None = None) -> pandas.DataFrame:
     from lthbench.analysis.table import frame
 
     return frame(result_rows(opened, planned))
-
-
-def import_ticket(
-    source: Source,
-    file: Path,
-    name: str,
-    *,
-    pair: str | None = None,
-    weights: Path | None = None,
-    rename: Mapping[str, str] | None = None,
-    tell: Tell = print,
-) -> tuple[Path, str]:
-    """Bring a ticket that was made elsewhere into a store, which is made where there is none; as of `take_in`."""
-    from lthbench.suite.imported_tickets import take_in
-
-    suite = load.load_suite(find_suite(source.suite), allow_outside=source.allow_outside)
-    return take_in(suite, Store(source.store, tell), file, name, pair=pair, weights=weights, rename=rename)
 
 
 def load_ticket(

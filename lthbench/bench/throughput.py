@@ -144,7 +144,7 @@ def _training_step(model: ModelSpec, data: str, recipe: Recipe, batch: int, benc
     )
     network = _network(model, data, bench.device)
     parameters = dict(network.named_parameters())
-    mask: dict[str, Tensor] = {n: torch.ones_like(parameters[n], dtype=torch.bool) for n in prunable(network)}
+    mask: dict[str, Tensor] = {n: torch.ones_like(parameters[n], dtype=torch.bool) for n in prunable(network, model)}
     trainer = Trainer(
         network,
         noise_images(data, max(2 * batch, 64), bench.device),

@@ -31,6 +31,7 @@ from lthbench.cli import (
 from lthbench.cli.app import app, err, fail
 from lthbench.data.error import DataError
 from lthbench.options import OptionError
+from lthbench.registry import PluginError
 from lthbench.runner.device import DeviceError, DeviceLostError
 from lthbench.runner.slurm.scheduler import SchedulerError
 from lthbench.suite.calibration import CalibrationError
@@ -62,7 +63,7 @@ __all__ = [
 # Errors that users can fix; the messages say how.
 _TOLD = (
     SuiteError, StoreError, SchedulerError, DataError, CalibrationError, DeviceError, DeviceLostError, OptionError,
-    TicketError,
+    TicketError, PluginError,
 )  # fmt: skip
 
 

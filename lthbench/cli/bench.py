@@ -14,6 +14,7 @@ from lthbench.api import Source
 from lthbench.cli.app import JsonOption, bench_app, err, out, print_json, progress_bar
 from lthbench.cli.parameters import Only, with_options
 from lthbench.plain import visible
+from lthbench.plugins import load_plugins
 from lthbench.runner.settings import MAX_PROCESSES, RunOptions
 from lthbench.suite.load import load_suite
 from lthbench.suite.shipped import find_suite
@@ -47,7 +48,7 @@ def bench_kernels(
 @bench_app.command("training")
 @with_options
 def bench_training(
-    source: Annotated[Source, Only("suite", "allow_outside")],
+    source: Annotated[Source, Only("suite", "allow_outside", "plugins", "data")],
     part: Annotated[Subset, Only("pairs", "arms")],
     options: Annotated[RunOptions, Only("data", "device", "threads", "graphs")],
     curve: Annotated[int | None, typer.Option(min=10, help="Also train so many steps on the pair's images.")] = None,
@@ -66,6 +67,7 @@ def bench_training(
     from lthbench.runner.environment import make_deterministic, resolve_device
 
     suite = find_suite(source.suite)
+    load_plugins(source.plugins)
     loaded, device = load_suite(suite, allow_outside=source.allow_outside), torch.device(resolve_device(options.device))
     part = replace(part, replicates=1)
     part.check(loaded)

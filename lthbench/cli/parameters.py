@@ -36,15 +36,18 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
             continue
         chosen = [name for only in more if isinstance(only, Only) for name in only.names]
         own = [_parameter(kind, name, how) for name, how in declared(kind) if not chosen or name in chosen]
-        parameters += own
+        # What two dataclasses inherit from one is one option, given to both.
+        there = {each.name for each in parameters}
+        parameters += [each for each in own if each.name not in there]
         groups[parameter.name] = kind, [each.name for each in own]
 
     @functools.wraps(command)
     def given_by_field(**given: Any) -> None:
-        for name, (kind, names) in groups.items():
-            values = {each: given.pop(each) for each in names if each in given}
-            given[name] = kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
-        command(**given)
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        fields = {name for _, names in groups.values() for name in names}
+        rest = {name: value for name, value in given.items() if name not in fields}
+        whole = {name: kind(**{n: values[n] for n in names if n in values}) for name, (kind, names) in groups.items()}
+        command(**rest, **whole)
 
     del given_by_field.__wrapped__
     given_by_field.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

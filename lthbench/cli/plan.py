@@ -123,7 +123,7 @@ def _propose(opened: OpenSuite, device: Device, hours: float, as_json: bool) -> 
                 "source": device.source,
                 "policy": budget.POLICY,
                 "part": asdict(bought.part),
-                "command": ["lthbench", "run", str(opened.path), *options, *given("--store", "--data")],
+                "command": ["lthbench", "run", str(opened.path), *options, *given("--store", "--data", "--plugin")],
                 "cost": [asdict(row) for row in bought.cost],
             }
         )

@@ -10,8 +10,13 @@ import typer
 
 from lthbench import api
 from lthbench.api import Source
-from lthbench.cli.app import app, fail, out
+from lthbench.cli.app import app, err, fail, out
 from lthbench.cli.parameters import with_options
+from lthbench.plugins import load_plugins
+from lthbench.suite.imported_tickets import take_in
+from lthbench.suite.load import load_suite
+from lthbench.suite.shipped import find_suite
+from lthbench.tasks.store import Store
 
 ticket_app = typer.Typer(help="Tickets, out of a store and into it.", no_args_is_help=True)
 app.add_typer(ticket_app, name="ticket")
@@ -94,6 +99,8 @@ def import_(
     if wrong := [pair for pair in rename or () if not re.fullmatch(r"[^=]+=[^=]*", pair)]:
         fail(f"--rename {wrong[0]}: expected THEIRS=OURS")
     renamed = dict(pair.split("=") for pair in rename or ())
-    path, sha = api.import_ticket(source, file, name, pair=pair, weights=weights, rename=renamed)
+    load_plugins(source.plugins)
+    suite = load_suite(find_suite(source.suite), allow_outside=source.allow_outside)
+    path, sha = take_in(suite, Store(source.store, err.print), file, name, pair=pair, weights=weights, rename=renamed)
     out.print(f"{path}: digest {sha}")
     out.print(f"in a suite: `imported: {{tickets: [{name}], level: N}}`, among the experiments of a pair")

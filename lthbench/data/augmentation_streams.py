@@ -6,6 +6,7 @@ the others' draws alone.
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -30,3 +31,8 @@ class Streams:
     def __getitem__(self, kind: str) -> np.random.Generator:
         # Counters of different kinds are 2^192 blocks apart and never meet.
         return np.random.Generator(np.random.Philox(key=self._key, counter=[0, 0, 0, STREAMS.index(kind)]))
+
+    def own(self, name: str) -> np.random.Generator:
+        """The generator of an augmentation that a plugin registers, by its name."""
+        word = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+        return np.random.Generator(np.random.Philox(key=self._key, counter=[0, 0, word, len(STREAMS)]))

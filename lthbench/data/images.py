@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lthbench.data.augmentation_streams import Places, Streams
+from lthbench.data.augmentations import apply_augmentation
 from lthbench.data.color_jitter import jitter
 from lthbench.data.crop_flip import Shifts, draw_shifts, gather, slice_each
 from lthbench.data.erase import erase
@@ -134,11 +135,13 @@ class ImageSet:
             `augment` mixes images. torch's cross_entropy takes either.
         """
         streams, labels = _streams(augment, rng), self.labels[index.to(self.device)]
-        if streams is None or not augment.mixes:
+        if streams is None or not (augment.mixes or augment.own):
             images = self._batch(index, augment, streams, places)
             return images, labels if places is None else labels[to_device(places, self.device)]
-        # An image may be mixed with any other, so all are made.
-        images, targets = mix(self._batch(index, augment, streams), labels, num_classes, augment, streams["mix"])
+        # Any other image may be mixed into one, and a plugin's augmentation draws for all: all are made.
+        images, targets = self._batch(index, augment, streams), labels
+        if augment.mixes:
+            images, targets = mix(images, labels, num_classes, augment, streams["mix"])
         if places is None:
             return images, targets
         own = to_device(places, self.device)
@@ -187,6 +190,8 @@ class ImageSet:
             images = levels.float()
         if augment.colour_jitter:
             images = jitter(images / 255, augment.colour_jitter, streams["colour"], part) * 255
+        for name in augment.own:
+            images = apply_augmentation(name, images, streams.own(name))
         images = self._normalise(images)
         return erase(images, augment.erase, streams["erase"], part) if augment.erase else images
 

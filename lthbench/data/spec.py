@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
+from lthbench import registry
+from lthbench.data.augmentations import AUGMENTATIONS
 from lthbench.fault import Fault
 from lthbench.names import unknown
 
@@ -234,6 +236,7 @@ class Augment(BaseModel):
         mixup, cutmix: alpha of the Beta distribution of the weight of a second image (Zhang et al. 2018, Yun et al.
             2019); with both, each batch takes one of them.
         mix_probability: how often a batch is mixed at all.
+        own: those that plugins register, in this order, after the others that change an image and before `erase`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -248,6 +251,15 @@ class Augment(BaseModel):
     mixup: float = Field(default=0.0, ge=0)
     cutmix: float = Field(default=0.0, ge=0)
     mix_probability: float = Field(default=1.0, gt=0, le=1)
+    own: tuple[str, ...] = ()
+
+    @field_validator("own")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in AUGMENTATIONS:
+                raise ValueError(registry.unknown_name("augmentation", name, AUGMENTATIONS))
+        return names
 
     @model_validator(mode="after")
     def _consistent(self) -> Augment:

@@ -31,12 +31,15 @@ def fuse(model: nn.Module, mask: Mapping[str, Tensor] | None = None) -> Fused | 
     """
     try:
         graph = fx.Tracer().trace(model)
+    except Exception:  # a plugin's forward pass may do anything, and fail in any way with a proxy for its images
+        return None
+    try:
         modules = dict(model.named_modules())
         if len([n for n in graph.nodes if n.op == "placeholder"]) != 1:
             return None
         _drop_identities(graph, modules)
         return _GraphRewriter(model, graph, modules, mask).fused()
-    except (fx.proxy.TraceError, _Unknown):  # its forward pass depends on values, or it holds what is not known here
+    except _Unknown:
         return None
 
 

@@ -178,8 +178,9 @@ class Cell:
             network=Weights(task=network.key),
             prior=prior.key if prior else None,
             level=level,
-            pruning=self.pruning,
-            **fields,
+            # One place in the key for the criterion, so that equal masks have equal keys.
+            pruning=self.pruning.model_copy(update={"criterion": "magnitude"}),
+            **{"criterion": self.pruning.criterion, **fields},
         )
         return Task(spec, tuple(t for t in (network, prior) if t is not None))
 
@@ -198,7 +199,7 @@ class Cell:
             data=self.data,
             a=Weights(task=a.key),
             b=Weights(task=b.key),
-            statistics=statistics if self.model.info.has_batchnorm else "interpolate",
+            statistics=statistics if self.model.has_batchnorm(self.data.info) else "interpolate",
             **options,
         )
         return Task(spec, (a, b))

@@ -106,7 +106,7 @@ class FrozenFeatures(_OfNetworks):
     def measurements(self, cell: Cell) -> Iterator[Measurement]:
         for network in self.untrained(cell):
             for rule in self.normalisation:
-                same = rule == "affine" or cell.model.info.has_batchnorm
+                same = rule == "affine" or cell.model.has_batchnorm(cell.data.info)
                 task = cell.train(mask=network.mask, probe=rule if same else "estimated", **network.fields)
                 yield Measurement(task, f"probe of {network.name}, {rule}", self.metrics, level=network.level)
 

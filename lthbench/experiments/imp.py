@@ -7,6 +7,7 @@ an upper reference, keeps the trained weights and repeats the schedule: Renda et
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 from lthbench.experiments.cell import Cell
@@ -20,7 +21,7 @@ from lthbench.experiments.experiment import (
     points_beyond,
 )
 from lthbench.fault import Fault
-from lthbench.tasks.spec import Task
+from lthbench.tasks.spec import CriterionName, Task
 from lthbench.training.steps import Steps
 
 FORMS = ("distance", "distance_rms", "distance_relative", "distance_angle")
@@ -38,6 +39,7 @@ class Imp(Experiment):
     Attributes:
         levels: how often the network is pruned.
         rewind: the step whose weights the survivors are set back to.
+        criterion: by which the masks are made; None is the pair's.
     """
 
     variants: ClassVar = ("dense", "ticket", "mask")
@@ -50,8 +52,11 @@ class Imp(Experiment):
 
     levels: Level
     rewind: Steps = Steps()
+    criterion: CriterionName | None = None
 
     def measurements(self, cell: Cell) -> Iterator[Measurement]:
+        if self.criterion is not None:
+            cell = replace(cell, pruning=cell.pruning.model_copy(update={"criterion": self.criterion}))
         rewind = cell.iterations(self.rewind)
         for level in range(self.levels + 1):
             variant = "ticket" if level else "dense"

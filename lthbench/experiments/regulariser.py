@@ -19,7 +19,7 @@ from lthbench.experiments.cell import Anchor, Cell, Result
 from lthbench.experiments.experiment import ACCURACY, DISTANCE, Experiment, Measurement, PrunedLevels, best
 from lthbench.fault import Fault
 from lthbench.tasks.spec import Task
-from lthbench.training.recipe import Recipe
+from lthbench.training.recipe import Recipe, has_weight_decay
 
 OTHER_INITIALISATION = 2
 MATCHED_WITHIN = 0.02
@@ -177,7 +177,7 @@ def pulled(recipe: Recipe, strength: float, decay: Decay) -> Recipe:
     if strength == 0:
         return recipe
     changes: dict[str, Any] = {"pull": strength}
-    if decay == "replaced":
+    if decay == "replaced" and has_weight_decay(recipe.optimizer):
         changes["optimizer"] = recipe.optimizer.model_copy(update={"weight_decay": 0.0})
     return recipe.model_copy(update=changes)
 

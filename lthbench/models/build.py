@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from lthbench.models.spec import Init, ModelSpec
 from lthbench.models.vgg import VGG
 
 Shape = tuple[int, int, int]
+_BatchNorm = nn.modules.batchnorm._BatchNorm
+_Conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def build(spec: ModelSpec, image_shape: Shape, num_classes: int) -> nn.Module:
@@ -53,6 +56,9 @@ def build(spec: ModelSpec, image_shape: Shape, num_classes: int) -> nn.Module:
                 from lthbench.models.swin import swin
 
                 return swin(spec.name, image_shape, num_classes, width, spec.drop_path)
+            case "own":
+                assert info.factory is not None
+                return info.factory(image_shape, num_classes, width)
             case family:
                 raise ValueError(f"{spec.name}: no builder for the family {family!r}")
 
@@ -70,45 +76,59 @@ def initialise(model: nn.Module, spec: ModelSpec, rng_for: Callable[[str], np.ra
     """
     init = spec.init or spec.info.init
     for prefix, module in model.named_modules():
-        own = dict(module.named_parameters(prefix, recurse=False))
-        for name, parameter in own.items():
+        for name, parameter in module.named_parameters(prefix, recurse=False):
             kind = name.rpartition(".")[2]
-            if isinstance(module, (nn.Conv2d, nn.Linear)) and kind == "weight":
+            own = spec.info.initial(name, tuple(parameter.shape), rng_for(name)) if spec.info.initial else None
+            if own is not None:
+                _assign(parameter, np.broadcast_to(own, parameter.shape))
+            elif isinstance(module, (*_Conv, nn.Linear)) and kind == "weight":
                 _assign(parameter, _draw(init, parameter.shape, rng_for(name)))
-            elif isinstance(module, nn.BatchNorm2d) and kind == "weight" and spec.batchnorm_weight == "uniform":
+            elif isinstance(module, _BatchNorm) and kind == "weight" and spec.batchnorm_weight == "uniform":
                 _assign(parameter, rng_for(name).random(parameter.shape))
-            elif isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)) and kind == "weight":
+            elif isinstance(module, (_BatchNorm, nn.LayerNorm, nn.GroupNorm)) and kind == "weight":
                 parameter.fill_(1.0)
             elif kind == "bias":
                 parameter.zero_()
             elif kind == "relative_position_bias_table":
                 _assign(parameter, _draw("trunc_normal", parameter.shape, rng_for(name)))
             else:
-                raise TypeError(f"no rule initialises {name} of a {type(module).__name__}; add one to initialise()")
-        if isinstance(module, nn.BatchNorm2d):
+                raise TypeError(
+                    f"no rule initialises {name} of a {type(module).__name__}; give one by initial= where the model is "
+                    "registered"
+                )
+        if isinstance(module, _BatchNorm):
             module.reset_running_stats()
 
 
-def prunable(model: nn.Module) -> list[str]:
-    """Return the names of the weights that pruning may touch, in parameter order.
+def prunable(model: nn.Module, spec: ModelSpec | None = None) -> list[str]:
+    """Return the names of the weights that pruning may touch, in parameter order, the output layer's last.
 
     They are the weights of convolutions and linear layers; never biases, normalisation or positional tables
     (Frankle et al. 2020; open_lth).
+
+    Args:
+        spec: of the model, where it may be a plugin's, which may say other ones.
     """
     weights = {
-        f"{prefix}.weight" for prefix, module in model.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))
+        f"{prefix}.weight" for prefix, module in model.named_modules() if isinstance(module, (*_Conv, nn.Linear))
     }
-    return [name for name, _ in model.named_parameters() if name in weights]
+    names = [name for name, _ in model.named_parameters()]
+    if spec is not None and spec.info.prunable:
+        names = [name for name in names if any(fnmatchcase(name, pattern) for pattern in spec.info.prunable)]
+    else:
+        names = [name for name in names if name in weights]
+    output = f"{spec.info.head}.weight" if spec is not None and spec.info.head else ""
+    return sorted(names, key=lambda name: name == output)
 
 
-def stem(model: nn.Module) -> str:
+def stem(model: nn.Module, spec: ModelSpec | None = None) -> str:
     """Return the name of the first layer's weight."""
-    return prunable(model)[0]
+    return prunable(model, spec)[0]
 
 
-def head(model: nn.Module) -> str:
+def head(model: nn.Module, spec: ModelSpec | None = None) -> str:
     """Return the name of the output layer, the prefix of its weight and bias."""
-    return prunable(model)[-1].removesuffix(".weight")
+    return prunable(model, spec)[-1].removesuffix(".weight")
 
 
 def _check_shape(spec: ModelSpec, image_shape: Shape) -> None:

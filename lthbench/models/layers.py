@@ -21,8 +21,13 @@ _STAGES = {
 }
 
 
-def layer_names(spec: ModelSpec) -> list[str]:
-    """The prunable weights of a model in parameter order, the stem first and the output layer last."""
+def layer_names(spec: ModelSpec, image_shape: tuple[int, int, int], num_classes: int) -> list[str]:
+    """The prunable weights of a model in parameter order, the stem first and the output layer last.
+
+    A plugin's model is made for such images and classes, which the names of the others do not depend on.
+    """
+    if spec.is_own:
+        return spec.own_facts(image_shape, num_classes).layers
     layers = {
         "lenet": lambda spec: iter(("fc1", "fc2", "fc")),
         "conv": lambda spec: iter((*(f"convs.{i}" for i in range(spec.info.depth)), "fc1", "fc2", "fc")),

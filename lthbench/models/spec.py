@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lthbench import registry
 from lthbench.data.spec import DataInfo
 from lthbench.fault import Fault
-from lthbench.names import unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lthbench.models.own import ModelFacts
 
 Init = Literal["kaiming_normal", "kaiming_uniform", "glorot_normal", "glorot_uniform", "trunc_normal"]
 
@@ -31,6 +36,7 @@ class ModelInfo:
         source: where the architecture and the initialisation come from.
         any_width: whether `ModelSpec.width` may differ from `width`.
         has_drop_path: whether `ModelSpec.drop_path` may be above 0.
+        factory, prunable, head, initial: of a plugin's model, as `register_model` says.
     """
 
     family: str
@@ -40,6 +46,10 @@ class ModelInfo:
     source: str
     any_width: bool = True
     has_drop_path: bool = False
+    factory: Callable[[tuple[int, int, int], int, int], Any] | None = None
+    prunable: tuple[str, ...] = ()
+    head: str | None = None
+    initial: Callable[[str, tuple[int, ...], np.random.Generator], np.ndarray | None] | None = None
 
     @property
     def halvings(self) -> int:
@@ -78,6 +88,52 @@ MODELS: dict[str, ModelInfo] = {
 }
 
 
+Factory = TypeVar("Factory", bound=Callable[..., Any])
+
+
+def register_model(
+    name: str,
+    *,
+    width: int,
+    init: Init = "kaiming_normal",
+    prunable: tuple[str, ...] = (),
+    head: str | None = None,
+    initial: Callable[[str, tuple[int, ...], np.random.Generator], np.ndarray | None] | None = None,
+    source: str = "",
+) -> Callable[[Factory], Factory]:
+    """Add a model, which a suite names by `model: {name: NAME}`.
+
+    The class or function is called with the shape (C, H, W) of an image, the number of classes and the width, and gives
+    an nn.Module from images [B, C, H, W] to logits [B, classes]. Its weights are then drawn as those of all models are,
+    each from a stream of its own: what it draws itself is not used. Images may lie channels last in memory, so that
+    they are flattened by `flatten` or `reshape`, not by `view`. In training it may draw from torch's generator, as
+    nn.Dropout does, which every step seeds anew.
+
+    Args:
+        width: what it is called with unless a suite gives another.
+        init: distribution of the weights of convolutions and linear layers; normalisation begins with scale 1, biases
+            with 0.
+        prunable: patterns of the parameters that pruning may touch; the default is every weight of a convolution or
+            linear layer.
+        head: the module that gives the logits, whose weight is among these; the default is the last of them.
+        initial: name, shape and generator -> values of a parameter for which there is no such rule (None where there
+            is).
+        source: where the architecture comes from.
+
+    Raises:
+        PluginError: the name is taken, or no plugin is being loaded.
+    """
+
+    def register(factory: Factory) -> Factory:
+        info = ModelInfo(
+            "own", 0, width, init, source, factory=factory, prunable=tuple(prunable), head=head, initial=initial
+        )
+        registry.add("model", MODELS, name, info)
+        return factory
+
+    return register
+
+
 class ModelSpec(BaseModel):
     """A model by name, with the choices that a recipe may make.
 
@@ -103,7 +159,7 @@ class ModelSpec(BaseModel):
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in MODELS:
-            raise ValueError(unknown("model", name, MODELS))
+            raise ValueError(registry.unknown_name("model", name, MODELS))
         return name
 
     @model_validator(mode="after")
@@ -131,7 +187,26 @@ class ModelSpec(BaseModel):
                 return math.prod(-(-side // 4) for side in sides)
             case "resnet_imagenet":
                 return math.prod(-(-side // (8 if max(sides) <= SMALL_SIDE else 32)) for side in sides)
+            case "own":
+                return self.own_facts(image_shape).values_of_one_image
         return None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether a plugin makes it."""
+        return self.info.factory is not None
+
+    def own_facts(self, image_shape: tuple[int, int, int], num_classes: int = 10) -> ModelFacts:
+        """What is known of a plugin's model; raises ValueError where it is none that can be used."""
+        from lthbench.models.own import model_facts
+
+        return model_facts(self, image_shape, num_classes)
+
+    def has_batchnorm(self, images: DataInfo) -> bool:
+        """Whether it normalises by the statistics of batches."""
+        if self.is_own:
+            return self.own_facts(images.image_shape, images.num_classes).values_of_one_image is not None
+        return self.info.has_batchnorm
 
     @property
     def info(self) -> ModelInfo:
@@ -140,6 +215,12 @@ class ModelSpec(BaseModel):
 
     def faults(self, images: DataInfo) -> Iterator[Fault]:
         """Why it cannot be built for the images of a data set."""
+        if self.is_own:
+            try:
+                self.own_facts(images.image_shape, images.num_classes)
+            except ValueError as error:
+                yield Fault(("name",), str(error))
+            return
         least = 2**self.info.halvings
         if min(images.image_shape[1:]) < least:
             height, width = images.image_shape[1:]

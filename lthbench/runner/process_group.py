@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from lthbench.plugins import load_plugins
 from lthbench.runner.allocator import kept_memory
 from lthbench.runner.device import DeviceLostError
 from lthbench.runner.environment import make_deterministic
@@ -195,6 +196,7 @@ def _part() -> None:
 
 def _follow(settings: Settings, device: torch.device, ranks: Ranks) -> None:
     """Take part in each training that rank 0 announces, until rank 0 ends."""
+    load_plugins(settings.plugins, exactly=True)
     store = Store(settings.store)
     while True:
         try:

@@ -26,11 +26,21 @@ def num_ranks() -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Options of every run, here or in jobs of a cluster.
+class DataFolder:
+    """Where data sets are.
 
     Attributes:
         data: root of the data sets, or None for the embedded one alone.
+    """
+
+    data: Annotated[Path | None, Option("Folder of the data sets.", "--data", envvar="LTHBENCH_DATA")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(DataFolder):
+    """What users ask of every run, here or in jobs of a cluster.
+
+    Attributes:
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: a GPU where there is one, of the machine where tasks are run.
         threads: CPU threads of one worker; part of the environment that decides bits.
         checkpoint_every: seconds between checkpoints within a training.
@@ -38,9 +48,9 @@ class RunOptions:
             this.
         compile: train on compiled models; part of the environment that decides bits.
         graphs: on a GPU, let trainings replay recorded passes (CUDA graphs); changes no bit.
+        plugins: references of those that processes load, as `load_plugins` gives them.
     """
 
-    data: Annotated[Path | None, Option("Folder of the data sets.", "--data", envvar="LTHBENCH_DATA")] = None
     device: Annotated[str, Option("auto, cpu, cuda (all GPUs) or cuda:N.", "--device")] = "auto"
     threads: Annotated[
         int, Option("CPU threads a process; other counts, other bits.", "--threads", min=1, max=MAX_PROCESSES)
@@ -62,6 +72,7 @@ class RunOptions:
     graphs: Annotated[
         bool, Option("On a GPU, launch recorded training steps; the same bits, faster.", "--graphs/--no-graphs")
     ] = True
+    plugins: tuple[str, ...] = ()
 
     def absolute(self) -> RunOptions:
         """These options for a process that begins in another folder."""
@@ -110,4 +121,5 @@ class Settings(RunOptions):
         values: dict[str, Any] = json.loads(text)
         values["store"] = Path(values["store"])
         values["data"] = Path(values["data"]) if values["data"] else None
+        values["plugins"] = tuple(values["plugins"])
         return cls(**values)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lthbench.documents import DocumentError
 from lthbench.lease import Lease, LeaseLostError
 from lthbench.ops._library import why_not_these_kernels
+from lthbench.plugins import load_plugins
 from lthbench.runner.device import DeviceLostError, is_lost, within_memory
 from lthbench.runner.environment import environment, make_deterministic
 from lthbench.runner.process_group import Leader, device_of_rank
@@ -57,6 +58,7 @@ class Worker:
 
     Raises:
         RuntimeError: the kernels were built from other sources than those beside the package.
+        PluginError: a plugin cannot be loaded.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Worker:
         waits: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings
+        load_plugins(settings.plugins, exactly=True)
         if reason := why_not_these_kernels(settings.device):
             raise RuntimeError(reason)
         self.store = Store(settings.store, tell)

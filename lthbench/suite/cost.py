@@ -96,11 +96,12 @@ class _OperatorCounter(TorchDispatchMode):
 def model_cost(model: ModelSpec, data: DataSpec) -> ModelCost:
     """Count what one image costs a model, without weights or images."""
     info = data.info
-    with torch.device("meta"):
+    place = model.own_facts(info.image_shape, info.num_classes).place if model.is_own else "meta"
+    with torch.device(place):
         network = build(model, info.image_shape, info.num_classes).eval()
         with FlopCounterMode(display=False) as counter, _OperatorCounter() as operators:
             network(torch.empty(1, *info.image_shape))
-    weights, layout = dict(network.named_parameters()), Layout.of(network)
+    weights, layout = dict(network.named_parameters()), Layout.of(network, model)
     return ModelCost(
         counter.get_total_flops(),
         operators.count,

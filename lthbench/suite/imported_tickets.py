@@ -74,10 +74,11 @@ def take_in(
 
     its = pair_of(suite, pair)
     model = make_network(its.model, its.data, torch.device("cpu"))
-    found = fitted(file, read_elsewhere(file, weights), model, rename)
+    layout = Layout.of(model, its.model)
+    found = fitted(file, read_elsewhere(file, weights), model, layout, rename)
     store.check()
     folder = store.root / TICKETS
-    sha = keep(folder, name, found, Layout.of(model), network_of(its.model, its.data))
+    sha = keep(folder, name, found, layout, network_of(its.model, its.data))
     return folder / f"{name}.safetensors", sha
 
 

@@ -38,6 +38,7 @@ _EXAMPLES = {
     "slurm.setup": "[module load cuda]", "slurm.extra": "{exclusive: true, licenses: 'a:1'}",
     "experiment: imported.tickets": "[snip-0, snip-1]", "experiment: imported.level": "5",
     "experiment: imported.weights": "own", "experiment: imported.digests": f"[{'3f' * 32}]",
+    "experiment: imp.criterion": "movement",
     "experiment: controls.rewind": "500it", "experiment: crossed-masks.masks": "[early]",
     "experiment: level-barriers.rewind": "500it", "experiment: onset.verify": "true",
     "experiment: few-shot.draws": "5", "experiment: transfer.targets": "[{data: {name: cifar100}, steps: 30ep}]",

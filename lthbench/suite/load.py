@@ -31,7 +31,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lthbench.experiments import EXPERIMENTS, Experiment
-from lthbench.names import unknown
+from lthbench.registry import unknown_name
 from lthbench.suite.claim_names import claim_faults
 from lthbench.suite.claims import read_claims
 from lthbench.suite.imported_tickets import with_digests
@@ -135,7 +135,7 @@ def _experiment(label: str, node: Located, where: tuple[str, ...]) -> Experiment
     name = kind.value if kind is not None else label
     if not isinstance(name, str) or name not in EXPERIMENTS:
         place = node.place if kind is None else kind.place
-        raise SuiteError(f"{place}: {label}: {unknown('experiment', str(name), EXPERIMENTS)}")
+        raise SuiteError(f"{place}: {label}: {unknown_name('experiment', str(name), EXPERIMENTS)}")
     return read_as(EXPERIMENTS[name], Located(options, node.file, node.line), where)
 
 

@@ -54,7 +54,9 @@ def experiment_faults(suite: Suite) -> Iterator[Fault]:
 
 
 def _pair_faults(pair: Pair) -> Iterator[Fault]:
-    yield from under(pair.model.faults(pair.data.info), "model")
+    yield from (faults := list(under(pair.model.faults(pair.data.info), "model")))
+    if faults:
+        return
     yield from under(_pruning_faults(pair), "pruning")
     for name, arm in pair.arms.items():
         for key, recipe in (("recipe", arm.recipe), ("search", arm.search)):
@@ -78,7 +80,10 @@ def one_value_normalised(model: ModelSpec, data: DataSpec, recipe: Recipe, num_i
 
 def _pruning_faults(pair: Pair) -> Iterator[Fault]:
     """Entries of `exclude` and `rates` that match no layer of the model, and an `exclude` that leaves none."""
-    layers = layer_names(pair.model)
+    try:
+        layers = layer_names(pair.model, pair.data.info.image_shape, pair.data.info.num_classes)
+    except ValueError:  # of a plugin's model, which has told its fault itself
+        return
     for key, entries in (("exclude", pair.pruning.exclude), ("rates", pair.pruning.rates)):
         for entry in entries:
             if not layers_of(entry, layers):
@@ -109,9 +114,10 @@ def _level_faults(pair: Pair, experiment: Experiment) -> Iterator[Fault]:
         if isinstance(levels, int)
         else [(("levels", position), level) for position, level in enumerate(levels)]
     )
-    rates, least = (pair.pruning.rate, *pair.pruning.rates.values()), pair.model.width or pair.model.info.width
+    rates = (pair.pruning.rate, *pair.pruning.rates.values())
+    least = 1 if pair.model.is_own else pair.model.width or pair.model.info.width
     for path, level in listed:
-        # No layer has fewer weights than its model is wide: where so many survive, nobody need ask the model.
+        # No layer of ours has fewer weights than its model is wide: where so many survive, nobody need ask the model.
         if all(num_survivors(least, rate, level) for rate in rates):
             continue
         from lthbench.suite.cost import model_cost

@@ -47,7 +47,7 @@ def _training(spec: TrainSpec) -> Work:
     if spec.probe is not None:
         evaluated += info.num_test  # before it is fitted
         if spec.probe != "affine":  # features, and before them the statistics that are estimated
-            twice = spec.probe == "estimated" and spec.model.info.has_batchnorm
+            twice = spec.probe == "estimated" and spec.model.has_batchnorm(spec.data.info)
             return Work(evaluated=evaluated + validation + images * (2 if twice else 1))
     epoch, batch = spec.recipe.steps_per_epoch(images), min(spec.recipe.batch_size, images)
     total = spec.recipe.steps.count(epoch)

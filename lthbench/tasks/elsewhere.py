@@ -56,7 +56,9 @@ def read_elsewhere(path: Path, weights: Path | None = None) -> Found:
     return Found({name: mask.bool() for name, mask in masks.items()}, initial)
 
 
-def fitted(path: Path, found: Found, model: nn.Module, rename: Mapping[str, str] | None = None) -> Found:
+def fitted(
+    path: Path, found: Found, model: nn.Module, layout: Layout, rename: Mapping[str, str] | None = None
+) -> Found:
     """What was found, under the names of a network; layers without a mask are dense.
 
     Args:
@@ -67,7 +69,6 @@ def fitted(path: Path, found: Found, model: nn.Module, rename: Mapping[str, str]
     Raises:
         TicketError: names or shapes do not match; the message lists both.
     """
-    layout = Layout.of(model)
     own = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     prunable = {name: own[name] for name in layout.prunable}
     masks, initial = (_renamed(tensors, rename, own) for tensors in found)

@@ -5,18 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from lthbench.data.loading import load
 from lthbench.ops import prune_lowest
 from lthbench.tasks.context import Context
+from lthbench.tasks.criteria import CRITERIA, Layer, scores_of
 from lthbench.tasks.elsewhere import read_imported
-from lthbench.tasks.network import Layout, weights_of
+from lthbench.tasks.network import Layout, make_network, weights_of
 from lthbench.tasks.paths import weights_file
 from lthbench.tasks.result import Artefact
 from lthbench.tasks.spec import MaskSpec, Pruning, TrainSpec, Weights, layers_of, num_survivors, parse_spec
 from lthbench.tasks.start import start_of
 from lthbench.tasks.tensor_files import digest
+from lthbench.tasks.train import train_images
 from lthbench.training.learning_distance import learning_distance
+from lthbench.training.loop import EVAL_BATCH
 from lthbench.training.streams import stream
 
 
@@ -32,6 +37,7 @@ def make_mask(spec: MaskSpec, context: Context) -> dict[str, Any]:
     Raises:
         TicketError: the store has no such ticket.
         Refused: the network diverged, so no mask may be made from it.
+        ValueError: a plugin's criterion gave scores of another shape, or NaN.
     """
     result: dict[str, Any] = {"status": "ok"}
     metrics: dict[str, float] = {}
@@ -51,8 +57,10 @@ def make_mask(spec: MaskSpec, context: Context) -> dict[str, Any]:
         started = _start_weights(spec.network, context)
         prior = context.mask(spec.prior) if spec.prior else {}
         prior = {n: prior.get(n, torch.ones_like(weights[n], dtype=torch.bool)) for n in layout.prunable}
-        movement = spec.criterion == "movement"
-        scores = {n: weights[n].abs() - started[n].abs() if movement else weights[n].abs() for n in layout.prunable}
+        num_images = CRITERIA[spec.criterion].gradient_images
+        gradients = _gradients(spec.network, weights, num_images, context) if num_images else {}
+        layers = (Layer(n, weights[n], started[n], prior[n], gradients.get(n)) for n in layout.prunable)
+        scores = {layer.name: scores_of(spec.criterion, layer) for layer in layers}
         mask, result["thresholds"], result["num_nan"] = prune(scores, prior, layout, spec.pruning, spec.level)
         for kind, part in (("kept", mask), ("pruned", {n: prior[n] & ~mask[n] for n in mask})):
             distances = learning_distance(started, weights, part, layout.prunable)
@@ -97,6 +105,19 @@ def _start_weights(network: Weights, context: Context) -> dict[str, Tensor]:
     spec = parse_spec(context.specification(network.task))
     assert isinstance(spec, TrainSpec)
     return weights_of(start_of(spec, context).model)
+
+
+def _gradients(network: Weights, weights: dict[str, Tensor], num_images: int, context: Context) -> dict[str, Tensor]:
+    """The gradients of the mean loss over some of the images that a network was trained on, in evaluation mode."""
+    spec = parse_spec(context.specification(network.task))
+    assert isinstance(spec, TrainSpec)
+    model = make_network(spec.model, spec.data, context.device)
+    model.load_state_dict(weights)
+    model.eval()
+    images = train_images(spec, load(spec.data, context.data, context.device)).sample(num_images)
+    for batch, labels in context.watched(images.batches(EVAL_BATCH)):
+        (F.cross_entropy(model(batch), labels, reduction="sum") / len(images)).backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
 def pruning_groups(pruning: Pruning, layout: Layout) -> list[tuple[list[str], float]]:

@@ -23,7 +23,7 @@ def make_network(spec: ModelSpec, data: DataSpec, device: torch.device) -> nn.Mo
 
 def set_initial_weights(model: nn.Module, spec: ModelSpec, seed: int, init: int = 0) -> None:
     """Initialise: every parameter from its own stream (seed, init or head, init, name)."""
-    output = head(model) + "."
+    output = head(model, spec) + "."
     initialise(model, spec, lambda name: stream(seed, "head" if name.startswith(output) else "init", init, name))
 
 
@@ -36,8 +36,8 @@ class Layout:
     stem: str
 
     @classmethod
-    def of(cls, model: nn.Module) -> Layout:
-        return cls(prunable(model), head(model), stem(model))
+    def of(cls, model: nn.Module, spec: ModelSpec) -> Layout:
+        return cls(prunable(model, spec), head(model, spec), stem(model, spec))
 
     def is_head(self, name: str) -> bool:
         """Whether a parameter belongs to the output layer."""

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
+from lthbench import registry
 from lthbench.data.spec import DataSpec, num_train_images
 from lthbench.models.spec import ModelSpec
+from lthbench.registry import Used
+from lthbench.tasks.criteria import CRITERIA
 from lthbench.training.recipe import Recipe
 
 # Raise it when a change alters the result of an unchanged specification.
@@ -33,10 +36,25 @@ class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def canonical(self) -> str:
-        """The canonical JSON text that is hashed."""
+        """The canonical JSON text that is hashed; of a task that uses something of a plugin, with its digest."""
         content = {"schema": SCHEMA_VERSION, **self.model_dump(mode="json", exclude_defaults=True)}
         content["kind"] = self.kind  # type: ignore[attr-defined]
+        if plugins := registry.identities(self.names()):
+            content["plugins"] = plugins
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    def names(self) -> Iterator[Used]:
+        """The names that it has of what plugins may bring, by kind."""
+        raise NotImplementedError
+
+
+def _is_criterion(name: str) -> str:
+    if name not in CRITERIA:
+        raise ValueError(registry.unknown_name("pruning criterion", name, CRITERIA))
+    return name
+
+
+CriterionName = Annotated[str, AfterValidator(_is_criterion)]
 
 
 class Weights(BaseModel):
@@ -99,6 +117,10 @@ class TrainSpec(_Spec):
             return self.per_class * self.data.num_labels
         return num_train_images(self.data)
 
+    def names(self) -> Iterator[Used]:
+        yield "model", self.model.name
+        yield from self.recipe.names()
+
 
 class Pruning(BaseModel):
     """What is pruned, how much, and over which layers a threshold is shared.
@@ -108,6 +130,7 @@ class Pruning(BaseModel):
         scope: `global`, one threshold over all layers of a rate; `layer`, each layer its own.
         exclude: layers never pruned: `head`, `stem` or patterns of parameter names.
         rates: other rates for some layers, by `head`, `stem` or pattern; layers of one entry share a threshold.
+        criterion: by which masks are searched: `magnitude`, `movement`, or one that a plugin registers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,6 +139,7 @@ class Pruning(BaseModel):
     scope: Literal["global", "layer"] = "global"
     exclude: tuple[str, ...] = ()
     rates: dict[str, Annotated[float, Field(ge=0, lt=1)]] = {}
+    criterion: CriterionName = "magnitude"
 
     @field_validator("exclude")
     @classmethod
@@ -146,7 +170,8 @@ class MaskSpec(_Spec):
         level: the level of the new mask; the number of survivors follows from `pruning`.
         criterion: `magnitude`, lowest |w| first; `movement`, lowest |w| - |w at the start| first (Zhou et al. 2019,
             "magnitude increase"); `random`, survivors drawn at random with the layer densities of the mask `like`;
-            `shuffled`, the units of each layer of `like` permuted, outputs and inputs, so that unit densities stay.
+            `shuffled`, the units of each layer of `like` permuted, outputs and inputs, so that unit densities stay; or
+            one that a plugin registers.
         ticket: for `imported`, the digest of a ticket made elsewhere, in the store's `tickets`. Where initial weights
             came with it, they are written beside the mask, as the start of trainings.
         like: for `random` and `shuffled`, the mask to imitate.
@@ -156,13 +181,16 @@ class MaskSpec(_Spec):
     kind: Literal["mask"] = "mask"
     level: Annotated[int, Field(ge=1)]
     pruning: Pruning = Pruning()
-    criterion: Literal["magnitude", "movement", "random", "shuffled", "imported"] = "magnitude"
+    criterion: CriterionName | Literal["random", "shuffled", "imported"] = "magnitude"
     network: Weights | None = None
     prior: Key | None = None
     like: Key | None = None
     seed: Annotated[int, Field(ge=0)] | None = None
     draw: Annotated[int, Field(ge=0)] = 0
     ticket: Sha256 | None = None
+
+    def names(self) -> Iterator[Used]:
+        yield "criterion", self.criterion
 
 
 class InterpolateSpec(_Spec):
@@ -186,13 +214,21 @@ class InterpolateSpec(_Spec):
     statistics_images: Annotated[int, Field(ge=1)] = 2000
     num_train: Annotated[int, Field(ge=1)] | None = None
 
+    def names(self) -> Iterator[Used]:
+        yield "model", self.model.name
+
 
 Spec = Annotated[TrainSpec | MaskSpec | InterpolateSpec, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[TrainSpec | MaskSpec | InterpolateSpec] = TypeAdapter(Spec)
 
 
 def parse_spec(text: str) -> TrainSpec | MaskSpec | InterpolateSpec:
-    """Parse a specification from its canonical text; ValueError if its schema version differs."""
+    """Read a specification back from its canonical text.
+
+    Raises:
+        ValueError: its schema version is another.
+        PluginError: it needs a plugin that is not loaded, or is another version.
+    """
     content = json.loads(text)
     version = content.pop("schema", None)
     if version != SCHEMA_VERSION:
@@ -200,6 +236,7 @@ def parse_spec(text: str) -> TrainSpec | MaskSpec | InterpolateSpec:
             f"the specification has schema version {version}, this program {SCHEMA_VERSION}; "
             "use the version of lthbench that wrote it, or another store"
         )
+    registry.require(content.pop("plugins", {}))
     return _ADAPTER.validate_python(content)
 
 

@@ -54,7 +54,7 @@ def start_of(spec: TrainSpec, context: Context) -> Start:
         Refused: the training whose weights or mask it takes diverged or was refused.
     """
     model = make_network(spec.model, spec.data, context.device)
-    layout = Layout.of(model)
+    layout = Layout.of(model, spec.model)
     set_initial_weights(model, spec.model, spec.seed, spec.init)
     initial = weights_of(model)
     if spec.start is not None:

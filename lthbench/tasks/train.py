@@ -190,6 +190,7 @@ def _fit(
         tracker=tracker,
         compile=context.compile,
         graphs=context.graphs,
+        may_draw=spec.model.is_own or spec.recipe.may_draw,
         tell=context.tell,
         ranks=context.ranks,
     )

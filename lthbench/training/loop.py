@@ -21,9 +21,10 @@ from lthbench.training.batches import Batches, MicroBatch
 from lthbench.training.distributed import Ranks
 from lthbench.training.ema import Average
 from lthbench.training.forgetting import Tracker
-from lthbench.training.optimizer import make_optimizer
+from lthbench.training.optimizer import load_optimizer_state, make_optimizer, optimizer_state
 from lthbench.training.recipe import Recipe
 from lthbench.training.recorded import Passes, RecordedPasses
+from lthbench.training.streams import stream
 from lthbench.training.sync_batchnorm import convert_sync_batchnorm, count_batches_on_host
 
 EVAL_BATCH = 250
@@ -41,6 +42,7 @@ class Progress:
             trajectory.
         loss_sum, num_seen: of the epoch under way.
         diverged_at: the step at which a non-finite loss was noticed.
+        optimizer_numbers: of a plugin's optimizer, what its state holds beside tensors: `INDEX.NAME` -> number.
     """
 
     step: int
@@ -50,6 +52,7 @@ class Progress:
     loss_sum: float = 0.0
     num_seen: int = 0
     diverged_at: int | None = None
+    optimizer_numbers: dict[str, bool | int | float] = field(default_factory=dict)
 
 
 class Trainer:
@@ -71,6 +74,8 @@ class Trainer:
         graphs: on a GPU, replay forward and backward pass of whole batches as a CUDA graph (training/recorded.py),
             which has the bits of the eager passes: the first whole batch is tried both ways, and if they differ, or the
             passes cannot be recorded, all are eager. Not with `compile`, several ranks, or a micro batch.
+        may_draw: whether model or optimizer may draw from torch's generator: it is then seeded before every step, by a
+            stream of that step and rank.
         ranks: this process among those that make this training together, each called with the same arguments. They
             divide each batch; results agree with one process's within rounding, and are identical on all ranks.
         tell: called with the reason why graphs that were asked for are not used.
@@ -93,6 +98,7 @@ class Trainer:
         tracker: Tracker | None = None,
         compile: bool = False,
         graphs: bool = True,
+        may_draw: bool = False,
         ranks: Ranks = Ranks(),  # noqa: B008 (immutable)
         tell: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -127,6 +133,7 @@ class Trainer:
         self._recorded: RecordedPasses | None = None
         self._may_record = graphs and self.device.type == "cuda" and not compile and ranks.size == 1
         self._tell = tell
+        self._draws = (seed, noise) if may_draw else None
         parameters = dict(model.named_parameters())
         self._tracked = {name: parameters[name].detach() for name in tracked}
         self._begun = {name: t.clone() for name, t in self._tracked.items()}
@@ -176,6 +183,7 @@ class Trainer:
         else:
             passes = partial(self._backward, len(index))
             self.optimizer.zero_grad(set_to_none=True)
+        self._seed_torch(step)
         right = torch.zeros(len(index), dtype=torch.int32, device=self.device) if self.tracker else None
         loss_sum: Tensor | None = None
         for part in parts:
@@ -228,6 +236,7 @@ class Trainer:
 
     def _tried(self, passes: Passes, part: MicroBatch) -> dict[str, Tensor]:
         """What a step on a batch makes: outputs, gradients, weights, statistics, optimizer state."""
+        self._seed_torch(self.progress.step)
         self.optimizer.zero_grad(set_to_none=True)
         logits, loss = passes(part)
         self.optimizer.step()
@@ -235,6 +244,13 @@ class Trainer:
         # The first step of a warm-up moves no weight: without momentum, it would not show a wrong gradient.
         made |= {f"gradient.{name}": p.grad for name, p in self.model.named_parameters() if p.grad is not None}
         return {name: t.clone() for name, t in made.items()}
+
+    def _seed_torch(self, step: int) -> None:
+        """Let what a model or an optimizer draws be a function of the step."""
+        if self._draws is not None:
+            seed, noise = self._draws
+            words = stream(seed, "augment", noise, "torch", step, self.ranks.rank)
+            torch.manual_seed(int(words.integers(2**63)))
 
     def _backward(self, batch_size: int, part: MicroBatch) -> tuple[Tensor, Tensor]:
         """Forward and backward pass of a part of a batch; its logits and the sum of its images' losses."""
@@ -274,8 +290,8 @@ class Trainer:
         """All that is needed to continue: tensors (weights, statistics, optimizer state) and a JSON note."""
         self.progress.loss_sum = float(self._loss_sum)
         tensors = {f"model.{name}": t for name, t in self.model.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": t for name, t in state.items() if t is not None}
+        state, self.progress.optimizer_numbers = optimizer_state(self.optimizer)
+        tensors |= {f"optimizer.{name}": t for name, t in state.items()}
         tensors |= {f"before.{name}": t for name, t in self._epoch_before.items()}
         tensors |= {f"tracker.{name}": t for name, t in (self.tracker.state() if self.tracker else {}).items()}
         if self.average:
@@ -292,14 +308,9 @@ class Trainer:
             self.tracker.restore({name[8:]: t for name, t in tensors.items() if name.startswith("tracker.")})
         if self.average:
             self.average.load({name[8:]: t for name, t in tensors.items() if name.startswith("average.")})
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, t in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, slot = name.split(".", 2)
-                state.setdefault(int(index), {})[slot] = t
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.progress = Progress(**note)
+        state = {name[10:]: t for name, t in tensors.items() if name.startswith("optimizer.")}
+        load_optimizer_state(self.optimizer, state, self.progress.optimizer_numbers)
         self._loss_sum.fill_(self.progress.loss_sum)
 
 

@@ -21,6 +21,7 @@ from lthbench.data.images import ImageSet
 
 PENALTIES = tuple(10.0**exponent for exponent in range(1, -7, -1))
 _BATCH = 500
+_BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def set_normalisation(model: nn.Module, train: ImageSet, rule: Literal["batch", "estimated", "none"]) -> None:
@@ -61,7 +62,8 @@ def fit_probe(
     features = (features - mean) / std
     held_out = _features(model, head, validation, on_batch) if len(validation) else None
     layer = model.get_submodule(head)
-    assert isinstance(layer, nn.Linear)
+    if not isinstance(layer, nn.Linear) or layer.bias is None:
+        raise ValueError(f"a probe fits an nn.Linear with a bias, and the output layer {head} is none")
     num_classes = layer.out_features
     best: tuple[float, float, Tensor] | None = None
     weights = np.zeros(num_classes * (features.shape[1] + 1))
@@ -89,14 +91,14 @@ def train_only_head_and_normalisation(model: nn.Module, head: str) -> None:
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     for name, module in model.named_modules():
-        if name == head or isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
+        if name == head or isinstance(module, (_BatchNorm, nn.LayerNorm, nn.GroupNorm)):
             module.requires_grad_(True)
 
 
 @torch.no_grad()
 def estimate_statistics(model: nn.Module, images: ImageSet) -> None:
     """Set the running statistics of batch normalisation to the mean over batches of these images."""
-    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]
@@ -114,7 +116,7 @@ def estimate_statistics(model: nn.Module, images: ImageSet) -> None:
 def _remove_normalisation(model: nn.Module) -> None:
     """Make every batch normalisation the identity, in training and evaluation."""
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, _BatchNorm):
             assert module.running_mean is not None and module.running_var is not None
             module.running_mean.zero_()
             module.running_var.fill_(1.0 - module.eps)
@@ -123,7 +125,7 @@ def _remove_normalisation(model: nn.Module) -> None:
 def _use_batch_statistics(model: nn.Module) -> None:
     """Let every batch normalisation use the statistics of the batch it sees, in evaluation too."""
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, _BatchNorm):
             module.running_mean = module.running_var = None
 
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from typing import Annotated, Literal
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
+from lthbench import registry
 from lthbench.data.spec import Augment, DataSpec, num_train_images
 from lthbench.fault import Fault, under
+from lthbench.names import nearest
+from lthbench.training.schedule import Schedule
 from lthbench.training.steps import Length, Steps
+
+if TYPE_CHECKING:
+    import torch
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -65,42 +79,90 @@ class AdamW(_Frozen):
     weight_decay: NonNegative = 0.0
 
 
-Optimizer = Annotated[SGD | AdamW, Field(discriminator="name")]
+class OwnOptimizer(BaseModel):
+    """An optimizer that a plugin registers: its name, its rate, and further options by its own names."""
 
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
-class Schedule(_Frozen):
-    """The learning rate as a multiple of the optimizer's, at each iteration.
-
-    Attributes:
-        name: `constant`; `step` (times gamma at each milestone); `cosine` (from 1 to 0 between warm-up and end).
-        milestones: for `step`, the points at which the rate is multiplied by gamma.
-        gamma: the factor of each milestone.
-        warmup: the rate grows linearly over these first steps; iteration t (from 0) has t / warmup of it, as open_lth
-            and pytorch-cifar100 count, so that the very first update moves nothing.
-    """
-
-    name: Literal["constant", "step", "cosine"] = "constant"
-    milestones: tuple[Steps, ...] = ()
-    gamma: Positive = 0.1
-    warmup: Steps = Steps()
+    name: str
+    lr: Annotated[float, Field(gt=0, strict=True)]
 
     @model_validator(mode="after")
-    def _milestones_belong_to_step(self) -> Schedule:
-        if self.milestones and self.name != "step":
-            raise ValueError(f"milestones are for the step schedule, but name is {self.name}")
+    def _are_options(self) -> OwnOptimizer:
+        known = inspect.signature(self.torch_class).parameters
+        for key, value in self.options.items():
+            if key not in known or key == "params":
+                raise ValueError(
+                    f"{key}: unknown option of {registry.told('optimizer', self.name)}{nearest(key, known)}"
+                )
+            if isinstance(value, dict):
+                raise ValueError(f"{key}: expected a number, a truth value, text or a list, found a mapping")
         return self
 
-    def factor(self, iteration: int, total: int, steps_per_epoch: int) -> float:
-        """The multiple of the learning rate at `iteration` (0-based) of `total`."""
-        warmup = self.warmup.count(steps_per_epoch, total)
-        factor = min(1.0, iteration / warmup) if warmup else 1.0
-        if self.name == "step":
-            passed = sum(iteration >= m.count(steps_per_epoch, total) for m in self.milestones)
-            factor *= self.gamma**passed
-        elif self.name == "cosine":
-            progress = max(0, iteration - warmup) / max(1, total - warmup)
-            factor *= 0.5 * (1.0 + math.cos(math.pi * progress))
-        return factor
+    @property
+    def torch_class(self) -> type[torch.optim.Optimizer]:
+        """What makes it."""
+        found = OPTIMIZERS[self.name]
+        assert found is not None
+        return found
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is given beside the rate; lists are tuples, as torch expects."""
+        given: Mapping[str, Any] = self.model_extra or {}
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+
+
+# What makes an optimizer that a plugin brought; those that ship with the package have masked ones of their own.
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer] | None] = {"sgd": None, "adamw": None}
+OptimizerClass = TypeVar("OptimizerClass", bound="type[torch.optim.Optimizer]")
+
+
+def register_optimizer(name: str) -> Callable[[OptimizerClass], OptimizerClass]:
+    """Add an optimizer of torch's kind, which a suite names by `optimizer: {name: NAME, lr: ...}` with its options.
+
+    It is masked from without: before a step the gradients of pruned weights are 0 and the pull is added to the others,
+    after it pruned weights and their state are exactly 0. Its state may hold tensors and numbers.
+
+        register_optimizer("adagrad")(torch.optim.Adagrad)
+
+    Raises:
+        PluginError: the name is taken, no plugin is being loaded, or the class has no `lr` or needs a closure.
+    """
+
+    def register(cls: OptimizerClass) -> OptimizerClass:
+        told = f"{cls.__module__}.{cls.__qualname__}"
+        if "lr" not in inspect.signature(cls).parameters:
+            raise registry.PluginError(f"optimizer '{name}': {told} takes no `lr`, which schedules change")
+        closure = inspect.signature(cls.step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
+            raise registry.PluginError(f"optimizer '{name}': {told} needs a closure, and a step here has one pass")
+        registry.add("optimizer", OPTIMIZERS, name, cls)
+        return cls
+
+    return register
+
+
+def has_weight_decay(optimizer: Optimizer) -> bool:
+    """Whether an optimizer takes a weight decay."""
+    return (
+        not isinstance(optimizer, OwnOptimizer) or "weight_decay" in inspect.signature(optimizer.torch_class).parameters
+    )
+
+
+def _own_or_shipped(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    name = value.get("name") if isinstance(value, dict) else None
+    if isinstance(value, OwnOptimizer) or (isinstance(name, str) and OPTIMIZERS.get(name) is not None):
+        return OwnOptimizer.model_validate(value)
+    if isinstance(name, str) and name not in OPTIMIZERS:
+        raise ValueError(registry.unknown_name("optimizer", name, OPTIMIZERS))
+    return handler(value)
+
+
+if TYPE_CHECKING:
+    Optimizer = SGD | AdamW | OwnOptimizer
+else:
+    Optimizer = SerializeAsAny[Annotated[SGD | AdamW, Field(discriminator="name"), WrapValidator(_own_or_shipped)]]
 
 
 class Recipe(_Frozen):
@@ -146,6 +208,17 @@ class Recipe(_Frozen):
             )
         return self
 
+    def names(self) -> Iterator[registry.Used]:
+        """The names that it has of what plugins may bring, by kind."""
+        yield "optimizer", self.optimizer.name
+        yield "schedule", self.schedule.name
+        yield from (("augmentation", name) for name in self.augment.own)
+
+    @property
+    def may_draw(self) -> bool:
+        """Whether its optimizer may draw from torch's generator."""
+        return isinstance(self.optimizer, OwnOptimizer)
+
     def faults(self, data: DataSpec) -> Iterator[Fault]:
         """What this recipe asks for and a data set rules out: points beyond its length, augmentation of other
         images."""
@@ -167,6 +240,8 @@ class Recipe(_Frozen):
         if (warmup := self.iterations(schedule.warmup, num_images)) > total:
             message = f"{schedule.warmup}, {warmup:,} iterations, never ends: {end}"
             yield Fault(("schedule", "warmup"), message)
+        if fault := schedule.fault(total, self.steps_per_epoch(num_images)):
+            yield Fault(("schedule", "name"), fault)
         yield from under(self.augment.faults(data), "augment")
 
     def scaled(self, factor: float, steps_per_epoch: int) -> Recipe:

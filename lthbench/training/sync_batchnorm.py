@@ -88,9 +88,22 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
 
 def convert_sync_batchnorm(model: nn.Module, ranks: Ranks) -> None:
-    """Let every batch normalisation below a model, in place, take its statistics over the images of all ranks."""
-    if ranks.size > 1:
-        replace_modules(model, lambda m: SyncBatchNorm2d.of(m, ranks) if type(m) is nn.BatchNorm2d else None)
+    """Let every batch normalisation below a model, in place, take its statistics over the images of all ranks.
+
+    Raises:
+        ValueError: one, of a plugin's model, is of another kind than nn.BatchNorm2d.
+    """
+    if ranks.size == 1:
+        return
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not (
+            type(module) is nn.BatchNorm2d and module.affine and module.momentum is not None
+        ):
+            raise ValueError(
+                f"{name} is a {type(module).__name__} that one process alone can train; use nn.BatchNorm2d with scale, "
+                "shift and momentum, or train in one process"
+            )
+    replace_modules(model, lambda m: SyncBatchNorm2d.of(m, ranks) if type(m) is nn.BatchNorm2d else None)
 
 
 def count_batches_on_host(model: nn.Module) -> None:

@@ -48,10 +48,12 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
     return called
 
 
+LENET = ModelSpec(name="lenet-300-100", width=10)
+
+
 def lenet(seed: int = 7) -> torch.nn.Module:
-    spec = ModelSpec(name="lenet-300-100", width=10)
-    model = make_network(spec, DataSpec(name="fashion-mnist-10k"), CPU)
-    set_initial_weights(model, spec, seed)
+    model = make_network(LENET, DataSpec(name="fashion-mnist-10k"), CPU)
+    set_initial_weights(model, LENET, seed)
     return model
 
 
@@ -165,15 +167,17 @@ def test_names_are_given_by_hand_where_no_rule_knows_them(tmp_path: Path) -> Non
     theirs = {name.replace("fc_layers.1", "hidden").replace("fc_layers.0", "first"): t for name, t in masks.items()}
     save_file(theirs, tmp_path / "m.safetensors")
     path = tmp_path / "m.safetensors"
-    found = fitted(path, read_elsewhere(path), lenet(), {"first": "fc1", "hidden.": "fc2."})
+    found = fitted(path, read_elsewhere(path), lenet(), Layout.of(lenet(), LENET), {"first": "fc1", "hidden.": "fc2."})
     assert torch.equal(found.masks["fc2.weight"], masks["fc_layers.1.weight"].bool())
     assert found.masks["fc.weight"].all() and found.initial == {}
 
 
 def test_open_lth_s_vgg_and_imagenet_names_are_known(tmp_path: Path) -> None:
     data = DataSpec(name="cifar10")
-    vgg = make_network(ModelSpec(name="vgg11", width=4), data, CPU)
-    convs = [name for name in Layout.of(vgg).prunable if name != "fc.weight"]
+    spec = ModelSpec(name="vgg11", width=4)
+    vgg = make_network(spec, data, CPU)
+    layout = Layout.of(vgg, spec)
+    convs = [name for name in layout.prunable if name != "fc.weight"]
     state = vgg.state_dict()
     # A module of convolution and normalisation, or a pooling, has a number.
     numbers, theirs = [0, 2, 4, 5, 7, 8, 10, 11], {}
@@ -187,13 +191,15 @@ def test_open_lth_s_vgg_and_imagenet_names_are_known(tmp_path: Path) -> None:
     theirs |= {name: t for name, t in state.items() if name.startswith("fc.")}
     torch.save({n: torch.ones_like(t) for n, t in theirs.items() if n.endswith("conv.weight")}, tmp_path / "mask.pth")
     torch.save(theirs, tmp_path / "weights.pth")
-    found = fitted(tmp_path, read_elsewhere(tmp_path / "mask.pth", tmp_path / "weights.pth"), vgg)
+    found = fitted(tmp_path, read_elsewhere(tmp_path / "mask.pth", tmp_path / "weights.pth"), vgg, layout)
     for number, conv in zip(numbers, convs, strict=True):
         assert torch.equal(found.initial[conv], theirs[f"layers.{number}.conv.weight"])
-    resnet = make_network(ModelSpec(name="resnet18"), data, CPU)
+    spec = ModelSpec(name="resnet18")
+    resnet = make_network(spec, data, CPU)
+    layout = Layout.of(resnet, spec)
     masks = {f"model.{name}": torch.ones_like(t) for name, t in resnet.state_dict().items() if "conv" in name}
     torch.save(masks, tmp_path / "mask.pth")
-    assert set(fitted(tmp_path, read_elsewhere(tmp_path / "mask.pth"), resnet).masks) == set(Layout.of(resnet).prunable)
+    assert set(fitted(tmp_path, read_elsewhere(tmp_path / "mask.pth"), resnet, layout).masks) == set(layout.prunable)
 
 
 def test_a_ticket_of_ours_goes_out_and_in_with_the_same_bits(

@@ -335,7 +335,9 @@ def test_specifications_are_read_without_importing_torch(room: str) -> None:
 def test_the_names_of_layers_are_known_without_building_the_model(name: str) -> None:
     side = 224 if name == "swin-t" else 64
     with torch.device("meta"):
-        assert layer_names(ModelSpec(name=name)) == prunable(build(ModelSpec(name=name), (3, side, side), 10))
+        assert layer_names(ModelSpec(name=name), (3, side, side), 10) == prunable(
+            build(ModelSpec(name=name), (3, side, side), 10)
+        )
 
 
 @pytest.mark.parametrize("name", [name for name, info in MODELS.items() if info.has_batchnorm])

@@ -17,6 +17,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("analysis",),
     ("runner",),
     ("suite",),
+    ("plugins",),
     ("experiments",),
     ("tasks",),
     ("training",),
@@ -24,7 +25,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("engine",),
     ("ops",),
-    ("documents", "fault", "home", "lease", "names", "options", "plain"),
+    ("documents", "fault", "home", "lease", "names", "options", "plain", "registry"),
 )
 # What points upwards yet; one that does so no more has to leave this list.
 UPWARDS: set[tuple[str, str]] = set()

@@ -17,7 +17,14 @@ from lthbench.analysis.golden.files import (
     read_golden,
     write_golden,
 )
-from lthbench.analysis.golden.record import chosen_tasks, environments_of, recorded, results_of, task_names
+from lthbench.analysis.golden.record import (
+    chosen_tasks,
+    environments_of,
+    plugins_of,
+    recorded,
+    results_of,
+    task_names,
+)
 from lthbench.suite.plan import Plan
 from lthbench.tasks.store import Store
 
@@ -61,6 +68,7 @@ def accept(
     golden = Golden(
         suite=suite.name,
         environment=decisive(environment),
+        plugins=plugins_of(plan),
         history=[*(before[path].history if path in before else []), entry],
         tasks=[recorded(key, names[key], result, chosen=key in chosen) for key, result in results.items()],
     )

@@ -14,8 +14,16 @@ import numpy as np
 
 from lthbench.analysis.golden.equivalence import Agreement, Sample, agreement
 from lthbench.analysis.golden.files import Comparison, Difference, Golden, Recorded, decisive_differences
-from lthbench.analysis.golden.record import chosen_tasks, environments_of, recorded, results_of, task_names
+from lthbench.analysis.golden.record import (
+    chosen_tasks,
+    environments_of,
+    plugins_of,
+    recorded,
+    results_of,
+    task_names,
+)
 from lthbench.analysis.stats.paired import holm
+from lthbench.registry import short
 from lthbench.suite.plan import Plan
 from lthbench.tasks.spec import Task, TrainSpec
 from lthbench.tasks.store import Store
@@ -63,6 +71,8 @@ def compare_bitwise(plan: Plan, results: Results, goldens: Goldens, *, whole: bo
     if differ := decisive_differences(goldens[nearest].environment, here):
         reason = f"none is recorded in this environment; the nearest differs in {', '.join(n for n, _, _ in differ)}"
         return Comparison("bitwise", "no golden", reason, num_tasks=len(plan.tasks), environment=differ)
+    if other := _other_plugins(plan, goldens[nearest]):
+        return Comparison("bitwise", "no golden", other, num_tasks=len(plan.tasks))
     golden = goldens[nearest].by_key()
     names = task_names(plan)
     differences = []
@@ -81,6 +91,10 @@ def compare_statistically(plan: Plan, results: Results, goldens: Goldens, *, who
         return Comparison("statistical", "not run", "none of the suite's tasks is run", num_tasks=len(plan.tasks))
     if not goldens:
         return Comparison("statistical", "no golden", "the suite has no golden results", num_tasks=len(plan.tasks))
+    others = [_other_plugins(plan, golden) for golden in goldens.values()]
+    if all(others):
+        return Comparison("statistical", "no golden", others[0] or "", num_tasks=len(plan.tasks))
+    goldens = {path: golden for (path, golden), other in zip(goldens.items(), others, strict=True) if not other}
     names = task_names(plan)
     found = {key: recorded(key, names[key], result) for key, result in results.items()}
     known = [golden.by_key() for golden in goldens.values()]
@@ -104,6 +118,18 @@ def compare_statistically(plan: Plan, results: Results, goldens: Goldens, *, who
     everywhere = {key: task for golden in known for key, task in golden.items()}
     in_order += [d for d in _gone(plan, everywhere) if not everywhere[d.key].chosen] if whole else []
     return _conclude("statistical", plan, results, everywhere, in_order, tuple(goldens), num_tests)
+
+
+def _other_plugins(plan: Plan, golden: Golden) -> str | None:
+    """Why a golden file is of other tasks, where plugins were other versions than those that are loaded."""
+    here = plugins_of(plan)
+    for name in sorted(here.keys() | golden.plugins.keys()):
+        if here.get(name) != golden.plugins.get(name):
+            return (
+                f"it was recorded with plugin {name} {short(golden.plugins.get(name, {}))} and here it is "
+                f"{short(here.get(name, {}))}; go back to that version, or record results of this one by --update"
+            )
+    return None
 
 
 @dataclass(frozen=True)

@@ -120,10 +120,15 @@ class Entry(_Strict):
 
 
 class Golden(_Strict):
-    """A suite's results in one environment, in the plan's order, with the history of their recording."""
+    """A suite's results in one environment, in the plan's order, with the history of their recording.
+
+    Attributes:
+        plugins: those that tasks used, by name: version and digest.
+    """
 
     suite: str
     environment: dict[str, str | int | bool]
+    plugins: dict[str, dict[str, str]] = {}
     history: list[Entry]
     tasks: list[Recorded]
 
@@ -164,6 +169,8 @@ def write_golden(path: Path, golden: Golden) -> None:
     """Write a golden file with a line for each task, so that differences between versions read well."""
     content = golden.model_dump(mode="json", exclude_defaults=True)
     lines = ["{", f'"suite": {json.dumps(content["suite"])},', f'"environment": {json.dumps(content["environment"])},']
+    if "plugins" in content:
+        lines.append(f'"plugins": {json.dumps(content["plugins"])},')
     for name, last in (("history", ","), ("tasks", "")):
         lines += [f'"{name}": [', ",\n".join(map(json.dumps, content[name])), f"]{last}"]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lthbench.analysis.golden.files import Environment, Recorded, decisive
+from lthbench.registry import identities
 from lthbench.suite.plan import Plan, describe, make_plan
 from lthbench.tasks.store import Store
 
@@ -53,6 +54,11 @@ def recorded(key: str, name: str, result: dict[str, Any], *, chosen: bool = Fals
         digests={what: digest[:16] for what, digest in result.get("digests", {}).items()},
         metrics={metric: numbers[metric] for metric in METRICS if math.isfinite(numbers.get(metric, math.nan))},
     )
+
+
+def plugins_of(plan: Plan) -> dict[str, dict[str, str]]:
+    """The plugins that a plan's tasks use, by name: version and digest."""
+    return identities(used for task in plan.tasks.values() for used in task.spec.names())
 
 
 def results_of(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lthbench.runner.worker import Asked
     from lthbench.suite.plan import Plan
 
-FORMAT = 2
+FORMAT = 3
 
 
 class JobError(Exception):
@@ -82,6 +82,7 @@ class JobSpec:
         part: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["part"].items()}
         options: dict[str, Any] = content["options"]
         options["data"] = Path(options["data"]) if options["data"] else None
+        options["plugins"] = tuple(options["plugins"])
         return cls(
             suite=Path(content["suite"]),
             part=Subset(**part),
@@ -101,11 +102,13 @@ class LaneJob:
         self.order = order
 
     def __call__(self) -> str:
+        from lthbench.plugins import load_plugins
         from lthbench.runner.device import DeviceLostError
         from lthbench.runner.signals import Signals
         from lthbench.tasks.context import Interrupted
 
         order = JobSpec.parse(self.order)
+        load_plugins(order.options.plugins, exactly=True)
         settings = order.options.settings(order.store)
         with Signals(order.grace) as signals:
             try:
