@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ from lthbench.training.recipe import SGD, Recipe
 from lthbench.training.steps import Steps
 
 ROUNDING = 2.0**-24  # of float32, relative
+
+
+@pytest.fixture(autouse=True)
+def _as_tasks_run() -> Iterator[None]:
+    """With the deterministic algorithms of torch alone: others are refused."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(before)
+
 
 # images, input and output channels, plane, (kernel, stride, padding), density
 CASES = [
