@@ -92,7 +92,7 @@ def along_a_line(model: torch.nn.Module, images: Watched, **options: object) -> 
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch:
         patch.setattr(interpolate, "load", lambda *_: Splits(images, empty, images.subset(torch.arange(1))))
-        patch.setattr(Context, "network", lambda *_: (ends, Layout.of(model)))
+        patch.setattr(Context, "network", lambda *_: (ends, Layout.of(model, CONV)))
         a, b = (Weights(task=end * 32) for end in "ab")
         spec = InterpolateSpec(model=CONV, data=DATA, a=a, b=b, points=3, **options)  # type: ignore[arg-type]
         interpolate.interpolate(spec, Context(folder=Path(), folder_of=Path))
