@@ -31,8 +31,8 @@ def fuse(model: nn.Module, mask: Mapping[str, Tensor] | None = None) -> Fused | 
     """
     try:
         graph = fx.Tracer().trace(model)
-    except Exception:  # a plugin's forward pass may do anything, and fail in any way with a proxy for its images
-        return None
+    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError):
+        return None  # its forward pass depends on values, or asks of its images what their proxy cannot tell
     try:
         modules = dict(model.named_modules())
         if len([n for n in graph.nodes if n.op == "placeholder"]) != 1:

@@ -66,7 +66,7 @@ def make_trainer(
     set_initial_weights(model, spec, seed=0)
     chance = torch.Generator().manual_seed(0)
     weights = dict(model.named_parameters())
-    mask = {n: torch.rand(weights[n].shape, generator=chance) < DENSITY for n in Layout.of(model).prunable}
+    mask = {n: torch.rand(weights[n].shape, generator=chance) < DENSITY for n in Layout.of(model, spec).prunable}
     apply_mask(model, mask)
     optimizer = {"name": "sgd", "lr": pair.lr, "momentum": 0.9, "weight_decay": 1e-4}
     recipe = Recipe.model_validate(

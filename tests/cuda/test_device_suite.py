@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lthbench.experiments import EXPERIMENTS
+from lthbench.experiments.imported import Imported
 from lthbench.models.spec import MODELS
 from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Device, Settings
@@ -116,7 +117,7 @@ def suite(tmp_path: Path) -> Suite:
 
 def test_the_suite_has_every_experiment_and_every_family(suite: Suite) -> None:
     kinds = {type(kind) for pair in suite.pairs.values() for kind in pair.experiments.values()}
-    assert kinds == set(EXPERIMENTS.values())
+    assert kinds == set(EXPERIMENTS.values()) - {Imported}, "for which somebody's ticket is needed"
     families = {pair.model.info.family for pair in suite.pairs.values()}
     assert families == {model.family for model in MODELS.values()}
 

@@ -166,7 +166,7 @@ def test_a_training_that_averages_results_in_the_average_but_keeps_steps_of_the_
     assert results[0] and results[1]
     assert results[0]["metrics"]["distance"] == pytest.approx(
         learning_distance(
-            start, end, None, Layout.of(make_network(cell.model, cell.data, end["fc.bias"].device)).prunable
+            start, end, None, Layout.of(make_network(cell.model, cell.data, end["fc.bias"].device), cell.model).prunable
         )["distance"]
     )
     assert results[0]["epoch_losses"] == results[1]["epoch_losses"]

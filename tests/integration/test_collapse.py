@@ -78,7 +78,7 @@ def test_lines_between_networks_of_which_nothing_is_left_have_no_distance(
     spec, data = ModelSpec(name="lenet-300-100", width=1), DataSpec(name="fashion-mnist-10k", num_train=1, num_test=1)
     model = make_network(spec, data, torch.device("cpu"))
     set_initial_weights(model, spec, seed=0)
-    whole, layout = weights_of(model), Layout.of(model)
+    whole, layout = weights_of(model), Layout.of(model, spec)
     ends = {"0" * 32: {n: torch.zeros_like(t) for n, t in whole.items()}, "1" * 32: whole}
     monkeypatch.setattr(Context, "network", lambda self, ref: (ends[ref.task], layout))
     kept = lambda end, layout, weights, context: {n: weights[n] != 0 for n in layout.prunable}  # noqa: E731

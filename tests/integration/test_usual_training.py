@@ -56,7 +56,7 @@ def test_the_same_batches_give_the_weights_that_a_mask_multiplied_in_before_each
     set_initial_weights(model, spec, SEED)
     weights = dict(model.named_parameters())
     chance = torch.Generator().manual_seed(0)
-    mask = {n: torch.rand(weights[n].shape, generator=chance) < 0.3 for n in Layout.of(model).prunable}
+    mask = {n: torch.rand(weights[n].shape, generator=chance) < 0.3 for n in Layout.of(model, spec).prunable}
     apply_mask(model, mask)
     optimizer = {"name": "sgd", "lr": 1e-3, "momentum": 0.9, "weight_decay": 0.1, "nesterov": nesterov}
     recipe = Recipe.model_validate(
