@@ -16,10 +16,8 @@ import torch
 from torch import nn
 
 from lthbench.bench.optimizer_speed import ADAMW_OPTIONS, DENSITY, OPTIONS, PULL, parameter_shapes
-from lthbench.bench.path_speed import linear_path_row
-from lthbench.bench.timing import arithmetic_probe, interleaved, table
-from lthbench.models.build import build
-from lthbench.models.spec import ModelSpec
+from lthbench.bench.path_speed import linear_path_work
+from lthbench.bench.timing import interleaved, matmul_probe, table
 from lthbench.ops import MaskedAdamW, MaskedSGD
 from lthbench.ops.masks import pack_mask
 from lthbench.runner.environment import environment, make_deterministic
@@ -32,7 +30,7 @@ COPY_FLOATS = 1 << 28
 def limits() -> dict[str, float]:
     """Copy bandwidth (bytes read and written a second) and float32 matrix rate (operations a second)."""
     source, target = (torch.ones(COPY_FLOATS, device=DEVICE) for _ in range(2))
-    _, product, operations = arithmetic_probe(DEVICE)
+    product, operations = matmul_probe(4096, device=DEVICE)
     seconds = interleaved({"copy": lambda: target.copy_(source), "matmul": product}, 15, device=DEVICE)
     return {
         "copy_bytes_per_second": 8.0 * COPY_FLOATS / seconds["copy"],
@@ -120,10 +118,9 @@ def network_row(name: str, copy_bytes_per_second: float) -> dict[str, object]:
     return {**measured, "of_copy_bandwidth": fractions}
 
 
-def line(name: str, shape: tuple[int, ...], num_images: int) -> dict[str, object]:
-    """A line of 30 networks."""
-    model = build(ModelSpec(name=name), shape, 10)
-    row = linear_path_row(f"{name} line, K = 30", model, shape, num_images=num_images, num_points=30, device="cuda")
+def line(name: str, num_images: int) -> dict[str, object]:
+    """A linear path of 30 networks."""
+    (row,) = linear_path_work(name, num_images=num_images, num_points=30, device="cuda").rows(3, DEVICE)
     print(table([row]))
     return row._asdict()
 
@@ -137,8 +134,8 @@ def main() -> int:
         name: partial(network_row, name, limit["copy_bytes_per_second"])
         for name in ("resnet20", "resnet18", "resnet50")
     }
-    measurements["resnet20 line"] = partial(line, "resnet20", (3, 32, 32), 2000)
-    measurements["lenet-300-100 line"] = partial(line, "lenet-300-100", (1, 28, 28), 10_000)
+    measurements["resnet20 line"] = partial(line, "resnet20", 2000)
+    measurements["lenet-300-100 line"] = partial(line, "lenet-300-100", 10_000)
     failed = 0
     for name, measure in measurements.items():
         try:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lthbench.bench.timing import BenchRow, interleaved, row, update_probe
+from lthbench.bench.timing import PROBE_BYTES, Work, update_probe
 from lthbench.engine.onednn_linear import use_onednn
 from lthbench.ops.optimizers import MaskedAdamW, MaskedSGD
 
@@ -99,35 +99,42 @@ def torch_full(network: str) -> Callable[[], object]:
     return step
 
 
-def update_rows(network: str, rounds: int = 9) -> list[BenchRow]:
-    """Ours against torch, with and without penalty and distance, beside the probe of four reads and two writes."""
+def update_works(network: str) -> list[Work]:
+    """A masked step of SGD, of SGD with pull and distance, and of AdamW, against torch.
+
+    Their limit is a probe of as many bytes. Bytes a weight: weight, gradient and momentum read, weight and momentum
+    written, and a mask bit, 20 1/8; an anchor is 4 more, a second moment 8.
+    """
     num_weights = sum(torch.Size(s).numel() for s in parameter_shapes(network))
-    seconds = interleaved(
-        {
-            "probe": update_probe(num_weights),
-            "ours": ours(network, full=False),
-            "torch fused + mask": torch_masked(network, fused=True),
-            "torch foreach + mask": torch_masked(network, foreach=True),
-            "ours full": ours(network, full=True),
-            "torch foreach recipe": torch_full(network),
-            "ours AdamW": ours(network, full=False, adamw=True),
-            "torch fused AdamW + mask": torch_masked(network, adamw=True, fused=True),
-        },
-        rounds,
-        repeats=WARM_REPEATS if network == "resnet20" else 1,
-    )
-    plain, full = f"masked SGD, {network}", f"masked SGD + pull + distance, {network}"
+
+    def work(name: str, bytes_a_weight: float, mine: Callable[[], object], **usual: Callable[[], object]) -> Work:
+        num_bytes = bytes_a_weight * num_weights
+        return Work(
+            f"{name}, {network}",
+            {"ours": mine},
+            {how.replace("_", " "): call for how, call in usual.items()},
+            {"limit: memory": update_probe(round(num_bytes / PROBE_BYTES))},
+            num_bytes,
+            WARM_REPEATS if network == "resnet20" else 1,
+        )
+
     return [
-        # Bytes a weight: the probe moves 24, a step 20 and a mask bit, with an anchor 4 more.
-        row(plain, seconds, "ours", "torch fused + mask", "probe", 20.125 / 24),
-        row(plain, seconds, "ours", "torch foreach + mask", "probe", 20.125 / 24),
-        row(full, seconds, "ours full", "torch foreach recipe", "probe", 24.125 / 24),
-        row(f"masked AdamW, {network}", seconds, "ours AdamW", "torch fused AdamW + mask", "probe", 28.125 / 24),
-    ]
+        work(
+            "masked SGD", 20.125, ours(network, full=False), torch_fused_and_mask=torch_masked(network, fused=True),
+            torch_foreach_and_mask=torch_masked(network, foreach=True),
+        ),
+        work(
+            "masked SGD with pull and distance", 24.125, ours(network, full=True), torch_foreach=torch_full(network)
+        ),
+        work(
+            "masked AdamW", 28.125, ours(network, full=False, adamw=True),
+            torch_fused_and_mask=torch_masked(network, adamw=True, fused=True),
+        ),
+    ]  # fmt: skip
 
 
-def training_step_row(work: str, model: nn.Module, images: Tensor, labels: Tensor, rounds: int = 9) -> BenchRow:
-    """The table line of a whole training step: ours, and masks multiplied into the weights before each forward pass.
+def training_step_work(name: str, model: nn.Module, images: Tensor, labels: Tensor) -> Work:
+    """A whole training step: ours, and masks multiplied into the weights before each forward pass.
 
     Ours is what `Trainer` does, linear layers by oneDNN where that is faster. The baseline is what open_lth's
     `PrunedModel` does, with torch.optim.SGD as it comes; the limit is our forward and backward pass alone.
@@ -159,9 +166,10 @@ def training_step_row(work: str, model: nn.Module, images: Tensor, labels: Tenso
         backward(usual)
         stock.step()
 
-    calls = {
-        "ours": ours,
-        "masks in forward": multiplied,
-        "forward + backward": lambda: backward(alone),
-    }
-    return row(work, interleaved(calls, rounds, repeats=WARM_REPEATS), "ours", "masks in forward", "forward + backward")
+    return Work(
+        name,
+        {"ours": ours},
+        {"masks in forward": multiplied},
+        {"limit: forward and backward": lambda: backward(alone)},
+        repeats=WARM_REPEATS,
+    )

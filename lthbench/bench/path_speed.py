@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lthbench.bench.timing import BenchRow, arithmetic_probe
+from lthbench.bench.timing import Work, arithmetic_limit
 from lthbench.engine.linear_path import Batch, LinearPathResult, evaluate_linear_path
+from lthbench.models.build import build
+from lthbench.models.spec import ModelSpec
 
 State = dict[str, Tensor]
 
@@ -61,57 +60,33 @@ def one_by_one(model: nn.Module, a: State, b: State, alphas: list[float], batche
     return LinearPathResult(torch.tensor(losses).double(), torch.tensor(error_rates).double(), num_images)
 
 
-def linear_path_row(
-    work: str,
-    model: nn.Module,
-    image_shape: tuple[int, ...],
-    *,
-    num_images: int,
-    num_points: int,
-    density: float = 1.0,
-    rounds: int = 3,
-    device: str = "cpu",
-) -> BenchRow:
-    """The table line of one model with the current number of threads; its weights are changed.
+def linear_path_work(name: str, density: float = 1.0, *, num_images: int, num_points: int, device: str = "cpu") -> Work:
+    """K networks between two random ones of a model, with the current number of threads.
 
-    The limit is the time that the floating-point operations of K dense networks take at the peak of the
-    processor, or at the rate of a matrix product; shared and pruned work can beat it. On the CPU with one thread
-    processor time is measured, which other programs disturb less.
-
-    Raises:
-        AssertionError: the losses disagree by more than 1e-5.
+    The limit is the time of the floating-point operations of K dense networks at the peak of the processor, or at the
+    rate of a matrix product; shared and pruned work can beat it.
     """
-    a, b, mask = ({name: t.to(device) for name, t in state.items()} for state in make_ends(model, density))
+    shape = (1, 28, 28) if name.startswith("lenet") else (3, 32, 32)
+    model = build(ModelSpec(name=name), shape, 10)
+    a, b, mask = ({key: t.to(device) for key, t in state.items()} for state in make_ends(model, density))
     model.to(device)
-    images = torch.randn(num_images, *image_shape).to(device)
+    images = torch.randn(num_images, *shape).to(device)
     labels = torch.randint(2, (num_images,)).to(device)
     alphas = torch.linspace(0, 1, num_points).tolist()
     small = list(zip(images.split(128), labels.split(128), strict=True))
-    limit_name, probe, probe_operations = arithmetic_probe(device)
-    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    calls: dict[str, Callable[[], LinearPathResult | Tensor]] = {
-        "one by one": lambda: one_by_one(model, a, b, alphas, small),
-        "ours": lambda: evaluate_linear_path(model, a, b, alphas, [(images, labels)], mask=mask),
-        limit_name: probe,
-    }
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(images[:1])
-    operations = float(counter.get_total_flops()) * num_images * num_points
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    results: dict[str, LinearPathResult | Tensor] = {}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = clock()
-            results[name] = call()
-            if device != "cpu":
-                torch.cuda.synchronize(device)
-            seconds[name].append(clock() - start)
-    ours, usual = results["ours"], results["one by one"]
-    assert isinstance(ours, LinearPathResult) and isinstance(usual, LinearPathResult)
-    torch.testing.assert_close(ours.loss, usual.loss, rtol=1e-5, atol=1e-5)
-    ms = {name: statistics.median(times) * 1e3 for name, times in seconds.items()}
-    limit = ms[limit_name] * operations / probe_operations
-    return BenchRow(
-        work, torch.get_num_threads(), ms["ours"], "one by one", ms["one by one"], ms["one by one"] / ms["ours"],
-        limit_name, limit, limit / ms["ours"],
-    )  # fmt: skip
+
+    def ours() -> LinearPathResult:
+        return evaluate_linear_path(model, a, b, alphas, [(images, labels)], mask=mask)
+
+    def usual() -> LinearPathResult:
+        return one_by_one(model, a, b, alphas, small)
+
+    return Work(
+        f"path of {num_points} networks, {name}, density {density:g}",
+        {"ours": ours},
+        {"one by one": usual},
+        arithmetic_limit(float(counter.get_total_flops()) * num_images * num_points, device),
+        check=lambda: torch.testing.assert_close(ours().loss, usual().loss, rtol=1e-5, atol=1e-5),
+    )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lthbench.bench.optimizer_speed import WARM_REPEATS, parameter_shapes
-from lthbench.bench.timing import BenchRow, interleaved, read_probe, row
+from lthbench.bench.timing import Work, read_probe
 from lthbench.ops.masks import pack_mask
 from lthbench.ops.pruning import prune_lowest
 
@@ -84,30 +84,33 @@ def baselines(layer: Layer) -> dict[str, Callable[[], list[Tensor]]]:
     }
 
 
-def threshold_rows(network: str, density: float = 1.0, rounds: int = 5) -> list[BenchRow]:
-    """Ours against the fastest baseline of this network, beside one read of the weights; with bool masks as well."""
+def threshold_work(network: str, density: float = 1.0) -> Work:
+    """The next level's masks, with packed masks and with bool ones, beside one read of the weights."""
     layer = make_layers(network, density)
-    usual = baselines(layer)
-    seconds = interleaved(
+
+    def check() -> None:
+        expected = prune_lowest(layer.weights, layer.masks, layer.num_pruned).masks
+        for name, call in baselines(layer).items():
+            assert all(map(torch.equal, call(), expected)), name
+
+    num_weights = sum(w.numel() for w in layer.weights)
+    return Work(
+        f"threshold and masks, {network}, density {density:g}",
         {
-            "read": read_probe(sum(w.numel() for w in layer.weights)),
             "ours": ours_packed(layer),
             "ours, bool masks": lambda: prune_lowest(layer.weights, layer.masks, layer.num_pruned),
-            **usual,
         },
-        rounds,
-        repeats=WARM_REPEATS if network == "resnet20" else 1,
+        baselines(layer),
+        {"limit: one read": read_probe(num_weights)},
+        4.0 * num_weights,
+        WARM_REPEATS if network == "resnet20" else 1,
+        only_best=True,
+        check=check,
     )
-    best = min(usual, key=lambda name: seconds[name])
-    work = f"threshold + masks, {network}, density {density:g}"
-    return [
-        row(work, seconds, "ours", best, "read"),
-        row(f"{work}, bool masks", seconds, "ours, bool masks", best, "read"),
-    ]
 
 
-def adversarial_rows(network: str, rounds: int = 9) -> list[BenchRow]:
-    """Ours on hard inputs; the baseline is ours on normal weights, so a ratio below 1 is what they cost more."""
+def hard_inputs_work(network: str) -> Work:
+    """Ours on weights that are hard to rank; the baseline is ours on normal weights: below 1 is what they cost more."""
     calls = {kind: ours_packed(make_layers(network, kind=kind)) for kind in KINDS}
-    seconds = interleaved(calls, rounds, repeats=WARM_REPEATS if network == "resnet20" else 1)
-    return [row(f"threshold, {network}, {kind}", seconds, kind, "normal") for kind in KINDS[1:]]
+    normal = {"normal": calls.pop("normal")}
+    return Work(f"threshold, {network}", calls, normal, repeats=WARM_REPEATS if network == "resnet20" else 1)

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -36,6 +37,57 @@ class BenchRow(NamedTuple):
     limit: str = ""
     limit_ms: float = float("nan")
     of_limit: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Some work that ours and the usual ways do, beside the least time that this machine takes for it.
+
+    Attributes:
+        name: what and of which size, as `masked SGD, resnet50`.
+        ours, baselines: name -> a call that does it once.
+        limit: name -> a call that moves the same bytes, or computes as many operations, and does nothing else.
+        num_bytes: that it reads and writes at least; None where operations limit it.
+        repeats: calls in one turn, of a network that fits the caches.
+        only_best: whether the fastest baseline alone gets a row.
+        check: raises AssertionError where ours and the baselines disagree.
+    """
+
+    name: str
+    ours: Mapping[str, Callable[[], object]]
+    baselines: Mapping[str, Callable[[], object]]
+    limit: Mapping[str, Callable[[], object]] = field(default_factory=dict)
+    num_bytes: float | None = None
+    repeats: int = 1
+    only_best: bool = False
+    check: Callable[[], None] = lambda: None
+
+    @property
+    def calls(self) -> dict[str, Callable[[], object]]:
+        """All of them, ours first."""
+        return {**self.ours, **self.baselines, **self.limit}
+
+    def seconds(self, rounds: int, device: torch.device | str = "cpu") -> dict[str, float]:
+        """Median seconds of each call, interleaved."""
+        return interleaved(self.calls, rounds, repeats=self.repeats, device=device)
+
+    def rows(self, rounds: int, device: torch.device | str = "cpu") -> list[BenchRow]:
+        """A table line for each of ours and each baseline, measured now."""
+        self.check()
+        seconds = self.seconds(rounds, device)
+        ms = {name: 1e3 * each for name, each in seconds.items()}
+        best = min(self.baselines, key=lambda name: seconds[name])
+        limit = next(iter(self.limit), "")
+        limit_ms = ms[limit] if limit else float("nan")
+        several = len(self.ours) > 1
+        return [
+            BenchRow(
+                f"{self.name}, {ours}" if several and ours != "ours" else self.name, torch.get_num_threads(), ms[ours],
+                baseline, ms[baseline], ms[baseline] / ms[ours], limit, limit_ms, limit_ms / ms[ours],
+            )
+            for ours in self.ours
+            for baseline in ([best] if self.only_best else self.baselines)
+        ]  # fmt: skip
 
 
 def interleaved(
@@ -122,6 +174,9 @@ def read_probe(num_weights: int) -> Callable[[], object]:
     return words.sum
 
 
+PROBE_BYTES = 24  # a weight, of update_probe
+
+
 def update_probe(num_weights: int) -> Callable[[], object]:
     """Four reads and two writes in place of that many float32: the limit of a masked SGD step with anchors."""
     a, b, c, d = (torch.ones(num_weights) for _ in range(4))
@@ -138,33 +193,19 @@ def matmul_probe(
     return lambda: left @ right, 2.0 * size**3
 
 
-def arithmetic_probe(device: torch.device | str = "cpu") -> tuple[str, Callable[[], Tensor], float]:
-    """The limit of the interpolation kernels: name, call, and float32 operations of the call.
+def arithmetic_limit(operations: float, device: torch.device | str = "cpu") -> dict[str, Callable[[], object]]:
+    """The limit of what multiplies: so many float32 operations, by name.
 
     On the CPU multiply-adds in registers, since torch's matrix product is far from that on some processors; a matrix
     product elsewhere, or where there are no kernels.
     """
     if torch.device(device).type == "cpu" and kernels_available("cpu"):
-        start, rounds = torch.ones(1), 20_000
-        operations = float(torch.ops.lthbench.probe_fma(start, rounds)[0])
-        return "multiply-adds", lambda: torch.ops.lthbench.probe_fma(start, rounds), operations
-    return "matrix product", *matmul_probe(1024 if torch.device(device).type == "cpu" else 4096, device=device)
-
-
-def row(
-    work: str, seconds: Mapping[str, float], ours: str, baseline: str, limit: str | None = None, scale: float = 1.0
-) -> BenchRow:
-    """The table line of one measurement of `interleaved`.
-
-    Args:
-        scale: factor of the limit's time if the probe moves other amounts of memory than the work.
-    """
-    limit_ms = seconds[limit] * scale * 1e3 if limit else float("nan")
-    ours_ms, baseline_ms = seconds[ours] * 1e3, seconds[baseline] * 1e3
-    return BenchRow(
-        work, torch.get_num_threads(), ours_ms, baseline, baseline_ms, baseline_ms / ours_ms,
-        limit or "", limit_ms, limit_ms / ours_ms,
-    )  # fmt: skip
+        start = torch.ones(1)
+        rounds = round(1000 * operations / float(torch.ops.lthbench.probe_fma(start, 1000)[0]))
+        return {"limit: multiply-adds": lambda: torch.ops.lthbench.probe_fma(start, max(1, rounds))}
+    product, of_one = matmul_probe(1024 if torch.device(device).type == "cpu" else 4096, device=device)
+    times = max(1, round(operations / of_one))
+    return {"limit: matrix product": lambda: _repeat(product, times)}
 
 
 def table(rows: list[BenchRow]) -> str:

@@ -32,7 +32,7 @@ def test_a_failing_measurement_costs_no_other_one_and_none_uses_tf32(
 
     monkeypatch.setattr(bench, "limits", lambda: {"copy_bytes_per_second": 10.0})
     monkeypatch.setattr(bench, "network", network)
-    monkeypatch.setattr(bench, "line", lambda name, shape, num_images: {"work": name})
+    monkeypatch.setattr(bench, "line", lambda name, num_images: {"work": name})
     monkeypatch.setattr(sys, "argv", ["gpu_bench.py", str(tmp_path / "found.json")])
     assert bench.main() == 1
     found = json.loads((tmp_path / "found.json").read_text())

@@ -9,7 +9,7 @@ import pytest
 
 from lthbench.analysis.claims.error_rates import rates, table
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "lthbench/analysis/README.md"
 # Sobol's quantiles leave an error of a tenth of this.
 ROOM = 0.005
 
