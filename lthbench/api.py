@@ -275,7 +275,7 @@ def load_ticket(
     """A ticket of a suite that has run: its network, masks, initial and trained weights.
 
     Args:
-        replicate: from 0.
+        replicate: from the suite's `first_replicate`, 0 unless it says so.
         level: how often the network was pruned; 0 is the dense network.
         rewind: the iteration whose weights the ticket starts from; 0 is the initialisation.
 

@@ -72,7 +72,7 @@ def bench_training(
     part = replace(part, replicates=1)
     part.check(loaded)
     make_deterministic(options.threads)
-    cells = [cell for cell in loaded.cells() if part.has_cell(cell) and not cell.is_selection]
+    cells = [cell for cell in loaded.cells(count=1) if part.has_cell(cell) and not cell.is_selection]
     if curve:
         check_curves(cells, options.data)
     changes = {"batch_size": batch_size, "precision": precision}

@@ -46,7 +46,7 @@ class Growing:
             for key in keys:
                 self._parts[key].append(keys)
             experiment = plan.suite.pairs[pair].experiments[label]
-            if isinstance(experiment, Imp) and experiment.levels and replicate < plan.suite.replicates:
+            if isinstance(experiment, Imp) and experiment.levels and replicate in plan.suite.tested():
                 self._first[id(keys)] = pair
 
     def done(self, key: str) -> None:

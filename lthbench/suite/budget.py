@@ -68,6 +68,7 @@ class Prices:
     """The cost of parts of a plan, without planning each of them."""
 
     def __init__(self, plan: Plan, seconds: Mapping[str, float]) -> None:
+        self._suite = plan.suite
         needs: dict[str, dict[Need, int]] = defaultdict(dict)  # key -> who needs it, from which level on
 
         def note(key: str, need: Need, level: int) -> None:
@@ -89,17 +90,20 @@ class Prices:
 
     def of(self, part: Subset) -> float:
         """The seconds that a part takes."""
+        tested = self._suite.tested(part.replicates)
         return sum(
-            seconds for needs, seconds in self._groups.items() if any(_has(part, need, level) for need, level in needs)
+            seconds
+            for needs, seconds in self._groups.items()
+            if any(_has(part, tested, need, level) for need, level in needs)
         )
 
 
-def _has(part: Subset, need: Need, level: int) -> bool:
+def _has(part: Subset, tested: range, need: Need, level: int) -> bool:
     return (
         (not part.pairs or need.pair in part.pairs)
         and (not part.arms or need.arm in part.arms)
         and (not part.experiments or need.experiment in part.experiments)
-        and (part.replicates is None or is_selection(need.replicate) or need.replicate < part.replicates)
+        and (is_selection(need.replicate) or need.replicate in tested)
         and (part.levels is None or level <= part.levels)
     )
 
@@ -202,7 +206,7 @@ def left_out(suite: Suite, part: Subset) -> dict[str, list[str]]:
         "pairs": [name for name in suite.pairs if name not in pairs],
         "arms": sorted(arms - set(part.arms)) if part.arms else [],
         "experiments": sorted(labels - set(part.experiments)) if part.experiments else [],
-        "replicates": [str(n) for n in range(replicates, suite.replicates)],
+        "replicates": [str(n) for n in suite.tested()[replicates:]],
         "levels": [f"above {part.levels}"] if part.levels is not None else [],
     }
     return {what: names for what, names in found.items() if names}

@@ -164,7 +164,10 @@ def suite_schema() -> Schema:
         "additionalProperties": micro,
     }
     paths = {"type": "array", "items": {"type": "string"}}
-    own = {name: properties(Suite)[name] for name in ("title", "replicates", "selection_replicates", "looks", "slurm")}
+    own = {
+        name: properties(Suite)[name]
+        for name in ("title", "replicates", "first_replicate", "selection_replicates", "looks", "slurm")
+    }
     own["title"] = {"type": "string", "description": FILE_KEYS["title"]}
     keys = own | described(
         include=paths,

@@ -20,7 +20,7 @@ from lthbench.suite.yaml_tree import read_yaml
 _SHORT = 60
 # Of what the shipped suites do not have, or have at length.
 _EXAMPLES = {
-    "suite.looks": "2", "suite.slurm": "{partition: gpu, time: 12h, gpus_per_task: 1}",
+    "suite.looks": "2", "suite.first_replicate": "1000", "suite.slurm": "{partition: gpu, time: 12h, gpus_per_task: 1}",
     "suite.experiments": "{imp: {levels: 16}}", "suite.title": "Tickets of Conv-4 on CIFAR-10",
     "suite.pairs": "{conv4-cifar10: {model: {name: conv-4}, ...}}",
     "suite.micro": "{steps: 24, batch_size: 8, num_train: 64, num_test: 64}",

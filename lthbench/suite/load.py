@@ -5,6 +5,7 @@ A suite file has
     title: ...
     include: [other.yaml, ...]        # pairs (and experiments) of other files, which this file may change
     replicates: 3
+    first_replicate: 0                # the number of the first of them
     selection_replicates: 2           # further ones that only choose, and are in no test
     experiments: {...}                # for every pair
     claims: [claims, ...]             # claims files, or folders of them; `claims` are the paper's, unless this
@@ -44,8 +45,8 @@ from lthbench.suite.yaml_tree import Located, SuiteError, read_yaml
 from lthbench.tasks.paths import TICKETS
 
 _SUITE_KEYS = (
-    "title", "include", "replicates", "selection_replicates", "experiments", "claims", "looks", "pairs", "micro",
-    "slurm",
+    "title", "include", "replicates", "first_replicate", "selection_replicates", "experiments", "claims", "looks",
+    "pairs", "micro", "slurm",
 )  # fmt: skip
 Folders = tuple[Path, ...] | None
 """Where included files may lie; None is everywhere."""

@@ -137,7 +137,7 @@ def _too_many(number: int, num_replicates: int) -> str:
 def _measurements(
     suite: Suite, part: Subset, result_of: Callable[[Task], Result | None]
 ) -> Iterator[tuple[Cell, str, Measurement]]:
-    for cell in filter(part.has_cell, suite.cells(result_of)):
+    for cell in filter(part.has_cell, suite.cells(result_of, part.replicates)):
         found = _readings_of(suite, part, cell)
         if cell.is_selection:
             listed = list(found)

@@ -44,7 +44,7 @@ def experiment_faults(suite: Suite) -> Iterator[Fault]:
     """Faults of the experiments of each pair, with each of their arms."""
     cells: dict[str, list[Cell]] = {name: [] for name in suite.pairs}
     for cell in suite.cells():
-        if cell.replicate == 0:
+        if cell.replicate == suite.first_replicate:
             cells[cell.pair].append(cell)
     for name, pair in suite.pairs.items():
         for label, experiment in pair.experiments.items():

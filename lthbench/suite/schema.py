@@ -65,6 +65,8 @@ class Suite(BaseModel):
 
     Attributes:
         replicates: those that are tested.
+        first_replicate: the number of the first of them. A pilot whose numbers no other suite has leaves that suite's
+            networks unseen.
         selection_replicates: further ones that only choose (a strength, what a control is matched to, the classes of
             arms), since what is chosen on the networks that are then tested looks better by chance alone.
         claims: what is tested with the results.
@@ -77,19 +79,29 @@ class Suite(BaseModel):
 
     title: str
     replicates: Annotated[int, Field(ge=1, le=MAX_REPLICATES)]
+    first_replicate: Annotated[int, Field(ge=0, le=FIRST_SELECTION_REPLICATE - MAX_REPLICATES)] = 0
     selection_replicates: Annotated[int, Field(ge=0, le=MAX_REPLICATES)] = 0
     pairs: Annotated[dict[Name, Pair], Field(min_length=1)]
     claims: dict[Name, Claim] = {}
     looks: Annotated[int, Field(ge=1)] = 1
     slurm: SlurmOptions = SlurmOptions()
 
-    def cells(self, result_of: Callable[[Task], Result | None] = lambda task: None) -> Iterator[Cell]:
+    def tested(self, count: int | None = None) -> range:
+        """The numbers of the replicates that are tested, or of the first so many."""
+        return range(self.first_replicate, self.first_replicate + (count or self.replicates))
+
+    def cells(
+        self, result_of: Callable[[Task], Result | None] = lambda task: None, count: int | None = None
+    ) -> Iterator[Cell]:
         """Every pair, arm and replicate, replicates outermost: an interrupted run has whole replicates.
 
         Selection replicates come first: the others need what they choose.
+
+        Args:
+            count: only the first so many of the replicates that are tested.
         """
         selection = range(FIRST_SELECTION_REPLICATE, FIRST_SELECTION_REPLICATE + self.selection_replicates)
-        for replicate in (*selection, *range(self.replicates)):
+        for replicate in (*selection, *self.tested(count)):
             for pair_name, pair in self.pairs.items():
                 for arm_name, arm in pair.arms.items():
                     yield Cell(

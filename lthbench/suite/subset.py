@@ -56,12 +56,8 @@ class Subset:
             )
 
     def has_cell(self, cell: Cell) -> bool:
-        """Whether a cell belongs to this part."""
-        return (
-            (not self.pairs or cell.pair in self.pairs)
-            and (not self.arms or cell.arm in self.arms)
-            and (self.replicates is None or cell.is_selection or cell.replicate < self.replicates)
-        )
+        """Whether a cell of the part's replicates belongs to it."""
+        return (not self.pairs or cell.pair in self.pairs) and (not self.arms or cell.arm in self.arms)
 
     def has_experiment(self, label: str, experiment: Experiment, cell: Cell) -> bool:
         """Whether an experiment of a cell does."""

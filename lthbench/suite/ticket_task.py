@@ -36,7 +36,8 @@ def cell_of(suite: Suite, pair: str, arm: str, replicate: int) -> Cell:
     for cell in suite.cells():
         if (cell.pair, cell.arm, cell.replicate) == (pair, arm, replicate):
             return cell
-    raise SuiteError(f"replicate {replicate}: the suite has {suite.replicates}; give 0 to {suite.replicates - 1}")
+    tested = suite.tested()
+    raise SuiteError(f"replicate {replicate}: the suite has {suite.replicates}; give {tested[0]} to {tested[-1]}")
 
 
 def ticket_task(suite: Suite, pair: str, arm: str, replicate: int, level: int, rewind: int = 0) -> Task:

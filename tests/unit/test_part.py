@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
+from lthbench.suite.budget import Prices, left_out
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 from lthbench.suite.schema import Suite
 from lthbench.suite.subset import Subset
+from lthbench.suite.ticket_task import cell_of
 from lthbench.suite.yaml_tree import SuiteError
 
 OTHER = """
@@ -75,3 +77,25 @@ def test_a_part_that_the_suite_has_not_is_named_with_what_there_is(suite: Suite,
     with pytest.raises(SuiteError) as raised:
         make_plan(suite, part)
     assert message in str(raised.value)
+
+
+def test_no_replicate_of_a_suite_with_another_first_one_is_one_of_the_same_suite_without(suite: Suite) -> None:
+    pilot = suite.model_copy(update={"first_replicate": 1000})
+    assert {cell.replicate for cell in pilot.cells()} == {1000, 1001, 1002}
+    assert {r.cell.replicate for r in make_plan(pilot, Subset(replicates=2)).measurements} == {1000, 1001}
+    assert make_plan(pilot).tasks.keys().isdisjoint(make_plan(suite).tasks)
+    assert [c.arm for c in pilot.cells()] == [c.arm for c in suite.cells()]
+
+
+def test_a_suite_with_another_first_replicate_is_checked_priced_and_divided_as_any(
+    suite: Suite, tmp_path: Path
+) -> None:
+    pilot = suite.model_copy(update={"first_replicate": 1000})
+    plan = make_plan(pilot)
+    two = Subset(replicates=2)
+    assert Prices(plan, plan.cost).of(two) == pytest.approx(sum(make_plan(pilot, two).cost.values()))
+    assert left_out(pilot, two)["replicates"] == ["1002"]
+    with pytest.raises(SuiteError, match="give 1000 to 1002"):
+        cell_of(pilot, "tiny", "late", 0)
+    (tmp_path / "pilot.yaml").write_text(TINY.replace("replicates: 1", "replicates: 1\nfirst_replicate: 1000"))
+    assert load_suite(tmp_path / "pilot.yaml").tested() == range(1000, 1001)

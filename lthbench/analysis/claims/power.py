@@ -130,7 +130,8 @@ def _planned_points(plan: Plan, name: str) -> list[MeasuredPoint]:
         MeasuredPoint(name, placed.experiment, placed.cell.arm, placed.cell.replicate, r.variant, r.level, None, r.step,
               "missing", {}, r.task.key)
         for placed in plan.measurements
-        if placed.cell.pair == name and (placed.cell.replicate == 0 or placed.cell.is_selection)
+        if placed.cell.pair == name
+        and (placed.cell.replicate == plan.suite.first_replicate or placed.cell.is_selection)
         for r in (placed.measurement,)
     ]  # fmt: skip
     pair = plan.suite.pairs[name]

@@ -143,7 +143,7 @@ def _recorded_points(suite: Suite, tasks: Mapping[str, Recorded]) -> Iterator[Me
         if placed.cell.is_selection:
             continue
         names = [words[task.key] for task in (placed.measurement.task, *placed.measurement.others)]
-        for replicate in range(suite.replicates):
+        for replicate in suite.tested():
             here = [_of_replicate(name, replicate) for name in names]
             known.add(here[0])
             if all(name in tasks for name in here):
