@@ -11,7 +11,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from lthbench.api import Source
-from lthbench.cli.app import JsonOption, bench_app, err, out, print_json, progress_bar
+from lthbench.cli.app import JsonOption, bench_app, err, fail, out, print_json, progress_bar
 from lthbench.cli.parameters import Only, with_options
 from lthbench.plain import visible
 from lthbench.plugins import load_plugins
@@ -43,6 +43,38 @@ def bench_kernels(
             out.print(table(rows) + "\n")
     if as_json:
         print_json([row._asdict() for row in found])
+
+
+@bench_app.command("engine")
+def bench_engine(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Only this network (may be repeated), of those that are timed.")
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(min=1, max=MAX_PROCESSES, help="CPU threads a process; other counts, other bits.")
+    ] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each candidate.")] = 5,
+    layers: Annotated[bool, typer.Option("--layers", help="Time kinds of convolutions too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Time training and evaluation against density: the blocked engine beside torch's, dense and channels last."""
+    from lthbench.bench.engine_speed import DENSITIES, NETWORKS, layer_points, network_points
+    from lthbench.bench.timing import threads as with_threads
+    from lthbench.cli.engine_table import print_points
+    from lthbench.names import nearest
+
+    for name in model or ():
+        if name not in NETWORKS:
+            fail(f"--model {name}: is not timed{nearest(name, NETWORKS)}; known: {', '.join(NETWORKS)}")
+    found = []
+    with with_threads(threads):
+        works = [points for name in model or NETWORKS for points in network_points(name, DENSITIES, rounds)]
+        works += list(layer_points(DENSITIES, rounds)) if layers else []
+    found = [point for points in works for point in points]
+    if as_json:
+        print_json([asdict(point) | {"ratio": point.ratio} for point in found])
+    else:
+        print_points(works, threads)
 
 
 @bench_app.command("training")

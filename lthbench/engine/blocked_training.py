@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from lthbench.engine import policy
-from lthbench.engine.chains import Chain, Modules
+from lthbench.engine.chains import Chain, Modules, absorb_skips
 from lthbench.ops.batch_norm import batch_norm
 from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
 from lthbench.ops.masked_convolution import MaskedConvolution, plane_mean
@@ -57,14 +57,14 @@ def required_blocked_training(model: nn.Module, mask: Mapping[str, Tensor], *, a
 
 
 class BlockedConvolution(nn.Module):
-    """A convolution of the network's, batch-blocked; with `again` it hands on its input too."""
+    """A convolution of the network's, batch-blocked, of every `skip`-th pixel; `again`: it hands on its input too."""
 
-    def __init__(self, layer: nn.Conv2d, mask: Tensor | None, again: bool) -> None:
+    def __init__(self, layer: nn.Conv2d, mask: Tensor | None, again: bool, skip: int = 1) -> None:
         super().__init__()
         self.weight, self.again = layer.weight, again
         kept = mask if mask is not None else torch.ones(layer.weight.shape, dtype=torch.bool)
         dense = policy.choose_kernel(layer, mask, blocked=True) == "winograd"
-        geometry = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
+        geometry = layer.kernel_size[0], layer.stride[0] * skip, int(layer.padding[0])
         self.convolution = MaskedConvolution(None if dense else SparsityPattern.of(kept), *geometry)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -102,6 +102,7 @@ class _Tracer(fx.Tracer):
 class _Rewriter:
     def __init__(self, graph: fx.Graph, modules: Modules, mask: Mapping[str, Tensor]) -> None:
         self.modules, self.mask = modules, mask
+        self.skips = absorb_skips(graph, modules)
         self.nodes = list(graph.nodes)
         self.convolutions = {node for node in self.nodes if self._has_kernel(node)}
         self.norms: dict[fx.Node, Chain] = {}  # normalisations with what follows, by the last node
@@ -143,7 +144,7 @@ class _Rewriter:
         assert isinstance(source, fx.Node) and isinstance(layer, nn.Conv2d)
         self.unread[source] -= 1
         again = source in self.blocked and self.unread[source] > 0
-        call = BlockedConvolution(layer, self.mask.get(f"{node.target}.weight"), again)
+        call = BlockedConvolution(layer, self.mask.get(f"{node.target}.weight"), again, self.skips.get(node, 1))
         made = self._call(call, (self._batch_blocked(source),))
         if again:
             self.made[source] = self.body.call_function(operator.getitem, (made, 1))
@@ -177,7 +178,7 @@ class _Rewriter:
 
     def _has_kernel(self, node: fx.Node) -> bool:
         layer = self.modules.module(node)
-        return type(layer) is nn.Conv2d and policy.has_blocked_form(layer)
+        return type(layer) is nn.Conv2d and policy.trains_blocked(layer, self.mask.get(f"{node.target}.weight"))
 
     def _keeps_statistics(self, node: fx.Node | None) -> bool:
         layer = None if node is None else self.modules.module(node)

@@ -53,6 +53,11 @@ class Modules:
         module = self.module(node)
         return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
+    def is_pointwise(self, node: fx.Node) -> bool:
+        """Whether it is a convolution that reads a pixel for each of its outputs, and nothing else."""
+        module = self.module(node)
+        return type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.padding == (0, 0)
+
     def find_chains(self, nodes: Sequence[fx.Node]) -> dict[fx.Node, Chain]:
         """The chains of a graph, by their last nodes."""
         chains: dict[fx.Node, Chain] = {}
@@ -95,6 +100,30 @@ class Modules:
         if user is not None and self.is_relu(user):
             chain.relu = user
         chains[chain.last] = chain
+
+
+def absorb_skips(graph: fx.Graph, modules: Modules) -> dict[fx.Node, int]:
+    """Let 1x1 convolutions read what a slice x[:, :, ::s, ::s] before them reads, and erase it; s by convolution.
+
+    Narrow ResNets project so (models/resnet.py); as a stride of s the slice needs no layout of its own.
+    """
+    skips: dict[fx.Node, int] = {}
+    for node in list(graph.nodes):
+        step = _step_of(node)
+        if step is not None and node.users and all(modules.is_pointwise(user) for user in node.users):
+            for user in list(node.users):
+                user.args = (node.args[0],)
+                skips[user] = step
+            graph.erase_node(node)
+    return skips
+
+
+def _step_of(node: fx.Node) -> int | None:
+    if node.op != "call_function" or node.target is not operator.getitem:
+        return None
+    every, step = slice(None), getattr(node.args[1][-1] if isinstance(node.args[1], tuple) else None, "step", None)
+    taken = slice(None, None, step)
+    return step if isinstance(step, int) and step > 0 and node.args[1] == (every, every, taken, taken) else None
 
 
 def only_user(node: fx.Node) -> fx.Node | None:

@@ -38,6 +38,7 @@ def evaluate_linear_path(
     statistics_batches: Iterable[Batch] | None = None,
     method: Literal["auto", "fused", "blocked", "stacked", "each"] = "auto",
     stacked_bytes: int = 2 << 30,
+    trained_blocked: bool = False,
 ) -> LinearPathResult:
     """Evaluate the networks a + alpha (b - a) for all alphas in one pass over the batches.
 
@@ -61,8 +62,10 @@ def evaluate_linear_path(
             filtering where a quarter or more are kept; CPU only.
             "stacked": all at once by torch.vmap.
             "auto": "stacked" for small networks on CUDA, "blocked" at low density and for narrow networks on the
-            CPU (AVX-512), else "fused", and "each" for what cannot be traced and fused.
+            CPU (with AVX-512), else "fused", and "each" for what cannot be traced and fused.
         stacked_bytes: networks that together need more memory than this are formed anew for every batch.
+        trained_blocked: whether the blocked engine trained both ends. Then "auto" chooses "blocked" without AVX-512
+            too, where it is faster as well, and has other bits.
 
     Returns:
         Loss and error of every network on the CPU. Each network's loss agrees with that of evaluating it alone up
@@ -103,7 +106,7 @@ def evaluate_linear_path(
         # Summed on the networks' device, and read once.
         loss_sum = torch.zeros(len(points), dtype=torch.float64, device=networks.device)
         num_errors = torch.zeros(len(points), dtype=torch.int64, device=networks.device)
-        forward, chunk = make_forward(model, networks, method, mask)
+        forward, chunk = make_forward(model, networks, method, mask, trained_blocked=trained_blocked)
         # Measurement stays outside inference_mode: what the iterable keeps may be trained on later.
         for images, labels in batches:
             with torch.inference_mode():

@@ -13,23 +13,36 @@ from torch.func import functional_call
 from lthbench.engine import policy
 from lthbench.engine.graph import Fused
 from lthbench.engine.path_weights import Networks
-from lthbench.engine.policy import choose_path_engine
+from lthbench.engine.policy import PathEngine, choose_path_engine
 from lthbench.engine.trace import fuse
 from lthbench.ops.interpolation import lerp_linear, lerp_relu, lerp_stacked
 
 Forward = Callable[[Tensor], Tensor]
 
 
-def make_forward(model: nn.Module, networks: Networks, method: str, mask: Mapping[str, Tensor]) -> tuple[Forward, int]:
+def make_forward(
+    model: nn.Module, networks: Networks, method: str, mask: Mapping[str, Tensor], *, trained_blocked: bool = False
+) -> tuple[Forward, int]:
     """The evaluation of images [B, ...] by all networks, to logits [K, B, C], and how many images to give it.
 
     Args:
-        mask: as for `evaluate_linear_path`.
+        mask, trained_blocked: as for `evaluate_linear_path`.
 
     Raises:
         ValueError: the method does not apply to the model or its device.
     """
-    engine = choose_path_engine(networks, mask, lambda blocked: fuse(model, mask if blocked else None), method)
+    engine = choose_path_engine(
+        networks,
+        mask,
+        lambda blocked: fuse(model, mask if blocked else None, trained_blocked=trained_blocked),
+        method,
+        trained_blocked=trained_blocked,
+    )
+    return forward_of(engine, model, networks), engine.num_images
+
+
+def forward_of(engine: PathEngine, model: nn.Module, networks: Networks) -> Forward:
+    """The same by the engine that the policy chose."""
     forward: Forward
     if engine.graph is not None:
         if engine.method == "blocked":
@@ -39,7 +52,7 @@ def make_forward(model: nn.Module, networks: Networks, method: str, mask: Mappin
         forward = lambda x: _stacked(model, networks, x)  # noqa: E731
     else:
         forward = lambda x: torch.stack([_one(model, networks, k, x) for k in range(networks.num_points)])  # noqa: E731
-    return forward if networks.device.type == "cpu" else _WithinMemory(forward, networks.device), engine.num_images
+    return forward if networks.device.type == "cpu" else _WithinMemory(forward, networks.device)
 
 
 def _one(model: nn.Module, networks: Networks, k: int, images: Tensor) -> Tensor:

@@ -22,9 +22,23 @@ if TYPE_CHECKING:
     from lthbench.engine.path_weights import Networks
 
 # Of a 3x3 convolution in the batch-blocked layout: the density under which visiting kept weights alone was measured to
-# be faster than Winograd's filtering, and the channels above which they and oneDNN are.
+# be faster than Winograd's filtering, and the channels above which they and oneDNN are. Of a training, forward and both
+# gradients, `lthbench bench engine --layers` with torch 2.14 and one thread of an AMD EPYC (Zen 3, AVX2), in ms:
+#
+#     channels, pixels, images   torch   kept weights at 1 / .5 / .2 / .1 / .05 / .02   Winograd
+#     16, 32, 64                  21.2    29.3 / 20.2 / 19.7 / 10.9 /  9.4 /  9.5         16.1
+#     32, 16, 64                  19.2    27.3 / 13.9 /  7.5 /  6.5 /  6.8 /  4.8         11.1
+#     64,  8, 64                  15.3    24.7 / 14.8 /  6.8 /  4.0 /  2.8 /  1.7          8.1
+#     256, 4, 32                  31.7    76.1 / 39.8 / 17.5 /  9.8 /  6.0 /  3.6         21.7
 SPARSE_DENSITY = 0.25
 WINOGRAD_CHANNELS = 256
+
+# Of a wider convolution in a training: the density from which torch's is the faster one. In ms as above, at .35 and .2:
+#
+#     512, 8, 16                 256.4    185.8 / 135.0                                  203.2
+#     512, 4, 32                 204.2    146.8 /  85.4                                  199.4
+#     512, 2, 32                  63.8     72.7 /  48.1                                  143.1
+WIDE_DENSITY = 0.35
 
 # Of all convolutions of a network, under which the blocked layout was measured to be faster than oneDNN even where the
 # network leaves it or has wide layers.
@@ -88,6 +102,14 @@ def has_blocked_form(layer: nn.Conv2d) -> bool:
     return square and set(layer.dilation) == {1} and padding <= 1 and kernel <= padding + 2
 
 
+def trains_blocked(layer: nn.Conv2d, mask: Tensor | None) -> bool:
+    """Whether a convolution of a training by the blocked engine is batch-blocked, or left to torch."""
+    if not has_blocked_form(layer):
+        return False
+    density = 1.0 if mask is None else float(mask.float().mean())
+    return max(layer.weight.shape[:2]) <= WINOGRAD_CHANNELS or density < WIDE_DENSITY
+
+
 def may_train_blocked(model: nn.Module) -> bool:
     """Whether there are kernels here for training a model in the batch-blocked layout."""
     return kernels_available("cpu") and all(p.device.type == "cpu" for p in model.parameters())
@@ -130,7 +152,12 @@ class PathEngine(NamedTuple):
 
 
 def choose_path_engine(
-    networks: Networks, mask: Mapping[str, Tensor], trace: Callable[[bool], Fused | None], method: str = "auto"
+    networks: Networks,
+    mask: Mapping[str, Tensor],
+    trace: Callable[[bool], Fused | None],
+    method: str = "auto",
+    *,
+    trained_blocked: bool = False,
 ) -> PathEngine:
     """Choose how the networks of a path are evaluated.
 
@@ -138,6 +165,7 @@ def choose_path_engine(
         mask: weight name -> bool tensor; a weight without one is dense.
         trace: the network's graph, in the batch-blocked layout or not; None where it cannot be traced and fused.
         method: as for `evaluate_linear_path`; any but "auto" is taken, if it applies.
+        trained_blocked: as for `evaluate_linear_path`.
 
     Raises:
         ValueError: the method does not apply to the model or its device.
@@ -145,7 +173,10 @@ def choose_path_engine(
     if method not in METHODS:
         raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
     on_cpu, threads = networks.device.type == "cpu", torch.get_num_threads()
-    if on_cpu and (method == "blocked" or (method == "auto" and _may_prefer_blocked_layout(networks, mask))):
+    may_prefer = has_avx512() or trained_blocked
+    if on_cpu and (
+        method == "blocked" or (method == "auto" and may_prefer and _may_prefer_blocked_layout(networks, mask))
+    ):
         blocked = trace(True)
         # Leaving the layout and coming back to it costs more than it saves, unless few weights are left.
         worth_it = blocked is not None and (blocked.stays_in_blocks or _is_sparse(networks, mask))
@@ -182,7 +213,7 @@ def _is_sparse(networks: Networks, mask: Mapping[str, Tensor]) -> bool:
 def _may_prefer_blocked_layout(networks: Networks, mask: Mapping[str, Tensor]) -> bool:
     """Whether the batch-blocked layout may be the faster one, as far as can be said without a graph."""
     weights = _convolution_weights(networks).values()
-    if not weights or not kernels_available("cpu") or not has_avx512():
+    if not weights or not kernels_available("cpu"):
         return False
     narrow = all(max(weight.shape[:2]) <= WINOGRAD_CHANNELS for weight in weights)
     return (narrow and networks.fits) or _is_sparse(networks, mask)

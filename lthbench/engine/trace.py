@@ -14,20 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from lthbench.engine.chains import Chain, Modules, only_user
+from lthbench.engine.chains import Chain, Modules, absorb_skips, only_user
 from lthbench.engine.fused_layers import BlockedConvolution, convolution, scale_and_shift
 from lthbench.engine.graph import FollowingLinear, Fused, SharedLinear, Weight
 from lthbench.engine.policy import choose_kernel
 from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
 
 
-def fuse(model: nn.Module, mask: Mapping[str, Tensor] | None = None) -> Fused | None:
+def fuse(model: nn.Module, mask: Mapping[str, Tensor] | None = None, *, trained_blocked: bool = False) -> Fused | None:
     """Trace a network in evaluation mode; None where it cannot be traced or holds a layer not known here.
 
     Args:
         mask: weight name -> bool tensor of its shape, for convolutions in the batch-blocked layout (on the CPU): over
             the kept weights alone, or all where a quarter or more are kept. A weight without one is dense; None keeps
             the channels-last layout.
+        trained_blocked: whether a strided slice before a projection becomes its stride, as in the blocked engine.
     """
     try:
         graph = fx.Tracer().trace(model)
@@ -38,7 +39,8 @@ def fuse(model: nn.Module, mask: Mapping[str, Tensor] | None = None) -> Fused | 
         if len([n for n in graph.nodes if n.op == "placeholder"]) != 1:
             return None
         _drop_identities(graph, modules)
-        return _GraphRewriter(model, graph, modules, mask).fused()
+        skips = absorb_skips(graph, Modules(modules)) if trained_blocked and mask is not None else {}
+        return _GraphRewriter(model, graph, modules, mask, skips).fused()
     except _Unknown:
         return None
 
@@ -62,6 +64,7 @@ class _GraphRewriter:
     graph: fx.Graph
     modules: dict[str, nn.Module]
     mask: Mapping[str, Tensor] | None = None
+    skips: Mapping[fx.Node, int] = field(default_factory=dict)  # further strides of convolutions
     weights: list[Weight] = field(default_factory=list)
     linears: list[SharedLinear] = field(default_factory=list)
     constants: list[str] = field(default_factory=list)
@@ -261,7 +264,8 @@ class _GraphRewriter:
     def _blocked_convolution(self, chain: Chain, module: nn.Conv2d, bias_name: str) -> fx.Node:
         assert self.mask is not None
         assert not isinstance(module.padding, str)
-        kernel, stride, padding = module.kernel_size[0], module.stride[0], module.padding[0]
+        kernel, padding = module.kernel_size[0], module.padding[0]
+        stride = module.stride[0] * self.skips.get(chain.layer, 1)
         square = all(len(set(p)) == 1 for p in (module.kernel_size, module.stride, module.padding))
         if not square or padding > 1 or module.groups != 1 or set(module.dilation) != {1}:
             raise _Unknown(f"{chain.layer.target} has no square kernel, or a padding, dilation or groups over 1")

@@ -38,6 +38,7 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
     either, both = (
         {n: kept(masks[0][n], masks[1][n]) for n in layout.prunable} for kept in (torch.logical_or, torch.logical_and)
     )
+    blocked = all(_training(end, context).recipe.engine == "blocked" for end in (spec.a, spec.b))
     splits = load(spec.data, context.data, context.device)
     model = make_network(spec.model, spec.data, context.device)
     alphas = torch.linspace(0, 1, spec.points, dtype=torch.float64)
@@ -59,6 +60,7 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
             statistics_batches=context.watched(splits.train.sample(spec.statistics_images).batches(BATCH))
             if recompute
             else None,
+            trained_blocked=blocked,
         )
         for quantity, values, metric in (
             ("error", line.error, "barrier"),
@@ -77,10 +79,15 @@ def _mask(end: Weights, layout: Layout, weights: Mapping[str, Tensor], context: 
     """The mask of an end: name -> bool for every prunable weight."""
     if all(bool(weights[n].all()) for n in layout.prunable):  # pruned weights are 0, so nothing is pruned
         return {n: torch.ones_like(weights[n], dtype=torch.bool) for n in layout.prunable}
+    mask = mask_of(_training(end, context), layout, context)
+    return {n: mask.get(n, torch.ones_like(weights[n], dtype=torch.bool)) for n in layout.prunable}
+
+
+def _training(end: Weights, context: Context) -> TrainSpec:
+    """The training that made an end."""
     spec = parse_spec(context.specification(end.task))
     assert isinstance(spec, TrainSpec)
-    mask = mask_of(spec, layout, context)
-    return {n: mask.get(n, torch.ones_like(weights[n], dtype=torch.bool)) for n in layout.prunable}
+    return spec
 
 
 def barrier(values: Tensor) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 from lthbench.data.few_shot import few_shot
 from lthbench.data.images import ImageSet
 from lthbench.data.loading import Splits, load
+from lthbench.engine.blocked_evaluation import blocked_evaluation
 from lthbench.ops.sums import sum_in_order
 from lthbench.tasks.checkpoint import CheckpointNote
 from lthbench.tasks.context import Context, Interrupted
@@ -67,9 +68,10 @@ def train(spec: TrainSpec, context: Context) -> dict[str, Any]:
     artefacts |= context.write(weights_file(None), end, vars(start.layout))
     moved = Moved({}, {}, {})
     if progress.diverged_at is None:
+        judged = blocked_evaluation(model, start.mask) if spec.recipe.engine == "blocked" else model
         for name, split in (("train", images), ("validation", splits.validation), ("test", splits.test)):
             if len(split):
-                metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = evaluate(model, split, context.sign)
+                metrics[f"{name}_loss"], metrics[f"{name}_accuracy"] = evaluate(judged, split, context.sign)
         if spec.probe is None:
             moved = moved_weights(start, begun, end, from_init=spec.start is not None)
             metrics |= moved.metrics

@@ -267,8 +267,9 @@ def test_a_network_in_blocks_computes_what_the_dense_masked_one_does(name, width
 
 
 @needs_kernels
-def test_all_of_a_network_is_in_blocks_from_the_images_to_the_pooling():
-    model, mask = network("resnet20", 0.1)
+@pytest.mark.parametrize("width", [None, 8])  # below 16 channels a projection is of every other pixel, sliced
+def test_all_of_a_network_is_in_blocks_from_the_images_to_the_pooling(width):
+    model, mask = network("resnet20", 0.1, width)
     passes = blocked_training(model, mask)
     assert passes is not None
     kinds = [type(passes.get_submodule(str(node.target))) for node in passes.graph.nodes if node.op == "call_module"]

@@ -54,9 +54,23 @@ def test_a_wide_network_is_blocked_below_the_measured_density(density: float, ex
 
 
 @pytest.mark.parametrize("missing", ["has_avx512", "kernels_available"])
-def test_no_network_is_blocked_without_avx512_or_kernels(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_network_is_blocked_trained_blocked_or_kernels(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy, missing, lambda *_: False)
     assert method(networks(NARROW), mask_of(NARROW, 0.1), traced()) == "fused"
+
+
+def test_what_the_blocked_engine_trained_is_blocked_trained_blocked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "has_avx512", lambda: False)
+    chosen = [choose_path_engine(networks(NARROW), {}, traced(), trained_blocked=allowed) for allowed in (False, True)]
+    assert [engine.method for engine in chosen] == ["fused", "blocked"]
+
+
+@pytest.mark.parametrize(
+    ("channels", "density", "blocked"), [(NARROW, 1.0, True), (WIDE, 0.5, False), (WIDE, 0.2, True)]
+)
+def test_a_wide_dense_convolution_of_a_training_is_torchs(channels: int, density: float, blocked: bool) -> None:
+    layer = nn.Conv2d(3, channels, 3, 1, 1, bias=False, device="meta")
+    assert policy.trains_blocked(layer, mask_of(channels, density)["w"]) == blocked
 
 
 def test_small_networks_are_stacked_on_a_gpu_and_large_ones_are_not() -> None:
