@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -12,11 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lthbench.models.conv import Conv
-from lthbench.models.lenet import LeNet
-from lthbench.models.resnet import ResNet
-from lthbench.models.spec import Init, ModelSpec
-from lthbench.models.vgg import VGG
+from lthbench.models.spec import Init, ModelInfo, ModelSpec
 
 Shape = tuple[int, int, int]
 _BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -36,31 +33,19 @@ def build(spec: ModelSpec, image_shape: Shape, num_classes: int) -> nn.Module:
     """
     info = spec.info
     _check_shape(spec, image_shape)
-    width = spec.width or info.width
+    options = {**info.options, **({"drop_path": spec.drop_path} if info.has_drop_path else {})}
     with _SkipInit():
-        match info.family:
-            case "lenet":
-                return LeNet(image_shape, num_classes, width)
-            case "conv":
-                return Conv(image_shape, num_classes, info.depth, width)
-            case "resnet":
-                return ResNet(image_shape, num_classes, info.depth, width)
-            case "vgg":
-                return VGG(image_shape, num_classes, info.depth, width)
-            case "resnet_imagenet":
-                # Imported here, and below, because importing torchvision takes longer than a small training step.
-                from lthbench.models.resnet_imagenet import resnet_imagenet
+        network: nn.Module = _factory(info)(image_shape, num_classes, spec.width or info.width, **options)
+    return network
 
-                return resnet_imagenet(image_shape, num_classes, info.depth)
-            case "swin":
-                from lthbench.models.swin import swin
 
-                return swin(spec.name, image_shape, num_classes, width, spec.drop_path)
-            case "own":
-                assert info.factory is not None
-                return info.factory(image_shape, num_classes, width)
-            case family:
-                raise ValueError(f"{spec.name}: no builder for the family {family!r}")
+def _factory(info: ModelInfo) -> Callable[..., Any]:
+    """What makes a model; its file is imported here, since importing torchvision takes longer than a small step."""
+    if not isinstance(info.factory, str):
+        return info.factory
+    file, _, name = info.factory.partition(":")
+    factory: Callable[..., Any] = getattr(importlib.import_module(f"lthbench.models.{file}"), name)
+    return factory
 
 
 @torch.no_grad()

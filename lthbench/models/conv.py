@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class Conv(nn.Module):
     """Pooled pairs of 3x3 convolutions (width, 2 width, 4 width channels), then two hidden layers of 256."""
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, depth: int, width: int = 64) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, width: int, depth: int) -> None:
         super().__init__()
         in_channels, height, side = image_shape
         self.convs = nn.ModuleList()

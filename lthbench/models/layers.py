@@ -1,82 +1,64 @@
-"""The names of the weights that pruning may touch, as in the networks of `build`, without building any (no torch here).
+"""The names of the layers of the paper's networks, without building any (no torch here).
 
-Suites name layers, and are validated in a fraction of the time that importing torch takes.
+Suites name layers, and are validated in a fraction of the time that importing torch takes. Each function gives the
+layers whose weights pruning may touch, in parameter order, the stem first and the output layer last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+LENET = ("fc1", "fc2", "fc")
 
-from lthbench.models.spec import ModelSpec
-
-# Convolutions of each stage of a VGG, blocks of each stage of the others.
-_STAGES = {
-    "vgg11": (1, 1, 2, 2, 2),
-    "vgg16": (2, 2, 3, 3, 3),
-    "vgg19": (2, 2, 4, 4, 4),
-    "resnet18": (2, 2, 2, 2),
-    "resnet50": (3, 4, 6, 3),
-    "swin-small64": (2, 6, 4),
-    "swin-t": (2, 2, 6, 2),
-}
+# Convolutions of each stage of a VGG, by depth (Simonyan & Zisserman 2015, table 1).
+VGG_STAGES = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+# Blocks of each stage, and convolutions of a block, by depth.
+_RESNET_IMAGENET = {18: ((2, 2, 2, 2), 2), 50: ((3, 4, 6, 3), 3)}
 
 
-def layer_names(spec: ModelSpec, image_shape: tuple[int, int, int], num_classes: int) -> list[str]:
-    """The prunable weights of a model in parameter order, the stem first and the output layer last.
-
-    A plugin's model is made for such images and classes, which the names of the others do not depend on.
-    """
-    if spec.is_own:
-        return spec.own_facts(image_shape, num_classes).layers
-    layers = {
-        "lenet": lambda spec: iter(("fc1", "fc2", "fc")),
-        "conv": lambda spec: iter((*(f"convs.{i}" for i in range(spec.info.depth)), "fc1", "fc2", "fc")),
-        "resnet": _resnet,
-        "vgg": _vgg,
-        "resnet_imagenet": _resnet_imagenet,
-        "swin": _swin,
-    }[spec.info.family]
-    return [f"{name}.weight" for name in layers(spec)]
+def conv(depth: int) -> tuple[str, ...]:
+    """Those of Conv-2, -4 and -6."""
+    return (*(f"convs.{i}" for i in range(depth)), "fc1", "fc2", "fc")
 
 
-def _resnet(spec: ModelSpec) -> Iterator[str]:
-    yield "conv"
-    stage = (spec.info.depth - 2) // 6
+def resnet(depth: int) -> tuple[str, ...]:
+    """Those of a CIFAR ResNet of 6n + 2 layers."""
+    names = ["conv"]
+    stage = (depth - 2) // 6
     for block in range(3 * stage):
-        yield from (f"blocks.{block}.conv1", f"blocks.{block}.conv2")
+        names += [f"blocks.{block}.conv1", f"blocks.{block}.conv2"]
         if block in (stage, 2 * stage):
-            yield f"blocks.{block}.shortcut.0"
-    yield "fc"
+            names.append(f"blocks.{block}.shortcut.0")
+    return (*names, "fc")
 
 
-def _vgg(spec: ModelSpec) -> Iterator[str]:
-    position = 0
-    for convolutions in _STAGES[spec.name]:
+def vgg(depth: int) -> tuple[str, ...]:
+    """Those of VGG-11, -16 and -19."""
+    names, position = [], 0
+    for convolutions in VGG_STAGES[depth]:
         for _ in range(convolutions):
-            yield f"layers.{position}"
-            position += 3  # behind it normalisation and ReLU
+            names.append(f"layers.{position}")
+            position += 3  # normalisation and ReLU follow
         position += 1  # pooling
-    yield "fc"
+    return (*names, "fc")
 
 
-def _resnet_imagenet(spec: ModelSpec) -> Iterator[str]:
-    yield "conv1"
-    wide = spec.name == "resnet50"
-    for stage, blocks in enumerate(_STAGES[spec.name], 1):
+def resnet_imagenet(depth: int) -> tuple[str, ...]:
+    """Those of torchvision's ResNet-18 and -50."""
+    names, (stages, convolutions) = ["conv1"], _RESNET_IMAGENET[depth]
+    for stage, blocks in enumerate(stages, 1):
         for block in range(blocks):
-            yield from (f"layer{stage}.{block}.conv{i}" for i in range(1, 4 if wide else 3))
-            if block == 0 and (wide or stage > 1):
-                yield f"layer{stage}.0.downsample.0"
-    yield "fc"
+            names += [f"layer{stage}.{block}.conv{i}" for i in range(1, convolutions + 1)]
+            if block == 0 and (convolutions == 3 or stage > 1):
+                names.append(f"layer{stage}.0.downsample.0")
+    return (*names, "fc")
 
 
-def _swin(spec: ModelSpec) -> Iterator[str]:
-    yield "features.0.0"
-    for stage, blocks in enumerate(_STAGES[spec.name]):
+def swin(depths: tuple[int, ...]) -> tuple[str, ...]:
+    """Those of a Swin transformer with so many blocks in each stage."""
+    names = ["features.0.0"]
+    for stage, blocks in enumerate(depths):
         if stage:
-            yield f"features.{2 * stage}.reduction"
+            names.append(f"features.{2 * stage}.reduction")
         for block in range(blocks):
-            yield from (
-                f"features.{2 * stage + 1}.{block}.{part}" for part in ("attn.qkv", "attn.proj", "mlp.0", "mlp.3")
-            )
-    yield "head"
+            at = f"features.{2 * stage + 1}.{block}"
+            names += [f"{at}.attn.qkv", f"{at}.attn.proj", f"{at}.mlp.0", f"{at}.mlp.3"]
+    return (*names, "head")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class LeNet(nn.Module):
     """Two hidden layers of 3 * width and width units, ReLU, and the output layer `fc`."""
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, width: int = 100) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, width: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(math.prod(image_shape), 3 * width)
         self.fc2 = nn.Linear(3 * width, width)

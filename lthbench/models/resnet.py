@@ -49,7 +49,7 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """Three stages of n blocks (width, 2 width and 4 width channels), mean pooling, the output layer `fc`."""
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, depth: int, width: int = 16) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, width: int, depth: int) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"a CIFAR ResNet has 6n + 2 layers with n >= 1, but depth is {depth}")

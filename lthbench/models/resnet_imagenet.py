@@ -9,8 +9,11 @@ from lthbench.models.resnet import conv3x3
 from lthbench.models.spec import SMALL_SIDE
 
 
-def resnet_imagenet(image_shape: tuple[int, int, int], num_classes: int, depth: int) -> ResNet:
-    """Make torchvision's ResNet; up to 64 pixels a side with a 3x3 stem of stride 1 and no pooling behind it."""
+def resnet_imagenet(image_shape: tuple[int, int, int], num_classes: int, width: int, depth: int) -> ResNet:
+    """Make torchvision's ResNet; up to 64 pixels a side with a 3x3 stem of stride 1 and no pooling behind it.
+
+    Its width is always 64 (`any_width` of its rows).
+    """
     model = {18: resnet18, 50: resnet50}[depth](num_classes=num_classes)
     channels, height, width = image_shape
     if max(height, width) <= SMALL_SIDE:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -12,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from lthbench import registry
 from lthbench.data.spec import DataInfo
 from lthbench.fault import Fault
+from lthbench.models import layers
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from lthbench.models.own import ModelFacts
+    from lthbench.models.measured import ModelFacts
 
 Init = Literal["kaiming_normal", "kaiming_uniform", "glorot_normal", "glorot_uniform", "trunc_normal"]
 
@@ -26,40 +26,46 @@ SMALL_SIDE = 64
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The static facts of one model.
+    """The static facts of one model, and how its module is made.
 
     Attributes:
-        family: the file of lthbench/models/ that builds it.
-        depth: weighted layers, mostly the number in its name; for transformers the blocks.
+        factory: called with the shape (C, H, W) of an image, the number of classes, the width and `options`; for the
+            models that ship with the package `FILE:NAME`, a file of lthbench/models/ that is imported when the module
+            is made.
         width: its standard width, the value of `ModelSpec.width` when that is None.
         init: the distribution of its weights in the literature.
         source: where the architecture and the initialisation come from.
+        options: further arguments of the factory.
         any_width: whether `ModelSpec.width` may differ from `width`.
-        has_drop_path: whether `ModelSpec.drop_path` may be above 0.
-        factory, prunable, head, initial: of a plugin's model, as `register_model` says.
+        width_multiple: the attention heads of the first stage, which must divide the width.
+        has_drop_path: whether `ModelSpec.drop_path` may be above 0; the factory then takes it.
+        layers: the layers whose weights pruning may touch, in parameter order, the output layer last. Where they are
+            None, the module is made and run once to find them, and the next two as well.
+        halvings: how often pooling halves the sides of its images.
+        norm_pixels: height and width of an image -> pixels of the smallest plane that a batch normalisation sees; None
+            without batch normalisation.
+        prunable, head, initial: as in `register_model`.
     """
 
-    family: str
-    depth: int
+    factory: str | Callable[..., Any]
     width: int
     init: Init
     source: str
+    options: Mapping[str, Any] = field(default_factory=dict)
     any_width: bool = True
+    width_multiple: int = 1
     has_drop_path: bool = False
-    factory: Callable[[tuple[int, int, int], int, int], Any] | None = None
+    layers: tuple[str, ...] | None = None
+    halvings: int = 0
+    norm_pixels: Callable[[int, int], int] | None = None
     prunable: tuple[str, ...] = ()
     head: str | None = None
     initial: Callable[[str, tuple[int, ...], np.random.Generator], np.ndarray | None] | None = None
 
     @property
-    def halvings(self) -> int:
-        """How often pooling halves the sides of its images."""
-        return {"conv": self.depth // 2, "vgg": 4}.get(self.family, 0)
-
-    @property
-    def has_batchnorm(self) -> bool:
-        """Whether it normalises by the statistics of batches."""
-        return self.family in ("resnet", "resnet_imagenet", "vgg")
+    def family(self) -> str:
+        """The file of lthbench/models/ that makes it; empty for a plugin's."""
+        return self.factory.partition(":")[0] if isinstance(self.factory, str) else ""
 
 
 _LENET = "LeCun et al. 1998; Frankle & Carbin 2019 (1803.03635); initialised as in open_lth"
@@ -70,21 +76,66 @@ _IMAGENET = "He et al. 2016 (1512.03385), torchvision's; 3x3 stem up to 64 pixel
 _SWIN64 = "Swin (2103.14030) for 64 pixels: Lee et al. 2021 (2112.13492) and their code, SPT_LSA_ViT"
 _SWIN = "Swin-T (2103.14030), torchvision's"
 
+
+def _conv(depth: int) -> ModelInfo:
+    return ModelInfo(
+        "conv:Conv", 64, "glorot_normal", _CONV, {"depth": depth}, layers=layers.conv(depth), halvings=depth // 2
+    )
+
+
+def _resnet(depth: int) -> ModelInfo:
+    def pixels(height: int, width: int) -> int:
+        return -(-height // 4) * -(-width // 4)
+
+    return ModelInfo(
+        "resnet:ResNet", 16, "kaiming_normal", _RESNET, {"depth": depth}, layers=layers.resnet(depth),
+        norm_pixels=pixels,
+    )  # fmt: skip
+
+
+def _vgg(depth: int) -> ModelInfo:
+    def pixels(height: int, width: int) -> int:
+        return height // 16 * (width // 16)
+
+    return ModelInfo(
+        "vgg:VGG", 64, "kaiming_normal", _VGG, {"depth": depth}, layers=layers.vgg(depth), halvings=4,
+        norm_pixels=pixels,
+    )  # fmt: skip
+
+
+def _resnet_imagenet(depth: int) -> ModelInfo:
+    def pixels(height: int, width: int) -> int:
+        stride = 8 if max(height, width) <= SMALL_SIDE else 32
+        return -(-height // stride) * -(-width // stride)
+
+    return ModelInfo(
+        "resnet_imagenet:resnet_imagenet", 64, "kaiming_normal", _IMAGENET, {"depth": depth}, any_width=False,
+        layers=layers.resnet_imagenet(depth), norm_pixels=pixels,
+    )  # fmt: skip
+
+
+def _swin(name: str, source: str, depths: tuple[int, ...]) -> ModelInfo:
+    return ModelInfo(
+        "swin:swin", 96, "trunc_normal", source, {"name": name}, width_multiple=3, has_drop_path=True,
+        layers=layers.swin(depths),
+    )  # fmt: skip
+
+
 MODELS: dict[str, ModelInfo] = {
-    "lenet-300-100": ModelInfo("lenet", 3, 100, "kaiming_normal", _LENET),
-    "conv-2": ModelInfo("conv", 2, 64, "glorot_normal", _CONV),
-    "conv-4": ModelInfo("conv", 4, 64, "glorot_normal", _CONV),
-    "conv-6": ModelInfo("conv", 6, 64, "glorot_normal", _CONV),
-    "resnet8": ModelInfo("resnet", 8, 16, "kaiming_normal", _RESNET),
-    "resnet20": ModelInfo("resnet", 20, 16, "kaiming_normal", _RESNET),
-    "resnet56": ModelInfo("resnet", 56, 16, "kaiming_normal", _RESNET),
-    "vgg11": ModelInfo("vgg", 11, 64, "kaiming_normal", _VGG),
-    "vgg16": ModelInfo("vgg", 16, 64, "kaiming_normal", _VGG),
-    "vgg19": ModelInfo("vgg", 19, 64, "kaiming_normal", _VGG),
-    "resnet18": ModelInfo("resnet_imagenet", 18, 64, "kaiming_normal", _IMAGENET, any_width=False),
-    "resnet50": ModelInfo("resnet_imagenet", 50, 64, "kaiming_normal", _IMAGENET, any_width=False),
-    "swin-small64": ModelInfo("swin", 12, 96, "trunc_normal", _SWIN64, has_drop_path=True),
-    "swin-t": ModelInfo("swin", 12, 96, "trunc_normal", _SWIN, has_drop_path=True),
+    "lenet-300-100": ModelInfo("lenet:LeNet", 100, "kaiming_normal", _LENET, layers=layers.LENET),
+    "conv-2": _conv(2),
+    "conv-4": _conv(4),
+    "conv-6": _conv(6),
+    "resnet8": _resnet(8),
+    "resnet20": _resnet(20),
+    "resnet56": _resnet(56),
+    "vgg11": _vgg(11),
+    "vgg16": _vgg(16),
+    "vgg19": _vgg(19),
+    "resnet18": _resnet_imagenet(18),
+    "resnet50": _resnet_imagenet(50),
+    "swin-small64": _swin("swin-small64", _SWIN64, (2, 6, 4)),
+    "swin-t": _swin("swin-t", _SWIN, (2, 2, 6, 2)),
 }
 
 
@@ -125,9 +176,7 @@ def register_model(
     """
 
     def register(factory: Factory) -> Factory:
-        info = ModelInfo(
-            "own", 0, width, init, source, factory=factory, prunable=tuple(prunable), head=head, initial=initial
-        )
+        info = ModelInfo(factory, width, init, source, prunable=tuple(prunable), head=head, initial=initial)
         registry.add("model", MODELS, name, info)
         return factory
 
@@ -166,47 +215,53 @@ class ModelSpec(BaseModel):
     def _offered(self) -> ModelSpec:
         if self.width not in (None, self.info.width) and not self.info.any_width:
             raise ValueError(f"the width of {self.name} is {self.info.width} and cannot be {self.width}; leave it out")
-        if self.info.family == "swin" and (self.width or 0) % 3:
-            raise ValueError(f"the 3 heads of the first stage of {self.name} must divide its width of {self.width}")
+        if (self.width or 0) % self.info.width_multiple:
+            raise ValueError(
+                f"the {self.info.width_multiple} heads of the first stage of {self.name} must divide its width of "
+                f"{self.width}"
+            )
         if self.drop_path and not self.info.has_drop_path:
             offered = ", ".join(name for name, info in MODELS.items() if info.has_drop_path)
             raise ValueError(f"{self.name} has no drop_path (only {offered}); leave it out")
         return self
 
-    def values_of_one_image(self, image_shape: tuple[int, int, int]) -> int | None:
-        """The number of values per channel that an image of shape (C, H, W) has in the batch normalisation with the
-        fewest.
+    def layers(self, images: DataInfo) -> list[str]:
+        """The names of the weights that pruning may touch, in parameter order, the output layer's last.
+
+        Raises:
+            ValueError: a plugin's model cannot be used on the images of the data set.
+        """
+        if self.info.layers is None:
+            return self.measured(images).layers
+        return [f"{name}.weight" for name in self.info.layers]
+
+    def norm_pixels(self, images: DataInfo) -> int | None:
+        """The number of values per channel that an image has in the batch normalisation with the fewest.
 
         None without batch normalisation. One value alone has no variance, and torch refuses it in training.
         """
-        sides = image_shape[1:]
-        match self.info.family:
-            case "vgg":
-                return math.prod(side // 16 for side in sides)
-            case "resnet":
-                return math.prod(-(-side // 4) for side in sides)
-            case "resnet_imagenet":
-                return math.prod(-(-side // (8 if max(sides) <= SMALL_SIDE else 32)) for side in sides)
-            case "own":
-                return self.own_facts(image_shape).values_of_one_image
-        return None
-
-    @property
-    def is_own(self) -> bool:
-        """Whether a plugin makes it."""
-        return self.info.factory is not None
-
-    def own_facts(self, image_shape: tuple[int, int, int], num_classes: int = 10) -> ModelFacts:
-        """What is known of a plugin's model; raises ValueError where it is none that can be used."""
-        from lthbench.models.own import model_facts
-
-        return model_facts(self, image_shape, num_classes)
+        if self.info.layers is None:
+            return self.measured(images).norm_pixels
+        return self.info.norm_pixels(*images.image_shape[1:]) if self.info.norm_pixels else None
 
     def has_batchnorm(self, images: DataInfo) -> bool:
         """Whether it normalises by the statistics of batches."""
-        if self.is_own:
-            return self.own_facts(images.image_shape, images.num_classes).values_of_one_image is not None
-        return self.info.has_batchnorm
+        return self.norm_pixels(images) is not None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether what is known of it is found by making and running it, as for a plugin's model."""
+        return self.info.layers is None
+
+    def measured(self, images: DataInfo) -> ModelFacts:
+        """What making the model and running it shows.
+
+        Raises:
+            ValueError: it cannot be made, trained, pruned or evaluated as all models are.
+        """
+        from lthbench.models.measured import model_facts
+
+        return model_facts(self, images.image_shape, images.num_classes)
 
     @property
     def info(self) -> ModelInfo:
@@ -215,9 +270,9 @@ class ModelSpec(BaseModel):
 
     def faults(self, images: DataInfo) -> Iterator[Fault]:
         """Why it cannot be built for the images of a data set."""
-        if self.is_own:
+        if self.is_measured:
             try:
-                self.own_facts(images.image_shape, images.num_classes)
+                self.measured(images)
             except ValueError as error:
                 yield Fault(("name",), str(error))
             return

@@ -45,7 +45,7 @@ class _Block(SwinTransformerBlock):
 
 
 def swin(
-    name: str, image_shape: tuple[int, int, int], num_classes: int, width: int, drop_path: float
+    image_shape: tuple[int, int, int], num_classes: int, width: int, name: str, drop_path: float
 ) -> SwinTransformer:
     """Make a Swin transformer; `width` is the dimension of the patch embedding."""
     form = _FORMS[name]

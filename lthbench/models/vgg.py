@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lthbench.models.layers import VGG_STAGES
 from lthbench.models.resnet import conv3x3
-
-# Convolutions of each stage; a stage has 1, 2, 4, 8, 8 times the width (Simonyan & Zisserman 2015, table 1).
-_STAGES = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
 class VGG(nn.Module):
-    """Five stages of 3x3 convolutions, pooled between stages, a mean over the plane, and the output layer `fc`."""
+    """Five stages of 3x3 convolutions, pooled between stages, a mean over the plane, and the output layer `fc`.
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, depth: int, width: int = 64) -> None:
+    A stage has 1, 2, 4, 8, 8 times the width.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, width: int, depth: int) -> None:
         super().__init__()
-        if depth not in _STAGES:
-            raise ValueError(f"VGG has a depth of {', '.join(map(str, _STAGES))}, not {depth}")
+        if depth not in VGG_STAGES:
+            raise ValueError(f"VGG has a depth of {', '.join(map(str, VGG_STAGES))}, not {depth}")
         layers: list[nn.Module] = []
         in_channels = image_shape[0]
-        for stage, num_convs in enumerate(_STAGES[depth]):
+        for stage, num_convs in enumerate(VGG_STAGES[depth]):
             if stage:
                 layers.append(nn.MaxPool2d(2))
             for _ in range(num_convs):

@@ -96,7 +96,7 @@ class _OperatorCounter(TorchDispatchMode):
 def model_cost(model: ModelSpec, data: DataSpec) -> ModelCost:
     """Count what one image costs a model, without weights or images."""
     info = data.info
-    place = model.own_facts(info.image_shape, info.num_classes).place if model.is_own else "meta"
+    place = model.measured(info).place if model.is_measured else "meta"
     with torch.device(place):
         network = build(model, info.image_shape, info.num_classes).eval()
         with FlopCounterMode(display=False) as counter, _OperatorCounter() as operators:

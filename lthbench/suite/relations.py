@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from lthbench.data.spec import DataSpec, num_train_images
 from lthbench.experiments import Cell, Experiment
 from lthbench.fault import Fault, under
-from lthbench.models.layers import layer_names
 from lthbench.models.spec import ModelSpec
 from lthbench.names import unknown
 from lthbench.suite.schema import Pair, Suite
@@ -70,7 +69,7 @@ def one_value_normalised(model: ModelSpec, data: DataSpec, recipe: Recipe, num_i
 
     torch refuses that, at the end of the first epoch if the last batch has one image.
     """
-    if model.values_of_one_image(data.info.image_shape) != 1 or recipe.fewest_at_once(num_images) > 1:
+    if model.norm_pixels(data.info) != 1 or recipe.fewest_at_once(num_images) > 1:
         return None
     return (
         f"{num_images:,} images in batches of {recipe.batch_size} leave one image alone, of which {model.name} has one "
@@ -81,7 +80,7 @@ def one_value_normalised(model: ModelSpec, data: DataSpec, recipe: Recipe, num_i
 def _pruning_faults(pair: Pair) -> Iterator[Fault]:
     """Entries of `exclude` and `rates` that match no layer of the model, and an `exclude` that leaves none."""
     try:
-        layers = layer_names(pair.model, pair.data.info.image_shape, pair.data.info.num_classes)
+        layers = pair.model.layers(pair.data.info)
     except ValueError:  # of a plugin's model, which has told its fault itself
         return
     for key, entries in (("exclude", pair.pruning.exclude), ("rates", pair.pruning.rates)):
@@ -115,7 +114,7 @@ def _level_faults(pair: Pair, experiment: Experiment) -> Iterator[Fault]:
         else [(("levels", position), level) for position, level in enumerate(levels)]
     )
     rates = (pair.pruning.rate, *pair.pruning.rates.values())
-    least = 1 if pair.model.is_own else pair.model.width or pair.model.info.width
+    least = 1 if pair.model.is_measured else pair.model.width or pair.model.info.width
     for path, level in listed:
         # No layer of ours has fewer weights than its model is wide: where so many survive, nobody need ask the model.
         if all(num_survivors(least, rate, level) for rate in rates):

@@ -192,7 +192,7 @@ def _fit(
         tracker=tracker,
         compile=context.compile,
         graphs=context.graphs,
-        may_draw=spec.model.is_own or spec.recipe.may_draw,
+        may_draw=spec.model.is_measured or spec.recipe.may_draw,
         tell=context.tell,
         ranks=context.ranks,
     )

@@ -114,4 +114,4 @@ def test_which_models_normalise_by_batches_is_known_without_building_them(name: 
     shape = (3, 224, 224) if name == "swin-t" else (3, 64, 64)
     with torch.device("meta"):
         network = build(ModelSpec(name=name), shape, 10)
-    assert any(isinstance(m, nn.BatchNorm2d) for m in network.modules()) == MODELS[name].has_batchnorm
+    assert any(isinstance(m, nn.BatchNorm2d) for m in network.modules()) == (MODELS[name].norm_pixels is not None)

@@ -15,11 +15,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from lthbench.data.spec import DATASETS
 from lthbench.models.build import build, head, initialise, prunable, stem
 from lthbench.models.depth import draw_kept, stochastic_layers
-from lthbench.models.layers import layer_names
 from lthbench.models.resnet import Block
-from lthbench.models.spec import MODELS, Init, ModelSpec
+from lthbench.models.spec import MODELS, Init, ModelInfo, ModelSpec
 
 SMALL, CIFAR = (1, 28, 28), (3, 32, 32)
 
@@ -103,7 +103,7 @@ def test_only_convolution_and_linear_weights_are_prunable_and_in_parameter_order
 
 @pytest.mark.parametrize("name", MODELS)
 def test_forward_gives_finite_logits_and_every_parameter_a_gradient(name: str) -> None:
-    num_classes = 100 if MODELS[name].depth % 4 == 0 else 10
+    num_classes = 100 if name in ("conv-4", "resnet8", "vgg16") else 10
     model = made(ModelSpec(name=name), num_classes=num_classes)
     logits = model(torch.randn(2, *CIFAR, generator=torch.Generator().manual_seed(0)))
     assert logits.shape == (2, num_classes)
@@ -335,12 +335,25 @@ def test_specifications_are_read_without_importing_torch(room: str) -> None:
 def test_the_names_of_layers_are_known_without_building_the_model(name: str) -> None:
     side = 224 if name == "swin-t" else 64
     with torch.device("meta"):
-        assert layer_names(ModelSpec(name=name), (3, side, side), 10) == prunable(
-            build(ModelSpec(name=name), (3, side, side), 10)
-        )
+        network = build(ModelSpec(name=name), (3, side, side), 10)
+    assert ModelSpec(name=name).layers(DATASETS["cifar10"]) == prunable(network)
 
 
-@pytest.mark.parametrize("name", [name for name, info in MODELS.items() if info.has_batchnorm])
+def test_a_new_family_is_a_module_and_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def patch(shape: tuple[int, int, int], num_classes: int, width: int, norm: type[nn.Module]) -> nn.Module:
+        stem = nn.Conv2d(shape[0], width, shape[1:])
+        return nn.Sequential(stem, norm(width), nn.Flatten(), nn.Linear(width, num_classes))
+
+    row = ModelInfo(patch, 6, "kaiming_normal", "nobody", {"norm": nn.BatchNorm2d})
+    monkeypatch.setitem(MODELS, "one-patch", row)
+    spec, images = ModelSpec(name="one-patch"), DATASETS["cifar10"]
+    assert not list(spec.faults(images))
+    assert spec.layers(images) == ["0.weight", "3.weight"]
+    assert spec.norm_pixels(images) == 1
+    assert made(spec)(torch.zeros(2, *CIFAR)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", [name for name, info in MODELS.items() if info.norm_pixels])
 @pytest.mark.parametrize("side", [16, 28, 31, 32, 64, 65, 224])
 def test_the_fewest_values_that_batch_normalisation_sees_are_known_without_the_network(name: str, side: int) -> None:
     shape, seen = (3, side, side), []
@@ -350,4 +363,5 @@ def test_the_fewest_values_that_batch_normalisation_sees_are_known_without_the_n
             if isinstance(module, nn.BatchNorm2d):
                 module.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0][0, 0].numel()))
         network(torch.empty(1, *shape))
-    assert ModelSpec(name=name).values_of_one_image(shape) == min(seen)
+    pixels = MODELS[name].norm_pixels
+    assert pixels is not None and pixels(side, side) == min(seen)

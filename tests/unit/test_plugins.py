@@ -20,7 +20,7 @@ from lthbench.data.loading import load
 from lthbench.data.spec import Augment, DataSpec
 from lthbench.engine.linear_path import evaluate_linear_path
 from lthbench.experiments import EXPERIMENTS
-from lthbench.models.own import model_facts
+from lthbench.models.measured import model_facts
 from lthbench.models.spec import MODELS, ModelSpec
 from lthbench.ops import MaskedSGD
 from lthbench.ops.masking import mask_optimizer
@@ -298,7 +298,7 @@ def test_what_is_pruned_and_what_is_the_head_can_be_said(tmp_path: Path) -> None
     )
     load_source(tmp_path, net(init, "return self.out(x.flatten(1) * self.gate)", options))
     spec, info = ModelSpec(name="own-net"), DataSpec(name="fashion-mnist-10k").info
-    assert spec.own_facts(info.image_shape, info.num_classes).layers == ["gate", "out.weight"]
+    assert spec.layers(info) == ["gate", "out.weight"]
     network = make_network(spec, DataSpec(name="fashion-mnist-10k"), torch.device("cpu"))
     set_initial_weights(network, spec, 0)
     assert 0 <= float(network.get_parameter("gate").min()) < 0.1

@@ -22,12 +22,12 @@ class ModelFacts(NamedTuple):
 
     Attributes:
         layers: names of the prunable weights, the output layer's last.
-        values_of_one_image: the fewest values a channel that an image has at a batch normalisation; None without any.
+        norm_pixels: the fewest values per channel that an image has at a batch normalisation; None without any.
         place: where the module can be run without weights: "meta", or "cpu" where its code needs numbers.
     """
 
     layers: list[str]
-    values_of_one_image: int | None
+    norm_pixels: int | None
     place: str
 
 
