@@ -13,7 +13,7 @@ from lthbench.data.loading import load
 from lthbench.experiments import Cell
 from lthbench.runner.environment import device_name
 from lthbench.suite.calibration import Precision
-from lthbench.suite.cost import model_cost
+from lthbench.suite.model_cost import model_cost
 from lthbench.suite.yaml_tree import SuiteError
 from lthbench.tasks.network import make_network, set_initial_weights
 from lthbench.training.loop import Trainer, evaluate

@@ -52,11 +52,10 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Show what a suite would do, what of it is done, how many hours the rest takes, and what its claims can decide."""
-    import torch
-
     from lthbench.suite.budget import parse_budget
     from lthbench.suite.cost import plan_cost
     from lthbench.suite.devices import choose_device, known_devices, seconds_on
+    from lthbench.suite.model_cost import torch_version
 
     hours = parse_budget(budget) if budget is not None else None
     opened = api.open_suite(source, may_be_new=True)
@@ -70,7 +69,7 @@ def plan(
         fail(f"--budget chooses the part of the suite itself; leave out {shlex.join(part.options())}")
     if calibrate:
         _calibrate(opened.suite, part, to_calibrate)
-    devices = known_devices(torch.__version__)
+    devices = known_devices(torch_version())
     if hours is not None:
         _propose(opened, choose_device(devices, hours[1], on), hours[0], as_json)
         return
@@ -110,6 +109,11 @@ def _of_pairs(cost: list[Cost], suite: Suite) -> list[Cost]:
 
 
 def _propose(opened: OpenSuite, device: Device, hours: float, as_json: bool) -> None:
+    if opened.suite.claims:
+        from lthbench.cli.budget import propose_for_claims
+
+        propose_for_claims(opened, device, hours, as_json)
+        return
     from lthbench.suite import budget
 
     bought = budget.buy(api.plan(opened), opened.store, device, hours, str(opened.path))

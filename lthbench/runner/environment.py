@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -137,7 +138,11 @@ def make_deterministic(num_threads: int) -> None:
     """Make this process deterministic: the same work gives the same bits."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(num_threads)
-    torch.use_deterministic_algorithms(True)
+    # `torch.use_deterministic_algorithms` also imports all of torch.compile, two seconds, to tell it of the mode.
+    torch._C._set_deterministic_algorithms(True, warn_only=False)
+    os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"  # which it reads when it is imported
+    if compiler := sys.modules.get("torch._inductor.config"):
+        compiler.deterministic = True  # type: ignore[attr-defined]
     # It would fill every new tensor with NaN, a sixth of a training step, to show up reads of undefined memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

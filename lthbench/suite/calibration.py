@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from lthbench.data.spec import DATASETS, Augment
 from lthbench.documents import DocumentError, read_document
-from lthbench.home import user_folder
+from lthbench.home import cache_folder
 from lthbench.lease import Lease
 from lthbench.models.spec import ModelSpec
 from lthbench.tasks.atomic import write_atomically
@@ -136,8 +135,7 @@ def _of_network(rates: Iterable[Rate], model: ModelSpec, data: str) -> list[Rate
 
 def calibration_folder() -> Path | None:
     """Where calibrations are kept: below LTHBENCH_CACHE, or else `lthbench` in XDG_CACHE_HOME or ~/.cache, if any."""
-    own, shared = os.environ.get("LTHBENCH_CACHE"), user_folder("XDG_CACHE_HOME", ".cache")
-    base = Path(own) if own else shared and shared / "lthbench"
+    base = cache_folder()
     return base and base / "calibrations"
 
 

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
-
-from lthbench.data.spec import DataSpec
-from lthbench.models.build import build
-from lthbench.models.spec import ModelSpec
+from lthbench.suite.model_cost import model_cost
 from lthbench.suite.plan import Plan
-from lthbench.tasks.mask import pruning_groups
-from lthbench.tasks.network import Layout
-from lthbench.tasks.spec import MaskSpec, Pruning, Task, TrainSpec, num_survivors
+from lthbench.tasks.spec import MaskSpec, Task, TrainSpec
 
 
 class _Store(Protocol):
@@ -46,69 +37,6 @@ class Cost:
     disk_bytes: float = 0.0
     hours: dict[str, float | None] = field(default_factory=dict)
     is_last_of_section: bool = False
-
-
-@dataclass(frozen=True)
-class ModelCost:
-    """The cost of one image in a model.
-
-    Attributes:
-        forward_flops: multiply and add counted apart.
-        operators: operations of a forward pass that compute something, each of which is a launch on a GPU.
-        prunable: name -> number of weights.
-    """
-
-    forward_flops: int
-    operators: int
-    parameter_bytes: int
-    layout: Layout
-    prunable: dict[str, int]
-
-    def pruned_weights(self, pruning: Pruning, level: int) -> int:
-        """How many weights a level has pruned."""
-        total = sum(self.prunable[name] for names, _ in pruning_groups(pruning, self.layout) for name in names)
-        return total - sum(survivors for _, survivors in self.survivors(pruning, level))
-
-    def survivors(self, pruning: Pruning, level: int) -> list[tuple[list[str], int]]:
-        """How many weights survive to a level, of all layers together that share a threshold."""
-        return [
-            (names, num_survivors(sum(self.prunable[name] for name in names), rate, level))
-            for names, rate in pruning_groups(pruning, self.layout)
-        ]
-
-
-class _OperatorCounter(TorchDispatchMode):
-    """Counts the dispatched operators, without views."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        aliases = [r.alias_info for r in func._schema.returns]
-        self.count += not any(alias is not None and not alias.is_write for alias in aliases)
-        return func(*args, **(kwargs or {}))
-
-
-@cache
-def model_cost(model: ModelSpec, data: DataSpec) -> ModelCost:
-    """Count what one image costs a model, without weights or images."""
-    info = data.info
-    place = model.measured(info).place if model.is_measured else "meta"
-    with torch.device(place):
-        network = build(model, info.image_shape, info.num_classes).eval()
-        with FlopCounterMode(display=False) as counter, _OperatorCounter() as operators:
-            network(torch.empty(1, *info.image_shape))
-    weights, layout = dict(network.named_parameters()), Layout.of(network, model)
-    return ModelCost(
-        counter.get_total_flops(),
-        operators.count,
-        sum(t.numel() * t.element_size() for t in network.state_dict().values()),
-        layout,
-        {name: weights[name].numel() for name in layout.prunable},
-    )
 
 
 def plan_cost(plan: Plan, store: _Store, seconds: Mapping[str, Mapping[str, float | None]] | None = None) -> list[Cost]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from lthbench.options import OptionError
 from lthbench.suite.calibration import Calibration, NetworkRate, Precision, TrainingRate, calibrations
-from lthbench.suite.cost import model_cost
+from lthbench.suite.model_cost import model_cost
 from lthbench.suite.plan import Plan
 from lthbench.suite.work import Work
 from lthbench.tasks.spec import InterpolateSpec, MaskSpec, TrainSpec

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lthbench.documents import DocumentError
-from lthbench.tasks.network import Layout
+from lthbench.tasks.layout import Layout
 from lthbench.tasks.paths import CHECKPOINT, MASK, weights_file
 from lthbench.tasks.result import Artefact, InputBits, read_result, read_spec
 from lthbench.tasks.spec import Weights

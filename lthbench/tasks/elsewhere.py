@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lthbench.tasks.atomic import write_atomically
-from lthbench.tasks.network import Layout
+from lthbench.tasks.layout import Layout
 from lthbench.tasks.store import TicketError
 from lthbench.tasks.tensor_files import digest
 

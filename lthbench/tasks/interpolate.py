@@ -12,7 +12,8 @@ from lthbench.data.loading import load
 from lthbench.engine.linear_path import evaluate_linear_path
 from lthbench.ops.sums import sum_in_order
 from lthbench.tasks.context import Context
-from lthbench.tasks.network import Layout, make_network
+from lthbench.tasks.layout import Layout
+from lthbench.tasks.network import make_network
 from lthbench.tasks.spec import InterpolateSpec, TrainSpec, Weights, parse_spec
 from lthbench.tasks.start import mask_of
 

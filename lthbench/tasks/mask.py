@@ -13,10 +13,11 @@ from lthbench.ops import prune_lowest
 from lthbench.tasks.context import Context
 from lthbench.tasks.criteria import CRITERIA, Layer, scores_of
 from lthbench.tasks.elsewhere import read_imported
-from lthbench.tasks.network import Layout, make_network, weights_of
+from lthbench.tasks.layout import Layout, pruning_groups
+from lthbench.tasks.network import make_network, weights_of
 from lthbench.tasks.paths import weights_file
 from lthbench.tasks.result import Artefact
-from lthbench.tasks.spec import MaskSpec, Pruning, TrainSpec, Weights, layers_of, num_survivors, parse_spec
+from lthbench.tasks.spec import MaskSpec, Pruning, TrainSpec, Weights, num_survivors, parse_spec
 from lthbench.tasks.start import start_of
 from lthbench.tasks.tensor_files import digest
 from lthbench.tasks.train import train_images
@@ -118,27 +119,6 @@ def _gradients(network: Weights, weights: dict[str, Tensor], num_images: int, co
     for batch, labels in context.watched(images.batches(EVAL_BATCH)):
         (F.cross_entropy(model(batch), labels, reduction="sum") / len(images)).backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-
-
-def pruning_groups(pruning: Pruning, layout: Layout) -> list[tuple[list[str], float]]:
-    """The layers that share a threshold, with their rate; in parameter order, without the excluded layers.
-
-    Raises:
-        ValueError: an entry of `exclude` or `rates` matches no layer.
-    """
-    for entry in (*pruning.exclude, *pruning.rates):
-        if not layers_of(entry, layout.prunable):
-            raise ValueError(f"pruning names '{entry}', which matches none of the layers")
-    excluded = {name for entry in pruning.exclude for name in layers_of(entry, layout.prunable)}
-    group_of = {
-        name: (entry, rate) for entry, rate in pruning.rates.items() for name in layers_of(entry, layout.prunable)
-    }
-    groups: dict[tuple[str, float], list[str]] = {}
-    for name in layout.prunable:
-        if name not in excluded:
-            entry, rate = group_of.get(name, ("", pruning.rate))
-            groups.setdefault((name if pruning.scope == "layer" else entry, rate), []).append(name)
-    return [(names, rate) for (_, rate), names in groups.items()]
 
 
 def random_mask(like: dict[str, Tensor], seed: int, draw: int) -> dict[str, Tensor]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from lthbench.data.spec import DataSpec
-from lthbench.models.build import build, head, initialise, prunable, stem
+from lthbench.models.build import build, head, initialise
 from lthbench.models.spec import ModelSpec
 from lthbench.training.streams import stream
 
@@ -25,23 +24,6 @@ def set_initial_weights(model: nn.Module, spec: ModelSpec, seed: int, init: int 
     """Initialise: every parameter from its own stream (seed, init or head, init, name)."""
     output = head(model, spec) + "."
     initialise(model, spec, lambda name: stream(seed, "head" if name.startswith(output) else "init", init, name))
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The names that pruning needs to know of a network: prunable weights in parameter order, head, stem."""
-
-    prunable: list[str]
-    head: str
-    stem: str
-
-    @classmethod
-    def of(cls, model: nn.Module, spec: ModelSpec) -> Layout:
-        return cls(prunable(model, spec), head(model, spec), stem(model, spec))
-
-    def is_head(self, name: str) -> bool:
-        """Whether a parameter belongs to the output layer."""
-        return name.startswith(self.head + ".")
 
 
 def with_shuffled_survivors(

@@ -8,14 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lthbench.tasks.context import Context
-from lthbench.tasks.network import (
-    Layout,
-    apply_mask,
-    make_network,
-    set_initial_weights,
-    weights_of,
-    with_shuffled_survivors,
-)
+from lthbench.tasks.layout import Layout
+from lthbench.tasks.network import apply_mask, make_network, set_initial_weights, weights_of, with_shuffled_survivors
 from lthbench.tasks.spec import MaskSpec, TrainSpec, parse_spec
 
 

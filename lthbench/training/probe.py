@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from lthbench.data.images import ImageSet
@@ -155,6 +154,8 @@ def _logistic_regression(
     features: Tensor, labels: Tensor, num_classes: int, penalty: float, begin: np.ndarray, on_step: Callable[[], None]
 ) -> np.ndarray:
     """Minimise mean cross-entropy + (penalty / 2) ||W||^2 by L-BFGS; the last column is the bias, unpenalised."""
+    from scipy.optimize import minimize
+
     one_hot = F.one_hot(labels, num_classes).double()
     num_images = len(labels)
 

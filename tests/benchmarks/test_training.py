@@ -26,7 +26,8 @@ from lthbench.data.spec import Augment, DataSpec
 from lthbench.models.spec import ModelSpec
 from lthbench.runner.allocator import kept_memory
 from lthbench.runner.environment import make_deterministic
-from lthbench.tasks.network import Layout, apply_mask, make_network, set_initial_weights
+from lthbench.tasks.layout import Layout
+from lthbench.tasks.network import apply_mask, make_network, set_initial_weights
 from lthbench.training.loop import Trainer, evaluate
 from lthbench.training.recipe import SGD, Recipe
 

@@ -18,7 +18,8 @@ from lthbench.data.images import ImageSet
 from lthbench.experiments import Cell
 from lthbench.models.spec import ModelSpec
 from lthbench.suite.plan import Plan
-from lthbench.tasks.network import Layout, apply_mask, make_network, set_initial_weights, weights_of
+from lthbench.tasks.layout import Layout
+from lthbench.tasks.network import apply_mask, make_network, set_initial_weights, weights_of
 from lthbench.tasks.paths import weights_file
 from lthbench.tasks.spec import Task, TrainSpec
 from lthbench.tasks.store import Store

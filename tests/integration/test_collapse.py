@@ -22,7 +22,8 @@ from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.context import Context
 from lthbench.tasks.interpolate import interpolate
-from lthbench.tasks.network import Layout, make_network, set_initial_weights, weights_of
+from lthbench.tasks.layout import Layout
+from lthbench.tasks.network import make_network, set_initial_weights, weights_of
 from lthbench.tasks.spec import InterpolateSpec, Weights
 from lthbench.tasks.store import Store
 

@@ -19,7 +19,8 @@ from lthbench.data.spec import DataSpec
 from lthbench.models.spec import ModelSpec
 from lthbench.suite.yaml_tree import SuiteError
 from lthbench.tasks.elsewhere import fitted, read_elsewhere
-from lthbench.tasks.network import Layout, make_network, set_initial_weights, weights_of
+from lthbench.tasks.layout import Layout
+from lthbench.tasks.network import make_network, set_initial_weights, weights_of
 from lthbench.tasks.spec import MaskSpec, TrainSpec
 from lthbench.tasks.store import TicketError
 from lthbench.tasks.tensor_files import read_mask, read_tensors

@@ -23,7 +23,7 @@ def test_a_calibration_gives_hours_that_are_told_apart_from_calculated_ones(
     monkeypatch.setattr(throughput, "SECONDS", 0.02)
     options = ("plan", tiny_suite, "--store", tmp_path / "store")
     rows = json.loads(call(capsys, monkeypatch, *options, "--json")[1])["cost"]
-    assert set(rows[-1]["hours"]) == NAMED and not own_cache.exists(), "planning writes nothing"
+    assert set(rows[-1]["hours"]) == NAMED and not (own_cache / "calibrations").exists(), "planning measures nothing"
 
     code, out, err = call(capsys, monkeypatch, *options, "--calibrate", "--device", "cpu", "--json")
     assert code == 0, err

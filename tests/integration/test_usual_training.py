@@ -14,7 +14,8 @@ from torch import Tensor
 from lthbench.data.images import ImageSet, pack
 from lthbench.data.spec import DATASETS, Augment, DataSpec
 from lthbench.models.spec import ModelSpec
-from lthbench.tasks.network import Layout, apply_mask, make_network, set_initial_weights, weights_of
+from lthbench.tasks.layout import Layout
+from lthbench.tasks.network import apply_mask, make_network, set_initial_weights, weights_of
 from lthbench.training.loop import Trainer
 from lthbench.training.recipe import Recipe
 from lthbench.training.streams import stream

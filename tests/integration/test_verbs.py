@@ -23,8 +23,9 @@ from lthbench.runner.settings import Settings
 from lthbench.suite.plan import Plan
 from lthbench.tasks import interpolate, start
 from lthbench.tasks.context import Context
-from lthbench.tasks.mask import prune, pruning_groups
-from lthbench.tasks.network import Layout, apply_mask, make_network, set_initial_weights
+from lthbench.tasks.layout import Layout, pruning_groups
+from lthbench.tasks.mask import prune
+from lthbench.tasks.network import apply_mask, make_network, set_initial_weights
 from lthbench.tasks.paths import MASK, weights_file
 from lthbench.tasks.spec import InterpolateSpec, Pruning, Task, TrainSpec, num_survivors
 from lthbench.tasks.store import Store

@@ -19,8 +19,8 @@ from lthbench.suite.calibration import (
     read_calibration,
     save_calibration,
 )
-from lthbench.suite.cost import model_cost
 from lthbench.suite.devices import LAUNCH_SECONDS, NAMED, UTILISATION, Measured
+from lthbench.suite.model_cost import model_cost
 from lthbench.suite.work import Work, work_of
 
 LENET = ModelSpec(name="lenet-300-100")

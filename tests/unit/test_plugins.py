@@ -29,8 +29,8 @@ from lthbench.registry import LOADED, PluginError
 from lthbench.runner.settings import RunOptions, Settings
 from lthbench.runner.slurm.lane_job import JobSpec
 from lthbench.runner.slurm.lanes import LaneOwner
-from lthbench.suite.cost import model_cost
 from lthbench.suite.load import load_suite
+from lthbench.suite.model_cost import model_cost
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.subset import Subset
 from lthbench.suite.yaml_tree import SuiteError

@@ -19,7 +19,8 @@ from lthbench.data.strata import DIVISION, random_words, stratified_order
 from lthbench.models.spec import ModelSpec
 from lthbench.tasks import interpolate
 from lthbench.tasks.context import Context
-from lthbench.tasks.network import Layout, make_network, set_initial_weights, weights_of
+from lthbench.tasks.layout import Layout
+from lthbench.tasks.network import make_network, set_initial_weights, weights_of
 from lthbench.tasks.spec import InterpolateSpec, Weights
 from lthbench.training.loop import evaluate
 from lthbench.training.probe import estimate_statistics, fit_probe, set_normalisation

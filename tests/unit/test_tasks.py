@@ -24,8 +24,9 @@ from lthbench.models.spec import ModelSpec
 from lthbench.tasks.atomic import write_json
 from lthbench.tasks.context import Context, Interrupted, UnusableInputError
 from lthbench.tasks.interpolate import barrier
-from lthbench.tasks.mask import prune, pruning_groups
-from lthbench.tasks.network import Layout, make_network, weights_of, with_shuffled_survivors
+from lthbench.tasks.layout import Layout, pruning_groups
+from lthbench.tasks.mask import prune
+from lthbench.tasks.network import make_network, weights_of, with_shuffled_survivors
 from lthbench.tasks.paths import CHECKPOINT, MASK, RESULT, SPEC, weights_file
 from lthbench.tasks.result import seal
 from lthbench.tasks.run import run_task

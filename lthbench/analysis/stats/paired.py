@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, overload
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 POWER = 0.8
 # More are never advised: the spread of a few replicates does not predict that of many.
@@ -66,6 +66,8 @@ def paired(differences: Sequence[float]) -> Paired | None:
 
 def wilcoxon(differences: Sequence[float], than: float, direction: Direction) -> float | None:
     """One-sided p of Wilcoxon's signed-rank test; None where every difference equals `than`."""
+    from scipy import stats
+
     shifted = np.asarray(differences, dtype=float) - than
     if not np.any(shifted):
         return None
@@ -76,7 +78,7 @@ def power_one_sided(gap: float, spread: float, n: int, alpha: float) -> float:
     """Power of the one-sided t test where the true mean is `gap` beyond the bound (non-central t)."""
     if n < 2:
         return 0.0
-    return float(stats.nct.sf(special.stdtrit(n - 1, 1 - alpha), n - 1, gap / spread * math.sqrt(n)))
+    return float(1 - special.nctdtr(n - 1, gap / spread * math.sqrt(n), special.stdtrit(n - 1, 1 - alpha)))
 
 
 def power_equivalence(margin: float, spread: float, n: int, alpha: float) -> float:
@@ -84,7 +86,7 @@ def power_equivalence(margin: float, spread: float, n: int, alpha: float) -> flo
     if n < 2:
         return 0.0
     critical, shift = special.stdtrit(n - 1, 1 - alpha), margin / spread * math.sqrt(n)
-    return float(max(0.0, stats.nct.cdf(-critical, n - 1, -shift) - stats.nct.cdf(critical, n - 1, shift)))
+    return float(max(0.0, special.nctdtr(n - 1, -shift, -critical) - special.nctdtr(n - 1, shift, critical)))
 
 
 def detectable(power: Callable[[float], float], start: float) -> float | None:
@@ -124,5 +126,7 @@ def holm(p_values: Sequence[float | None], family: int | None = None) -> list[fl
 
 def exact_fraction(successes: int, n: int, alpha: float) -> tuple[float, float]:
     """The interval of Clopper and Pearson (1934) for a fraction."""
+    from scipy import stats
+
     interval = stats.binomtest(successes, n).proportion_ci(1 - alpha, method="exact")
     return float(interval.low), float(interval.high)

@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 RESAMPLES = 4999
 _SEED = 20200105  # any; fixed, so that the same numbers give the same verdict
@@ -20,6 +19,8 @@ Method = Literal["spearman", "kendall"]
 def correlations(x: NDArray[np.float64], y: NDArray[np.float64], method: Method) -> NDArray[np.float64]:
     """Spearman's rho or Kendall's tau-b of each row of x and y, [draws, n]; NaN where x or y does not vary."""
     if method == "spearman":
+        from scipy import stats
+
         a, b = (stats.rankdata(v, axis=-1) - (v.shape[-1] + 1) / 2 for v in (x, y))
         axis: tuple[int, ...] = (-1,)
     else:
@@ -55,6 +56,8 @@ def bootstrap(x: NDArray[np.float64], y: NDArray[np.float64], method: Method) ->
 
 def page(rows: Sequence[Sequence[float]]) -> float:
     """p of Page's test that values ascend along each row (Page 1963); at least 3 columns."""
+    from scipy import stats
+
     return float(stats.page_trend_test(np.asarray(rows, dtype=float)).pvalue)
 
 
@@ -78,6 +81,8 @@ def kappa(a: Sequence[bool], b: Sequence[bool]) -> float:
 
 def auc(score: Sequence[float], yes: Sequence[bool]) -> float:
     """The chance that a yes scores higher than a no, ties counting half (Mann-Whitney U); NaN without either."""
+    from scipy import stats
+
     s, y = np.asarray(score, dtype=float), np.asarray(yes)
     if y.all() or not y.any():
         return math.nan

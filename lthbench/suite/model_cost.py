@@ -1,0 +1,102 @@
+"""`ModelCost`: what one image costs a model. Counting imports torch, seconds, so what was counted is kept in a file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import lthbench
+from lthbench.data.spec import DataSpec
+from lthbench.home import cache_folder
+from lthbench.models.spec import ModelSpec
+from lthbench.tasks.atomic import write_atomically
+from lthbench.tasks.layout import Layout, pruning_groups
+from lthbench.tasks.spec import Pruning, num_survivors
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """The cost of one image in a model.
+
+    Attributes:
+        forward_flops: multiply and add counted apart.
+        operators: operations of a forward pass that compute something, each of which is a launch on a GPU.
+        prunable: name -> number of weights.
+    """
+
+    forward_flops: int
+    operators: int
+    parameter_bytes: int
+    layout: Layout
+    prunable: dict[str, int]
+
+    def pruned_weights(self, pruning: Pruning, level: int) -> int:
+        """How many weights a level has pruned."""
+        total = sum(self.prunable[name] for names, _ in pruning_groups(pruning, self.layout) for name in names)
+        return total - sum(survivors for _, survivors in self.survivors(pruning, level))
+
+    def survivors(self, pruning: Pruning, level: int) -> list[tuple[list[str], int]]:
+        """How many weights survive to a level, of all layers together that share a threshold."""
+        return [
+            (names, num_survivors(sum(self.prunable[name] for name in names), rate, level))
+            for names, rate in pruning_groups(pruning, self.layout)
+        ]
+
+
+@cache
+def model_cost(model: ModelSpec, data: DataSpec) -> ModelCost:
+    """What one image of a data set costs a model: read where this version has counted it before, else counted.
+
+    A plugin's model is always counted, as its source is not known here.
+    """
+    info = data.info
+    file = None if model.is_measured else _kept(model, info.image_shape, info.num_classes)
+    if file is not None:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # none, or damaged: counted again
+            return _read(file.read_text())
+    from lthbench.suite.operators import count
+
+    counted = count(model, info)
+    if file is not None:
+        with contextlib.suppress(OSError):  # a folder that cannot be written costs time only
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, json.dumps(asdict(counted)).encode())
+    return counted
+
+
+def _read(text: str) -> ModelCost:
+    kept = json.loads(text)
+    return ModelCost(**(kept | {"layout": Layout(**kept["layout"])}))
+
+
+def _kept(model: ModelSpec, image_shape: tuple[int, ...], num_classes: int) -> Path | None:
+    """The file of a model's cost, whose name has all that it depends on; None where there is no folder for it."""
+    if (folder := cache_folder()) is None:
+        return None
+    known = [torch_version(), _sources(), model.model_dump_json(), str((image_shape, num_classes))]
+    return folder / "models" / f"{hashlib.sha256(chr(10).join(known).encode()).hexdigest()[:32]}.json"
+
+
+@cache
+def _sources() -> str:
+    """The digest of what builds and counts networks."""
+    package = Path(lthbench.__file__).parent
+    files = [*sorted((package / "models").glob("*.py")), package / "suite/operators.py", package / "tasks/layout.py"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+@cache
+def torch_version() -> str:
+    """The version of the installed torch, with its build, without importing it."""
+    found = find_spec("torch")
+    assert found is not None and found.origin is not None
+    file = spec_from_file_location("_torch_version", Path(found.origin).with_name("version.py"))
+    assert file is not None and file.loader is not None
+    module = module_from_spec(file)
+    file.loader.exec_module(module)
+    return str(module.__version__)

@@ -1,0 +1,90 @@
+"""What a process imports before it works: seconds of every command and worker that no profile of work shows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from conftest import TINY
+
+from lthbench.suite.load import load_suite
+from lthbench.suite.model_cost import model_cost, torch_version
+
+HEAVY = ("torch", "torchvision", "scipy", "pandas", "statsmodels", "matplotlib")
+PLAN = """
+import json, sys
+sys.argv = ["lthbench", "plan", {suite!r}, "--store", {store!r}, "--json"]
+from lthbench.cli import main
+try:
+    main()
+finally:
+    print(json.dumps([name for name in {heavy!r} if name in sys.modules]), file=sys.stderr)
+"""
+WORKER = """
+import json, sys
+from lthbench.runner import worker
+from lthbench.runner.environment import make_deterministic
+import torch
+make_deterministic(1)
+heavy = [*{heavy!r}[1:], "torch._dynamo", "torch._inductor", "lthbench.analysis", "lthbench.cli", "typer"]
+try:
+    torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+    refuses = ""
+except RuntimeError as error:
+    refuses = str(error)
+print(json.dumps({{
+    "loaded": [name for name in heavy if name in sys.modules],
+    "on": torch.are_deterministic_algorithms_enabled(),
+    "warns": torch.is_deterministic_algorithms_warn_only_enabled(),
+    "fills": torch.utils.deterministic.fill_uninitialized_memory,
+    "refuses": refuses,
+}}))
+"""
+
+
+def test_a_plan_whose_networks_were_counted_before_needs_neither_torch_nor_statistics(
+    own_cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (pair,) = load_suite(tmp_path / "tiny.yaml").pairs.values()
+    model_cost.cache_clear()
+    counted = model_cost(pair.model, pair.data)
+    model_cost.cache_clear()
+    assert model_cost(pair.model, pair.data) == counted and len(list((own_cache / "models").iterdir())) == 1
+    program = PLAN.format(suite=str(tmp_path / "tiny.yaml"), store=str(tmp_path / "store"), heavy=HEAVY)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert json.loads(ran.stderr) == [] and json.loads(ran.stdout)["cost"][-1]["flops"] > 0
+
+
+def test_a_damaged_count_is_counted_again(own_cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (pair,) = load_suite(tmp_path / "tiny.yaml").pairs.values()
+    model_cost.cache_clear()
+    counted = model_cost(pair.model, pair.data)
+    (file,) = (own_cache / "models").iterdir()
+    for damaged in ("", "{}", "[]", file.read_text()[:-9]):
+        file.write_text(damaged)
+        model_cost.cache_clear()
+        assert model_cost(pair.model, pair.data) == counted
+
+
+def test_a_worker_is_deterministic_without_the_compiler_statistics_or_commands() -> None:
+    program = WORKER.format(heavy=HEAVY)
+    found = json.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+    assert "does not have a deterministic implementation" in found.pop("refuses")
+    assert found == {"loaded": [], "on": True, "warns": False, "fills": False}
+
+
+def test_the_compiler_reads_the_variable_by_which_it_is_told_of_the_mode() -> None:
+    spec = find_spec("torch")
+    assert spec is not None and spec.origin is not None
+    config = Path(spec.origin).with_name("_inductor") / "config.py"
+    assert 'deterministic = os.getenv("TORCHINDUCTOR_DETERMINISTIC") == "1"' in config.read_text()
+
+
+def test_the_version_of_torch_is_known_without_it() -> None:
+    assert torch_version() == torch.__version__
