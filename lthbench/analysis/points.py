@@ -145,3 +145,24 @@ def _gather(measurement: Measurement, tasks: dict[str, Task]) -> None:
         if task.key not in tasks:
             tasks[task.key] = task
             pending += task.inputs
+
+
+def planned_points(plan: Plan, name: str) -> list[MeasuredPoint]:
+    """The points that are or will be planned of the first replicate of a pair, and of selection replicates, without
+    numbers."""
+    found = [
+        MeasuredPoint(name, placed.experiment, placed.cell.arm, placed.cell.replicate, r.variant, r.level, None, r.step,
+              "missing", {}, r.task.key)
+        for placed in plan.measurements
+        if placed.cell.pair == name
+        and (placed.cell.replicate == plan.suite.first_replicate or placed.cell.is_selection)
+        for r in (placed.measurement,)
+    ]  # fmt: skip
+    pair = plan.suite.pairs[name]
+    for label, experiment in pair.experiments.items():
+        for variant, level in experiment.later():
+            for arm in experiment.arms or pair.arms:
+                found.append(
+                    MeasuredPoint(name, label, arm, 0, variant, level, None, 0, "missing", {}, f"{arm}: {variant}")
+                )
+    return found

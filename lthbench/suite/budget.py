@@ -1,4 +1,4 @@
-"""What part of a suite a budget buys."""
+"""What part of a suite a budget buys: its price, and what is bought where no claims say what matters."""
 
 from __future__ import annotations
 
@@ -88,14 +88,23 @@ class Prices:
                     note(task.key, need, level)
             self._groups[frozenset(needs[key].items())] += seconds[key]
 
-    def of(self, part: Subset) -> float:
-        """The seconds that a part takes."""
-        tested = self._suite.tested(part.replicates)
+    def of(self, *parts: Subset) -> float:
+        """The seconds that some parts take together."""
+        tested = [(part, self._suite.tested(part.replicates)) for part in parts]
         return sum(
             seconds
             for needs, seconds in self._groups.items()
-            if any(_has(part, tested, need, level) for need, level in needs)
+            if any(_has(*part, need, level) for need, level in needs for part in tested)
         )
+
+    def by_experiments(self, part: Subset) -> dict[frozenset[str], float]:
+        """The seconds of a part's tasks, by the experiments any of which needs them."""
+        tested = self._suite.tested(part.replicates)
+        found: dict[frozenset[str], float] = defaultdict(float)
+        for needs, seconds in self._groups.items():
+            if labels := {need.experiment for need, level in needs if _has(part, tested, need, level)}:
+                found[frozenset(labels)] += seconds
+        return found
 
 
 def _has(part: Subset, tested: range, need: Need, level: int) -> bool:
@@ -179,13 +188,7 @@ def buy(plan: Plan, store: Store, device: Device, hours: float, suite: str) -> B
     Raises:
         OptionError: the device was not measured on all of its pairs, or the hours buy no part of it.
     """
-    seconds = seconds_on(device, plan)
-    if unknown := sorted({plan.cells[key].pair for key, value in seconds.items() if value is None}):
-        raise OptionError(
-            f"{device.label} was not measured on {', '.join(unknown)}; run `lthbench plan {suite} --calibrate`"
-        )
-    missing = set(store.missing({key: plan.kept(key) for key in plan.tasks}))
-    left = {key: float(s or 0) if key in missing else 0.0 for key, s in seconds.items()}
+    left = seconds_left(plan, store, device, suite)
     proposal = propose(plan, left, hours * 3600 / device.units)
     if proposal.part is None:
         raise OptionError(
@@ -193,7 +196,25 @@ def buy(plan: Plan, store: Store, device: Device, hours: float, suite: str) -> B
             f"with two arms up to level 1 takes {in_words(proposal.seconds / 3600 * device.units)}"
         )
     bought = make_plan(plan.suite, proposal.part, store.result)
-    return Bought(proposal.part, bought, plan_cost(bought, store, {device.label: seconds}))
+    return Bought(proposal.part, bought, plan_cost(bought, store, {device.label: seconds_on(device, bought)}))
+
+
+def seconds_left(plan: Plan, store: Store, device: Device, suite: str) -> dict[str, float]:
+    """Key -> the seconds of a device that the task takes; 0 for one that is done.
+
+    Args:
+        suite: its name in messages.
+
+    Raises:
+        OptionError: the device was not measured on all pairs.
+    """
+    seconds = seconds_on(device, plan)
+    if unknown := sorted({plan.cells[key].pair for key, value in seconds.items() if value is None}):
+        raise OptionError(
+            f"{device.label} was not measured on {', '.join(unknown)}; run `lthbench plan {suite} --calibrate`"
+        )
+    missing = set(store.missing({key: plan.kept(key) for key in plan.tasks}))
+    return {key: float(s or 0) if key in missing else 0.0 for key, s in seconds.items()}
 
 
 def left_out(suite: Suite, part: Subset) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
@@ -21,7 +21,7 @@ from scipy import special
 from lthbench.analysis.claims.evidence import Evidence, NotPlanned, unit_of
 from lthbench.analysis.claims.judge import ALPHA, YET, part_of
 from lthbench.analysis.claims.spreads import UNKNOWN, Spread, Spreads
-from lthbench.analysis.points import MeasuredPoint
+from lthbench.analysis.points import planned_points
 from lthbench.analysis.stats import rank_correlation
 from lthbench.analysis.stats.paired import POWER, detectable, power_equivalence, power_one_sided
 from lthbench.suite.claim_names import needed_kinds
@@ -39,7 +39,7 @@ from lthbench.suite.claim_tests import (
 )
 from lthbench.suite.claims import Claim
 from lthbench.suite.plan import Plan, kinds_of
-from lthbench.suite.schema import Pair, Suite
+from lthbench.suite.schema import Pair
 
 # From the best to the worst.
 Decides = Literal["yes", "spread unknown", "large effects", "no", "not measured", "reported only"]
@@ -103,45 +103,49 @@ def power(plan: Plan, spreads: Spreads) -> list[ClaimPower]:
     """What each claim of a suite can find on each pair that it is about."""
     suite = plan.suite
     evidence = {
-        name: Evidence(name, pair, suite.replicates, _planned_points(plan, name)) for name, pair in suite.pairs.items()
+        name: Evidence(name, pair, suite.replicates, planned_points(plan, name)) for name, pair in suite.pairs.items()
     }
-    found: list[ClaimPower] = []
-    for name, claim in suite.claims.items():
-        pairs = [pair for pair in suite.pairs if any(fnmatch.fnmatch(pair, pattern) for pattern in claim.pairs)]
-        gaps = {pair: _gaps(claim, evidence[pair]) for pair in pairs}
+    return power_of(suite.claims, evidence, spreads.of, ALPHA / suite.looks, families(suite.claims, evidence))
+
+
+def families(claims: Mapping[str, Claim], evidence: Mapping[str, Evidence]) -> dict[str, int]:
+    """Claim -> how many pairs measure it, over which Holm's adjustment shares its level."""
+    found = {}
+    for name, claim in claims.items():
         counting = [i for i, test in enumerate(claim.tests) if test.counts]
-        family = sum(any(gaps[pair][i] is None for i in counting) for pair in pairs)
-        alpha = ALPHA / suite.looks / max(1, family)
-        spread_of = [spreads.of(test, claim) for test in claim.tests]
-        for pair in pairs:
+        gaps = [_gaps(claim, evidence[pair]) for pair in _about(claim, evidence)]
+        found[name] = max(1, sum(any(of_pair[i] is None for i in counting) for of_pair in gaps))
+    return found
+
+
+def power_of(
+    claims: Mapping[str, Claim],
+    evidence: Mapping[str, Evidence],
+    spread_of: Callable[[Test, Claim], Callable[[str, Pair], Spread]],
+    alpha: float,
+    family: Mapping[str, int],
+) -> list[ClaimPower]:
+    """What claims can find with the points that are planned of some pairs.
+
+    Args:
+        alpha: the level of a claim, which the pairs of its family share.
+    """
+    found: list[ClaimPower] = []
+    for name, claim in claims.items():
+        spreads = [spread_of(test, claim) for test in claim.tests]
+        level = alpha / family[name]
+        for pair in _about(claim, evidence):
             before = {one.claim: one for one in found if one.pair == pair}
             parts = tuple(
-                _part(test, gap, claim, evidence[pair], suite, alpha, spread, before)
-                for test, gap, spread in zip(claim.tests, gaps[pair], spread_of, strict=True)
+                _part(test, gap, claim, evidence[pair], level, spread, before)
+                for test, gap, spread in zip(claim.tests, _gaps(claim, evidence[pair]), spreads, strict=True)
             )
-            found.append(_claim(name, pair, suite, alpha, parts))
+            found.append(_claim(name, evidence[pair], level, parts))
     return found
 
 
-def _planned_points(plan: Plan, name: str) -> list[MeasuredPoint]:
-    """The points that are or will be planned of the first replicate of a pair, and of selection replicates, without
-    numbers."""
-    found = [
-        MeasuredPoint(name, placed.experiment, placed.cell.arm, placed.cell.replicate, r.variant, r.level, None, r.step,
-              "missing", {}, r.task.key)
-        for placed in plan.measurements
-        if placed.cell.pair == name
-        and (placed.cell.replicate == plan.suite.first_replicate or placed.cell.is_selection)
-        for r in (placed.measurement,)
-    ]  # fmt: skip
-    pair = plan.suite.pairs[name]
-    for label, experiment in pair.experiments.items():
-        for variant, level in experiment.later():
-            for arm in experiment.arms or pair.arms:
-                found.append(
-                    MeasuredPoint(name, label, arm, 0, variant, level, None, 0, "missing", {}, f"{arm}: {variant}")
-                )
-    return found
+def _about(claim: Claim, pairs: Iterable[str]) -> list[str]:
+    return [pair for pair in pairs if any(fnmatch.fnmatch(pair, pattern) for pattern in claim.pairs)]
 
 
 def _gaps(claim: Claim, evidence: Evidence) -> list[str | None]:
@@ -166,10 +170,11 @@ def _gaps(claim: Claim, evidence: Evidence) -> list[str | None]:
     return gaps
 
 
-def _claim(name: str, pair: str, suite: Suite, alpha: float, parts: tuple[TestPower, ...]) -> ClaimPower:
+def _claim(name: str, evidence: Evidence, alpha: float, parts: tuple[TestPower, ...]) -> ClaimPower:
+    pair, n = evidence.name, evidence.planned
     counting = [i for i, part in enumerate(parts) if part.counts]
     if not counting:
-        return ClaimPower(name, pair, suite.replicates, alpha, "reported only", False, None, parts)
+        return ClaimPower(name, pair, n, alpha, "reported only", False, None, parts)
 
     def weakness(i: int) -> tuple[int, float]:
         part = parts[i]
@@ -183,7 +188,7 @@ def _claim(name: str, pair: str, suite: Suite, alpha: float, parts: tuple[TestPo
     measured = [i for i in counting if ORDER.index(parts[i].decides) < ORDER.index("no")]
     if decides == "not measured" and len({parts[i].decides for i in counting}) > 1:
         decides = "no"
-    return ClaimPower(name, pair, suite.replicates, alpha, decides, bool(measured), weakest, parts)
+    return ClaimPower(name, pair, n, alpha, decides, bool(measured), weakest, parts)
 
 
 def _part(
@@ -191,7 +196,6 @@ def _part(
     gap: str | None,
     claim: Claim,
     evidence: Evidence,
-    suite: Suite,
     alpha: float,
     spread_of: Callable[[str, Pair], Spread],
     before: dict[str, ClaimPower],
@@ -205,7 +209,7 @@ def _part(
         return replace(shown, reason="a count, which has no error")
     kinds = kinds_of(evidence.pair)
     evidence.experiments = frozenset(label for kind in claim.experiments for label in kinds.get(kind, ()))
-    n = suite.replicates
+    n = evidence.planned
     if isinstance(test, Rank):
         return _of_ranks(shown, test, evidence, alpha)
     if isinstance(test, Agreement):
