@@ -70,7 +70,8 @@ def take_in(
     import torch
 
     from lthbench.tasks.elsewhere import fitted, keep, read_elsewhere
-    from lthbench.tasks.network import Layout, make_network
+    from lthbench.tasks.layout import Layout
+    from lthbench.tasks.network import make_network
 
     its = pair_of(suite, pair)
     model = make_network(its.model, its.data, torch.device("cpu"))

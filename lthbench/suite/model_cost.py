@@ -74,7 +74,7 @@ def _read(text: str) -> ModelCost:
     return ModelCost(**(kept | {"layout": Layout(**kept["layout"])}))
 
 
-def _kept(model: ModelSpec, image_shape: tuple[int, ...], num_classes: int) -> Path | None:
+def _kept(model: ModelSpec, image_shape: tuple[int, int, int], num_classes: int) -> Path | None:
     """The file of a model's cost, whose name has all that it depends on; None where there is no folder for it."""
     if (folder := cache_folder()) is None:
         return None

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import special
-from scipy.stats import qmc
 
 from lthbench.analysis.claims.decide import outcome_of, rule
 from lthbench.analysis.claims.verdict import DECIDED
@@ -33,6 +32,8 @@ def rates(
     """Outcome -> the share of simulated suites in which it is found.
 
     Args:
+    from scipy.stats import qmc
+
         n: replicates.
         effect: the true one, as `than`, `margin` and `spread` in margins.
     """
