@@ -30,11 +30,7 @@ class _OperatorCounter(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-<<<<<<< HEAD
 def count(model: ModelSpec, info: DataInfo) -> ModelCost:
-=======
-def count(model: ModelSpec, image_shape: tuple[int, int, int], num_classes: int) -> ModelCost:
->>>>>>> 9b6c47c (A network's images are of three numbers, and the layers of an imported ticket's network come from where they are told now)
     """Count what one image costs a model."""
     place = model.measured(info).place if model.is_measured else "meta"
     with torch.device(place):

@@ -32,11 +32,11 @@ def rates(
     """Outcome -> the share of simulated suites in which it is found.
 
     Args:
-    from scipy.stats import qmc
-
         n: replicates.
         effect: the true one, as `than`, `margin` and `spread` in margins.
     """
+    from scipy.stats import qmc
+
     # Evenly spread quantiles of mean and spread (Sobol): less error than as many independent draws have.
     of_mean, of_spread = qmc.Sobol(2, seed=_SEED).random_base2(_LOG_DRAWS).T
     means = effect + spread / math.sqrt(n) * special.ndtri(of_mean)
