@@ -69,7 +69,8 @@ class Source(StoreOptions, DataFolder, PluginOptions):
     allow_outside: Annotated[
         bool,
         Option(
-            "Let the suite include files, and name claims, that lie outside its folder and ours.", "--allow-outside"
+            "Allow includes and claims files outside the suite's folder and those that ship with the package.",
+            "--allow-outside",
         ),
     ] = False
 
@@ -192,7 +193,7 @@ def run(
     opened = replace(opened, store=Store(opened.store.root, tell))  # one that sets aside what is damaged
     watching = watching or (lambda plan, missing: contextlib.nullcontext(Callback(plan, on_finished)))
     options = replace(options, plugins=opened.plugins)
-    first = [plan(opened, part)]  # so that its faults are told before anything is made
+    first = [plan(opened, part)]  # so that its faults are reported before anything is written
     opened.store.check()
     begun = time.monotonic()
     if num_ranks() > 1:
@@ -324,7 +325,7 @@ def verdicts(opened: OpenSuite, planned: Plan | None = None, *, tell: Tell = pri
     try:
         record_looks(opened.store, found, level_of(opened.suite))
     except StoreError as error:
-        tell(f"that these verdicts were seen is not recorded: {error}")
+        tell(f"cannot record that these verdicts were shown: {error}")
     return found
 
 

@@ -1,9 +1,9 @@
 """`Fault`: an error in something that a user wrote, with the path of its key; and pydantic's errors as faults.
 
 Models say what their own fields may be by annotations and validators, which see one value at a time. What fields of
-several models must be to each other (milestones and the images of an epoch, a crop and the size of images) is told by
-their method `faults`, which yields faults with paths from the model itself; whoever holds the model puts its own path
-before them by `under`, and the loader of suites turns paths into file, line and key.
+several models must be to each other (milestones and the images of an epoch, a crop and the size of images) is
+reported by their method `faults`, which yields faults with paths from the model itself; the object that holds the
+model prefixes its own path by `under`, and the loader of suites turns paths into file, line and key.
 """
 
 from __future__ import annotations

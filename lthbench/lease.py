@@ -61,7 +61,7 @@ class Holder(NamedTuple):
 
 
 def holder_of(path: Path) -> Holder | None:
-    """Who holds the lease of a file; None where nobody does.
+    """The holder of a file's lease; None if it is free.
 
     The file is opened, and not just looked at, since that is when NFS asks its server.
     """
@@ -87,7 +87,7 @@ def is_left(holder: Holder, silent: float) -> bool:
 
 
 class Lease:
-    """A lease on what a file stands for; a context manager that waits until it is free.
+    """A lease on what a file represents; a context manager that waits until it is free.
 
     Args:
         waits: called each time the lease was found to be held by another process.
@@ -127,7 +127,7 @@ class Lease:
             if holder is None or not (_died_here(holder.who) or self._untouched(self.path, holder)):
                 return False
             self._take_over(holder)
-        # Whatever happened while this process was suspended on its way here: what stands there counts.
+        # This process may have been suspended on its way here, so the file's present content decides.
         if not self._is_own():
             return False
         self._hold()
@@ -235,7 +235,7 @@ def _start_of(process: psutil.Process) -> str:
 
 
 def _died_here(who: Who) -> bool:
-    """Whether the holder was a process of this machine and is none any more."""
+    """Whether the holder was a process of this machine that has ended."""
     if who.machine != _machine():
         return False
     try:

@@ -30,5 +30,5 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
-    """Return the message for `name`, which is none of `valid`: the nearest valid name, or all of them."""
+    """Return the message for an invalid `name`: the nearest of `valid`, or all of them."""
     return f"no {kind} is called '{name}'{nearest(name, valid)}"

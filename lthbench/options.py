@@ -20,7 +20,7 @@ class Option:
 
     Attributes:
         flag: `--name`, or `--name/--no-name`; without any it is a positional argument.
-        envvar: the environment variable that stands for it.
+        envvar: the environment variable that sets it.
         min, max: bounds of a number, included.
         metavar: what its value is called.
     """

@@ -78,7 +78,7 @@ class PluginOptions:
     plugins: Annotated[
         tuple[str, ...],
         Option(
-            "Load own models, criteria, experiments: a Python file or a module (repeatable).",
+            "Load your own models, criteria or experiments from a Python file or module (repeatable).",
             "--plugin",
             metavar="PLUGIN",
         ),

@@ -77,18 +77,18 @@ def add(kind: str, registry: dict[str, Entry], name: str, entry: Entry) -> None:
     """Add an entry of the plugin that is being loaded.
 
     Raises:
-        PluginError: the name is taken or is none, or no plugin is being loaded.
+        PluginError: the name is taken or invalid, or no plugin is being loaded.
     """
     if not _loading:
         raise PluginError(
-            f"{kind} '{name}' is registered by no plugin: name the file that does it by --plugin, or load it by "
+            f"{kind} '{name}' is registered outside a plugin: name its file by --plugin, or load it by "
             "lthbench.plugins.load_plugins"
         )
     plugin, added = _loading[-1]
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
         raise PluginError(
-            f"plugin {plugin}: {name!r} is no name of a {kind}; use letters, digits and . _ + -, the first a letter or "
-            "digit"
+            f"plugin {plugin}: {name!r} is not a valid name of a {kind}; use letters, digits and . _ + -, the first "
+            "a letter or digit"
         )
     if name in registry:
         taken = f"plugin {_owners[kind, name]}" if (kind, name) in _owners else "lthbench"
@@ -137,7 +137,7 @@ def require(wanted: Mapping[str, Mapping[str, str]]) -> None:
 
 def short(identity: Mapping[str, str]) -> str:
     """A version and digest for people: `1.0 (3f2a7c01)`."""
-    return f"{identity.get('version', '')} ({identity['sha256'][:8]})".strip() if identity else "not there"
+    return f"{identity.get('version', '')} ({identity['sha256'][:8]})".strip() if identity else "absent"
 
 
 def unknown_name(kind: str, name: str, registry: Iterable[str]) -> str:

@@ -77,7 +77,7 @@ def _kernels() -> list[Finding]:
         if part in others:
             level, state = "problem", f"{state}, of other sources ({built[part]}) than those in csrc/; {BUILD_AGAIN}"
         elif part in built:
-            state += f", built from sources {built[part] or 'that it does not tell'}"
+            state += f", built from sources {built[part] or 'without a recorded digest'}"
         findings.append(Finding(level, f"kernels, {part}", state))
     return findings
 

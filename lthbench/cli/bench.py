@@ -51,7 +51,10 @@ def bench_engine(
         list[str] | None, typer.Option(help="Only this network (may be repeated), of those that are timed.")
     ] = None,
     threads: Annotated[
-        int, typer.Option(min=1, max=MAX_PROCESSES, help="CPU threads a process; other counts, other bits.")
+        int,
+        typer.Option(
+            min=1, max=MAX_PROCESSES, help="CPU threads per process; results differ bitwise with their number."
+        ),
     ] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each candidate.")] = 5,
     layers: Annotated[bool, typer.Option("--layers", help="Time kinds of convolutions too.")] = False,

@@ -31,25 +31,30 @@ Two = tuple[str, str]
 def compare(
     stores: Annotated[list[Path], typer.Argument(metavar="STORE_A [STORE_B]", help="Two stores, or one.")],
     suite: Annotated[
-        Path | None, typer.Option(help="Of two stores, compare what this suite needs, by the test too.")
+        Path | None, typer.Option(help="Compare the results that this suite needs, also by the statistical test.")
     ] = None,
-    arms: Annotated[Two | None, typer.Option(metavar="A B", help="Of one store and --suite: two arms.")] = None,
-    pairs: Annotated[Two | None, typer.Option(metavar="P Q", help="Of one store and --suite: two pairs.")] = None,
+    arms: Annotated[
+        Two | None, typer.Option(metavar="A B", help="Compare two arms of one store; needs --suite.")
+    ] = None,
+    pairs: Annotated[
+        Two | None, typer.Option(metavar="P Q", help="Compare two pairs of one store; needs --suite.")
+    ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="Of arms or pairs: this metric (may be repeated), not those of summaries.")
+        list[str] | None,
+        typer.Option(help="With --arms or --pairs: this metric instead of those of summaries (repeatable)."),
     ] = None,
     allow_outside: Annotated[
         bool,
         typer.Option(
             "--allow-outside",
-            help="Let the suite include files, and name claims, that lie outside its folder and ours.",
+            help="Allow includes and claims files outside the suite's folder and those that ship with the package.",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the results of two stores, or of two arms or two pairs of one.
 
-    Two stores: bit for bit, with --suite by the test of `verify` too; the first task that differs is told. Exits with
+    Two stores: bit for bit, with --suite by the test of `verify` too; the first task that differs is shown. Exits with
     1 where they differ: by bits in equal environments (and without --suite), else by the test; with 2 where they agree
     and one has done more than the other.
 

@@ -34,7 +34,7 @@ def doctor(
     repair: Annotated[bool, typer.Option("--repair", help="Set aside what is damaged in --store; needs it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what this installation has, and check every file of --store where it is given; exits with 1 on a problem."""
+    """Show what is installed, and with --store check every file of a store; exits with 1 on a problem."""
     from lthbench.bench.doctor import examine
 
     is_given = bool(given("--store"))

@@ -15,7 +15,7 @@ from lthbench.cli.parameters import with_options
 from lthbench.suite.plan import Plan
 from lthbench.tasks.store import Store
 
-export_app = typer.Typer(help="The trainings of a suite for experiment trackers.", no_args_is_help=True)
+export_app = typer.Typer(help="Export a suite's trainings to experiment trackers.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
 
 

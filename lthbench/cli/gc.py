@@ -32,12 +32,12 @@ def gc(
         bool,
         typer.Option(
             "--allow-outside",
-            help="Let the suite include files, and name claims, that lie outside its folder and ours.",
+            help="Allow includes and claims files outside the suite's folder and those that ship with the package.",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what of a store none of some suites needs, and how much it is; with --yes, remove it.
+    """Show which tasks of a store no given suite needs, and their size; with --yes, delete them.
 
     What a process works at stays, as do reports and imported tickets. Killed at any moment, nothing that is needed is
     lost: a task is there whole, or gone.

@@ -71,7 +71,7 @@ class Growing:
     def _write(self) -> None:
         assert self._report is not None
         begun = time.monotonic()
-        with contextlib.suppress(Exception):  # the one at the end tells what is wrong
+        with contextlib.suppress(Exception):  # the report at the end shows the error
             self._report()
         took = time.monotonic() - begun
         self._next = time.monotonic() + max(_SOONEST, took / _SHARE)

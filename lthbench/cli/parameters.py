@@ -1,4 +1,4 @@
-"""How commands share options: one parameter, a dataclass, stands for an option per field."""
+"""How commands share options: one parameter, a dataclass, has an option per field."""
 
 from __future__ import annotations
 

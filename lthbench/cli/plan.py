@@ -40,18 +40,19 @@ def plan(
     part: Subset,
     to_calibrate: Annotated[RunOptions, Only("device", "threads")],
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="First measure --device on the suite's pairs, some seconds each.")
+        bool, typer.Option("--calibrate", help="First time --device on the suite's pairs, a few seconds each.")
     ] = False,
     budget: Annotated[
-        str | None, typer.Option(help="What part of the suite these hours buy: 200gpuh, or 48cpuh of one core.")
+        str | None, typer.Option(help="Which part of the suite fits into these hours: 200gpuh, or 48cpuh of one core.")
     ] = None,
-    on: Annotated[str | None, typer.Option(help="The device of the budget, by a part of its name.")] = None,
+    on: Annotated[str | None, typer.Option(help="The device that the budget is for, by part of its name.")] = None,
     only_power: Annotated[
-        bool, typer.Option("--power", help="Only what its claims can decide: in seconds, whatever the replicates.")
+        bool,
+        typer.Option("--power", help="Only which claims the suite can decide; takes seconds, however many replicates."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a suite would do, what of it is done, how many hours the rest takes, and what its claims can decide."""
+    """Show what a suite would run, what is done, the hours that remain, and which claims it can decide."""
     from lthbench.suite.budget import parse_budget
     from lthbench.suite.cost import plan_cost
     from lthbench.suite.devices import choose_device, known_devices, seconds_on
@@ -62,7 +63,7 @@ def plan(
     part.check(opened.suite)
     if only_power:
         if part != WHOLE or hours is not None:
-            fail("--power is told of a whole suite; leave out the options that choose a part of it")
+            fail("--power is for a whole suite; leave out the options that choose a part of it")
         _print_power(api.power(opened), as_json)
         return
     if hours is not None and part != WHOLE:

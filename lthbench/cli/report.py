@@ -17,10 +17,8 @@ from lthbench.cli.parameters import with_options
 @with_options
 def report(
     source: Source,
-    folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder it is written to. Default: STORE/reports/SUITE.")
-    ] = None,
-    figures: Annotated[bool, typer.Option(help="Write each figure as PDF, SVG and PNG too.")] = True,
+    folder: Annotated[Path | None, typer.Option("--out", help="Output folder. Default: STORE/reports/SUITE.")] = None,
+    figures: Annotated[bool, typer.Option(help="Also write each figure as PDF, SVG and PNG.")] = True,
 ) -> None:
     """Write what a suite found as one HTML page, with tables (CSV, LaTeX) and figures (PDF, SVG, PNG) beside it."""
     opened = api.open_suite(source)

@@ -60,7 +60,7 @@ def run(
         Path | None, typer.Option(help="At the end, write the trainings' TensorBoard event files into this folder.")
     ] = None,
 ) -> None:
-    """Run what is missing of a suite, then show its results. Running a finished suite again trains nothing."""
+    """Run a suite's missing tasks, then show its results. Running a finished suite again trains nothing."""
     from lthbench.analysis.report.write import PAGE
     from lthbench.runner.pace import Pace
     from lthbench.runner.progress import LiveProgress, PlainProgress, RunProgress
@@ -145,12 +145,13 @@ def _exit(opened: OpenSuite, ran: Ran, told: set[str], all_diverged: bool) -> No
                 err.print(f"failed: {keys[0]} in {opened.store.folder(keys[0])}{more}: {reason}")
         err.print(
             f"{len(outcome.failed)} tasks failed, {len(outcome.blocked)} wait on them; "
-            f"`{again('status', suite)}` tells where, `{again('run', suite, '--retry-failed')}` tries them again"
+            f"`{again('status', suite)}` shows where, `{again('run', suite, '--retry-failed')}` tries them again"
         )
         sys.exit(1)
     if outcome.blocked:
         err.print(
-            f"{len(outcome.blocked)} tasks are left by jobs that ended early; `{again('status', suite)}` tells why"
+            f"{len(outcome.blocked)} tasks are unfinished since their jobs ended early; "
+            f"`{again('status', suite)}` shows why"
         )
     if outcome.blocked or all_diverged:
         sys.exit(1)

@@ -28,7 +28,7 @@ def schema(
     as_json: JsonOption = False,
     of: Annotated[Document, typer.Option(help="With --json: which file the JSON Schema is of.")] = Document.suite,
 ) -> None:
-    """Print what a suite may say: every key with type, default and an example; or the JSON Schema for editors."""
+    """Print every key of a suite with type, default and an example; or the JSON Schema for editors."""
     from lthbench.suite.json_schema import claims_schema, suite_schema
     from lthbench.suite.key_reference import sections
 

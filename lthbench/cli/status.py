@@ -26,7 +26,7 @@ _PATIENCE = 5.0  # seconds for which Slurm is asked again: without it, most of w
 @app.command()
 @with_options
 def status(source: Source, as_json: JsonOption = False) -> None:
-    """Show how far a suite is: tasks done, missing, failed, diverged, with empty layers; and its jobs."""
+    """Show a suite's progress: tasks done, missing, failed, diverged or with empty layers; and its jobs."""
     from lthbench.runner.pace import in_words
     from lthbench.runner.slurm.records import read_records
     from lthbench.runner.slurm.scheduler import SchedulerError, queued

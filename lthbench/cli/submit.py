@@ -34,11 +34,11 @@ class Cluster(str, Enum):
 class Profile:
     """Overrides of a suite's Slurm options."""
 
-    profile: Annotated[str | None, Option("Of your Slurm options; else `default`.", "--profile")] = None
+    profile: Annotated[str | None, Option("Your profile of Slurm options, if not `default`.", "--profile")] = None
     sbatch: Annotated[
         tuple[str, ...],
         Option(
-            "A further option of sbatch, as licenses=a:1, or exclusive without a value (repeatable).",
+            "Another option of sbatch, such as licenses=a:1, or exclusive without a value (repeatable).",
             "--sbatch",
             metavar="KEY=VALUE",
         ),
@@ -49,18 +49,20 @@ class Profile:
 class JobOptions(Profile):
     """Overrides of both, by the names of `SlurmOptions`; None if not given."""
 
-    partition: Annotated[str | None, Option("As for sbatch, as those that follow.", "--partition")] = None
-    time: Annotated[str | None, Option("Time limit of a job, as 12:00:00 or 12h.", "--time")] = None
-    gpus_per_task: Annotated[int | None, Option("GPUs of a process.", "--gpus-per-task")] = None
-    cpus_per_task: Annotated[int | None, Option("Processors of a process.", "--cpus-per-task")] = None
-    mem: Annotated[str | None, Option("Memory of a node, as 16G.", "--mem")] = None
+    partition: Annotated[str | None, Option("As sbatch's; so are the options below.", "--partition")] = None
+    time: Annotated[str | None, Option("Time limit of a job, such as 12:00:00 or 12h.", "--time")] = None
+    gpus_per_task: Annotated[int | None, Option("GPUs per process.", "--gpus-per-task")] = None
+    cpus_per_task: Annotated[int | None, Option("CPU cores per process.", "--cpus-per-task")] = None
+    mem: Annotated[str | None, Option("Memory per node, such as 16G.", "--mem")] = None
     account: Annotated[str | None, Option("", "--account")] = None
     qos: Annotated[str | None, Option("", "--qos")] = None
     constraint: Annotated[str | None, Option("", "--constraint")] = None
     nodelist: Annotated[str | None, Option("", "--nodelist")] = None
     exclude: Annotated[str | None, Option("", "--exclude")] = None
-    max_running: Annotated[int | None, Option("Jobs of one array that run at once.", "--max-running")] = None
-    max_requeues: Annotated[int | None, Option("Time limits that a job may meet.", "--max-requeues")] = None
+    max_running: Annotated[int | None, Option("Jobs of an array that may run at once.", "--max-running")] = None
+    max_requeues: Annotated[
+        int | None, Option("How often a job may be requeued at its time limit.", "--max-requeues")
+    ] = None
     signal_before: Annotated[int | None, Option("Seconds between the signal and a job's end.", "--signal-before")] = (
         None
     )
@@ -77,10 +79,10 @@ def submit(
     cluster: Annotated[Cluster, typer.Option(help="slurm; local and debug try the jobs out here.")] = Cluster.slurm,
     as_json: JsonOption = False,
 ) -> None:
-    """Send what is missing of a suite to Slurm and return; again, it sends only what is neither done nor in a job.
+    """Submit a suite's missing tasks to Slurm and return; tasks that are done or in a job are not submitted again.
 
-    Options of jobs come from the suite's `slurm:` section, over it a profile of ~/.config/lthbench/slurm.yaml, over
-    that the options given here.
+    Job options come from the suite's `slurm:` section, overridden by a profile in ~/.config/lthbench/slurm.yaml,
+    overridden by the options given here.
     """
     opened = api.open_suite(source, may_be_new=True, tell=err.print)
     done = api.submit(
@@ -96,13 +98,13 @@ def submit(
     )
     if done.failed:
         out.print(f"{done.failed} failed before and {done.waiting} wait on them: --retry-failed sends these too")
-    out.print(f"`{again('status', suite)}` tells how far they are, `{again('cancel', suite)}` cancels them")
+    out.print(f"`{again('status', suite)}` shows their progress, `{again('cancel', suite)}` cancels them")
 
 
 @app.command()
 @with_options
 def cancel(source: Annotated[Source, Only("suite", "store")]) -> None:
-    """Cancel a suite's jobs. What is finished stays; submitting the suite again goes on from there."""
+    """Cancel a suite's jobs. Finished results stay; submitting the suite again continues from there."""
     from lthbench.runner.slurm import scheduler
     from lthbench.runner.slurm.records import queued_jobs
 

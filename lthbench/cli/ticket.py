@@ -18,7 +18,7 @@ from lthbench.suite.load import load_suite
 from lthbench.suite.shipped import find_suite
 from lthbench.tasks.store import Store
 
-ticket_app = typer.Typer(help="Tickets, out of a store and into it.", no_args_is_help=True)
+ticket_app = typer.Typer(help="Export tickets from a store, or import them.", no_args_is_help=True)
 app.add_typer(ticket_app, name="ticket")
 
 
@@ -75,15 +75,17 @@ def import_(
     file: Annotated[Path, typer.Argument(help="open_lth's mask.pth, a safetensors file of masks, or an exported one.")],
     source: Source,
     name: Annotated[str, typer.Option(help="What suites call it.")],
-    pair: Annotated[str | None, typer.Option(help="Whose network it is for; needed if the suite has several.")] = None,
+    pair: Annotated[
+        str | None, typer.Option(help="The pair whose network it is for; needed if the suite has several.")
+    ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="The initial weights that it was found for; in open_lth model_ep0_it0.pth.")
+        Path | None, typer.Option(help="The initial weights it was found for; open_lth's model_ep0_it0.pth.")
     ] = None,
     rename: Annotated[
-        list[str] | None, typer.Option(metavar="THEIRS=OURS", help="How names of layers begin (may be repeated).")
+        list[str] | None, typer.Option(metavar="THEIRS=OURS", help="Replace the beginning of layer names (repeatable).")
     ] = None,
 ) -> None:
-    """Bring a ticket that was made elsewhere into the store, so that a suite trains it beside its controls.
+    """Import a ticket found elsewhere into the store, so that a suite trains it beside its controls.
 
     Nothing in the file is run: pickled files may hold tensors alone. Layers without a mask are dense; open_lth's names
     are known. The ticket is one replicate of an experiment:

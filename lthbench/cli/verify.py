@@ -33,23 +33,26 @@ def verify(
         Path | None, typer.Option(help="Folder of the golden files; default golden/NAME beside the suite.")
     ] = None,
     statistical: Annotated[
-        bool, typer.Option("--statistical", help="Compare by the test only, as in another environment.")
+        bool, typer.Option("--statistical", help="Compare by the statistical test only, as for another environment.")
     ] = False,
     update: Annotated[bool, typer.Option("--update", help="Record these results as golden; needs --reason.")] = False,
-    reason: Annotated[str | None, typer.Option(help="Why the results are other than before; recorded.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why the results have changed; recorded with them.")] = None,
     keep_others: Annotated[
         bool,
-        typer.Option("--keep-others", help="With --update: other environments' golden results are of the same code."),
+        typer.Option(
+            "--keep-others",
+            help="With --update: keep the golden results of other environments, which the same code gave.",
+        ),
     ] = False,
     reference: Annotated[
-        bool, typer.Option("--reference", help="Compare with numbers of other papers instead; informs only.")
+        bool, typer.Option("--reference", help="Compare with published numbers instead, for information only.")
     ] = False,
     artefacts: Annotated[
-        bool, typer.Option("--artefacts", help="Read every file of the tasks instead: is it as it was written?")
+        bool, typer.Option("--artefacts", help="Check every file of the tasks against its digest instead.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare a suite's results with its golden ones; exits with 1 where they differ."""
+    """Compare a suite's results with the golden ones; exits with 1 if they differ."""
     from lthbench.analysis.golden.accept import accept
     from lthbench.analysis.golden.compare import compare, decisive_comparison
     from lthbench.analysis.golden.files import golden_folder, read_golden

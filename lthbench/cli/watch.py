@@ -30,9 +30,9 @@ _SHOWN = 12
 @with_options
 def watch(
     source: Source,
-    every: Annotated[float, typer.Option(min=0.2, help="Seconds between looks.")] = 5.0,
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between updates.")] = 5.0,
 ) -> None:
-    """Watch a suite run, here or on a cluster: what runs, how fast, what failed. Ctrl-C leaves; the run goes on."""
+    """Watch a suite run, here or on a cluster: what runs, how fast, what failed. Ctrl-C leaves; the run continues."""
     from lthbench.runner.live import Live
 
     opened = api.open_suite(source)

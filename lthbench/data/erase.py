@@ -17,7 +17,8 @@ SHARES, RATIOS = (0.02, 0.33), (0.3, 3.3)
 def erase(images: Tensor, probability: float, rng: np.random.Generator, places: Places | None = None) -> Tensor:
     """Set a random rectangle of some images to 0, the mean colour of normalised images, in place.
 
-    Area and aspect are drawn as torchvision's RandomErasing draws them; an image that no try fits stays as it is.
+    Area and aspect are drawn as torchvision's RandomErasing draws them; an image for which no attempt fits stays
+    unchanged.
 
     Args:
         images: float32 [B, C, H, W], normalised.

@@ -66,7 +66,7 @@ def prepare(
     """
     info = DATASETS[name]
     if info.kind != "tree":
-        raise DataError(f"{name}: needs no preparation, it is read as it is")
+        raise DataError(f"{name}: needs no preparation: it is read in its original format")
     if class_list is not None and name != "imagenet100":
         raise DataError(f"{name}: has no choice of classes; leave out the class list")
     other = class_list_id(read_class_list(class_list, info.num_classes)) if class_list else None
@@ -231,7 +231,7 @@ def _fingerprint(splits: dict[str, list[tuple[Path, int]]], side: int, size: int
 
 
 def _create(path: Path, shape: tuple[int, ...]) -> tuple[Path, int]:
-    """Make a .npy file of zeros where there is none; returns it with the offset of its first element."""
+    """Create a .npy file of zeros unless it exists; returns it with the offset of its first element."""
     if not path.is_file():
         temporary = path.with_suffix(".tmp")
         np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape).flush()

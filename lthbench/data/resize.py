@@ -48,7 +48,7 @@ def draw_boxes(
 
 
 def crop_and_resize(images: Tensor, boxes: Boxes, mirror: np.ndarray, side: tuple[int, int]) -> Tensor:
-    """Crop each image to its box, resize it to `side` and mirror it where asked.
+    """Crop each image to its box, resize it to `side` and mirror it where `flip` is set.
 
     Equals torchvision's resized_crop with antialiased bilinear interpolation and its horizontal_flip.
 

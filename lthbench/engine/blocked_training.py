@@ -37,7 +37,7 @@ def blocked_training(model: nn.Module, mask: Mapping[str, Tensor]) -> fx.GraphMo
 
 
 def required_blocked_training(model: nn.Module, mask: Mapping[str, Tensor], *, alone: bool) -> fx.GraphModule:
-    """The same where it was asked for by name: refused where there is none, so that the engine asked for computed.
+    """The same for a recipe that names this engine; if it cannot be used, that is an error and not another engine.
 
     Args:
         alone: whether one process trains, in float32.

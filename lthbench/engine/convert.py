@@ -13,7 +13,7 @@ Layer = TypeVar("Layer", bound=nn.Module)
 def replace_modules(model: nn.Module, replacement: Callable[[nn.Module], nn.Module | None]) -> None:
     """Replace, in place, each module below `model` by what `replacement` returns for it; None leaves it.
 
-    A module that stands in several places is replaced once. Names and order of parameters stay as they are.
+    A module that is used in several places is replaced once. Names and order of parameters do not change.
     """
     made: dict[nn.Module, nn.Module | None] = {}
     for parent in list(model.modules()):

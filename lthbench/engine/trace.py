@@ -33,7 +33,7 @@ def fuse(model: nn.Module, mask: Mapping[str, Tensor] | None = None, *, trained_
     try:
         graph = fx.Tracer().trace(model)
     except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError):
-        return None  # its forward pass depends on values, or asks of its images what their proxy cannot tell
+        return None  # its forward pass depends on values, or on properties of its images that a proxy does not have
     try:
         modules = dict(model.named_modules())
         if len([n for n in graph.nodes if n.op == "placeholder"]) != 1:
@@ -110,7 +110,7 @@ class _GraphRewriter:
             if second is not None:
                 self.made[second.last] = self.made[chain.last]
             self.linears.append(SharedLinear(str(chain.layer.target), chain.relu is not None, self._describe(second)))
-        # Weights come after, in order of use; placeholders must stand first, so they are inserted here.
+        # Weights come after, in order of use; placeholders must come first, so they are inserted here.
         self.head_constants = self.body.call_function(int)
         self.head = self.body.call_function(int)
         for node in nodes:

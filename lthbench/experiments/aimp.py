@@ -64,7 +64,9 @@ def budget_faults(budgets: Sequence[float], cell: Cell) -> Iterator[Fault]:
     total = cell.iterations(cell.search.steps, cell.search)
     for position, budget in enumerate(budgets):
         if round(budget * total) < 1:
-            yield Fault(("budgets", position), f"{budget:g} of a search of {total:,} iterations is none")
+            yield Fault(
+                ("budgets", position), f"{budget:g} of a search of {total:,} iterations is less than one iteration"
+            )
 
 
 def search_cost(epochs: float) -> Callable[[Sequence[Result]], Mapping[str, float]]:

@@ -70,7 +70,7 @@ class Convergence(Experiment):
 
     def faults(self, cell: Cell) -> Iterator[Fault]:
         if not cell.data.validation:
-            yield Fault((), "convergence is told by validation accuracy; give the pair's data a `validation`")
+            yield Fault((), "convergence is measured by validation accuracy; give the pair's data a `validation`")
         if (every := cell.iterations(self.every)) > (total := cell.iterations(cell.recipe.steps)):
             yield Fault(("every",), f"{self.every}, {every:,} iterations, is longer than the training of {total:,}")
 

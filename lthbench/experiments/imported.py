@@ -35,7 +35,7 @@ class Imported(Experiment):
             taken from the store; they are part of every task's key.
         weights: `imported`, tickets start from the weights that came with them; `own`, from each replicate's own
             initialisation, which to a mask found for another is a reinitialisation, so that there is no `ticket`.
-        level: that of the pair's own tickets which they stand beside in tables and claims.
+        level: of the pair's own tickets that they are compared with in tables and claims.
         kinds: controls, as of `controls`, on the imported mask or in its likeness.
     """
 

@@ -120,7 +120,7 @@ def with_value(recipe: Recipe, path: str, value: Any) -> Recipe:
     """A recipe with one key changed.
 
     Raises:
-        ValidationError: the path leads to no key of a recipe, or the value is none for it.
+        ValidationError: the path names no key of a recipe, or the value is not valid for it.
     """
     return Recipe.model_validate(_with_value(recipe, path, value), strict=True)
 

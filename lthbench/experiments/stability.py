@@ -221,7 +221,7 @@ class Onset(_Lines):
     def faults(self, cell: Cell) -> Iterator[Fault]:
         yield from super().faults(cell)
         if not cell.data.validation:
-            yield Fault((), "an onset is told by validation barriers; give the pair's data a `validation`")
+            yield Fault((), "an onset is measured by validation barriers; give the pair's data a `validation`")
         yield from self.grid_faults(cell)
 
     def grid_faults(self, cell: Cell) -> Iterator[Fault]:

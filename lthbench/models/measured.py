@@ -1,4 +1,5 @@
-"""What is known of a plugin's model: its module is made and asked, once for every width and shape of images."""
+"""What is known of a model without static facts, such as a plugin's: its module is built and run, once for every width
+and shape of images."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How an operator is given its shape-only implementation, for torch.compile and meta tensors.
 
-It stands beside the operator's Python function:
+It is defined beside the operator's Python function:
 
 @shape_only("pack_mask")
 def _pack_mask_shape(mask: Tensor) -> Tensor: ...

@@ -98,14 +98,14 @@ def of_other_sources(csrc: Path = CSRC) -> list[str]:
 def why_not_these_kernels(device: torch.device | str = "cpu") -> str | None:
     """Why these kernels may not compute results on a device, with the cures; None where they may.
 
-    Kernels built from other sources may compute something else, which nobody would notice in the numbers.
+    Kernels built from other sources may compute something else, and the numbers would not show it.
     """
     used = {"cpu", torch.device(device).type}  # a training on a GPU has work for the processor too
     parts = [] if reference_wanted() else [part for part in of_other_sources() if part in used]
     if not parts:
         return None
     return (
-        f"results by kernels ({', '.join(parts)}) of other sources than those in {CSRC} would be an unknown program's; "
+        f"results by kernels ({', '.join(parts)}) built from other sources than {CSRC} could not be reproduced; "
         f"{BUILD_AGAIN}, or set LTHBENCH_REFERENCE=1 to compute without them"
     )
 

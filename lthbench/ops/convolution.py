@@ -33,7 +33,7 @@ class SparsityPattern:
     index: Tensor  # [n] int64, flat positions in the weight
     row_indices: Tensor  # [n] int32, (output channel * kernel + row) * kernel + column, ascending in an input channel
     col_ptr: Tensor  # [in_channels + 1] int32
-    order: Tensor  # [n] int32, where the weights of `row_indices` stand in `index`
+    order: Tensor  # [n] int32, position in `index` of each weight of `row_indices`
 
     @classmethod
     def of(cls, mask: Tensor) -> SparsityPattern:
@@ -86,7 +86,7 @@ def sparse_convolution(
         x: [G, I, H + 2, W + 2, 16] float32 with a border of zeros.
         values: [n] float32, the kept weights in the order of `pattern`.
         bias: [O] float32.
-        pattern: where they stand.
+        pattern: their positions.
         kernel, stride, padding: of the square convolution; padding is 0 or 1.
         residual: [G, O, H' + 2, W' + 2, 16] to add before the ReLU, or None.
 

@@ -91,7 +91,7 @@ class _Convolution(torch.autograd.Function):
                 at_kept = ops.sparse_convolution_weight_gradient(
                     x, dy, pattern.col_indices, pattern.row_ptr, *layer[1:]
                 )
-                # put_ has no deterministic form, by torch's word, though no place stands twice here.
+                # torch refuses put_ as not deterministic, although no index repeats here.
                 dw = at_kept.new_zeros(weight.numel()).scatter_(0, pattern.index, at_kept).view(weight.shape)
         return dx, dw, None, None
 

@@ -158,7 +158,7 @@ def _prune_within(rule: _Rule, group_of: list[int], counts: list[int], caps: lis
     """Apply the rule with at most ``caps[i]`` weights pruned in tensor i.
 
     A tensor over its cap stays over it when others are capped too, since that only raises the threshold. So
-    each round makes a group of its own of every tensor over its cap, until there is none.
+    each round moves every tensor over its cap into a group of its own, until none is over.
     """
     groups, wanted = list(group_of), list(counts)
     while True:

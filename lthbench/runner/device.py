@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class DeviceError(Exception):
-    """A device that was asked for is missing; the message says what to do."""
+    """The requested device is missing; the message says what to do."""
 
 
 class DeviceLostError(Exception):
@@ -61,7 +61,7 @@ def within_memory(
     try:
         return compute()
     except torch.OutOfMemoryError as error:
-        tell(f"{_first_line(error)} What is unused is given back, and the task begins again")
+        tell(f"{_first_line(error)} Unused memory is freed and the task restarted")
     gc.collect()
     torch.cuda.empty_cache()
     try:

@@ -78,7 +78,7 @@ def _set(variables: Sequence[str]) -> str:
 
 
 def resolve_device(asked: str, processes: int = 1) -> Device:
-    """The device that `--device` stands for; `auto` is a GPU if there is one.
+    """Resolve `--device`; `auto` is a GPU if there is one.
 
     Args:
         processes: how many take a GPU each, starting from this one.

@@ -35,19 +35,20 @@ class Local:
     workers: Annotated[
         int | None,
         Option(
-            "Processes; 0 runs in this one. Default: one a core, or --per-device a GPU.",
+            "Worker processes; 0 runs in this one. Default: one per core, or --per-device per GPU.",
             "--workers",
             min=0,
             max=MAX_PROCESSES,
         ),
     ] = None
     per_device: Annotated[
-        int, Option("Worker processes a GPU, for small networks.", "--per-device", min=1, max=MAX_PROCESSES)
+        int,
+        Option("Worker processes per GPU; more than 1 helps small networks.", "--per-device", min=1, max=MAX_PROCESSES),
     ] = 1
     processes: Annotated[
         int,
         Option(
-            "Processes that make one training, a GPU each; other bits.",
+            "Processes per training, one GPU each; results differ bitwise with their number.",
             "--processes-per-task",
             min=1,
             max=MAX_PROCESSES,

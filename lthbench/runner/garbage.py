@@ -43,7 +43,7 @@ def find_garbage(store: Store, needed: Callable[[], Collection[str]]) -> Garbage
     """The tasks of a store that are not needed.
 
     Args:
-        needed: the keys of all tasks that suites plan. It is asked when the tasks of the store have been listed, so
+        needed: the keys of all tasks that suites plan. It is called when the tasks of the store have been listed, so
             that what a run begins meanwhile is not among them.
     """
     keys = keys_of(store)
@@ -86,7 +86,7 @@ def remove(store: Store, keys: Iterable[str], on_progress: Callable[[int], None]
 
 
 def _remove(folder: Path, trash: Path) -> bool:
-    """Move a task's folder away and delete it there; False where a process holds the task, which is left as it is."""
+    """Move a task's folder away and delete it there; False if a process holds the task, which is then left alone."""
     lease = Lease(folder / LEASE)
     if not lease.try_acquire():
         return False

@@ -84,10 +84,10 @@ def repair(store: Store, found: Inspection, tell: Callable[[str], None]) -> None
     for key in found.faults:
         store.set_aside(key, tell)
     for key in found.outdated:
-        tell(f"{store.folder(key)}: read what has other bits by now; it is to be run again")
+        tell(f"{store.folder(key)}: one of its inputs has changed since; it is to be run again")
         store.withdraw(key)
     for path in reversed(found.abandoned):  # what is in a folder before it, and who died taking a lease before that
-        tell(f"{path}: left by a process that is no more; deleted")
+        tell(f"{path}: left by a process that has ended; deleted")
         if _is_lease(path):
             Lease(path).free(_ABANDONED)
         elif path.is_dir():
@@ -103,7 +103,7 @@ def _has_result(store: Store, key: str) -> bool:
 def _is_up_to_date(store: Store, key: str) -> bool:
     try:
         return store.is_done(key)
-    except StoreError:  # the result of one that it read is damaged, which is told of that one
+    except StoreError:  # a result that it read is damaged, which is reported for that task
         return True
 
 

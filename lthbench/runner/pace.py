@@ -21,7 +21,7 @@ Alike = tuple[str, str, float]  # pair, kind of task, image passes
 class Pace:
     """What tasks have taken, and what that says of the others.
 
-    A task's work is told in seconds of one worker: the mean of what those like it (of its pair, its kind and its image
+    A task's work is given in seconds of one worker: the mean of what those like it (of its pair, its kind and its image
     passes) took last; where none has been done, what a line through the others of its pair and kind says, since a task
     costs something however few images it sees; and before anything is known, in proportion to the image passes.
     """

@@ -174,7 +174,7 @@ class Leader:
         if not ended:
             return None
         told = ", ".join(f"{rank} with code {code}" for rank, code in ended.items())
-        return f"of the {self.size} processes at this training ended: {told}; what they said stands above"
+        return f"of the {self.size} processes at this training ended: {told}; their output is above"
 
     def close(self) -> None:
         """End the processes that were started here."""

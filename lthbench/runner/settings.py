@@ -53,7 +53,10 @@ class RunOptions(DataFolder):
 
     device: Annotated[str, Option("auto, cpu, cuda (all GPUs) or cuda:N.", "--device")] = "auto"
     threads: Annotated[
-        int, Option("CPU threads a process; other counts, other bits.", "--threads", min=1, max=MAX_PROCESSES)
+        int,
+        Option(
+            "CPU threads per process; results differ bitwise with their number.", "--threads", min=1, max=MAX_PROCESSES
+        ),
     ] = 1
     checkpoint_every: Annotated[
         float, Option("Seconds between checkpoints within a training; changes no result.", "--checkpoint-every", min=0)
@@ -61,16 +64,17 @@ class RunOptions(DataFolder):
     stall_timeout: Annotated[
         float,
         Option(
-            "Seconds without progress after which a worker is ended and its task tried once more; 0 only tells.",
+            "Seconds without progress after which a worker is ended and its task retried once; 0 only warns.",
             "--stall-timeout",
             min=0,
         ),
     ] = STALL_TIMEOUT
-    compile: Annotated[bool, Option("Train on compiled models: faster after a minute; other bits.", "--compile")] = (
-        False
-    )
+    compile: Annotated[
+        bool, Option("Train with torch.compile: faster after a minute; results differ bitwise.", "--compile")
+    ] = False
     graphs: Annotated[
-        bool, Option("On a GPU, launch recorded training steps; the same bits, faster.", "--graphs/--no-graphs")
+        bool,
+        Option("On a GPU, replay training steps as CUDA graphs: faster, with the same bits.", "--graphs/--no-graphs"),
     ] = True
     plugins: tuple[str, ...] = ()
 

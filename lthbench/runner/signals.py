@@ -12,7 +12,7 @@ from lthbench.tasks.context import Interrupted
 class Signals:
     """Handles the signals of a job while its tasks run; submitit's own handlers are called afterwards.
 
-    submitit would requeue the job wherever the program stands. Here the user signal (before the time limit, or at
+    submitit would requeue the job at any point of the program. Here the user signal (before the time limit, or at
     preemption) makes the running training write its checkpoint and stop at its next step; a task without checkpoints is
     abandoned after `grace` seconds, to be done again. Then `requeue` lets submitit requeue the job. SIGTERM, after
     which anything may follow, makes the training write a checkpoint and continue.
@@ -43,7 +43,7 @@ class Signals:
             signal.signal(number, handler)
 
     def asked(self) -> Literal["save", "stop"] | None:
-        """What a training is asked to do at this step (Context.asked)."""
+        """What a training must do at this step (Context.asked)."""
         asked = self._asked
         if asked == "save":
             self._asked = None

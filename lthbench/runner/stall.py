@@ -40,7 +40,7 @@ class Stall(BaseModel):
 
     Attributes:
         since: when it was reported, ISO 8601.
-        seconds: without progress by then.
+        seconds: without progress so far.
         process, machine, job: whose; `job` is Slurm's, or empty.
     """
 

@@ -99,7 +99,7 @@ def serve(connection: Connection, options: str) -> None:
     def send(**message: Any) -> None:
         try:
             connection.send_bytes(json.dumps(message).encode())
-        except OSError:  # the parent is gone: nobody waits for this result, and another process may need the folder
+        except OSError:  # the parent is gone: no one waits for this result, and another process may need the folder
             os._exit(1)
 
     from lthbench.runner.worker import Worker

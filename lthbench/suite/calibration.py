@@ -95,7 +95,7 @@ class Calibration(_Frozen):
     def training(
         self, model: ModelSpec, data: str, precision: Precision, batch_size: int, augment: Augment
     ) -> TrainingRate | None:
-        """The rate of a training, or the nearest one of the same network and precision; None where there is none."""
+        """The rate of a training, or the nearest one of the same network and precision; None without one."""
         near = [rate for rate in _of_network(self.trainings, model, data) if rate.precision == precision]
 
         def distance(rate: TrainingRate) -> tuple[float, bool]:

@@ -108,7 +108,7 @@ def _within(value: Any, path: _Path) -> Iterator[tuple[_Path, Selection]]:
 
 @cache
 def _gives(kind: str, variant: str) -> bool:
-    """Whether experiments of a kind can give a variant that a selection's pattern stands for."""
+    """Whether experiments of a kind can give a variant that a selection's pattern matches."""
     pattern = re.sub(r"\{\w+\}", "*", variant)
     return any(overlap(pattern, known) for known in EXPERIMENTS[kind].variants)
 

@@ -72,7 +72,7 @@ Selections = Annotated[tuple[Selection, ...], _OneOrMore()]
 
 @cache
 def variant_pattern(variant: str) -> re.Pattern[str]:
-    """The variants that a selection's `variant` stands for, with a group for each `{NAME}`."""
+    """The variants that a selection's `variant` matches, as a regular expression with a group for each `{NAME}`."""
     parts = re.split(r"(\*|\{\w+\})", variant)
     out = "".join(
         ".*" if part == "*" else f"(?P<{part[1:-1]}>.+?)" if part.startswith("{") else re.escape(part) for part in parts

@@ -101,7 +101,7 @@ def read_claims(files: Iterable[Path]) -> tuple[dict[str, Claim], dict[str, Loca
     for name, claim in claims.items():
         for test in claim.tests:
             if isinstance(test, OtherClaim) and test.claim not in before:
-                faults.append(f"{name}: claim: '{test.claim}' is not a claim that stands before it")
+                faults.append(f"{name}: claim: '{test.claim}' is not an earlier claim")
         before.add(name)
     if faults:
         raise SuiteError("\n".join(faults))

@@ -51,7 +51,7 @@ def take_in(
     weights: Path | None = None,
     rename: Mapping[str, str] | None = None,
 ) -> tuple[Path, str]:
-    """Bring a ticket that was made elsewhere into a store, which is made where there is none.
+    """Import a ticket from elsewhere into a store, which is created if needed.
 
     Args:
         file: as of `read_elsewhere`: open_lth's mask.pth, a safetensors file of masks, or one that we exported.

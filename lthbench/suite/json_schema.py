@@ -41,7 +41,7 @@ FILE_KEYS = {
     "arms": "By a name of your own: a recipe that is compared with others.",
     "extends": "Another arm of this pair, over whose recipe and search this arm's are laid.",
     "class": "Whether the recipe is taken to be early- or late-stable, where onsets are not measured.",
-    "kind": "Which experiment it is, where it stands under a name of your own.",
+    "kind": "The experiment, if the entry has a name of your own.",
 }
 
 
@@ -111,7 +111,7 @@ def suite_schema() -> Schema:
     for one in definitions.values():
         one.pop("required", None)
         for key in one.get("properties", {}).values():
-            if "oneOf" in key:  # what tells them apart may stand in another file
+            if "oneOf" in key:  # the key that distinguishes them may be in another file
                 key["anyOf"] = key.pop("oneOf")
                 del key["discriminator"]
 

@@ -131,10 +131,10 @@ def page() -> str:
         "each), `160ep` (epochs), `3ep50it`, or, where a training is there to be a share of, `2%`.",
         "",
         "Arms may `extends` one another, suites may `include` others of their own folder, of one below or of ours (any "
-        "with `--allow-outside`). An experiment may stand twice under names of your own, with its `kind`; tasks that "
+        "with `--allow-outside`). An experiment may appear twice under names of your own, with its `kind`; tasks that "
         "several have in common are done once. Scalars are YAML 1.2's: `010` is ten, `yes` and `1:30` are text. A "
-        "fault of one key or of several (a milestone beyond the end, a level without a weight) is told before anything "
-        "runs, with file, line, key and the nearest valid name.",
+        "fault of one key or of several (a milestone beyond the end, a level without a weight) is reported before "
+        "anything runs, with file, line, key and the nearest valid name.",
         "",
     ]
     for one in sections().values():

@@ -99,7 +99,7 @@ class SlurmOptions(BaseModel):
         nodes, tasks_per_node: where their product is more than 1, that many processes train one network.
         max_running: how many jobs of one array run at once.
         max_requeues: how often a job that met its time limit is requeued before it gives up.
-        signal_before: seconds before the end at which a training is asked to write its checkpoint.
+        signal_before: seconds before the time limit at which a training writes its checkpoint and stops.
         setup: shell lines before the job's command, as `module load cuda`.
         extra: further options of sbatch, by name; true for one that has no value, false leaves it out.
     """

@@ -25,7 +25,7 @@ class Subset:
     experiments: Annotated[tuple[str, ...], Option("Only this experiment (may be repeated).", "--only")] = ()
     pairs: Annotated[tuple[str, ...], Option("Only this pair (may be repeated).", "--pair")] = ()
     arms: Annotated[tuple[str, ...], Option("Only this arm (may be repeated).", "--arm")] = ()
-    replicates: Annotated[int | None, Option("Only the first so many.", "--replicates", min=1)] = None
+    replicates: Annotated[int | None, Option("Only the first N replicates.", "--replicates", min=1)] = None
     levels: Annotated[int | None, Option("Measure nothing above this pruning level.", "--levels", min=0)] = None
 
     def check(self, suite: Suite) -> None:

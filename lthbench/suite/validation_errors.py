@@ -18,7 +18,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def check_keys(node: Located, known: Iterable[str]) -> None:
-    """Refuse a mapping with a key that is none of `known`."""
+    """Refuse a mapping with a key that is not in `known`."""
     for key, child in node.value.items():
         if key not in known:
             raise SuiteError(f"{child.place}: {key}: unknown key{nearest(key, known)}")

@@ -19,7 +19,7 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
 _SHOWN = 60
 _TAG = "tag:yaml.org,2002:"
-# What a plain scalar is, in the order of the core schema; what is none of these is text.
+# What a plain scalar is, in the order of the core schema; anything else is text.
 _CORE = {
     "null": re.compile(r"null|Null|NULL|~|"),
     "bool": re.compile(r"true|True|TRUE|false|False|FALSE"),
@@ -65,7 +65,7 @@ class Located:
         return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
     def get(self, key: str) -> Located | None:
-        """The child under a key, or None if there is none or this is not a mapping."""
+        """The child under a key; None without one, or if this is not a mapping."""
         return self.value.get(key) if isinstance(self.value, dict) else None
 
     def child(self, key: str, default: Any) -> Located:

@@ -22,7 +22,7 @@ _NO_MATTER = {"lthbench", "python"}
 
 
 class UnfitError(Exception):
-    """A sound checkpoint from which a training cannot give all that is asked; the message is one line."""
+    """A sound checkpoint from which a training cannot give all that is required; the message is one line."""
 
     def __init__(self, message: str) -> None:
         super().__init__(on_one_line(message))
@@ -33,7 +33,7 @@ class CheckpointNote(BaseModel):
 
     Attributes:
         task: key of the training.
-        progress: where it stands.
+        progress: of the training.
         kept: the files of the kept steps before that.
         environment: versions, device and threads, as the result will have them.
     """
@@ -75,7 +75,7 @@ def check_checkpoint(
     there, here = note.environment, dict(environment)
     if differ := sorted(name for name in {*there, *here} - _NO_MATTER if there.get(name) != here.get(name)):
         told = ", ".join(f"{name} ({there.get(name)!r}, here {here.get(name)!r})" for name in differ)
-        raise UnfitError(f"{path}: is of another environment, whose bits are others: {told}")
+        raise UnfitError(f"{path}: is of another environment, so that results would differ bitwise: {told}")
     passed = {weights_file(step) for step in keep if step < note.progress.step}
     if missing := sorted(passed - note.kept.keys()):
         raise UnfitError(f"{path}: is past what is to be kept by now: {', '.join(missing)}")

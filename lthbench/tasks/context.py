@@ -23,7 +23,7 @@ Batch = TypeVar("Batch")
 
 
 class Interrupted(BaseException):
-    """The task was asked to stop and has written its checkpoint; not a failure, so handlers of failures do not catch
+    """The task was told to stop and has written its checkpoint; not a failure, so handlers of failures do not catch
     it."""
 
 

@@ -41,7 +41,7 @@ def read_elsewhere(path: Path, weights: Path | None = None) -> Found:
         weights: a state dict, of the initial weights; in open_lth model_ep0_it0.pth. One that we exported has its own.
 
     Raises:
-        TicketError: a file is none of these, or a mask has other values than 0 and 1.
+        TicketError: a file is in none of these formats, or a mask has values other than 0 and 1.
     """
     tensors = _tensors(path)
     initial = _part(tensors, "initial.")
@@ -109,7 +109,7 @@ def keep(folder: Path, name: str, found: Found, layout: Layout, network: Mapping
 
 
 def note_of(path: Path) -> dict[str, Any]:
-    """What stands in the header of a store's ticket: digest, network, layout, has_weights.
+    """The header of a store's ticket: digest, network, layout, has_weights.
 
     Raises:
         TicketError: it is not there, or no ticket that was imported.

@@ -54,7 +54,7 @@ class InputBits(BaseModel):
 
 
 class Result(BaseModel):
-    """A result as it is stored.
+    """A stored result.
 
     Attributes:
         key: of the task.

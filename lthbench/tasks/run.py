@@ -15,7 +15,7 @@ from lthbench.tasks.train import train
 
 
 def run_task(spec: TrainSpec | MaskSpec | InterpolateSpec, context: Context) -> dict[str, Any]:
-    """Run the task of a specification and return its result, sealed as it is stored.
+    """Run the task of a specification and return its result, sealed with its digest.
 
     The result of a task that is refused has the status `refused`.
     """

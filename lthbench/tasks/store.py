@@ -1,7 +1,7 @@
 """`Store`: one folder per task, named by its key; a task is done when its result is there, and stays done.
 
 Files are trusted only as long as they are what was written, which is checked by the digest in each result and, for
-weights and masks, by those in the result. Existence and size are checked whenever it is asked which tasks are done;
+weights and masks, by those in the result. Existence and size are checked whenever tasks are looked up;
 digests when a task reads the files, and by `inspect`. A damaged file is set aside, and its task is no longer done; nor
 are tasks that had read other bits than the new computation gives.
 """
@@ -202,7 +202,7 @@ class Store:
                 return []
             faults = self.inspect(key)
             for fault in faults:
-                tell(f"{fault}; it is set aside, and its task is to be run again")
+                tell(f"{fault}; it is set aside, and its task must be run again")
                 scratch.rename(fault.path.name, fault.path.name + DAMAGED)
             if faults:
                 scratch.rename(RESULT, WITHDRAWN)

@@ -91,7 +91,7 @@ def write_ticket(path: Path, ticket: Ticket, origin: Mapping[str, Any]) -> None:
     normalised by, recipe, numbers, key and version.
 
     Args:
-        origin: what else is to stand in the metadata (pair, arm, level).
+        origin: further metadata (pair, arm, level).
     """
     groups = {"mask": ticket.masks, "initial": ticket.initial, "trained": ticket.trained}
     tensors = {f"{kind}.{name}": t.cpu().contiguous() for kind, part in groups.items() for name, t in part.items()}

@@ -18,7 +18,7 @@ class Tracker:
     Args:
         every: iterations between two measurements.
         num_images: of the train set.
-        measure: model -> accuracy on the validation split; it must leave the model as it is.
+        measure: model -> accuracy on the validation split; it must not change the model.
     """
 
     def __init__(self, every: int, num_images: int, measure: Callable[[nn.Module], float], device: torch.device):

@@ -32,7 +32,7 @@ EVAL_BATCH = 250
 
 @dataclass
 class Progress:
-    """Where a training stands: all that a checkpoint must hold beside weights and optimizer state.
+    """The progress of a training: all that a checkpoint holds beside weights and optimizer state.
 
     Attributes:
         step: iterations done since initialisation (a rewound training begins at its rewinding step).
@@ -56,7 +56,7 @@ class Progress:
 
 
 class Trainer:
-    """One training: `run()` goes from where `progress` stands to the end of the recipe.
+    """One training: `run()` trains from `progress` to the end of the recipe.
 
     Args:
         model: on its device, with the weights to start from and, where masked, already pruned.
@@ -78,7 +78,7 @@ class Trainer:
             stream of that step and rank.
         ranks: this process among those that make this training together, each called with the same arguments. They
             divide each batch; results agree with one process's within rounding, and are identical on all ranks.
-        tell: called with the reason why graphs that were asked for are not used.
+        tell: called with the reason if graphs are requested but not used.
     """
 
     def __init__(

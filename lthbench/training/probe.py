@@ -62,7 +62,7 @@ def fit_probe(
     held_out = _features(model, head, validation, on_batch) if len(validation) else None
     layer = model.get_submodule(head)
     if not isinstance(layer, nn.Linear) or layer.bias is None:
-        raise ValueError(f"a probe fits an nn.Linear with a bias, and the output layer {head} is none")
+        raise ValueError(f"a probe fits an nn.Linear with a bias, which the output layer {head} is not")
     num_classes = layer.out_features
     best: tuple[float, float, Tensor] | None = None
     weights = np.zeros(num_classes * (features.shape[1] + 1))

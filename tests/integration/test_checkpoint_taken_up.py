@@ -83,7 +83,7 @@ def test_a_checkpoint_of_another_environment_is_told_of_and_the_training_starts_
     assert runs.finished({2, 6}) == undisturbed
     (told,) = runs.told
     (name,) = change
-    assert f"another environment, whose bits are others: {name} (" in told and "starts over" in told
+    assert f"another environment, so that results would differ bitwise: {name} (" in told and "starts over" in told
 
 
 def test_another_version_of_python_takes_a_checkpoint_up(

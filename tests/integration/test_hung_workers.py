@@ -1,4 +1,4 @@
-"""A worker that hangs is told of, replaced, and costs the results no bit."""
+"""A worker that hangs is reported and replaced, and the results keep their bits."""
 
 from __future__ import annotations
 

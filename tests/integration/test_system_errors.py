@@ -1,4 +1,4 @@
-"""What the system refuses is told in a line, with the path, and never as a traceback."""
+"""An error of the operating system is one line with the path, never a traceback."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_a_term_of_a_model_is_a_column_of_its_rows(tmp_path: Path) -> None:
 
 def test_a_claim_rests_only_on_claims_before_it(tmp_path: Path) -> None:
     text = CLAIM[: CLAIM.index("    -")] + "    - {what: x, test: claim, claim: C9}\n"
-    with pytest.raises(SuiteError, match="'C9' is not a claim that stands before it"):
+    with pytest.raises(SuiteError, match="'C9' is not an earlier claim"):
         load(tmp_path, text)
 
 

@@ -1,4 +1,4 @@
-"""From values to a verdict, by numbers: what each outcome needs, what is told with it, and what pairs make together."""
+"""From values to a verdict, by numbers: what each outcome needs, what is reported with it, and how pairs are combined."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_over_all_pairs_two_are_several_and_none_may_say_the_opposite() -> None:
     some = over("supported", "supported", "contradicted", "not run", "not applicable", absent=("4",))
     interval = stats.binomtest(2, 3).proportion_ci(0.95, method="exact")
     assert some.finding == (f"supported on 2 of 3 pairs ({interval.low:.0%} to {interval.high:.0%}), contradicted on 1")
-    assert some.reason == "rests on 3 of the 4 pairs that the suite can tell it on"
+    assert some.reason == "rests on 3 of the 4 pairs that the suite can decide it on"
     assert (some.n, some.planned, len(some.parts), some.pair) == (3, 5, 5, None)
 
 

@@ -1,4 +1,4 @@
-"""Which jobs are sent and what is told of them, with a stand-in for sbatch and a queue that is given."""
+"""Which jobs are submitted and what is printed of them, with a stand-in for sbatch and a given queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdicts that were seen are remembered: more replicates after a look are a second look, and it is told."""
+"""Verdicts that were seen are recorded: more replicates after a look are a second look, which is reported."""
 
 from __future__ import annotations
 
@@ -77,5 +77,5 @@ def test_reading_makes_no_store_and_damaged_records_are_told(store: Store, tmp_p
     (record,) = (store.root / FOLDER).iterdir()
     store.check()
     record.write_text(record.read_text()[:-20])
-    with pytest.raises(StoreError, match="is not a record of verdicts that were seen"):
+    with pytest.raises(StoreError, match="is not a record of verdicts"):
         read_looks(store)

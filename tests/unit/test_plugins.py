@@ -1,4 +1,4 @@
-"""Own models, criteria, optimizers, schedules, augmentations and experiments of plugins, and what is told of faults."""
+"""Own models, criteria, optimizers, schedules, augmentations and experiments of plugins, and the messages of their faults."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ HEAD = "from lthbench.plugins import *\n"
         "x = 1\n": "registers nothing; call register_model",
         HEAD + "register_model('resnet20', width=1)(int)": "own: lthbench has a model called 'resnet20' already;",
         HEAD + "for i in (1, 2): register_model('a', width=1)(int)": "plugin own has a model called 'a'",
-        HEAD + "register_criterion('a b')(abs)": "'a b' is no name of a criterion; use letters",
+        HEAD + "register_criterion('a b')(abs)": "'a b' is not a valid name of a criterion; use letters",
         HEAD + "register_experiment('a')(Experiment)": "must be a class of Experiment that has `measurements`",
         HEAD + "import torch\nregister_optimizer('a')(torch.optim.LBFGS)": "LBFGS needs a closure",
     }.items(),
@@ -231,7 +231,7 @@ def test_a_name_of_two_plugins_and_a_file_that_is_not_there_are_told(tmp_path: P
         load_plugins([str(tmp_path / "gone.py")])
     with pytest.raises(PluginError, match="there is no such module, installed or in"):
         load_plugins(["gone.module"])
-    with pytest.raises(PluginError, match="is registered by no plugin: name the file that does it by --plugin"):
+    with pytest.raises(PluginError, match="is registered outside a plugin: name its file by --plugin"):
         plugins.register_model("x", width=1)(nn.Identity)
 
 

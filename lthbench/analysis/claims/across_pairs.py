@@ -104,7 +104,7 @@ def over_all(name: str, claim: Claim, verdicts: list[Verdict], absent: Collectio
     finding = f"supported on {counts['supported']} of {len(ran)} pairs ({low:.0%} to {high:.0%})"
     finding += "".join(f", {kind} on {counts[kind]}" for kind in ("contradicted", "negligible") if counts[kind])
     planned = len(verdicts) - len(absent)
-    rests = f"rests on {len(ran)} of the {planned} pairs that the suite can tell it on"
+    rests = f"rests on {len(ran)} of the {planned} pairs that the suite can decide it on"
     enough = planned if claim.over_pairs == "every" else min(2, planned)
     reached = [kind for kind, count in counts.items() if count >= enough]
     outcome = "inconclusive" if not reached or {"supported", "contradicted"} <= set(reached) else reached[0]

@@ -55,7 +55,7 @@ def read_looks(store: Store) -> list[Look]:
     """All looks that a store has.
 
     Raises:
-        StoreError: a file of them is none, or cannot be read.
+        StoreError: one of the files is malformed, or cannot be read.
     """
     found: list[Look] = []
     try:
@@ -63,7 +63,7 @@ def read_looks(store: Store) -> list[Look]:
             try:
                 found += read_document(path, _Record).looks
             except DocumentError as error:
-                raise StoreError(f"{error}: it is not a record of verdicts that were seen; delete it") from error
+                raise StoreError(f"{error}: it is not a record of verdicts; delete it") from error
     except OSError as error:
         raise unusable(store.root, error) from error
     return found

@@ -1,4 +1,4 @@
-"""Cheap proxies against the onset k*: what one training of each recipe tells."""
+"""Cheap proxies against the onset k*: what one training of each recipe shows."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def draw(measured: Measured) -> Iterator[Drawing]:
     if len(recipes) <= 10:
         legend(figure, axes[0])
     caption = (
-        "Mean onset k* of each recipe, as a share of its training, against what one training tells: noise scale (of "
+        "Mean onset k* of each recipe, as a share of its training, against what one training shows: noise scale (of "
         "SGD alone), loss after the first 5 %, relative learning distance, and accuracy. Where a replicate has none, "
         "the last unstable step is drawn."
     )

@@ -91,7 +91,7 @@ def _with_own_ids(text: str, prefix: str) -> str:
 
 
 def _with_marker_styles(text: str) -> str:
-    """The style of a shape that is drawn in many places stands with the shape, not at each of them."""
+    """The style of a shape that is drawn many times is given once, with the shape."""
     styles: dict[str, set[str]] = {}
     for name, style in re.findall(r'<use href="#([^"]+)"[^>]*? style="([^"]*)"', text):
         styles.setdefault(name, set()).add(style)

@@ -2,8 +2,8 @@
 
 A replicate's rows share initialisation and masks, so more than their mean is correlated, which the intercept alone
 does not see: Wald's p is far too small. The estimate is the model's, its error comes from leaving out whole
-replicates (jackknife, with the variances that all of them gave), and pseudo-values stand for replicates in the paired
-tests. Where recipes differ in what is tested, whole configurations are left out.
+replicates (jackknife, with the variances that all of them gave), and pseudo-values take the place of replicates in
+the paired tests. Where recipes differ in what is tested, whole configurations are left out.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _columns(term: str, columns: Mapping[str, Sequence[Value]]) -> NDArray[np.fl
 def _identifiable(design: NDArray[np.float64]) -> None:
     scaled = design / np.maximum(np.abs(design).max(axis=0), 1e-300)
     if design.shape[0] <= design.shape[1] or np.linalg.matrix_rank(scaled) < design.shape[1]:
-        raise ModelError("these rows cannot tell the model's terms apart: too few arms, levels or configurations")
+        raise ModelError("these rows cannot identify the model's terms: too few arms, levels or configurations")
 
 
 def _fitted(

@@ -96,7 +96,7 @@ class JobSpec:
 
 
 class LaneJob:
-    """Runs a lane; at the signal before a job's end it stops at a checkpoint and is requeued as it is."""
+    """Runs a lane; at the signal before a job's end it stops at a checkpoint and is requeued unchanged."""
 
     def __init__(self, order: str) -> None:
         self.order = order
@@ -200,7 +200,7 @@ def run_lane(order: JobSpec, settings: Settings, asked: Asked, end: Callable[[st
         reasons = [f"{key} in {store.folder(key)}: {error.strip().splitlines()[-1]}" for key, error in failed.items()]
         raise JobError(
             f"{len(outcome.ran)} tasks ran, {len(failed)} failed, {len(left) - len(failed)} wait on tasks that are not "
-            "done; `lthbench status` tells why, `lthbench submit --retry-failed` tries again\n" + "\n".join(reasons)
+            "done; `lthbench status` shows why, `lthbench submit --retry-failed` tries again\n" + "\n".join(reasons)
         )
     return f"{len(outcome.ran)} tasks ran"
 
@@ -217,7 +217,7 @@ def _adopts(home: LaneOwner, plan: Plan, key: str) -> bool:
 
 
 def _leads(order: JobSpec, settings: Settings) -> bool:
-    """Whether this process runs tasks; where a job has several, the others have made its trainings with it by then."""
+    """Whether this process runs tasks; where a job has several, the others take part in its trainings."""
     import torch
     from submitit.helpers import TorchDistributedEnvironment
 

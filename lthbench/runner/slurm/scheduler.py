@@ -44,7 +44,7 @@ def queued(patience: float = _PATIENCE, tell: Callable[[str], None] = _say_nothi
     """The user's jobs by name and index within their array.
 
     Args:
-        patience: seconds for which a controller that does not answer is asked again; inf has no end.
+        patience: seconds for which a controller that does not answer is queried again; inf: forever.
         tell: called with notes for the user: that Slurm does not answer, or gave unexpected output.
 
     Raises:
@@ -56,7 +56,7 @@ def queued(patience: float = _PATIENCE, tell: Callable[[str], None] = _say_nothi
         # A heading of the cluster, a warning, or a job of another kind.
         fields = line.split("|", 4)
         if len(fields) < 5 or (match := _JOB.fullmatch(fields[0])) is None:
-            tell(f"squeue said {line!r}, which is not a job of ours; it is passed over")
+            tell(f"squeue said {line!r}, which is not one of our jobs; it is ignored")
             continue
         job, state, left, reason, name = fields
         jobs[name, int(match[2] or 0)] = QueuedJob(job, state, left, reason)
@@ -106,7 +106,7 @@ def _ask(program: str, *arguments: str, patience: float, tell: Callable[[str], N
                 ) from error
             if pause == _PAUSES[0]:
                 until = "until there is an answer" if math.isinf(patience) else f"for {patience:g} s"
-                tell(f"{error}; {program} is asked again, {until}")
+                tell(f"{error}; {program} is retried, {until}")
             time.sleep(pause)
             pause = min(2 * pause, _PAUSES[1])
         else:
