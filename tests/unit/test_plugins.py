@@ -1,4 +1,4 @@
-"""Own models, criteria, optimizers, schedules, augmentations and experiments of plugins, and the messages of their faults."""
+"""Own models, criteria, optimizers, schedules, augmentations, experiments of plugins, and messages of their faults."""
 
 from __future__ import annotations
 
