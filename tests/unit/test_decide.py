@@ -1,4 +1,4 @@
-"""From values to a verdict, by numbers: what each outcome needs, what is reported with it, and how pairs are combined."""
+"""From values to a verdict, by numbers: what each outcome needs, what is reported with it, how pairs are combined."""
 
 from __future__ import annotations
 
