@@ -12,11 +12,11 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from lthbench.data.own_sets import know_own_sets
 from lthbench.options import Option
 from lthbench.plugins import PluginOptions, load_plugins
 from lthbench.runner.execution import (
@@ -98,21 +98,21 @@ def load_suite(
     suite: str | Path,
     store: str | Path = "store",
     *,
+    data: str | Path | None = None,
     allow_outside: bool = False,
     plugins: Sequence[str] = (),
 ) -> OpenSuite:
-    """Read and validate a suite, whose results go to a folder that the first `run` makes.
+    """Read and validate a suite, whose results go to a folder that the first `run` makes; raises as `open_suite`.
 
     Args:
         suite: a file, or the name of a suite that ships with the package, as `quick`.
         store: the folder of the results.
+        data: the folder of the data sets, for suites that name own ones; None is LTHBENCH_DATA.
         allow_outside: let the suite include files, and name claims, that lie outside its folder and ours.
         plugins: files and modules that bring what the suite names, as `my_models.py`.
-
-    Raises:
-        PluginError, SuiteError, StoreError: as for `open_suite`.
     """
-    source = Source(suite=Path(suite), store=Path(store), allow_outside=allow_outside, plugins=tuple(plugins))
+    folders: dict[str, Any] = {"store": Path(store), "data": Path(data) if data is not None else None}
+    source = Source(suite=Path(suite), **folders, allow_outside=allow_outside, plugins=tuple(plugins))
     return open_suite(source, may_be_new=True)
 
 
@@ -130,6 +130,7 @@ def open_suite(source: Source, *, may_be_new: bool = False, tell: Tell | None = 
     """
     path = find_suite(source.suite)
     plugins = load_plugins(source.plugins)
+    know_own_sets(source.data)
     return OpenSuite(
         path,
         load.load_suite(path, allow_outside=source.allow_outside, store=source.store),
@@ -167,7 +168,7 @@ def run(
     *,
     retry_failed: bool = False,
     on_finished: Callable[[str, str], None] = lambda task, status: None,
-    watching: Callable[[Plan, list[str]], AbstractContextManager[Watcher]] | None = None,
+    watching: Callable[[Plan, list[str]], contextlib.AbstractContextManager[Watcher]] | None = None,
     tell: Tell = print,
 ) -> Ran | None:
     """Run the missing tasks of a suite, or of a part of it, and those that follow from their results.

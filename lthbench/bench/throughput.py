@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lthbench.bench.timing import matmul_probe
 from lthbench.data.images import ImageSet
-from lthbench.data.spec import DATASETS, DataSpec
+from lthbench.data.spec import spec_of_form
 from lthbench.engine.linear_path import evaluate_linear_path
 from lthbench.models.build import prunable
 from lthbench.models.spec import ModelSpec
@@ -51,10 +51,10 @@ def calibrate(pairs: Iterable[Pair], device: torch.device, threads: int) -> Iter
         matmul={"float32": matmul_rate("float32", device), "bfloat16": matmul_rate("bfloat16", device)},
     )
     for pair in pairs:
-        measured = found.model_copy(update={"networks": (network_rate(pair.model, pair.data.name, device),)})
+        measured = found.model_copy(update={"networks": (network_rate(pair.model, pair.data.form, device),)})
         recipes = [recipe for arm in pair.arms.values() for recipe in (arm.recipe, arm.search)]
         kinds = {(r.precision, r.batch_size, r.augment): r for r in reversed(recipes)}
-        rates = [training_rate(pair.model, pair.data.name, recipe, TrainingBench(device)) for recipe in kinds.values()]
+        rates = [training_rate(pair.model, pair.data.form, recipe, TrainingBench(device)) for recipe in kinds.values()]
         yield measured.model_copy(update={"trainings": tuple(rates)})
 
 
@@ -120,8 +120,8 @@ def network_rate(model: ModelSpec, data: str, device: torch.device) -> NetworkRa
 
 def noise_images(data: str, count: int, device: torch.device) -> ImageSet:
     """Images of noise in the form of a data set, with labels in turn."""
-    info = DATASETS[data]
-    side = (info.stored_side, info.stored_side) if info.kind == "tree" else info.image_shape[1:]
+    info = spec_of_form(data).info
+    side = (info.stored_side, info.stored_side) if info.stored_side else info.image_shape[1:]
     generator = torch.Generator().manual_seed(0)
     levels = torch.randint(256, (count, *side, 4), dtype=torch.uint8, generator=generator)
     pixels = levels[..., 0].contiguous() if info.image_shape[0] == 1 else levels.view(torch.int32)[..., 0]
@@ -130,7 +130,7 @@ def noise_images(data: str, count: int, device: torch.device) -> ImageSet:
 
 
 def _network(model: ModelSpec, data: str, device: torch.device, seed: int = 0) -> nn.Module:
-    network = make_network(model, DataSpec(name=data), device)
+    network = make_network(model, spec_of_form(data), device)
     set_initial_weights(network, model, seed)
     return network
 
@@ -149,7 +149,7 @@ def _training_step(model: ModelSpec, data: str, recipe: Recipe, batch: int, benc
         network,
         noise_images(data, max(2 * batch, 64), bench.device),
         timed,
-        num_classes=DATASETS[data].num_classes,
+        num_classes=spec_of_form(data).info.num_classes,
         seed=0,
         mask=mask,
         anchors={n: parameters[n].detach().clone() for n in mask} if recipe.pull else None,

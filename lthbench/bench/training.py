@@ -72,7 +72,7 @@ class Throughput:
 
 def arm_throughput(cell: Cell, recipe: Recipe, matmul_flops: float, bench: TrainingBench) -> Throughput:
     """Time training steps of an arm, by its own recipe or a changed one."""
-    rate = training_rate(cell.model, cell.data.name, recipe, bench)
+    rate = training_rate(cell.model, cell.data.form, recipe, bench)
     return Throughput(
         pair=cell.pair,
         arm=cell.arm,

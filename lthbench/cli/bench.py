@@ -13,6 +13,7 @@ from rich.table import Table
 from lthbench.api import Source
 from lthbench.cli.app import JsonOption, bench_app, err, fail, out, print_json, progress_bar
 from lthbench.cli.parameters import Only, with_options
+from lthbench.data.own_sets import know_own_sets
 from lthbench.plain import visible
 from lthbench.plugins import load_plugins
 from lthbench.runner.settings import MAX_PROCESSES, RunOptions
@@ -103,6 +104,7 @@ def bench_training(
 
     suite = find_suite(source.suite)
     load_plugins(source.plugins)
+    know_own_sets(source.data)
     loaded, device = load_suite(suite, allow_outside=source.allow_outside), torch.device(resolve_device(options.device))
     part = replace(part, replicates=1)
     part.check(loaded)

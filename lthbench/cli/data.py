@@ -1,4 +1,4 @@
-"""`lthbench data`: list, check, download, prepare."""
+"""`lthbench data`: list, check, download, prepare, add."""
 
 from __future__ import annotations
 
@@ -74,6 +74,54 @@ def data_prepare(
 
             rows.append(prepare_data(name, where.data, class_list=classes, workers=workers, on_progress=show))
     _print_checked(rows, as_json)
+
+
+@data_app.command("add")
+@with_options
+def data_add(
+    where: DataFolder,
+    name: Annotated[str, typer.Argument(help="By which suites will name it.")],
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Images in a folder a class, below train and test (or val), or in one split to divide."),
+    ] = None,
+    arrays: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="IMAGES LABELS", help="Two .npy files: uint8 [N, H, W] or of 1 or 3 channels; [N]."),
+    ] = None,
+    test_arrays: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="IMAGES LABELS", help="Likewise, of the test split.")
+    ] = None,
+    torchvision: Annotated[
+        str | None, typer.Option(help="A set whose files are in --data: svhn, kmnist, emnist, stl10 or food101.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=4, max=1024, help="Resize a folder's images: pixels of the shorter edge.")
+    ] = None,
+    grey: Annotated[bool, typer.Option("--grey", help="Store a folder's images grey.")] = False,
+    test_share: Annotated[
+        float, typer.Option(min=0.01, max=0.9, help="Of each class, where no test split is given.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="By which that share is drawn.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, max=MAX_PROCESSES, help="Threads; default: one a core.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prepare a data set of your own, once, so that suites can name it; a killed preparation goes on where it was."""
+    from lthbench.data.commands import add_data
+    from lthbench.data.own_sources import Division, Wanted
+
+    wanted = Wanted(folder, arrays, test_arrays, torchvision, size, grey, Division(test_share, seed))
+    with progress_bar() as progress:
+        line = progress.add_task(name)
+        show = lambda done, total: progress.update(line, completed=done, total=total)  # noqa: E731
+        row = add_data(name, where.data, wanted, workers=workers, on_progress=show)
+    _print_checked([row], as_json)
+    if not as_json:
+        from lthbench.data.datasets import DATASETS
+
+        info = DATASETS[name]
+        out.print(f"mean {info.mean}, deviation {info.std}, content {info.digest}; from {info.origin}")
+        out.print(f"A suite names it by `data: {{name: {name}}}`, and is run with --data {where.data or 'DIR'}.")
 
 
 def _print_checked(rows: list[Any], as_json: bool) -> None:

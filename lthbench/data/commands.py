@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -14,6 +15,9 @@ import numpy as np
 from lthbench.data.error import DataError
 from lthbench.data.image_folder import class_list_id, read_class_list
 from lthbench.data.loading import data_root, read_split
+from lthbench.data.own_preparation import add_own
+from lthbench.data.own_sets import PROBLEMS, know_own_sets
+from lthbench.data.own_sources import Wanted, source_of
 from lthbench.data.prepare import MANIFEST, folder_of, prepare
 from lthbench.data.prepared import skipped_in
 from lthbench.data.sheets import FOLDER
@@ -49,7 +53,14 @@ class DataStatus:
 def list_data(root: Path | None) -> list[DataStatus]:
     """Return every known data set; only the existence of its folder is checked."""
     root = data_root(root)
-    return [_status(name, info, root) for name, info in DATASETS.items()]
+    know_own_sets(root)
+    known = [_status(name, info, root) for name, info in DATASETS.items()]
+    broken = [
+        DataStatus(name, present=False, path=str(folder_of(name, root)), images="", licence="your own", origin="",
+                   problem=problem)
+        for name, problem in PROBLEMS.items() if root is not None
+    ]  # fmt: skip
+    return known + broken
 
 
 def check_data(root: Path | None, names: Iterable[str] | None = None) -> list[DataStatus]:
@@ -62,8 +73,12 @@ def check_data(root: Path | None, names: Iterable[str] | None = None) -> list[Da
     """
     root = data_root(root)
     listed = {status.name: status for status in list_data(root)}
-    chosen = list(names) if names is not None else [name for name, status in listed.items() if status.present]
-    return [_checked(listed[_known(name)], root) for name in chosen]
+    chosen = (
+        list(names)
+        if names is not None
+        else [name for name, status in listed.items() if status.present or name in PROBLEMS]
+    )
+    return [listed[name] if name in PROBLEMS else _checked(listed[_known(name)], root) for name in chosen]
 
 
 def download_data(name: str, root: Path | None) -> DataStatus:
@@ -131,6 +146,32 @@ def prepare_data(
     return DataStatus(**{**vars(status), "images": f"{len(images):,} train images of class_list {chosen}"})
 
 
+def add_data(
+    name: str,
+    root: Path | None,
+    wanted: Wanted,
+    *,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> DataStatus:
+    """Prepare an own data set, so that suites can name it, then check it.
+
+    Raises:
+        DataError: the name is another's or none, there is no data folder, or images or labels cannot be used.
+    """
+    root = data_root(root)
+    if root is None:
+        raise DataError(f"{name}: no data folder is given; use --data DIR or set LTHBENCH_DATA")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name) or name.endswith((".partial", ".lease")):
+        raise DataError(f"{name}: is no name; use letters, digits and . _ + -, the first a letter or digit")
+    know_own_sets(root)
+    if name in DATASETS and DATASETS[name].kind != "own":
+        raise DataError(f"{name}: ships with lthbench; choose another name")
+    add_own(name, root, source_of(name, wanted, root), workers=workers, on_progress=on_progress)
+    know_own_sets(root)
+    return _checked(_status(_known(name), DATASETS[name], root), root)
+
+
 def _known(name: str) -> str:
     if name not in DATASETS:
         raise DataError(unknown("data set", name, DATASETS))
@@ -144,6 +185,8 @@ def _status(name: str, info: DataInfo, root: Path | None) -> DataStatus:
         path = root / info.folder if root is not None else None
     present = path is not None and path.is_dir()
     problem, skipped = None, {}
+    if info.kind == "own" and root is not None:
+        present, skipped = path is not None and (path / MANIFEST).is_file(), skipped_in(root / info.folder)
     if info.kind == "tree" and root is not None:
         source_is_there, path = present, folder_of(name, root)
         present = (path / MANIFEST).is_file()
@@ -171,12 +214,13 @@ def _checked(status: DataStatus, root: Path | None) -> DataStatus:
         for split, count in (("train", info.num_train), ("test", info.num_test)):
             images, labels = read_split(status.name, root, split, full=True)
             shape = (count, *info.image_shape) if info.image_shape[0] > 1 else (count, *info.image_shape[1:])
-            if info.kind == "tree":
-                shape = (count, info.stored_side, info.stored_side)
+            if info.is_prepared:
+                side = (info.stored_side, info.stored_side) if info.stored_side else info.image_shape[1:]
+                shape = (count, *side)
             present = np.unique(labels)
             if images.shape != shape or len(labels) != count:
                 problem = f"{status.name}: {split} holds {images.shape} and {len(labels)} labels, expected {shape}"
-            elif not np.array_equal(present, np.arange(info.num_classes)):
+            elif not np.array_equal(present, np.arange(info.num_classes)) and (info.kind != "own" or split == "train"):
                 problem = f"{status.name}: {split} labels are {present}, expected 0 to {info.num_classes - 1}"
     except DataError as error:
         problem = str(error)

@@ -27,7 +27,9 @@ def damaged(name: str, path: Path, found: str, expected: str) -> DataError:
 
 def cure(name: str) -> str:
     """Return what a user can do to get data set `name`."""
-    info = DATASETS[name]
+    info = DATASETS.get(name)
+    if info is None or info.kind == "own":
+        return f"run `lthbench data add {name}` with its --folder, --arrays or --torchvision and --data"
     if info.kind == "tree":
         return f"get it ({info.origin}), then run `lthbench data prepare {name} --data DIR`"
     point = "point --data or LTHBENCH_DATA at the folder that holds it"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -12,9 +11,10 @@ import numpy as np
 import torch
 
 from lthbench.data import cifar, idx, prepared, sheets
+from lthbench.data.datasets import DATASETS, DataInfo, data_root
 from lthbench.data.error import DataError
 from lthbench.data.images import ImageSet, pack
-from lthbench.data.spec import DATASETS, DataInfo, DataSpec
+from lthbench.data.spec import DataSpec
 from lthbench.data.strata import DIVISION, random_words, stratified_order
 
 __all__ = ["DataError", "Splits", "data_root", "load", "read_split", "split_train"]
@@ -42,13 +42,6 @@ def load(spec: DataSpec, root: Path | None = None, device: torch.device | str = 
     return _load(spec, data_root(root), torch.device(device))
 
 
-def data_root(root: Path | None) -> Path | None:
-    """Return the data folder: `root`, or else that of LTHBENCH_DATA, or None."""
-    if root is None and os.environ.get("LTHBENCH_DATA"):
-        root = Path(os.environ["LTHBENCH_DATA"])
-    return root.expanduser().resolve() if root is not None else None
-
-
 def read_split(
     name: str, root: Path | None, split: str, class_list: str | None = None, *, full: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +63,7 @@ def read_split(
         return sheets.read_split(split)
     if root is None:
         raise DataError(f"{name}: no data folder is given; point --data or LTHBENCH_DATA at the one with {info.folder}")
-    if info.kind == "tree":
+    if info.is_prepared:
         return prepared.read_split(name, root, split, class_list, full=full)
     readers = {"idx": idx.read_split, "cifar": cifar.read_split}
     return readers[info.kind](name, root, split)
@@ -90,19 +83,28 @@ def split_train(labels: np.ndarray, spec: DataSpec) -> tuple[np.ndarray, np.ndar
 
 @lru_cache(maxsize=4)
 def _load(spec: DataSpec, root: Path | None, device: torch.device) -> Splits:
+    from lthbench.data.image_sizes import read_resized
+
     info = DATASETS[spec.name]
 
     def image_set(images: np.ndarray, labels: np.ndarray) -> ImageSet:
         # Prepared pixels are packed already, and mapped: a copy would load the whole file.
-        pixels = torch.from_numpy(images) if info.kind == "tree" else pack(images)
-        side = (info.image_shape[1], info.image_shape[2])
+        pixels = torch.from_numpy(images) if info.is_prepared or spec.image_size else pack(images)
+        # Where a batch is cut out of larger images, it still is.
+        side = info.image_shape[1:] if spec.image_size is None else spec.info.image_shape[1:]
         return ImageSet(pixels, torch.from_numpy(labels), info.mean, info.std, side=side).to(device)
 
     def part(images: ImageSet, rows: np.ndarray) -> ImageSet:
         chosen = images.subset(torch.from_numpy(rows)) if len(rows) < len(images) else images
         return stand_in(chosen, spec.info) if spec.like else chosen
 
-    images, labels = read_split(spec.name, root, "train", spec.class_list)
+    def read(split: str) -> tuple[np.ndarray, np.ndarray]:
+        if spec.image_size is None:
+            return read_split(spec.name, root, split, spec.class_list)
+        side = spec.info.stored_side or spec.image_size
+        return read_resized(spec.name, root, split, side, spec.class_list)
+
+    images, labels = read("train")
     both, labels = of_classes(image_set(images, labels), labels, spec.classes)
     if len(labels) < spec.validation + (spec.num_train or 1):
         raise DataError(
@@ -110,7 +112,7 @@ def _load(spec: DataSpec, root: Path | None, device: torch.device) -> Splits:
             f"and num_train {spec.num_train}"
         )
     train, validation = split_train(labels, spec)
-    images, labels = read_split(spec.name, root, "test", spec.class_list)
+    images, labels = read("test")
     test, labels = of_classes(image_set(images, labels), labels, spec.classes)
     if len(labels) < (spec.num_test or 1):
         raise DataError(f"{spec.title}: has {len(labels):,} test images, too few for num_test {spec.num_test}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import count, groupby
 from typing import Annotated, Any, Literal
@@ -13,96 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validat
 
 from lthbench import registry
 from lthbench.data.augmentations import AUGMENTATIONS
+from lthbench.data.datasets import DATASETS, DataInfo
 from lthbench.fault import Fault
 from lthbench.names import unknown
 
+__all__ = ["DATASETS", "Augment", "DataInfo", "DataSpec", "num_train_images", "spec_of_form"]
 
-@dataclass(frozen=True)
-class DataInfo:
-    """The static facts of one data set.
-
-    Attributes:
-        kind: the file of lthbench/data/ that reads it.
-        folder: where its files lie, relative to the data folder (empty: inside the package).
-        image_shape: (C, H, W).
-        mean, std: per channel, over the train split's pixels in [0, 1].
-        download: torchvision's class that fetches it, if any does.
-        stored_side: height and width at which a folder of images is prepared; batches are of `image_shape`.
-        balanced: whether every class has equally many images.
-    """
-
-    kind: Literal["sheets", "idx", "cifar", "tree"]
-    folder: str
-    num_train: int
-    num_test: int
-    image_shape: tuple[int, int, int]
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    origin: str
-    licence: str
-    download: str | None = None
-    stored_side: int = 0
-    balanced: bool = True
-
-
-_CIFAR_LICENCE = "none stated; cite Krizhevsky 2009"
-_CIFAR10_MEAN, _CIFAR10_STD = (0.49140, 0.48216, 0.44653), (0.24703, 0.24349, 0.26159)
-# As published by weiaicunzai/pytorch-cifar100, rounded.
-_CIFAR100_MEAN, _CIFAR100_STD = (0.50708, 0.48655, 0.44092), (0.26733, 0.25644, 0.27615)
-
-_TINY_MEAN, _TINY_STD = (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)  # as in sanity-checking-pruning
-_TINY_ORIGIN, _IMAGENET_TERMS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "non-commercial research only"
-
-DATASETS: dict[str, DataInfo] = {
-    "fashion-mnist-10k": DataInfo(
-        "sheets", "", 10_000, 2_000, (1, 28, 28), 10, (0.28668,), (0.35401,),
-        "the first 1,000 + 200 images of each class of Fashion-MNIST, shipped inside the package", "MIT",
-    ),
-    "fashion-mnist": DataInfo(
-        "idx", "FashionMNIST/raw", 60_000, 10_000, (1, 28, 28), 10, (0.28604,), (0.35302,),
-        "https://github.com/zalandoresearch/fashion-mnist", "MIT", "FashionMNIST",
-    ),
-    "mnist": DataInfo(
-        "idx", "MNIST/raw", 60_000, 10_000, (1, 28, 28), 10, (0.13066,), (0.30811,),
-        "http://yann.lecun.com/exdb/mnist/", "usually given as CC BY-SA 3.0", "MNIST",
-        balanced=False,
-    ),
-    "cifar10": DataInfo(
-        "cifar", "cifar-10-batches-py", 50_000, 10_000, (3, 32, 32), 10, _CIFAR10_MEAN, _CIFAR10_STD,
-        "https://www.cs.toronto.edu/~kriz/cifar.html", _CIFAR_LICENCE, "CIFAR10",
-    ),
-    "cifar100": DataInfo(
-        "cifar", "cifar-100-python", 50_000, 10_000, (3, 32, 32), 100, _CIFAR100_MEAN, _CIFAR100_STD,
-        "https://www.cs.toronto.edu/~kriz/cifar.html", _CIFAR_LICENCE, "CIFAR100",
-    ),
-    "cifar100-mini": DataInfo(
-        "cifar", "cifar100-mini/cifar-100-python", 5_000, 1_000, (3, 32, 32), 100,
-        _CIFAR100_MEAN, _CIFAR100_STD,
-        "50 + 10 images of each class of CIFAR-100, for tests", _CIFAR_LICENCE,
-    ),
-    "tinyimagenet": DataInfo(
-        "tree", "tiny-imagenet-200", 100_000, 10_000, (3, 64, 64), 200, _TINY_MEAN, _TINY_STD,
-        _TINY_ORIGIN, _IMAGENET_TERMS, stored_side=64,
-    ),
-    "tinyimagenet-10pct": DataInfo(
-        "tree", "tiny-imagenet-200c-10pct", 10_000, 2_000, (3, 64, 64), 200, _TINY_MEAN, _TINY_STD,
-        "50 + 10 images of each class of Tiny-ImageNet, for tests", _IMAGENET_TERMS, stored_side=64,
-    ),
-    "tinyimagenet-20c": DataInfo(
-        "tree", "tiny-imagenet-20c", 10_000, 1_000, (3, 64, 64), 20, _TINY_MEAN, _TINY_STD,
-        "every tenth class of Tiny-ImageNet, for tests", _IMAGENET_TERMS, stored_side=64,
-    ),
-    # The counts are those of the classes that Tian et al. 2020 (CMC) chose; mean and deviation are ImageNet's.
-    "imagenet100": DataInfo(
-        "tree", "imagenet", 126_689, 5_000, (3, 224, 224), 100, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225),
-        "https://image-net.org, classes of github.com/HobbitLong/CMC imagenet100.txt", _IMAGENET_TERMS,
-        stored_side=256, balanced=False,
-    ),
-}  # fmt: skip
-
-
-_MOST_CLASSES = max(info.num_classes for info in DATASETS.values())
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Strength = Annotated[float, Field(ge=0)]
@@ -124,6 +40,10 @@ class DataSpec(BaseModel):
         num_test: test on only so many images, chosen as `num_train`'s are; None is all of them.
         like: grey images stand in for those of another data set, which need not be there: they get its shape (pixels
             and channels repeated), its mean and deviation, and an output layer for its classes.
+        image_size: resize the images to so many pixels a side, antialiased; padding and models follow. The mean and
+            deviation stay those of the images as they are, as is usual (ImageNet's at every resolution).
+        digest: of the content of an own data set (`lthbench data add`), by which two of one name are told apart; it is
+            filled in.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -138,12 +58,24 @@ class DataSpec(BaseModel):
     ] = Field(default=None, min_length=2)
     num_test: int | None = Field(default=None, ge=1)
     like: str | None = None
+    image_size: Annotated[int, Field(ge=4, le=1024)] | None = None
+    digest: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_content(cls, values: Any) -> Any:
+        """An own data set's digest, where none is given."""
+        if not isinstance(values, dict) or values.get("digest") is not None:
+            return values
+        digest = _digest(values.get("name"), values.get("like"))
+        return {**values, "digest": digest} if digest is not None else values
 
     @field_validator("name", "like")
     @classmethod
     def _known(cls, name: str | None) -> str | None:
         if name is not None and name not in DATASETS:
-            raise ValueError(unknown("data set", name, DATASETS))
+            fault = unknown("data set", name, DATASETS)
+            raise ValueError(fault if "did you mean" in fault else f"{fault}; own ones lie in the folder of --data")
         return name
 
     @field_validator("class_list")
@@ -171,7 +103,7 @@ class DataSpec(BaseModel):
             if first > last:
                 raise ValueError(f"the range {item} holds no class; write {last}-{first}")
             spelt_out += range(first, last + 1)
-            if len(spelt_out) > _MOST_CLASSES:
+            if len(spelt_out) > max(info.num_classes for info in DATASETS.values()):
                 raise ValueError(f"names {len(spelt_out):,} classes and more; no data set has so many")
         return tuple(spelt_out)
 
@@ -198,6 +130,10 @@ class DataSpec(BaseModel):
         if self.like is not None:
             own, info = info, DATASETS[self.like]
             info = replace(info, kind=own.kind, folder=own.folder, num_train=own.num_train, num_test=own.num_test)
+        if self.image_size is not None:
+            stored = round(info.stored_side * self.image_size / info.image_shape[1])
+            shape = (info.image_shape[0], self.image_size, self.image_size)
+            info = replace(info, image_shape=shape, stored_side=stored)
         return replace(info, num_test=self.num_test) if self.num_test else info
 
     @property
@@ -207,17 +143,26 @@ class DataSpec(BaseModel):
 
     @property
     def title(self) -> str:
-        """The data set's name, and its classes if not all: `cifar10 [0 1 8 9]`, `cifar100 [0-49]`."""
+        """The data set's name, with another size or choice of classes: `cifar10 at 16 px`, `cifar100 [0-49]`."""
+        name = self.name if self.image_size is None else f"{self.name} at {self.image_size} px"
         if self.classes is None:
-            return self.name
+            return name
         position = count()
         runs = [list(run) for _, run in groupby(self.classes, key=lambda label: label - next(position))]
         texts = [f"{run[0]}-{run[-1]}" if len(run) > 2 else " ".join(map(str, run)) for run in runs]
-        return f"{self.name} [{' '.join(texts)}]"
+        return f"{name} [{' '.join(texts)}]"
+
+    @property
+    def form(self) -> str:
+        """The name by which the time is known that its images take: `cifar10`, `cifar10@16`."""
+        return (self.like or self.name) + (f"@{self.image_size}" if self.image_size is not None else "")
 
     def has_classes_of(self, other: DataSpec) -> bool:
         """Whether an output layer for the other's classes fits these."""
-        return all(getattr(self, field) == getattr(other, field) for field in ("name", "class_list", "classes", "like"))
+        return all(
+            getattr(self, field) == getattr(other, field)
+            for field in ("name", "class_list", "classes", "like", "digest")
+        )
 
 
 class Augment(BaseModel):
@@ -300,6 +245,18 @@ class Augment(BaseModel):
         return self.mixup > 0 or self.cutmix > 0
 
 
+def spec_of_form(form: str) -> DataSpec:
+    """A data set whose images have a form (`DataSpec.form`); ValueError where there is none."""
+    name, at, size = form.partition("@")
+    return DataSpec(name=name, image_size=int(size) if at else None)
+
+
+def _digest(*names: Any) -> str | None:
+    """The digests of own data sets among some names."""
+    found = [DATASETS[name].digest for name in names if isinstance(name, str) and name in DATASETS]
+    return "+".join(filter(None, found)) or None
+
+
 def num_train_images(spec: DataSpec) -> int:
     """Return how many images an epoch of `spec` has; the data need not be present."""
     return spec.num_train or spec.info.num_train - spec.validation
@@ -308,6 +265,14 @@ def num_train_images(spec: DataSpec) -> int:
 @lru_cache
 def _fault(spec: DataSpec, info: DataInfo) -> str | None:
     """What in a specification contradicts the rest of it, or the data set."""
+    if spec.digest != (here := _digest(spec.name, spec.like)):
+        return (
+            f"{spec.title} was a data set of content {spec.digest}, and in this data folder it is {here}; add that one "
+            "again, or leave out digest"
+        )
+    shown = spec.like or spec.name
+    if spec.image_size is not None and DATASETS[shown].image_shape[1:] == (spec.image_size, spec.image_size):
+        return f"{shown} has images of {spec.image_size} pixels; leave out image_size"
     if spec.class_list and spec.name != "imagenet100":
         return f"{spec.name} has no choice of classes; leave out class_list"
     if spec.class_list and spec.num_train is None:

@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from lthbench.data.own_sets import know_own_sets
 from lthbench.plugins import load_plugins
 from lthbench.runner.allocator import kept_memory
 from lthbench.runner.device import DeviceLostError
@@ -197,6 +198,7 @@ def _part() -> None:
 def _follow(settings: Settings, device: torch.device, ranks: Ranks) -> None:
     """Take part in each training that rank 0 announces, until rank 0 ends."""
     load_plugins(settings.plugins, exactly=True)
+    know_own_sets(settings.data)
     store = Store(settings.store)
     while True:
         try:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from lthbench.data.own_sets import know_own_sets
 from lthbench.documents import DocumentError
 from lthbench.lease import Lease, LeaseLostError
 from lthbench.ops._library import why_not_these_kernels
@@ -70,6 +71,7 @@ class Worker:
     ) -> None:
         self.settings = settings
         load_plugins(settings.plugins, exactly=True)
+        know_own_sets(settings.data)
         if reason := why_not_these_kernels(settings.device):
             raise RuntimeError(reason)
         self.store = Store(settings.store, tell)

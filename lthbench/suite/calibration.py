@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from lthbench.data.spec import DATASETS, Augment
-from lthbench.documents import DocumentError, read_document
+from lthbench.data.spec import DATASETS, Augment, spec_of_form
+from lthbench.documents import LARGEST_DOCUMENT, DocumentError, parse_document, read_bounded
 from lthbench.home import cache_folder
 from lthbench.lease import Lease
-from lthbench.models.spec import ModelSpec
+from lthbench.models.spec import MODELS, ModelSpec
 from lthbench.tasks.atomic import write_atomically
 
 Precision = Literal["float32", "bfloat16"]
@@ -39,8 +40,7 @@ class _OfNetwork(_Frozen):
     @field_validator("data")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in DATASETS:
-            raise ValueError(f"unknown data set {name!r}")
+        spec_of_form(name)
         return name
 
 
@@ -67,6 +67,9 @@ class NetworkRate(_OfNetwork):
 
 
 Rate = TypeVar("Rate", bound=_OfNetwork)
+
+
+_RATES = ("trainings", "networks")
 
 
 class Calibration(_Frozen):
@@ -125,12 +128,38 @@ class Calibration(_Frozen):
         )
 
 
+def _of_what_is_loaded(content: bytes) -> bytes:
+    """A calibration's text without rates of models and data sets of one's own that this process does not know."""
+    try:
+        found = json.loads(content)
+        kept = {field: [rate for rate in found[field] if _is_known(rate)] for field in _RATES}
+    except (ValueError, TypeError, KeyError, RecursionError):  # it is none, as whoever parses it tells
+        return content
+    return content if all(len(kept[f]) == len(found[f]) for f in _RATES) else json.dumps({**found, **kept}).encode()
+
+
+def _unknown_rates(path: Path) -> dict[str, list[Any]]:
+    """The rates of a calibration that this process leaves out, as the file has them."""
+    content = json.loads(path.read_bytes())
+    return {field: [rate for rate in content.get(field, []) if not _is_known(rate)] for field in _RATES}
+
+
+def _is_known(rate: Any) -> bool:
+    """Whether a rate's model and data set are known; what is none at all is left to be told of."""
+    if not isinstance(rate, dict) or not isinstance(rate.get("model"), dict):
+        return True
+    model, data = rate["model"].get("name"), rate.get("data")
+    if not isinstance(model, str) or not isinstance(data, str):
+        return True
+    return model in MODELS and data.partition("@")[0] in DATASETS
+
+
 def _of_network(rates: Iterable[Rate], model: ModelSpec, data: str) -> list[Rate]:
     """The rates of a model on a data set, or on another one with images of the same shape."""
     same_model = [rate for rate in rates if rate.model == model]
     exact = [rate for rate in same_model if rate.data == data]
-    shape = DATASETS[data].image_shape
-    return exact or [rate for rate in same_model if DATASETS[rate.data].image_shape == shape]
+    shape = spec_of_form(data).info.image_shape
+    return exact or [rate for rate in same_model if spec_of_form(rate.data).info.image_shape == shape]
 
 
 def calibration_folder() -> Path | None:
@@ -147,10 +176,15 @@ def save_calibration(found: Calibration) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     words = f"{found.device} {found.kind} torch {found.torch} {found.threads} threads"
     path = folder / (re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-") + ".json")
+    unknown: dict[str, list[Any]] = {}
     with Lease(path.with_suffix(".lease")):
         if path.exists():
             found = read_calibration(path).with_rates(found)
-        write_atomically(path, (found.model_dump_json(indent=1) + "\n").encode())
+            unknown = _unknown_rates(path)
+        content = found.model_dump(mode="json")
+        for field, rates in unknown.items():
+            content[field] += rates
+        write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
     return path
 
 
@@ -161,7 +195,7 @@ def read_calibration(path: Path) -> Calibration:
         CalibrationError: the file is not a calibration of this version.
     """
     try:
-        return read_document(path, Calibration)
+        return parse_document(_of_what_is_loaded(read_bounded(path, LARGEST_DOCUMENT)), Calibration, path)
     except (OSError, DocumentError) as error:
         fault = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{path}: ")
         raise CalibrationError(

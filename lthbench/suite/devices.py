@@ -75,7 +75,7 @@ class Measured:
     def seconds(self, spec: Spec, work: Work) -> float | None:
         if isinstance(spec, MaskSpec):
             return 0.0
-        data = spec.data.name
+        data = spec.data.form
         where = (spec.model, data)
         if where not in self._networks:
             self._networks[where] = self.calibration.network(*where)

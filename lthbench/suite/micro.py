@@ -44,6 +44,7 @@ def shrink_pair(pair: Pair, micro: Micro) -> Pair:
     data = DataSpec(
         name=EMBEDDED,
         like=None if own else pair.data.name,
+        image_size=pair.data.image_size,
         classes=pair.data.classes if own else None,
         num_train=micro.num_train,
         num_test=micro.num_test,

@@ -134,3 +134,14 @@ def test_calculated_seconds_are_flops_by_a_share_of_the_peak_and_say_so(device: 
     operators = 3 + 3  # three linear layers, two ReLU and a copy of the images in rows at most
     assert device.seconds(dense.spec, small) == pytest.approx(10**6 * 3 * operators * LAUNCH_SECONDS, rel=0.2)
     assert not device.is_measured and "calculated, not measured" in device.source
+
+
+def test_rates_of_what_is_not_loaded_are_left_alone_and_kept(own_cache: Path) -> None:
+    """Of a plugin's model, say, by a command without the plugin."""
+    path = save_calibration(calibration(trainings=(rate(1),)))
+    content = json.loads(path.read_text())
+    own = {**content["trainings"][0], "model": {"name": "tiny-cnn"}}
+    path.write_text(json.dumps({**content, "trainings": [*content["trainings"], own]}))
+    assert [r.images_per_second for r in calibrations("2.0")[0].trainings] == [1]
+    save_calibration(calibration(trainings=(rate(2),)))
+    assert [r["model"]["name"] for r in json.loads(path.read_text())["trainings"]] == ["lenet-300-100", "tiny-cnn"]

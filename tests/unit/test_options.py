@@ -38,7 +38,7 @@ def commands_of(command: Any) -> Iterator[Any]:
 
 def test_no_command_declares_an_option_anew_that_several_have() -> None:
     others = {
-        ("kernels", "--threads"), ("prepare", "--workers"),  # several numbers of them; threads
+        ("kernels", "--threads"), ("prepare", "--workers"), ("add", "--workers"),  # several numbers of them; threads
         ("export", "--pair"), ("export", "--arm"), ("export", "--device"), ("import", "--pair"),  # of a ticket: one
     }  # fmt: skip
     for command in commands_of(typer.main.get_command(app)):

@@ -102,6 +102,7 @@ class LaneJob:
         self.order = order
 
     def __call__(self) -> str:
+        from lthbench.data.own_sets import know_own_sets
         from lthbench.plugins import load_plugins
         from lthbench.runner.device import DeviceLostError
         from lthbench.runner.signals import Signals
@@ -109,6 +110,7 @@ class LaneJob:
 
         order = JobSpec.parse(self.order)
         load_plugins(order.options.plugins, exactly=True)
+        know_own_sets(order.options.data)
         settings = order.options.settings(order.store)
         with Signals(order.grace) as signals:
             try:
