@@ -1,4 +1,4 @@
-// Checks of the convolutions of images in blocks (common/image_blocks.h).
+// Checks of the convolutions of images in blocks (common/image_blocks.h), and of lists of surviving weights.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -19,6 +19,41 @@ inline void check_array(const char* name, const Tensor& t, ScalarType dtype, con
 
 inline void check_array(const char* name, const Tensor& t, int64_t dim, const Tensor& input) {
   check_array(name, t, ScalarType::Float, "float32", dim, input);
+}
+
+// Lists of weights of `count` channels: those of channel c at [ptr[c], ptr[c + 1]), ascending, each below
+// `limit`.
+inline void check_lists(const char* ptr_name, const Tensor& ptr, const char* name, const Tensor& entries,
+                        int64_t count, int64_t limit, const Tensor& input) {
+  check_array(name, entries, ScalarType::Int, "int32", 1, input);
+  check_array(ptr_name, ptr, ScalarType::Int, "int32", 1, input);
+  LTH_CHECK(ptr.numel() == count + 1, ptr_name, " has ", ptr.numel(), " entries, expected one more than the ",
+            count, " channels");
+  const auto* begin = static_cast<const int32_t*>(ptr.const_data_ptr());
+  const auto* entry = static_cast<const int32_t*>(entries.const_data_ptr());
+  const int64_t length = entries.numel();
+  LTH_CHECK(begin[0] == 0 && begin[count] == length, ptr_name, " does not go from 0 to the ", length, " of ",
+            name);
+  for (int64_t c = 0; c < count; ++c) {
+    LTH_CHECK(begin[c] <= begin[c + 1] && begin[c + 1] <= length, ptr_name, " decreases at entry ", c + 1);
+    for (int64_t i = begin[c]; i < begin[c + 1]; ++i) {
+      LTH_CHECK(entry[i] >= 0 && entry[i] < limit, name, "[", i, "] is ", entry[i], ", expected 0 to ",
+                limit - 1);
+      LTH_CHECK(i == begin[c] || entry[i - 1] < entry[i], name, "[", i, "] is ", entry[i],
+                ", not above the one before it in channel ", c);
+    }
+  }
+}
+
+// Where each of `count` weights stands in their values.
+inline const int32_t* checked_order(const Tensor& order, int64_t count, const Tensor& input) {
+  check_array("order", order, ScalarType::Int, "int32", 1, input);
+  LTH_CHECK(order.numel() == count, "order has ", order.numel(), " entries, values ", count);
+  const auto* places = static_cast<const int32_t*>(order.const_data_ptr());
+  for (int64_t i = 0; i < count; ++i)
+    LTH_CHECK(places[i] >= 0 && places[i] < count, "order[", i, "] is ", places[i], ", expected 0 to ",
+              count - 1);
+  return places;
 }
 
 // Sets the sizes of a layer that input and bias give, and where these lie.

@@ -31,30 +31,6 @@ void check_reach(const char* name, int64_t channels, int64_t height, int64_t wid
             " has ", channels, " planes, more than 32-bit offsets reach");
 }
 
-// Lists of weights of `count` channels: those of channel c at [ptr[c], ptr[c + 1]), ascending, each below
-// `limit`.
-void check_lists(const char* ptr_name, const Tensor& ptr, const char* name, const Tensor& entries,
-                 int64_t count, int64_t limit, const Tensor& input) {
-  check_array(name, entries, ScalarType::Int, "int32", 1, input);
-  check_array(ptr_name, ptr, ScalarType::Int, "int32", 1, input);
-  LTH_CHECK(ptr.numel() == count + 1, ptr_name, " has ", ptr.numel(), " entries, expected one more than the ",
-            count, " channels");
-  const auto* begin = static_cast<const int32_t*>(ptr.const_data_ptr());
-  const auto* entry = static_cast<const int32_t*>(entries.const_data_ptr());
-  const int64_t length = entries.numel();
-  LTH_CHECK(begin[0] == 0 && begin[count] == length, ptr_name, " does not go from 0 to the ", length, " of ",
-            name);
-  for (int64_t c = 0; c < count; ++c) {
-    LTH_CHECK(begin[c] <= begin[c + 1] && begin[c + 1] <= length, ptr_name, " decreases at entry ", c + 1);
-    for (int64_t i = begin[c]; i < begin[c + 1]; ++i) {
-      LTH_CHECK(entry[i] >= 0 && entry[i] < limit, name, "[", i, "] is ", entry[i], ", expected 0 to ",
-                limit - 1);
-      LTH_CHECK(i == begin[c] || entry[i - 1] < entry[i], name, "[", i, "] is ", entry[i],
-                ", not above the one before it in channel ", c);
-    }
-  }
-}
-
 const int32_t* ints(const Tensor& t) { return static_cast<const int32_t*>(t.const_data_ptr()); }
 const float* floats(const Tensor& t) { return static_cast<const float*>(t.const_data_ptr()); }
 
@@ -124,14 +100,9 @@ Tensor sparse_convolution_input_gradient(const Tensor& grad, const Tensor& value
   layer.num_weights = values.numel();
   check_lists("col_ptr", col_ptr, "row_indices", row_indices, layer.num_inputs,
               layer.num_outputs * kernel * kernel, grad);
-  check_array("order", order, ScalarType::Int, "int32", 1, grad);
-  LTH_CHECK(row_indices.numel() == layer.num_weights && order.numel() == layer.num_weights,
-            "row_indices has ", row_indices.numel(), " entries and order ", order.numel(), ", values ",
-            layer.num_weights);
-  layer.order = ints(order);
-  for (int64_t i = 0; i < layer.num_weights; ++i)
-    LTH_CHECK(layer.order[i] >= 0 && layer.order[i] < layer.num_weights, "order[", i, "] is ", layer.order[i],
-              ", expected 0 to ", layer.num_weights - 1);
+  LTH_CHECK(row_indices.numel() == layer.num_weights, "row_indices has ", row_indices.numel(),
+            " entries, values ", layer.num_weights);
+  layer.order = checked_order(order, layer.num_weights, grad);
   Tensor output =
       torch::stable::new_empty(grad, {layer.num_blocks, layer.num_inputs, height + 2, width + 2, kBlock});
   if (other) {

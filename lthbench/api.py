@@ -31,15 +31,17 @@ from lthbench.runner.execution import (
 )
 from lthbench.runner.queue import Outcome
 from lthbench.runner.rounds import run_in_rounds
-from lthbench.runner.settings import DataFolder, RunOptions, num_ranks
+from lthbench.runner.settings import DataFolder, RunOptions, StoreOptions, num_ranks
 from lthbench.runner.watcher import Callback, Watcher
 from lthbench.suite import load
+from lthbench.suite.engine_choice import EngineChoice, with_engine
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.suite.schema import Suite
-from lthbench.suite.shipped import find_suite
+from lthbench.suite.shipped import by_engine, find_suite
 from lthbench.suite.slurm_options import SlurmOptions
 from lthbench.suite.subset import WHOLE, Subset
 from lthbench.tasks.store import Store, StoreError
+from lthbench.training.recipe import Engine
 
 if TYPE_CHECKING:
     import pandas
@@ -53,14 +55,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreOptions:
-    """Where results are."""
-
-    store: Annotated[Path, Option("Folder of the results.", "--store", envvar="LTHBENCH_STORE")] = Path("store")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source(StoreOptions, DataFolder, PluginOptions):
+class Source(StoreOptions, DataFolder, PluginOptions, EngineChoice):
     """A suite, where its results are, and the plugins that bring what it names."""
 
     suite: Annotated[
@@ -77,12 +72,13 @@ class Source(StoreOptions, DataFolder, PluginOptions):
 
 @dataclass(frozen=True)
 class OpenSuite:
-    """A validated suite, its file, the store of its results, and references of the plugins that are loaded."""
+    """A validated suite, its file, its results' store, references of the loaded plugins, and the engine asked for."""
 
     path: Path
     suite: Suite
     store: Store
     plugins: tuple[str, ...] = ()
+    engine: Engine | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +97,7 @@ def load_suite(
     data: str | Path | None = None,
     allow_outside: bool = False,
     plugins: Sequence[str] = (),
+    engine: Engine | None = None,
 ) -> OpenSuite:
     """Read and validate a suite, whose results go to a folder that the first `run` makes; raises as `open_suite`.
 
@@ -110,9 +107,10 @@ def load_suite(
         data: the folder of the data sets, for suites that name own ones; None is LTHBENCH_DATA.
         allow_outside: let the suite include files, and name claims, that lie outside its folder and ours.
         plugins: files and modules that bring what the suite names, as `my_models.py`.
+        engine: `blocked` or `torch`: what trains where it applies, in place of what the recipes name.
     """
-    folders: dict[str, Any] = {"store": Path(store), "data": Path(data) if data is not None else None}
-    source = Source(suite=Path(suite), **folders, allow_outside=allow_outside, plugins=tuple(plugins))
+    given: dict[str, Any] = {"store": Path(store), "data": Path(data) if data is not None else None, "engine": engine}
+    source = Source(suite=Path(suite), **given, allow_outside=allow_outside, plugins=tuple(plugins))
     return open_suite(source, may_be_new=True)
 
 
@@ -133,9 +131,10 @@ def open_suite(source: Source, *, may_be_new: bool = False, tell: Tell | None = 
     know_own_sets(source.data)
     return OpenSuite(
         path,
-        load.load_suite(path, allow_outside=source.allow_outside, store=source.store),
+        with_engine(load.load_suite(path, allow_outside=source.allow_outside, store=source.store), source.engine),
         open_store(source, may_be_new=may_be_new, tell=tell),
         plugins,
+        source.engine,
     )
 
 
@@ -187,8 +186,7 @@ def run(
     Raises:
         OptionError, DeviceError: this machine cannot do what the options ask.
         DataError: a data set is not there.
-        StoreError: the store cannot be written.
-        SchedulerError: Slurm does not take the jobs.
+        StoreError, SchedulerError: the store cannot be written; Slurm does not take the jobs.
         DeviceLostError: tasks ran in this process, and its GPU failed for good.
     """
     opened = replace(opened, store=Store(opened.store.root, tell))  # one that sets aside what is damaged
@@ -244,10 +242,12 @@ def submit(
     return submit(planned, submission, queue)
 
 
-def _submission(opened: OpenSuite, part: Subset, options: RunOptions, slurm: SlurmOptions, **more: Any) -> Submission:
+def _submission(opened: OpenSuite, part: Subset, run: RunOptions, slurm: SlurmOptions, **how: Any) -> Submission:
     from lthbench.runner.slurm.submission import Submission
 
-    return Submission(suite=opened.path, store=opened.store, part=part, run=options, slurm=slurm, **more)
+    return Submission(
+        suite=opened.path, store=opened.store, engine=opened.engine, part=part, run=run, slurm=slurm, **how
+    )
 
 
 def result_rows(opened: OpenSuite, planned: Plan | None = None) -> list[ResultRow]:
@@ -346,5 +346,5 @@ def report(opened: OpenSuite, planned: Plan | None = None, *, folder: Path | Non
 
 
 def report_folder(opened: OpenSuite) -> Path:
-    """The default folder of a suite's report."""
-    return opened.store.root / "reports" / opened.path.stem
+    """The default folder of a suite's report, another for each engine."""
+    return opened.store.root / "reports" / by_engine(opened.path, opened.suite.engine)

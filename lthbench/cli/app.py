@@ -100,7 +100,7 @@ def progress_bar(*, transient: bool = False) -> Progress:
 
 def again(command: str, suite: Path, *words: str) -> str:
     """A command to propose, with the folders given to this one, so that it refers to the same ones."""
-    options = ("--store", "--data", "--plugin") if command != "cancel" else ("--store",)
+    options = ("--store", "--data", "--plugin", "--engine") if command != "cancel" else ("--store",)
     outside = ["--allow-outside"] if "--allow-outside" in sys.argv and command != "cancel" else []
     return shlex.join(["lthbench", command, str(suite), *words, *given(*options), *outside])
 

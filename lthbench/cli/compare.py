@@ -13,10 +13,11 @@ import typer
 from rich.table import Column, Table
 
 from lthbench import api
-from lthbench.api import OpenSuite, Source, StoreOptions
+from lthbench.api import OpenSuite, Source
 from lthbench.cli.app import JsonOption, app, err, fail, out, print_json
 from lthbench.cli.parameters import with_options
 from lthbench.names import unknown
+from lthbench.runner.settings import StoreOptions
 
 if TYPE_CHECKING:
     from lthbench.analysis.quantity import Quantity

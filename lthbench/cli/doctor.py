@@ -13,10 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lthbench import api
-from lthbench.api import StoreOptions
 from lthbench.cli.app import JsonOption, app, err, fail, given, out, print_json, progress_bar
 from lthbench.cli.parameters import Only, with_options
-from lthbench.runner.settings import RunOptions
+from lthbench.runner.settings import RunOptions, StoreOptions
 from lthbench.tasks.store import Store
 
 if TYPE_CHECKING:

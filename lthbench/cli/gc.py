@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lthbench import api
-from lthbench.api import OpenSuite, Source, StoreOptions
+from lthbench.api import OpenSuite, Source
 from lthbench.cli.app import JsonOption, app, err, fail, out, print_json, progress_bar
 from lthbench.cli.parameters import with_options
 from lthbench.experiments.imported import Imported
+from lthbench.runner.settings import StoreOptions
+from lthbench.suite.engine_choice import by_every_engine
 from lthbench.tasks.paths import TICKETS
 from lthbench.tasks.store import Store
 
@@ -46,7 +49,7 @@ def gc(
 
     opened = [api.open_suite(Source(suite=suite, store=where.store, allow_outside=allow_outside)) for suite in suites]
     store = api.open_store(where)
-    found = find_garbage(store, lambda: {key for suite in opened for key in api.plan(suite).tasks})
+    found = find_garbage(store, lambda: {key for suite in opened for key in _needed(suite)})
     unneeded = _tickets(store, opened, ticket or [])
     held: list[str] = []
     if yes:
@@ -68,6 +71,12 @@ def gc(
         out.print(f"removed: {len(found.sizes) - len(held):,} tasks")
     elif found.total:
         out.print(f"`{shlex.join(['lthbench', *sys.argv[1:], '--yes'])}` removes it")
+
+
+def _needed(opened: OpenSuite) -> Iterator[str]:
+    """The tasks of a suite by whichever engine."""
+    for suite in by_every_engine(opened.suite):
+        yield from api.plan(replace(opened, suite=suite)).tasks
 
 
 def _tickets(store: Store, suites: Sequence[OpenSuite], names: Sequence[str]) -> list[Path]:

@@ -14,6 +14,7 @@ from lthbench import api
 from lthbench.api import Source
 from lthbench.cli.app import JsonOption, app, fail, out, print_json
 from lthbench.cli.parameters import with_options
+from lthbench.cli.verdicts import tell_what_computed
 from lthbench.plain import csv_cell
 from lthbench.suite.schema import Suite
 
@@ -34,13 +35,15 @@ def results(
     if as_json and as_csv:
         fail("--json and --csv are two forms of the same numbers; give one of them")
     opened = api.open_suite(source)
-    rows = api.result_rows(opened)
+    planned = api.plan(opened)
+    rows = api.result_rows(opened, planned)
     if as_json:
         print_json([asdict(row) for row in rows])
     elif as_csv:
         _print_csv(rows)
     else:
         print_summary(opened.suite, rows)
+        tell_what_computed(planned, opened.store, out)
 
 
 def _print_csv(rows: list[ResultRow]) -> None:

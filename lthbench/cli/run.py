@@ -22,7 +22,7 @@ from lthbench.cli.growing import Growing
 from lthbench.cli.headlines import print_headlines
 from lthbench.cli.parameters import with_options
 from lthbench.cli.submit import Profile, slurm_options
-from lthbench.cli.verdicts import print_short_verdicts, tell_of_reference
+from lthbench.cli.verdicts import print_short_verdicts, tell_what_computed
 from lthbench.runner.execution import Local
 from lthbench.runner.queue import last_line
 from lthbench.runner.settings import RunOptions
@@ -117,7 +117,7 @@ def _print_results(opened: OpenSuite, ran: Ran, part: Subset, with_report: bool)
     if opened.suite.claims:
         print_short_verdicts(api.verdicts(opened, whole(), tell=err.print), again("verdicts", opened.path))
     print_headlines(opened.suite, api.result_rows(opened, ran.plan))
-    tell_of_reference(ran.plan, opened.store, out)
+    tell_what_computed(ran.plan, opened.store, out)
     outcome = ran.outcome
     # Divergence removes tasks from the plan, some of which may have run by then.
     before = len(ran.plan.tasks.keys() - set(outcome.ran)) - len(outcome.failed) - len(outcome.blocked)

@@ -18,6 +18,7 @@ from lthbench.cli.app import JsonOption, app, err, given, out, print_json
 from lthbench.cli.parameters import with_options
 from lthbench.plain import visible
 from lthbench.suite.plan import Plan
+from lthbench.tasks.spec import TrainSpec
 from lthbench.tasks.store import Store
 
 if TYPE_CHECKING:
@@ -42,11 +43,15 @@ def verdicts(source: Source, as_json: JsonOption = False) -> None:
         out.print(f"{opened.path} names no claims; write `claims: [claims]` in it")
     else:
         print_verdicts(found)
-    tell_of_reference(plan, opened.store, err if as_json else out)
+    tell_what_computed(plan, opened.store, err if as_json else out)
 
 
-def tell_of_reference(plan: Plan, store: Store, console: Console) -> None:
-    """Print how many results the plain PyTorch reference computed, without compiled kernels, if any."""
+def tell_what_computed(plan: Plan, store: Store, console: Console) -> None:
+    """Print how many trainings are by the blocked engine, and how many results are of the plain PyTorch reference,
+    without compiled kernels; nothing where none is."""
+    trainings = [task for planned in plan.tasks.values() if isinstance(task := planned.spec, TrainSpec)]
+    if blocked := sum(task.recipe.engine == "blocked" for task in trainings):
+        console.print(f"Trained by the blocked engine: {blocked:,} of {len(trainings):,} networks")
     results = [result for key in plan.tasks if (result := store.result(key)) is not None]
     plain = sum(result["environment"].get("kernels") is False for result in results)
     if plain:

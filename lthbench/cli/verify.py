@@ -13,7 +13,7 @@ from rich.table import Table
 
 from lthbench import api
 from lthbench.api import OpenSuite, Source
-from lthbench.cli.app import JsonOption, again, app, err, fail, out, print_json
+from lthbench.cli.app import JsonOption, again, app, err, fail, given, out, print_json
 from lthbench.cli.parameters import with_options
 from lthbench.suite.plan import Plan
 from lthbench.suite.subset import WHOLE, Subset
@@ -67,7 +67,7 @@ def verify(
         fail("--keep-others: belongs to --update; give both, or neither")
     opened = api.open_suite(source)
     suite, store, plan = opened.path, opened.store, api.plan(opened, part)
-    folder = golden or golden_folder(suite)
+    folder = golden or golden_folder(suite, opened.suite.engine)
     if artefacts:
         _check_artefacts(plan, store, as_json)
     elif reference:
@@ -169,6 +169,7 @@ def _spread(mean: float, deviation: float | None, n: int | None) -> str:
 
 def _accept(suite: Path, store: Path, golden: Path | None) -> str:
     words = ["lthbench", "verify", str(suite), "--store", str(store)]
+    words += given("--engine")
     words += ["--golden", str(golden)] if golden else []
     return shlex.join([*words, "--update", "--reason"]) + " 'WHY'"
 

@@ -1,8 +1,9 @@
-"""The training passes of a convolutional network in the batch-blocked layout (ops/convolution.py).
+"""The training passes of a network over its kept weights; convolutions are batch-blocked (ops/convolution.py).
 
 The network's graph is traced, and a module made that computes what the network does in training, with its very
 parameters and running statistics: convolutions over the kept weights or dense ones, normalisation with the residual
-and the ReLU behind it. Layers without a kernel for this layout are given images in torch's, and stay torch's.
+and the ReLU behind it, sparse linear layers. Layers without a kernel are given images in torch's layout, and stay
+torch's.
 """
 
 from __future__ import annotations
@@ -19,21 +20,35 @@ from lthbench.engine.chains import Chain, Modules, absorb_skips
 from lthbench.ops.batch_norm import batch_norm
 from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
 from lthbench.ops.masked_convolution import MaskedConvolution, plane_mean
+from lthbench.ops.masked_linear import MaskedLinear
 
 
 def blocked_training(model: nn.Module, mask: Mapping[str, Tensor]) -> fx.GraphModule | None:
-    """The training passes of a model on the CPU; None where it cannot be traced or has no convolution for the layout.
+    """The training passes of a model on the CPU; None where it cannot be traced or has no layer that there are kernels
+    for.
 
     Args:
         mask: weight name -> bool tensor of its shape, True where a weight survives; a weight without one is dense.
             Pruned weights are 0 already: they are passed over.
     """
-    try:
-        graph = _Tracer().trace(model)
-    except fx.proxy.TraceError:  # its forward pass depends on values
+    graph = _traced(model)
+    if graph is None:
         return None
     rewriter = _Rewriter(graph, Modules(dict(model.named_modules())), mask)
-    return rewriter.rewritten() if rewriter.convolutions else None
+    return rewriter.rewritten() if rewriter.applies else None
+
+
+def has_blocked_layers(model: nn.Module) -> bool:
+    """Whether the blocked engine has kernels for any layer of a model, which may be without memory (on "meta")."""
+    graph = _traced(model)
+    return graph is not None and _Rewriter(graph, Modules(dict(model.named_modules())), {}).applies
+
+
+def _traced(model: nn.Module) -> fx.Graph | None:
+    try:
+        return _Tracer().trace(model)
+    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError):
+        return None  # its forward pass depends on values, or asks of its images what their proxy cannot tell
 
 
 def required_blocked_training(model: nn.Module, mask: Mapping[str, Tensor], *, alone: bool) -> fx.GraphModule:
@@ -51,7 +66,7 @@ def required_blocked_training(model: nn.Module, mask: Mapping[str, Tensor], *, a
     if passes is None:
         raise ValueError(
             "the engine 'blocked' needs one process on a CPU with kernels, float32, and a network that can be traced "
-            "and has convolutions for its layout; use the engine 'torch'"
+            "and has convolutions or linear layers that it computes; use the engine 'torch'"
         )
     return passes
 
@@ -70,6 +85,18 @@ class BlockedConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Batch-blocked activations to batch-blocked activations."""
         return self.convolution.with_input(x, self.weight) if self.again else self.convolution(x, self.weight)
+
+
+class SparseLinear(nn.Module):
+    """A linear layer of the network's over its kept weights."""
+
+    def __init__(self, layer: nn.Linear, mask: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias, self.linear = layer.weight, layer.bias, MaskedLinear.of(mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., I] to [..., O]."""
+        return self.linear(x.flatten(0, -2), self.weight, self.bias).unflatten(0, x.shape[:-1])
 
 
 class BlockedBatchNorm(nn.Module):
@@ -105,6 +132,7 @@ class _Rewriter:
         self.skips = absorb_skips(graph, modules)
         self.nodes = list(graph.nodes)
         self.convolutions = {node for node in self.nodes if self._has_kernel(node)}
+        self.linears = {node for node in self.nodes if isinstance(modules.module(node), nn.Linear)}
         self.norms: dict[fx.Node, Chain] = {}  # normalisations with what follows, by the last node
         self.absorbed: set[fx.Node] = set()
         for last, chain in modules.find_chains(self.nodes).items():
@@ -115,6 +143,11 @@ class _Rewriter:
         self.blocked: set[fx.Node] = set()  # the nodes whose value is made batch-blocked
         self.calls: dict[str, nn.Module] = {}
         self.count: fx.Node  # of the images
+
+    @property
+    def applies(self) -> bool:
+        """Whether there are kernels for any layer, at some density."""
+        return bool(self.convolutions or self.linears)
 
     def rewritten(self) -> fx.GraphModule:
         """The module, which computes in the order of the network's graph."""
@@ -128,6 +161,8 @@ class _Rewriter:
                 self._emit_norm(node, self.norms[node])
             elif node in self.convolutions:
                 self._emit_convolution(node)
+            elif node in self.linears:
+                self.made[node] = self._linear(node)
             elif source in self.blocked and _is_plane_mean(node):
                 self.made[node] = self.body.call_function(plane_mean, (self.made[source], self.count))
             elif source in self.blocked and type(self.modules.module(node)) is nn.Identity:
@@ -150,6 +185,15 @@ class _Rewriter:
             self.made[source] = self.body.call_function(operator.getitem, (made, 1))
             made = self.body.call_function(operator.getitem, (made, 0))
         self._set(node, made)
+
+    def _linear(self, node: fx.Node) -> fx.Node:
+        layer, mask = self.modules.module(node), self.mask.get(f"{node.target}.weight")
+        assert isinstance(layer, nn.Linear)
+        if mask is None or not policy.trains_sparse(layer, mask):
+            return self.body.node_copy(node, self._as_images)
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        return self._call(SparseLinear(layer, mask), (self._as_images(source),))
 
     def _emit_norm(self, last: fx.Node, chain: Chain) -> None:
         assert chain.norm is not None

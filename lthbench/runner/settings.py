@@ -37,6 +37,13 @@ class DataFolder:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoreOptions:
+    """Where results are."""
+
+    store: Annotated[Path, Option("Folder of the results.", "--store", envvar="LTHBENCH_STORE")] = Path("store")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions(DataFolder):
     """What users ask of every run, here or in jobs of a cluster.
 

@@ -16,6 +16,7 @@ from lthbench.models.spec import ModelSpec
 from lthbench.suite.claims import Claim
 from lthbench.suite.slurm_options import SlurmOptions
 from lthbench.tasks.spec import Pruning, Task
+from lthbench.training.recipe import Engine
 
 MAX_REPLICATES = 1000
 
@@ -85,6 +86,14 @@ class Suite(BaseModel):
     claims: dict[Name, Claim] = {}
     looks: Annotated[int, Field(ge=1)] = 1
     slurm: SlurmOptions = SlurmOptions()
+
+    @property
+    def engine(self) -> Engine:
+        """`blocked` if any training of its arms is by that engine."""
+        recipes = [
+            recipe for pair in self.pairs.values() for arm in pair.arms.values() for recipe in (arm.recipe, arm.search)
+        ]
+        return "blocked" if any(recipe.engine == "blocked" for recipe in recipes) else "torch"
 
     def tested(self, count: int | None = None) -> range:
         """The numbers of the replicates that are tested, or of the first so many."""

@@ -28,3 +28,8 @@ def find_suite(named: Path) -> Path:
     if str(named) not in names:
         raise SuiteError(f"{named}: there is no such file here, and {unknown('shipped suite', str(named), names)}")
     return shipped_suites() / f"{named}.yaml"
+
+
+def by_engine(suite: Path, engine: str) -> str:
+    """What folders of a suite's results are called: its file's name, and behind it an engine that is not torch's."""
+    return suite.stem + ("" if engine == "torch" else f"-{engine}")

@@ -165,6 +165,9 @@ else:
     Optimizer = SerializeAsAny[Annotated[SGD | AdamW, Field(discriminator="name"), WrapValidator(_own_or_shipped)]]
 
 
+Engine = Literal["torch", "blocked"]
+
+
 class Recipe(_Frozen):
     """Every hyperparameter of one training.
 
@@ -198,7 +201,7 @@ class Recipe(_Frozen):
     precision: Literal["float32", "bfloat16"] = "float32"
     micro_batch: Annotated[int, Field(ge=1)] | None = None
     ema: BelowOne = 0.0
-    engine: Literal["torch", "blocked"] = "torch"
+    engine: Engine = "torch"
     pull: NonNegative = 0.0
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ import pytest
 
 from lthbench.cli import main
 from lthbench.cli.app import out, print_json
-from lthbench.cli.verdicts import tell_of_reference
+from lthbench.cli.verdicts import tell_what_computed
 from lthbench.ops import _library
 from lthbench.ops._library import why_no_kernels
 from lthbench.suite.load import load_suite
@@ -223,7 +223,7 @@ def test_what_the_reference_computed_without_kernels_is_told_beside_the_verdicts
     keys = list(plan.tasks)
     for plain, told in ((0, ""), (2, f"reference, without kernels: 2 of {len(keys)} tasks\n")):
         found = {key: {"environment": {"kernels": key not in keys[:plain]}} for key in keys}
-        tell_of_reference(plan, SimpleNamespace(result=found.get), out)  # type: ignore[arg-type]
+        tell_what_computed(plan, SimpleNamespace(result=found.get), out)  # type: ignore[arg-type]
         printed = capsys.readouterr().out
         assert printed.endswith(told) if plain else printed == ""
 

@@ -96,6 +96,18 @@ def right() -> dict[str, dict[str, Any]]:
         "dense_convolution_weight_gradient": {
             "input": torch.ones(1, 2, 6, 6, 16), "grad": torch.ones(1, 2, 6, 6, 16), "stride": 1,
         },
+        "sparse_linear": {
+            "input": torch.ones(3, 5), "values": torch.ones(3), "col_indices": ints(0, 2, 1), "row_ptr": ints(0, 2, 3),
+            "bias": torch.ones(2),
+        },
+        "sparse_linear_input_gradient": {
+            "grad": torch.ones(2, 5), "values": torch.ones(3), "row_indices": ints(0, 1, 0),
+            "col_ptr": ints(0, 1, 2, 3), "order": ints(0, 2, 1),
+        },
+        "sparse_linear_weight_gradient": {
+            "input": torch.ones(3, 5), "grad": torch.ones(2, 5), "col_indices": ints(0, 2, 1),
+            "row_ptr": ints(0, 2, 3),
+        },
         "blocked_batch_norm": {
             "input": torch.ones(1, 2, 6, 6, 16), "weight": torch.ones(2), "bias": torch.ones(2),
             "other": torch.ones(1, 2, 6, 6, 16), "num_images": 3, "eps": 1e-5, "relu": True,
@@ -249,6 +261,14 @@ CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("sparse_convolution_weight_gradient", {"input": torch.ones(2, 2, 6, 6, 16)}, "input has 2 blocks"),
     ("dense_convolution_weight_gradient", {"stride": 0}, "stride"),
     ("dense_convolution_weight_gradient", {"input": torch.ones(1, 0, 6, 6, 16)}, "input has no channel"),
+    ("sparse_linear", {"col_indices": ints(0, 3, 1)}, r"col_indices\[1\] is 3, expected 0 to 2"),
+    ("sparse_linear", {"row_ptr": ints(0, 2, 4)}, "row_ptr does not go from 0 to the 3"),
+    ("sparse_linear", {"bias": torch.ones(3)}, "bias has 3 entries, expected 2"),
+    ("sparse_linear", {"values": torch.ones(4)}, "values has 4 entries"),
+    ("sparse_linear_input_gradient", {"order": ints(0, 2, 3)}, r"order\[2\] is 3, expected 0 to 2"),
+    ("sparse_linear_input_gradient", {"row_indices": ints(0, 2, 0)}, r"row_indices\[1\] is 2, expected 0 to 1"),
+    ("sparse_linear_weight_gradient", {"grad": torch.ones(2, 4)}, "grad has 4 images, input 5"),
+    ("sparse_linear_weight_gradient", {"grad": torch.ones(3, 5)}, "grad has 3 outputs, row_ptr 2"),
     ("blocked_batch_norm", {"num_images": 0}, "num_images is 0"),
     ("blocked_batch_norm", {"num_images": 17}, "num_images is 17, which do not make the 1 blocks"),
     ("blocked_batch_norm", {"eps": math.nan}, "eps is nan"),

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lthbench.documents import DocumentError, read_document
+from lthbench.suite.shipped import by_engine
 from lthbench.suite.yaml_tree import SuiteError
 from lthbench.tasks.atomic import write_atomically
 
@@ -136,9 +137,9 @@ class Golden(_Strict):
         return {task.key: task for task in self.tasks}
 
 
-def golden_folder(suite: Path) -> Path:
-    """Where the golden files of a suite lie: SUITES/golden/NAME for SUITES/NAME.yaml."""
-    return suite.parent / "golden" / suite.stem
+def golden_folder(suite: Path, engine: str = "torch") -> Path:
+    """Where the golden files of a suite lie: SUITES/golden/NAME for SUITES/NAME.yaml, NAME-blocked by that engine."""
+    return suite.parent / "golden" / by_engine(suite, engine)
 
 
 def golden_file(folder: Path, environment: Environment) -> Path:

@@ -21,6 +21,7 @@ from lthbench.tasks.atomic import write_atomically
 from lthbench.tasks.paths import ENDED
 from lthbench.tasks.spec import SCHEMA_VERSION
 from lthbench.tasks.store import Store
+from lthbench.training.recipe import Engine
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from lthbench.runner.worker import Asked
     from lthbench.suite.plan import Plan
 
-FORMAT = 3
+FORMAT = 4
 
 
 class JobError(Exception):
@@ -49,6 +50,7 @@ class JobSpec:
         options: of the run; the device is resolved where the job runs.
         grace: seconds within which a task must stop when the job's time is up.
         processes: how many the job has; they make each training together.
+        engine: what trains in place of what the suite's recipes name.
     """
 
     suite: Path
@@ -59,6 +61,7 @@ class JobSpec:
     options: RunOptions
     grace: float
     processes: int = 1
+    engine: Engine | None = None
 
     def text(self) -> str:
         """JSON, with the versions that a job must agree with."""
@@ -92,6 +95,7 @@ class JobSpec:
             options=RunOptions(**options),
             grace=content["grace"],
             processes=content["processes"],
+            engine=content["engine"],
         )
 
 
@@ -247,13 +251,15 @@ def _known(store: Store) -> dict[str, set[int]]:
 
 def _plan(order: JobSpec, store: Store) -> Plan:
     """The plan of the lane's arm, as far as it follows from results."""
+    from lthbench.suite.engine_choice import with_engine
     from lthbench.suite.load import load_suite
     from lthbench.suite.plan import make_plan
 
     home = order.home
     # What the suite may include was checked when it was submitted.
     arm = replace(order.part, pairs=(home.pair,), arms=(home.arm,))
-    plan = make_plan(load_suite(order.suite, allow_outside=True, store=store.root), arm, store.result)
+    suite = with_engine(load_suite(order.suite, allow_outside=True, store=store.root), order.engine)
+    plan = make_plan(suite, arm, store.result)
     for key, steps in order.keys.items():
         plan.keep[key] |= set(steps)
     return plan

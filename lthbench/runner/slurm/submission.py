@@ -34,6 +34,7 @@ from lthbench.suite.slurm_options import SlurmOptions
 from lthbench.suite.subset import WHOLE, Subset
 from lthbench.tasks.atomic import write_json
 from lthbench.tasks.store import Store, unusable
+from lthbench.training.recipe import Engine
 
 if TYPE_CHECKING:
     from submitit import Job
@@ -48,6 +49,7 @@ class Submission:
 
     Attributes:
         suite: its file.
+        engine: what trains in place of what its recipes name.
         part: of the suite that is planned.
         run: how the jobs run tasks.
         slurm: what they ask of Slurm.
@@ -57,6 +59,7 @@ class Submission:
 
     suite: Path
     store: Store
+    engine: Engine | None = None
     part: Subset = WHOLE
     run: RunOptions = RunOptions()  # noqa: RUF009 (immutable)
     slurm: SlurmOptions = SlurmOptions()  # noqa: RUF009 (immutable)
@@ -170,6 +173,7 @@ def _send(plan: Plan, submission: Submission, lanes: list[Lane], after: Collecti
             submission.run.absolute(),
             options.signal_before / 2,
             num_processes,
+            submission.engine,
         )
         for lane, its in zip(lanes, keys, strict=True)
     ]
