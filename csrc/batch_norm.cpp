@@ -39,15 +39,15 @@ const float* data(const std::optional<Tensor>& t) {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> blocked_batch_norm(const Tensor& input, const Tensor& weight,
                                                               const Tensor& bias,
-                                                              const std::optional<Tensor>& other,
+                                                              const std::optional<Tensor>& residual,
                                                               int64_t num_images, double eps, bool relu) {
   BatchNorm layer{};
   set_shape(layer, input, num_images);
   layer.weight = channels("weight", weight, input);
   layer.bias = channels("bias", bias, input);
-  if (other) check_shape("other", *other, input, "input");
+  if (residual) check_shape("residual", *residual, input, "input");
   layer.input = static_cast<const float*>(input.const_data_ptr());
-  layer.other = data(other);
+  layer.residual = data(residual);
   layer.eps = at_least("eps", eps, 0);
   layer.relu = relu;
   Tensor output = torch::stable::empty_like(input);
@@ -63,7 +63,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> blocked_batch_norm(const Tensor& inpu
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> blocked_batch_norm_gradient(
     const Tensor& grad, const Tensor& input, const std::optional<Tensor>& output, const Tensor& weight,
-    const Tensor& mean, const Tensor& rstd, int64_t num_images, bool other) {
+    const Tensor& mean, const Tensor& rstd, int64_t num_images, bool residual) {
   BatchNormGradient layer{};
   set_shape(layer, input, num_images);
   check_shape("grad", grad, input, "input");
@@ -75,14 +75,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> blocked_batch_norm_gradient(
   layer.input = static_cast<const float*>(input.const_data_ptr());
   layer.output = data(output);
   Tensor input_grad = torch::stable::empty_like(input);
-  Tensor other_grad = other ? torch::stable::empty_like(input) : torch::stable::new_empty(input, {0});
+  Tensor residual_grad = residual ? torch::stable::empty_like(input) : torch::stable::new_empty(input, {0});
   Tensor weight_grad = torch::stable::empty_like(weight), bias_grad = torch::stable::empty_like(weight);
   layer.input_grad = data(input_grad);
-  layer.other_grad = other ? data(other_grad) : nullptr;
+  layer.residual_grad = residual ? data(residual_grad) : nullptr;
   layer.weight_grad = data(weight_grad);
   layer.bias_grad = data(bias_grad);
   batch_norm_gradient_cpu(layer);
-  return {input_grad, other_grad, weight_grad, bias_grad};
+  return {input_grad, residual_grad, weight_grad, bias_grad};
 }
 
 }  // namespace
@@ -90,15 +90,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> blocked_batch_norm_gradient(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
   // Batch normalisation in training of images in blocks of 16, with what follows it (batch_norm.h). CPU only.
-  // Mean, variance (divided by the number of pixels) and rstd are those of the batch. Of the gradients that
-  // of `other` is empty where none is asked for.
+  // Mean, variance (divided by the number of pixels) and rstd are those of the batch. The gradient
+  // of `residual` is empty unless asked for.
   m.def(
-      "blocked_batch_norm(Tensor input, Tensor weight, Tensor bias, Tensor? other, int num_images, float "
+      "blocked_batch_norm(Tensor input, Tensor weight, Tensor bias, Tensor? residual, int num_images, float "
       "eps, "
       "bool relu) -> (Tensor output, Tensor mean, Tensor variance, Tensor rstd)");
   m.def(
       "blocked_batch_norm_gradient(Tensor grad, Tensor input, Tensor? output, Tensor weight, Tensor mean, "
-      "Tensor rstd, int num_images, bool other) -> (Tensor input_grad, Tensor other_grad, Tensor "
+      "Tensor rstd, int num_images, bool residual) -> (Tensor input_grad, Tensor residual_grad, Tensor "
       "weight_grad, "
       "Tensor bias_grad)");
 }

@@ -1,16 +1,16 @@
 // Batch normalisation in training for activations in blocks of images (image_blocks.h), with what follows it.
 //
-// Over the N pixels x of a channel, of the images that there are:
+// Over the N pixels x of a channel, padding images left out:
 //
 //     mean = sum x / N,   variance = sum (x - mean)^2 / N,   rstd = 1 / sqrt(variance + eps)
-//     y = weight rstd (x - mean) + bias,   and + other, and relu
+//     y = weight rstd (x - mean) + bias,   then + residual, then relu
 //
-// and with g, the gradient of y where relu let it pass:
+// and with g, the gradient of y where relu passes it:
 //
 //     dbias = sum g,   dweight = rstd sum g (x - mean)
 //     dx = weight rstd (g - sum g / N - rstd^2 (x - mean) sum g (x - mean) / N)
 //
-// A channel is one thread's, which sums its blocks in order: threads change no bit.
+// One thread sums all blocks of a channel in order, so that the number of threads changes no bit.
 #pragma once
 
 #include <cstdint>
@@ -21,13 +21,13 @@ namespace lth {
 
 struct BatchNormShape {
   int64_t num_blocks, num_channels, height, width;
-  int64_t num_images;  // lanes of the last block beyond these are no images
+  int64_t num_images;  // the last block's lanes beyond these are padding
 };
 
 struct BatchNorm : BatchNormShape {
   const float* input;             // [num_blocks, num_channels, height + 2, width + 2, 16]
   const float *weight, *bias;     // [num_channels]
-  const float* other;             // added to the output, of its shape; or nullptr
+  const float* residual;          // added to the output, of its shape; or nullptr
   float* output;                  // of the input's shape
   float *mean, *variance, *rstd;  // [num_channels]
   float eps;
@@ -41,8 +41,8 @@ struct BatchNormGradient : BatchNormShape {
   const float* input;                 // of the layer
   const float* output;                // of the layer where relu followed, or nullptr
   const float *weight, *mean, *rstd;  // [num_channels]
-  float* input_grad;                  // 0 of what is no image
-  float* other_grad;                  // g, the gradient of what was added; or nullptr
+  float* input_grad;                  // 0 for padding images
+  float* residual_grad;               // g, the gradient of what was added; or nullptr
   float *weight_grad, *bias_grad;     // [num_channels]
 };
 

@@ -26,7 +26,7 @@ inline void check_dtype(const std::string& name, const Tensor& t, ScalarType dty
             dtype_name);
 }
 
-// `t` may be walked together with the argument `first_name` of the same call.
+// `t` has the shape and strides of the argument `first_name`, so that both are traversed together.
 inline void check_device(const std::string& name, const Tensor& t, const std::string& first_name,
                          const Tensor& first) {
   LTH_CHECK(t.device() == first.device(), name, " lies on another device than ", first_name,
@@ -37,8 +37,8 @@ inline void check_contiguous(const std::string& name, const Tensor& t) {
   LTH_CHECK(t.is_contiguous(), name, " is not contiguous; call .contiguous() on it");
 }
 
-// A mask of so many weights, one bit each. On a GPU nothing waits for its last word: the kernels there pass
-// over the bits after the last weight.
+// A packed mask of `numel` weights. On a GPU its last word is not read, which would synchronise: the kernels
+// there ignore the bits after the last weight.
 inline const uint32_t* packed_mask(const std::string& name, const Tensor& words, int64_t numel) {
   check_dtype(name, words, ScalarType::Int, "int32 (a packed mask)");
   check_contiguous(name, words);
@@ -68,7 +68,7 @@ inline bool is_dense(const Tensor& t) {
   return true;
 }
 
-// True when element i of the one lies in memory where element i of the other does, for tensors of one shape.
+// True if two tensors have the same shape and memory layout, so that equal offsets are equal indices.
 inline bool same_layout(const Tensor& a, const Tensor& b) {
   const auto sizes = a.sizes(), other = b.sizes();
   if (sizes.size() != other.size()) return false;

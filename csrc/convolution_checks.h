@@ -83,13 +83,13 @@ inline void check_shape(const char* name, const Tensor& t, const Tensor& like, c
 
 // Makes the output of a layer, with planes of this size, and sets what is added to it.
 template <class Layer>
-Tensor set_output(Layer& layer, const Tensor& input, const std::optional<Tensor>& other, int64_t height,
+Tensor set_output(Layer& layer, const Tensor& input, const std::optional<Tensor>& residual, int64_t height,
                   int64_t width) {
   Tensor output =
       torch::stable::new_empty(input, {layer.num_blocks, layer.num_outputs, height + 2, width + 2, kBlock});
-  if (other) {
-    check_shape("other", *other, output, "the output");
-    layer.other = static_cast<const float*>(other->const_data_ptr());
+  if (residual) {
+    check_shape("residual", *residual, output, "the output");
+    layer.residual = static_cast<const float*>(residual->const_data_ptr());
   }
   layer.output = static_cast<float*>(output.mutable_data_ptr());
   return output;

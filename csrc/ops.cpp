@@ -1,5 +1,5 @@
 // The schemas of all operators: the contract of each, with what it mutates. The implementations are
-// registered beside their argument checks, in dispatch_<operator>.cpp (CPU) and cuda/dispatch_<operator>.cpp.
+// registered beside their argument checks, in <operator>.cpp (CPU) and cuda/dispatch_<operator>.cpp.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
@@ -24,7 +24,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
 
   // One step over a parameter list (equations in masked_update.h). An empty tensor in `masks` or `anchors`
   // stands for none, as does an empty list; `momenta` is empty without momentum. Returns the squared
-  // distance. They are for whoever has gradients as values: torch.compile, torch.export, functional code.
+  // distance. They take gradients as arguments, for torch.compile, torch.export and functional code.
   // The masked optimizers, which find them in their parameters, run the same kernels by the optimizer cache
   // (optimizer_cache.cpp): on 65 small weights a call of these takes 120 us, a step of the cache 14.
   m.def(
@@ -36,8 +36,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
       "Tensor[] masks, Tensor[] anchors, float lr, float beta1, float beta2, float eps, float weight_decay, "
       "float pull, int step) -> Tensor");
 
-  // Refuses the lists that these two would (update_arguments.h): for the optimizer cache, which is made of
-  // them. An empty tensor stands for none in every list but `weights`.
+  // Refuses the lists that these two would (masked_update_checks.h): for the optimizer cache, which is made
+  // of them. An empty tensor stands for none in every list but `weights`.
   m.def(
       "check_update(Tensor[] weights, Tensor[] first, Tensor[] second, Tensor[] masks, Tensor[] anchors, "
       "Tensor[] steps, bool steps_on_device) -> ()");

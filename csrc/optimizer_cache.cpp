@@ -42,7 +42,7 @@ const Names* names = nullptr;
 
 using Layout = std::pair<std::vector<int64_t>, std::vector<int64_t>>;  // sizes and strides
 
-// A tensor that somebody else keeps alive, read through libtorch's C interface where the running torch makes
+// A tensor that others keep alive, read through libtorch's C interface where the running torch makes
 // a handle of a Python object, else through its Python methods.
 class View {
  public:

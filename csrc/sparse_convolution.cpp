@@ -35,7 +35,7 @@ const int32_t* ints(const Tensor& t) { return static_cast<const int32_t*>(t.cons
 const float* floats(const Tensor& t) { return static_cast<const float*>(t.const_data_ptr()); }
 
 Tensor sparse_convolution(const Tensor& input, const Tensor& values, const Tensor& col_indices,
-                          const Tensor& row_ptr, const Tensor& bias, const std::optional<Tensor>& other,
+                          const Tensor& row_ptr, const Tensor& bias, const std::optional<Tensor>& residual,
                           int64_t kernel, int64_t stride, int64_t padding, bool relu) {
   SparseConvolution layer{};
   set_operands(layer, input, bias);
@@ -51,7 +51,7 @@ Tensor sparse_convolution(const Tensor& input, const Tensor& values, const Tenso
   layer.values = floats(values);
   layer.col_indices = ints(col_indices);
   layer.row_ptr = ints(row_ptr);
-  Tensor output = set_output(layer, input, other, layer.out_height, layer.out_width);
+  Tensor output = set_output(layer, input, residual, layer.out_height, layer.out_width);
   sparse_convolution_cpu(layer);
   return output;
 }
@@ -85,7 +85,7 @@ void set_input(ConvolutionShape& layer, const Tensor& input, const Tensor& grad)
 
 Tensor sparse_convolution_input_gradient(const Tensor& grad, const Tensor& values, const Tensor& row_indices,
                                          const Tensor& col_ptr, const Tensor& order,
-                                         const std::optional<Tensor>& other, int64_t height, int64_t width,
+                                         const std::optional<Tensor>& residual, int64_t height, int64_t width,
                                          int64_t kernel, int64_t stride, int64_t padding) {
   SparseInputGradient layer{};
   check_array("col_ptr", col_ptr, ScalarType::Int, "int32", 1, grad);
@@ -105,9 +105,9 @@ Tensor sparse_convolution_input_gradient(const Tensor& grad, const Tensor& value
   layer.order = checked_order(order, layer.num_weights, grad);
   Tensor output =
       torch::stable::new_empty(grad, {layer.num_blocks, layer.num_inputs, height + 2, width + 2, kBlock});
-  if (other) {
-    check_shape("other", *other, output, "the gradient");
-    layer.other = floats(*other);
+  if (residual) {
+    check_shape("residual", *residual, output, "the gradient");
+    layer.residual = floats(*residual);
   }
   layer.grad = floats(grad);
   layer.values = floats(values);
@@ -153,14 +153,15 @@ Tensor dense_convolution_weight_gradient(const Tensor& input, const Tensor& grad
 }  // namespace lth
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
-  // A convolution over the surviving weights of images in blocks of 16, and its gradients, that of the
-  // weights at the survivors alone or at all of a 3x3 kernel with padding 1 (sparse_convolution.h). CPU only.
+  // A convolution over the kept weights in the batch-blocked layout, and its gradients; that of the weights
+  // for the kept ones alone, or for all of a 3x3 kernel with padding 1 (sparse_convolution.h). CPU only.
   m.def(
       "sparse_convolution(Tensor input, Tensor values, Tensor col_indices, Tensor row_ptr, Tensor bias, "
-      "Tensor? other, int kernel, int stride, int padding, bool relu) -> Tensor");
+      "Tensor? residual, int kernel, int stride, int padding, bool relu) -> Tensor");
   m.def(
       "sparse_convolution_input_gradient(Tensor grad, Tensor values, Tensor row_indices, Tensor col_ptr, "
-      "Tensor order, Tensor? other, int height, int width, int kernel, int stride, int padding) -> Tensor");
+      "Tensor order, Tensor? residual, int height, int width, int kernel, int stride, int padding) -> "
+      "Tensor");
   m.def(
       "sparse_convolution_weight_gradient(Tensor input, Tensor grad, Tensor col_indices, Tensor row_ptr, "
       "int kernel, int stride, int padding) -> Tensor");

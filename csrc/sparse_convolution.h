@@ -1,4 +1,4 @@
-// Convolution that visits surviving weights only, and its gradients, for activations in blocks of images
+// Convolution over the kept weights only, and its gradients, for activations in blocks of images
 // (image_blocks.h).
 #pragma once
 
@@ -16,12 +16,12 @@ struct ConvolutionShape {
 
 struct SparseConvolution : ConvolutionShape {
   const float* input;   // [num_blocks, num_inputs, height + 2, width + 2, 16]
-  const float* values;  // [num_weights] surviving weights, by output channel
+  const float* values;  // [num_weights] kept weights, by output channel
   const int32_t*
       col_indices;         // [num_weights] position (input channel * kernel + row) * kernel + column of each
   const int32_t* row_ptr;  // [num_outputs + 1] first weight of each output channel
   const float* bias;       // [num_outputs]
-  const float* other;      // added to the output, of its shape; or nullptr
+  const float* residual;   // added to the output, of its shape; or nullptr
   float* output;           // [num_blocks, num_outputs, out_height + 2, out_width + 2, 16]
   int64_t num_weights;
   bool relu;
@@ -32,12 +32,12 @@ void sparse_convolution_cpu(const SparseConvolution& layer);
 // The gradient of the input; kernel is at most padding + 2, so that no tap reaches beyond the border.
 struct SparseInputGradient : ConvolutionShape {
   const float* grad;     // [num_blocks, num_outputs, out_height + 2, out_width + 2, 16] of the output
-  const float* values;   // [num_weights] surviving weights, by output channel
-  const int32_t* order;  // [num_weights] the place in `values` of each weight, by input channel
+  const float* values;   // [num_weights] kept weights, by output channel
+  const int32_t* order;  // [num_weights] the position in `values` of each weight, by input channel
   const int32_t*
       row_indices;         // [num_weights] position (output channel * kernel + row) * kernel + column of each
   const int32_t* col_ptr;  // [num_inputs + 1] first weight of each input channel
-  const float* other;      // added to the gradient, of its shape; or nullptr
+  const float* residual;   // added to the gradient, of its shape; or nullptr
   float* output;           // [num_blocks, num_inputs, height + 2, width + 2, 16]
   int64_t num_weights;
 };
@@ -46,7 +46,7 @@ void sparse_input_gradient_cpu(const SparseInputGradient& layer);
 
 // The gradient of the surviving weights: for each the sum over images and pixels of what it multiplies times
 // the gradient of its output. Sums over a block's images come first, then those of the blocks in order, so
-// that threads change no bit.
+// that the number of threads changes no bit.
 struct SparseWeightGradient : ConvolutionShape {
   const float* input;          // [num_blocks, num_inputs, height + 2, width + 2, 16]
   const float* grad;           // [num_blocks, num_outputs, out_height + 2, out_width + 2, 16] of the output

@@ -36,13 +36,13 @@ int64_t prune_lowest_cpu(const ScoreTensor* tensors, size_t num_tensors, const i
 
 // The CUDA forms. Everything that `tally` and `tensors` point to lies on the device, the lists themselves on
 // the host. Pruning by a bracket reads the weights once, by digits (radix) four times; the bracket may miss
-// the threshold of a group, and digits are then asked. `workspace` has prune_workspace_bytes_cuda() bytes,
-// aligned to 16.
+// the threshold of a group, and selection by digits follows. `workspace` has prune_workspace_bytes_cuda()
+// bytes, aligned to 16.
 enum class SelectBy { kBracket, kRadix };
 enum class PruneStatus : int32_t {
   kFound = 0,
   kTooMany = 1,  // the group has fewer survivors than its num_pruned
-  kMissed = 2    // by the bracket: ask for kRadix
+  kMissed = 2    // by the bracket: call again with kRadix
 };
 struct PruneTally {
   float* threshold;     // [groups]

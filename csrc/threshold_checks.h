@@ -22,7 +22,7 @@ inline ScoreType score_type(const std::string& name, const Tensor& t) {
   return ScoreType::kFloat32;
 }
 
-// Masks that are only counted: of how many weights they are is not told.
+// Masks that are only counted: their number of weights is unknown.
 inline void check_counted(const std::vector<Tensor>& masks) {
   LTH_CHECK(!masks.empty(), "masks is empty; give at least one tensor");
   for (size_t i = 0; i < masks.size(); ++i) {

@@ -1,5 +1,5 @@
-// The scalars of an update as torch.optim computes them: in float64, then rounded. What is no number, or
-// below its least value, is refused.
+// The scalars of an update as torch.optim computes them: in float64, then rounded. NaN, infinity and
+// values below the minimum are refused.
 #pragma once
 
 #include <cmath>

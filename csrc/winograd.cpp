@@ -8,7 +8,7 @@ namespace lth {
 namespace {
 
 Tensor winograd_convolution(const Tensor& input, const Tensor& weight, const Tensor& bias,
-                            const std::optional<Tensor>& other, bool relu) {
+                            const std::optional<Tensor>& residual, bool relu) {
   WinogradConvolution layer{};
   set_operands(layer, input, bias);
   layer.relu = relu;
@@ -19,7 +19,7 @@ Tensor winograd_convolution(const Tensor& input, const Tensor& weight, const Ten
             weight.size(3), "], expected [O, I, 3, 3] with the ", layer.num_outputs,
             " outputs of bias and the ", layer.num_inputs, " channels of input");
   layer.weight = static_cast<const float*>(weight.const_data_ptr());
-  Tensor output = set_output(layer, input, other, layer.height, layer.width);
+  Tensor output = set_output(layer, input, residual, layer.height, layer.width);
   winograd_convolution_cpu(layer);
   return output;
 }
@@ -30,7 +30,7 @@ Tensor winograd_convolution(const Tensor& input, const Tensor& weight, const Ten
 STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
   // A dense 3x3 convolution of images in blocks of 16 (winograd.h). CPU only.
   m.def(
-      "winograd_convolution(Tensor input, Tensor weight, Tensor bias, Tensor? other, bool relu) -> "
+      "winograd_convolution(Tensor input, Tensor weight, Tensor bias, Tensor? residual, bool relu) -> "
       "Tensor");
 }
 

@@ -10,11 +10,11 @@
 namespace lth {
 
 struct WinogradConvolution {
-  const float* input;   // [num_blocks, num_inputs, height + 2, width + 2, 16]
-  const float* weight;  // [num_outputs, num_inputs, 3, 3]
-  const float* bias;    // [num_outputs]
-  const float* other;   // added to the output, of its shape; or nullptr
-  float* output;        // [num_blocks, num_outputs, height + 2, width + 2, 16]
+  const float* input;     // [num_blocks, num_inputs, height + 2, width + 2, 16]
+  const float* weight;    // [num_outputs, num_inputs, 3, 3]
+  const float* bias;      // [num_outputs]
+  const float* residual;  // added to the output, of its shape; or nullptr
+  float* output;          // [num_blocks, num_outputs, height + 2, width + 2, 16]
   int64_t num_blocks, num_inputs, height, width, num_outputs;
   bool relu;
 };

@@ -1,5 +1,5 @@
-// Digests of the sources that a library is compiled from (lthbench/ops/sources.py), by which one that belongs
-// to another checkout, or to an older state of this one, is known. setup.py writes them; other builds have
+// Digests of the sources that a library is compiled from (lthbench/ops/sources.py), which reveal a library
+// of another checkout or an older version. setup.py writes them; other builds have
 // none.
 #pragma once
 

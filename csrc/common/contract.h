@@ -1,4 +1,4 @@
-// Included last: a compiler may then contract the products and sums of a file, as no other file here allows.
+// Include last: allows the compiler to contract a file's products and sums, which no other file here allows.
 #pragma once
 
 #if defined(__clang__)

@@ -1,5 +1,5 @@
 // Which copy of a CPU kernel runs: one source, inlined into a wrapper per instruction set. The tests run all
-// of them: LTHBENCH_CPU_ISA=base or v3 holds the choice down.
+// of them: LTHBENCH_CPU_ISA=base or v3 caps the choice.
 #pragma once
 
 #include <cstdlib>

@@ -1,4 +1,4 @@
-// What a function demands of its arguments, for files without a torch header too.
+// Checks of arguments, also for files without a torch header.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// What a kernel writes must be memory of its own, since it reads and writes ahead.
+// A kernel reads and writes ahead, so what it writes must overlap no other argument.
 #pragma once
 
 #include <algorithm>

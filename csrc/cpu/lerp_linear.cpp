@@ -6,7 +6,7 @@
 #include "common/parallel.h"
 #include "interpolation.h"
 
-// The sums here are those of a matrix product, which no two implementations round alike: fma is welcome.
+// A matrix product rounds differently in every implementation anyway, so fma is allowed.
 #include "common/contract.h"
 
 namespace lth {

@@ -1,4 +1,4 @@
-// The equations stand in masked_update.h. Each chunk is updated in blocks of 32 weights, one mask word each:
+// The equations are in masked_update.h. Each chunk is updated in blocks of 32 weights, one mask word each:
 // shifting the word by the lane number and masking the float's bits is what compilers turn into vector code.
 #include "masked_update.h"
 
@@ -12,8 +12,8 @@ namespace lth {
 namespace {
 
 constexpr int kLanes = 32;
-// Floats ahead of the loop that are prefetched: across a page's end, which the processor does not do. Worth 2
-// to 6 % where the weights lie in memory.
+// Floats ahead of the loop that are prefetched: across page boundaries, which the hardware prefetcher does
+// not cross. Worth 2 to 6 % where the weights lie in memory.
 constexpr int64_t kPrefetch = 512;
 constexpr int64_t kFlush = 2048;  // weights whose squared distances are summed in float32, 64 a lane
 

@@ -90,7 +90,7 @@ def _reference(
 
 @shape_only("blocked_batch_norm")
 def _batch_norm_shape(
-    input: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None, num_images: int, eps: float, relu: bool
+    input: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, num_images: int, eps: float, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.empty_like(input), torch.empty_like(weight), torch.empty_like(weight), torch.empty_like(weight)
 
@@ -104,7 +104,7 @@ def _batch_norm_gradient_shape(
     mean: Tensor,
     rstd: Tensor,
     num_images: int,
-    other: bool,
+    residual: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    other_grad = torch.empty_like(input) if other else input.new_empty(0)
-    return torch.empty_like(input), other_grad, torch.empty_like(weight), torch.empty_like(weight)
+    residual_grad = torch.empty_like(input) if residual else input.new_empty(0)
+    return torch.empty_like(input), residual_grad, torch.empty_like(weight), torch.empty_like(weight)

@@ -153,7 +153,7 @@ def _sparse_convolution_shape(
     col_indices: Tensor,
     row_ptr: Tensor,
     bias: Tensor,
-    other: Tensor | None,
+    residual: Tensor | None,
     kernel: int,
     stride: int,
     padding: int,
@@ -166,7 +166,7 @@ def _sparse_convolution_shape(
 
 @shape_only("winograd_convolution")
 def _winograd_convolution_shape(
-    input: Tensor, weight: Tensor, bias: Tensor, other: Tensor | None, relu: bool
+    input: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool
 ) -> Tensor:
     torch._check(input.dim() == 5, lambda: f"input has {input.dim()} dimensions, expected 5")
     return input.new_empty(input.shape[0], bias.shape[0], *input.shape[2:])

@@ -124,7 +124,7 @@ def _input_gradient_shape(
     row_indices: Tensor,
     col_ptr: Tensor,
     order: Tensor,
-    other: Tensor | None,
+    residual: Tensor | None,
     height: int,
     width: int,
     *geometry: int,

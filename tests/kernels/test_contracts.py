@@ -77,16 +77,16 @@ def right() -> dict[str, dict[str, Any]]:
         "count_errors": {"logits": torch.ones(2, 5, 3), "labels": torch.ones(5, dtype=torch.int64)},
         "sparse_convolution": {
             "input": torch.ones(1, 2, 6, 6, 16), "values": torch.ones(3), "col_indices": ints(0, 4, 2),
-            "row_ptr": ints(0, 2, 3), "bias": torch.ones(2), "other": torch.ones(1, 2, 6, 6, 16), "kernel": 3,
+            "row_ptr": ints(0, 2, 3), "bias": torch.ones(2), "residual": torch.ones(1, 2, 6, 6, 16), "kernel": 3,
             "stride": 1, "padding": 1, "relu": False,
         },
         "winograd_convolution": {
             "input": torch.ones(1, 2, 6, 6, 16), "weight": torch.ones(2, 2, 3, 3), "bias": torch.ones(2),
-            "other": torch.ones(1, 2, 6, 6, 16), "relu": False,
+            "residual": torch.ones(1, 2, 6, 6, 16), "relu": False,
         },
         "sparse_convolution_input_gradient": {
             "grad": torch.ones(1, 2, 6, 6, 16), "values": torch.ones(3), "row_indices": ints(0, 4, 2),
-            "col_ptr": ints(0, 2, 3), "order": ints(0, 2, 1), "other": torch.ones(1, 2, 6, 6, 16), "height": 4,
+            "col_ptr": ints(0, 2, 3), "order": ints(0, 2, 1), "residual": torch.ones(1, 2, 6, 6, 16), "height": 4,
             "width": 4, "kernel": 3, "stride": 1, "padding": 1,
         },
         "sparse_convolution_weight_gradient": {
@@ -110,12 +110,12 @@ def right() -> dict[str, dict[str, Any]]:
         },
         "blocked_batch_norm": {
             "input": torch.ones(1, 2, 6, 6, 16), "weight": torch.ones(2), "bias": torch.ones(2),
-            "other": torch.ones(1, 2, 6, 6, 16), "num_images": 3, "eps": 1e-5, "relu": True,
+            "residual": torch.ones(1, 2, 6, 6, 16), "num_images": 3, "eps": 1e-5, "relu": True,
         },
         "blocked_batch_norm_gradient": {
             "grad": torch.ones(1, 2, 6, 6, 16), "input": torch.ones(1, 2, 6, 6, 16),
             "output": torch.ones(1, 2, 6, 6, 16), "weight": torch.ones(2), "mean": torch.ones(2),
-            "rstd": torch.ones(2), "num_images": 3, "other": True,
+            "rstd": torch.ones(2), "num_images": 3, "residual": True,
         },
     }  # fmt: skip
 
@@ -249,7 +249,7 @@ CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("sparse_convolution", {"input": torch.ones(1, 0, 6, 6, 16)}, "input has no channel"),
     ("winograd_convolution", {"input": torch.ones(1, 0, 6, 6, 16)}, "input has no channel"),
     ("winograd_convolution", {"bias": torch.ones(0)}, "bias has no output channel"),
-    ("sparse_convolution", {"input": torch.empty(0, 2, 2**21, 2**21, 16), "other": None}, "input has 2 planes"),
+    ("sparse_convolution", {"input": torch.empty(0, 2, 2**21, 2**21, 16), "residual": None}, "input has 2 planes"),
     ("sparse_convolution_input_gradient", {"kernel": 4}, "kernel is 4, more than 2 larger"),
     ("sparse_convolution_input_gradient", {"height": 9}, "grad has no shape"),
     ("sparse_convolution_input_gradient", {"height": 2**62}, "height is 4611686018427387904"),
@@ -272,7 +272,7 @@ CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("blocked_batch_norm", {"num_images": 0}, "num_images is 0"),
     ("blocked_batch_norm", {"num_images": 17}, "num_images is 17, which do not make the 1 blocks"),
     ("blocked_batch_norm", {"eps": math.nan}, "eps is nan"),
-    ("blocked_batch_norm", {"input": torch.ones(1, 2, 2, 6, 16), "other": None}, "input has no shape"),
+    ("blocked_batch_norm", {"input": torch.ones(1, 2, 2, 6, 16), "residual": None}, "input has no shape"),
     ("blocked_batch_norm_gradient", {"num_images": -1}, "num_images is -1"),
 ]
 

@@ -213,7 +213,7 @@ def test_the_reference_of_a_sparse_convolution_agrees(reference):
         ({"col_indices": torch.tensor([0, 18]).int()}, r"col_indices\[1\] is 18, expected 0 to 17"),
         ({"row_ptr": torch.tensor([0, 2, 1, 2]).int()}, "row_ptr decreases at entry 2"),
         ({"row_ptr": torch.tensor([0, 1, 1, 1]).int()}, "row_ptr does not go from 0 to the 2"),
-        ({"other": torch.zeros(1, 3, 6, 5, 16)}, "other has 5 entries in dimension 3, the output 6"),
+        ({"residual": torch.zeros(1, 3, 6, 5, 16)}, "residual has 5 entries in dimension 3, the output 6"),
     ],
 )
 def test_a_wrong_argument_of_a_sparse_convolution_is_named(change, message):
@@ -223,7 +223,7 @@ def test_a_wrong_argument_of_a_sparse_convolution_is_named(change, message):
         "col_indices": torch.tensor([0, 1]).int(),
         "row_ptr": torch.tensor([0, 1, 2, 2]).int(),
         "bias": torch.zeros(3),
-        "other": None,
+        "residual": None,
         "kernel": 3,
         "stride": 1,
         "padding": 1,
@@ -276,7 +276,7 @@ def test_the_reference_of_a_winograd_convolution_agrees(reference):
         ({"weight": torch.zeros(3, 2, 5, 5)}, r"weight has shape \[3, 2, 5, 5\], expected \[O, I, 3, 3\]"),
         ({"weight": torch.zeros(3, 18)}, "weight is not contiguous with 4 dimensions"),
         ({"bias": torch.zeros(3).double()}, "bias has dtype"),
-        ({"other": torch.zeros(1, 3, 6, 5, 16)}, "other has 5 entries in dimension 3, the output 6"),
+        ({"residual": torch.zeros(1, 3, 6, 5, 16)}, "residual has 5 entries in dimension 3, the output 6"),
     ],
 )
 def test_a_wrong_argument_of_a_winograd_convolution_is_named(change, message):
@@ -284,7 +284,7 @@ def test_a_wrong_argument_of_a_winograd_convolution_is_named(change, message):
         "x": torch.zeros(1, 2, 6, 6, 16),
         "weight": torch.zeros(3, 2, 3, 3),
         "bias": torch.zeros(3),
-        "other": None,
+        "residual": None,
         "relu": False,
     }
     with pytest.raises(RuntimeError, match=message):

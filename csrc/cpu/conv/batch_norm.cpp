@@ -6,13 +6,13 @@
 #include "common/parallel.h"
 #include "cpu/conv/image_blocks.h"
 
-// Sums over pixels, which no two implementations round alike: fma is welcome.
+// Sums over pixels round differently in every implementation anyway, so fma is allowed.
 #include "common/contract.h"
 
 namespace lth {
 namespace {
 
-constexpr int kAtOnce = 2;  // neighbouring pixels, so that sums do not wait for one another
+constexpr int kAtOnce = 2;  // neighbouring pixels, so that sums are independent
 
 // The sum over the images of a block of lane sums [kAtOnce][16].
 template <class V>
@@ -42,7 +42,7 @@ LTH_INLINE void clear_plane_border(const BatchNormShape& s, float* planes, int64
   clear_border(plane, s.height, s.width, {0, 0, s.height, s.width});
 }
 
-// Sums of (x - shift) and of its square; the shift is a pixel, so that a mean far from 0 costs no digits.
+// Sums of (x - shift) and of its square; the shift is a pixel, so that a mean far from 0 loses no precision.
 template <class V>
 LTH_INLINE void moments(const BatchNorm& layer, int64_t channel, float shift, double* first, double* second) {
   for (int64_t block = 0; block < layer.num_blocks; ++block) {
@@ -87,16 +87,16 @@ LTH_INLINE void normalise(const BatchNorm& layer, int64_t begin, int64_t end) {
       for (int64_t y = 0; y < layer.height; ++y) {
         const int64_t row = row_at(layer, block, c, y);
         const V* in = at<V>(layer.input, row);
-        const V* other = layer.other ? at<V>(layer.other, row) : nullptr;
+        const V* residual = layer.residual ? at<V>(layer.residual, row) : nullptr;
         V* out = reinterpret_cast<V*>(layer.output + row * kBlock);
         for (int64_t i = 0; i < layer.width * kParts<V>; ++i)
-          out[i] = finish(in[i] * scale + offset, other ? other + i : nullptr, layer.relu);
+          out[i] = finish(in[i] * scale + offset, residual ? residual + i : nullptr, layer.relu);
       }
     }
   }
 }
 
-// The gradient of y where relu let it pass: where y is not 0, or no number.
+// The gradient of y where relu passes it: where y is not 0 (NaN included).
 template <class V>
 LTH_INLINE V passed(V grad, const V* output) {
   const V zero = {};
@@ -109,14 +109,15 @@ LTH_INLINE void differentiate(const BatchNormGradient& layer, int64_t begin, int
     const float mean = layer.mean[c], rstd = layer.rstd[c];
     double sum = 0, product = 0;
     for (int64_t block = 0; block < layer.num_blocks; ++block) {
-      if (layer.other_grad) clear_plane_border(layer, layer.other_grad, block, c);
+      if (layer.residual_grad) clear_plane_border(layer, layer.residual_grad, block, c);
       V sums[kAtOnce][kParts<V>] = {}, products[kAtOnce][kParts<V>] = {};
       for (int64_t y = 0; y < layer.height; ++y) {
         const int64_t row = row_at(layer, block, c, y);
         const V* in = at<V>(layer.input, row);
         const V* grad = at<V>(layer.grad, row);
         const V* output = layer.output ? at<V>(layer.output, row) : nullptr;
-        V* other = layer.other_grad ? reinterpret_cast<V*>(layer.other_grad + row * kBlock) : nullptr;
+        V* residual =
+            layer.residual_grad ? reinterpret_cast<V*>(layer.residual_grad + row * kBlock) : nullptr;
         int64_t x = 0;
         const auto add = [&](int64_t count) __attribute__((always_inline)) {
 #pragma GCC unroll 2
@@ -125,7 +126,7 @@ LTH_INLINE void differentiate(const BatchNormGradient& layer, int64_t begin, int
             for (int64_t p = 0; p < kParts<V>; ++p) {
               const int64_t i = (x + k) * kParts<V> + p;
               const V g = passed(grad[i], output ? output + i : nullptr);
-              if (other) other[i] = g;
+              if (residual) residual[i] = g;
               sums[k][p] += g;
               products[k][p] += g * (in[i] - mean);
             }
@@ -146,8 +147,8 @@ LTH_INLINE void differentiate(const BatchNormGradient& layer, int64_t begin, int
       for (int64_t y = 0; y < layer.height; ++y) {
         const int64_t row = row_at(layer, block, c, y);
         const V* in = at<V>(layer.input, row);
-        const V* grad = at<V>(layer.other_grad ? layer.other_grad : layer.grad, row);
-        const V* output = layer.output && !layer.other_grad ? at<V>(layer.output, row) : nullptr;
+        const V* grad = at<V>(layer.residual_grad ? layer.residual_grad : layer.grad, row);
+        const V* output = layer.output && !layer.residual_grad ? at<V>(layer.output, row) : nullptr;
         V* out = reinterpret_cast<V*>(layer.input_grad + row * kBlock);
         for (int64_t i = 0; i < layer.width * kParts<V>; ++i) {
           const V g = passed(grad[i], output ? output + i : nullptr);

@@ -1,4 +1,4 @@
-// What the kernels on blocks of images share.
+// Shared by the kernels on the batch-blocked layout.
 #pragma once
 
 #include <cstring>
@@ -24,7 +24,7 @@ LTH_INLINE const V* at(const float* base, int64_t offset) {  // in blocks
 }
 
 // Makes name_base, name_v3 and name_v4 of an inlined template `body`, whose first argument is the vector.
-// The parameters are those of the function, in parentheses; the arguments those that it hands on.
+// The parameters are those of the function, in parentheses; the arguments those that it passes on.
 #define LTH_FOR_EACH_ISA(name, body, parameters, arguments) \
   void name##_base parameters { body<Four> arguments; }     \
   LTH_FOR_X86(name, body, parameters, arguments)
@@ -62,9 +62,9 @@ inline void clear_border(float* plane, int64_t height, int64_t width, const Pixe
 
 // A sum as a layer hands it on: with what is added to it, and relu if asked. NaN stays NaN.
 template <class V>
-LTH_INLINE V finish(V sum, const V* other, bool relu) {
+LTH_INLINE V finish(V sum, const V* residual, bool relu) {
   const V zero = {};
-  if (other) sum += *other;
+  if (residual) sum += *residual;
   if (relu) sum = zero > sum ? zero : sum;
   return sum;
 }

@@ -14,15 +14,15 @@ namespace {
 
 constexpr int64_t kShared = 4;  // output channels of a dense layer that are summed at once
 
-// Sums over the taps of a lattice: what is written is bias, or 0, and the sums, and `other`, and rectified.
+// Sums over the taps of a lattice: writes bias (or 0) + sums + `residual`, with a ReLU if asked.
 struct Sums {
   Lattice lattice;
   Taps taps;
-  const float* input;   // of position (0, 0)
-  const float* values;  // of the taps
-  const float* bias;    // or nullptr
-  const float* other;   // of the output's shape, or nullptr
-  float* output;        // of position (0, 0)
+  const float* input;     // of position (0, 0)
+  const float* values;    // of the taps
+  const float* bias;      // or nullptr
+  const float* residual;  // of the output's shape, or nullptr
+  float* output;          // of position (0, 0)
   int64_t outputs;
   // Every weight survives, so that output channels read the same: taps.offsets are those of the first, and
   // the values of channel o begin at o * each.
@@ -43,7 +43,7 @@ LTH_INLINE void sparse_tile(const Sums& s, size_t group, const float* input, int
   const bool last = group + 1 == s.taps.groups();
   const int32_t* offsets = s.taps.offsets.data();
   const int32_t *first = s.taps.first[group].data(), *behind = s.taps.first[group + 1].data();
-  const float* added = last ? s.other : nullptr;
+  const float* added = last ? s.residual : nullptr;
   const bool relu = last && s.relu;
   for (int64_t o = 0; o < s.outputs; ++o) {
     const int32_t begin = first[o], end = behind[o];
@@ -74,9 +74,10 @@ LTH_INLINE void sparse_tile(const Sums& s, size_t group, const float* input, int
       for (int c = 0; c < kColumns; ++c) {
         const int64_t pixel = place + (r * l.out_row + c) * l.out_step;
         V* out = reinterpret_cast<V*>(s.output + pixel * kBlock);
-        const V* other = added ? at<V>(added, pixel) : nullptr;
+        const V* residual = added ? at<V>(added, pixel) : nullptr;
 #pragma GCC unroll 4
-        for (int p = 0; p < kParts<V>; ++p) out[p] = finish(sums[r][c][p], other ? other + p : nullptr, relu);
+        for (int p = 0; p < kParts<V>; ++p)
+          out[p] = finish(sums[r][c][p], residual ? residual + p : nullptr, relu);
       }
   }
 }
@@ -122,10 +123,10 @@ LTH_INLINE void dense_tile(const Sums& s, size_t group, const float* input, int6
           for (int64_t j = 0; j < kAtOnce; ++j) {
             const int64_t pixel = place + k * l.out_plane + j * l.out_step;
             V* out = reinterpret_cast<V*>(s.output + pixel * kBlock);
-            const V* other = last && s.other ? at<V>(s.other, pixel) : nullptr;
+            const V* residual = last && s.residual ? at<V>(s.residual, pixel) : nullptr;
 #pragma GCC unroll 4
             for (int p = 0; p < kParts<V>; ++p)
-              out[p] = finish(sums[k][j][p], other ? other + p : nullptr, last && s.relu);
+              out[p] = finish(sums[k][j][p], residual ? residual + p : nullptr, last && s.relu);
           }
       }
   }
@@ -178,7 +179,7 @@ void sparse_convolution_cpu(const SparseConvolution& layer) {
   s.input = layer.input;
   s.values = layer.values;
   s.bias = layer.bias;
-  s.other = layer.other ? layer.other + start : nullptr;
+  s.residual = layer.residual ? layer.residual + start : nullptr;
   s.output = layer.output + start;
   s.outputs = layer.num_outputs;
   s.each = layer.num_inputs * layer.kernel * layer.kernel;
@@ -221,7 +222,7 @@ void sparse_input_gradient_cpu(const SparseInputGradient& layer) {
       const int64_t start = ((y0 + 1) * t.in_row + x0 + 1) * kBlock;
       s.input = layer.grad;
       s.values = values.data();
-      s.other = layer.other ? layer.other + start : nullptr;
+      s.residual = layer.residual ? layer.residual + start : nullptr;
       s.output = layer.output + start;
       s.outputs = layer.num_inputs;
       s.each = int64_t(entries.size()) / layer.num_inputs;

@@ -7,7 +7,7 @@
 #include "cpu/scratch.h"
 #include "sparse_convolution.h"
 
-// Sums over pixels, which no two implementations round alike: fma is welcome.
+// Sums over pixels round differently in every implementation anyway, so fma is allowed.
 #include "common/contract.h"
 
 namespace lth {

@@ -257,7 +257,7 @@ LTH_INLINE void transform_output(const WinogradConvolution& layer, const Shape& 
           for (int i = 0; i < kPixels; ++i) rows[i][j] = result[i];
         }
         V* out = reinterpret_cast<V*>(layer.output + pixel * kBlock) + p;
-        const V* other = layer.other ? at<V>(layer.other, pixel) + p : nullptr;
+        const V* residual = layer.residual ? at<V>(layer.residual, pixel) + p : nullptr;
 #pragma GCC unroll 4
         for (int64_t i = 0; i < kPixels; ++i) {
           if (i == run.pixels.rows) break;
@@ -267,7 +267,7 @@ LTH_INLINE void transform_output(const WinogradConvolution& layer, const Shape& 
           for (int64_t j = 0; j < kPixels; ++j) {
             if (j == columns) break;
             const int64_t next = (i * s.row + j) * parts;
-            out[next] = finish(pixels[j] + bias, other ? other + next : nullptr, layer.relu);
+            out[next] = finish(pixels[j] + bias, residual ? residual + next : nullptr, layer.relu);
           }
         }
       }

@@ -23,7 +23,7 @@ struct Patch {
   const uint64_t *between, *at_low, *at_high;  // [kChunkWords]; the latter two nullptr for narrow brackets
 };
 
-// Bit i of `before` is whether key i comes before the threshold or, with `or_equal`, is the same.
+// Bit i of the result: key i comes before the threshold or, with `or_equal`, equals it.
 struct BaseComparison {
   static LTH_INLINE void compare(const uint32_t* keys, int64_t count, uint32_t threshold, bool or_equal,
                                  uint64_t* before) {
@@ -35,18 +35,19 @@ struct BaseComparison {
       before[k / 64] = b;
     }
   }
-  // The low bits, as many as `places` has, at the places.
-  static LTH_INLINE uint64_t deposit(uint64_t bits, uint64_t places) {
+  // Deposits the low bits of `bits` at the set bits of `positions`.
+  static LTH_INLINE uint64_t deposit(uint64_t bits, uint64_t positions) {
     uint64_t out = 0;
-    for (; places != 0; places &= places - 1, bits >>= 1) out |= bits & 1 ? places & (0 - places) : 0;
+    for (; positions != 0; positions &= positions - 1, bits >>= 1)
+      out |= bits & 1 ? positions & (0 - positions) : 0;
     return out;
   }
 };
 
 #if LTH_X86
 struct Avx2Comparison : BaseComparison {
-  LTH_TARGET_V3 static inline uint64_t deposit(uint64_t bits, uint64_t places) {
-    return _pdep_u64(bits, places);
+  LTH_TARGET_V3 static inline uint64_t deposit(uint64_t bits, uint64_t positions) {
+    return _pdep_u64(bits, positions);
   }
 };
 
@@ -65,8 +66,8 @@ struct Avx512Comparison {
       before[k / 64] = b;
     }
   }
-  LTH_TARGET_V4 static inline uint64_t deposit(uint64_t bits, uint64_t places) {
-    return _pdep_u64(bits, places);
+  LTH_TARGET_V4 static inline uint64_t deposit(uint64_t bits, uint64_t positions) {
+    return _pdep_u64(bits, positions);
   }
 };
 #endif

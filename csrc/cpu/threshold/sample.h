@@ -21,7 +21,7 @@ inline double jitter(uint64_t i) {
   return static_cast<double>((x ^ (x >> 31)) >> 11) * 0x1.0p-53;
 }
 
-// The place of the set bit that `skip` others precede.
+// The position of the set bit that `skip` others precede.
 struct BaseSelect {
   static LTH_INLINE int nth(uint64_t bits, int skip) {
     for (; skip > 0; --skip) bits &= bits - 1;
@@ -40,7 +40,7 @@ struct Bmi2Select {
 // [j, j + 1) * survivors / samples. Their weights are only prefetched, as each is a cache miss.
 template <class Select>
 LTH_INLINE int64_t locate_samples(const ScoreTensor& t, const Chunk& chunk, int64_t survivors, int64_t size,
-                                  int64_t* first, int64_t* places) {
+                                  int64_t* first, int64_t* positions) {
   const double step = static_cast<double>(survivors) / static_cast<double>(size);
   const int64_t last = chunk.before + chunk.survivors, words = words32(t.numel);
   const int64_t end = (chunk.begin + chunk.length) / 32;
@@ -54,7 +54,7 @@ LTH_INLINE int64_t locate_samples(const ScoreTensor& t, const Chunk& chunk, int6
     if (rank >= last) break;
     if (found == 0) *first = j;
     if (chunk.survivors == chunk.length) {
-      places[found] = chunk.begin + rank - chunk.before;
+      positions[found] = chunk.begin + rank - chunk.before;
     } else {
       for (int64_t count; word + 8 <= end; passed += count, word += 8) {
         count = count_words(t.mask + word, 8);
@@ -65,23 +65,23 @@ LTH_INLINE int64_t locate_samples(const ScoreTensor& t, const Chunk& chunk, int6
         word += 2;
         bits = load64(t.mask, word, words);
       }
-      places[found] = word * 32 + Select::nth(bits, static_cast<int>(rank - passed));
+      positions[found] = word * 32 + Select::nth(bits, static_cast<int>(rank - passed));
     }
     __builtin_prefetch(static_cast<const char*>(t.scores) +
-                       places[found] * (t.type == ScoreType::kFloat32 ? 4 : 2));
+                       positions[found] * (t.type == ScoreType::kFloat32 ? 4 : 2));
     ++found;
   }
   return found;
 }
 
 inline int64_t locate_base(const ScoreTensor& t, const Chunk& chunk, int64_t survivors, int64_t size,
-                           int64_t* first, int64_t* places) {
-  return locate_samples<BaseSelect>(t, chunk, survivors, size, first, places);
+                           int64_t* first, int64_t* positions) {
+  return locate_samples<BaseSelect>(t, chunk, survivors, size, first, positions);
 }
 #if LTH_X86
 LTH_TARGET_V3 inline int64_t locate_v3(const ScoreTensor& t, const Chunk& chunk, int64_t survivors,
-                                       int64_t size, int64_t* first, int64_t* places) {
-  return locate_samples<Bmi2Select>(t, chunk, survivors, size, first, places);
+                                       int64_t size, int64_t* first, int64_t* positions) {
+  return locate_samples<Bmi2Select>(t, chunk, survivors, size, first, positions);
 }
 #endif
 

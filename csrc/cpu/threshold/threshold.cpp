@@ -131,11 +131,11 @@ class Selection {
     auto* const locate = locate_function();
     const std::vector<int64_t> chunks = chunks_of(open);
     auto body = [&](int64_t begin, int64_t end) {
-      std::vector<int64_t> places(kSamplesInFlight + kMaxSample);
+      std::vector<int64_t> positions(kSamplesInFlight + kMaxSample);
       std::vector<Located> located;
       int64_t in_flight = 0;
       const auto load = [&] {
-        const int64_t* place = places.data();
+        const int64_t* place = positions.data();
         for (const Located& l : located) {
           const ScoreTensor& t = tensors_[l.tensor];
           for (int64_t j = 0; j < l.count; ++j) {
@@ -151,8 +151,8 @@ class Selection {
         const auto size = static_cast<int64_t>(group.sample.size());
         if (size == 0 || chunk.survivors == 0) continue;
         int64_t first = 0;
-        const int64_t found =
-            locate(tensors_[chunk.tensor], chunk, group.survivors, size, &first, places.data() + in_flight);
+        const int64_t found = locate(tensors_[chunk.tensor], chunk, group.survivors, size, &first,
+                                     positions.data() + in_flight);
         located.push_back({chunk.tensor, group.sample.data() + first, found});
         in_flight += found;
         if (in_flight >= kSamplesInFlight) load();

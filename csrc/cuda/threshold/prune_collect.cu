@@ -1,5 +1,5 @@
-// The one read of all weights in pruning by rank: the new masks as far as a group's bracket tells them, and
-// the keys inside it. The last block of a group settles where its threshold is.
+// The one read of all weights in pruning by rank: the new masks as far as a group's bracket determines them,
+// and the keys inside it. The last block of a group settles where its threshold is.
 #include "cuda/launch.h"
 #include "cuda/threshold/select.h"
 
@@ -35,7 +35,7 @@ __device__ inline void look_closely(const Bracket& bracket, const uint32_t (&bit
   }
 }
 
-// Writes the chunk's new mask as far as the bracket tells it.
+// Writes the chunk's new mask as far as the bracket determines it.
 template <bool kMagnitude, Access kAccess>
 __device__ __forceinline__ Seen clear_below(const Chunk& chunk, const Bracket& bracket) {
   Seen seen{};
@@ -215,7 +215,7 @@ __device__ __forceinline__ void collect_chunk(const Work& work, const Chunk& chu
     const int place = (bit / kEach * kThreads + static_cast<int>(threadIdx.x)) * kEach + bit % kEach;
     const uint32_t key = key_of(chunk, place, kMagnitude);
     work.keys[first_key + static_cast<int64_t>(at)] = key;
-    work.places[first_key + static_cast<int64_t>(at)] = static_cast<uint16_t>(place);
+    work.positions[first_key + static_cast<int64_t>(at)] = static_cast<uint16_t>(place);
     atomicAdd(&bins[(key - bracket.low - 1) >> shift], Count{1});
   }
 }

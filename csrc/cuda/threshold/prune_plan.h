@@ -66,7 +66,7 @@ struct PrunePlan {
     take(work.bins, num_groups * kBins);
     take(work.samples, samples);
     take(work.keys, key_place(weights));
-    take(work.places, key_place(weights));
+    take(work.positions, key_place(weights));
     take(work.finalists, finalist_place(weights));
     work.num_chunks = chunks;
     work.num_groups = static_cast<unsigned>(num_groups);

@@ -52,7 +52,7 @@ __device__ inline unsigned clear_kept(const Work& work, const Chunk& chunk, uint
   uint64_t* finalists = work.finalists + finalist_place(state.start);
   for (unsigned i = threadIdx.x % 32; i < counts.between; i += 32) {
     const uint32_t key = work.keys[first + i];
-    const unsigned place = work.places[first + i];
+    const unsigned place = work.positions[first + i];
     if (all || key < base) {
       clear_bit(chunk, place);
       ++cleared;

@@ -67,7 +67,7 @@ struct Work {
   Count* bins;          // [groups][kBins]
   uint32_t* samples;    // keys, those of one group after those of another
   uint32_t* keys;       // those inside the bracket, from key_place() of their group on,
-  uint16_t* places;     //   and where in its chunk each lies
+  uint16_t* positions;  //   and where in its chunk each lies
   uint64_t* finalists;  // from finalist_place() of their group on
   PruneTally tally;
   unsigned num_chunks, num_groups;
@@ -155,7 +155,7 @@ __device__ inline int num_padded(const Chunk& chunk) { return (chunk.length + 31
 __device__ inline uint32_t mask_byte(const Chunk& chunk, int i) {
   const uint32_t byte = reinterpret_cast<const uint8_t*>(chunk.mask)[i / kEach];
   const int left = chunk.length - i;
-  // Whatever the last word holds, no weight survives that is not there.
+  // Bits after the last weight never count as kept.
   return left >= kEach ? byte : left > 0 ? byte & ((1u << left) - 1u) : 0u;
 }
 __device__ inline void store_mask_byte(const Chunk& chunk, int i, uint32_t byte) {

@@ -7,9 +7,9 @@
 //             a group settles whether the threshold is inside, and in which bin, or an end, or was missed
 //   resolve   clears what is kept and lies below that bin; the last block chooses within it
 //
-// A bracket that missed is told by the status; selection by digits (select_radix.cu) then takes the place of
-// `bracket` and leaves one key as both of its ends. Survivors are ordered by (key, flat index), in which no
-// two are equal: so ties need no order of blocks, and the result does not depend on it. All counts are
+// A bracket that missed is reported in the status; selection by digits (select_radix.cu) then takes the place
+// of `bracket` and leaves one key as both of its ends. Survivors are ordered by (key, flat index), in which
+// no two are equal: so ties need no order of blocks, and the result does not depend on it. All counts are
 // integers.
 //
 // Bytes per float32 weight: a read of score and mask and a write of the mask, 4 + 1/4, and 1/4 for the 2 %
