@@ -61,7 +61,6 @@ def run(
     ] = None,
 ) -> None:
     """Run a suite's missing tasks, then show its results. Running a finished suite again trains nothing."""
-    from lthbench.analysis.report.write import PAGE
     from lthbench.runner.pace import Pace
     from lthbench.runner.progress import LiveProgress, PlainProgress, RunProgress
 
@@ -80,6 +79,8 @@ def run(
 
     def watching(plan: Plan, missing: list[str]) -> RunProgress:
         if not rounds and with_report:
+            from lthbench.analysis.report.write import PAGE
+
             err.print(f"The report grows while this runs: {api.report_folder(opened) / PAGE}")
         growing.begin(plan, missing)
         kind = LiveProgress if err.is_terminal else PlainProgress

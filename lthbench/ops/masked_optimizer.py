@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +20,24 @@ from lthbench.ops.sums import sum_in_order
 _version = attrgetter("_version")
 
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _without_compiler(method: Method) -> Method:
+    """A method of torch's optimizers that does not import torch.compile, two seconds, at its first call.
+
+    torch keeps its compiler from tracing into these methods, and imports it to do so; before it is imported there is
+    nothing to keep out.
+    """
+    plain = getattr(method, "__wrapped__", method)
+
+    @functools.wraps(plain)
+    def call(*args: Any, **options: Any) -> Any:
+        return (method if "torch._dynamo" in sys.modules else plain)(*args, **options)
+
+    return cast("Method", call)
+
+
 class MaskedOptimizer(torch.optim.Optimizer):
     """What the masked optimizers share: the masks, the anchors, the caches and the distance.
 
@@ -26,6 +46,9 @@ class MaskedOptimizer(torch.optim.Optimizer):
     """
 
     has_kernel = True
+
+    zero_grad = _without_compiler(torch.optim.Optimizer.zero_grad)
+    state_dict = _without_compiler(torch.optim.Optimizer.state_dict)
 
     def __init__(
         self,
@@ -59,7 +82,7 @@ class MaskedOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters, with the defaults for what it does not say; its rates are checked."""
-        super().add_param_group(param_group)
+        _without_compiler(torch.optim.Optimizer.add_param_group)(self, param_group)
         check_rates(self.param_groups[-1])
 
     @torch.no_grad()
@@ -118,7 +141,7 @@ class MaskedOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict of this optimizer, or of its `torch.optim` counterpart; the masks are applied to it."""
-        super().load_state_dict(state_dict)
+        _without_compiler(torch.optim.Optimizer.load_state_dict)(self, state_dict)
         for group in self.param_groups:
             check_rates(group)
         self._caches.clear()

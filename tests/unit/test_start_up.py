@@ -30,6 +30,13 @@ from lthbench.runner import worker
 from lthbench.runner.environment import make_deterministic
 import torch
 make_deterministic(1)
+from lthbench.ops import MaskedSGD
+weight = torch.ones(3, requires_grad=True)
+optimizer = MaskedSGD([weight], lr=0.1, momentum=0.9)
+weight.sum().backward()
+optimizer.step()
+optimizer.zero_grad()
+optimizer.load_state_dict(optimizer.state_dict())
 heavy = [*{heavy!r}[1:], "torch._dynamo", "torch._inductor", "lthbench.analysis", "lthbench.cli", "typer"]
 try:
     torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
