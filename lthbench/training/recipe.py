@@ -186,8 +186,8 @@ class Recipe(_Frozen):
         ema: decay of the moving average of weights and normalisation statistics, which then are the training's result:
             stored, evaluated, pruned, its distance measured. Kept steps and the path are the weights'.
         engine: what computes forward and backward passes: `torch`; or `blocked`, on a CPU in float32, convolutions and
-            linear layers over the kept weights alone, the former in the batch-blocked layout, in which the trained network is evaluated too. Only
-            rounding differs, and how fast it is.
+            linear layers over the kept weights alone, the former in the batch-blocked layout, in which the trained
+            network is evaluated too. Only rounding differs, and how fast it is.
         pull: lambda of the L2-to-init penalty (L2-SP) (lambda/2) ||m (theta - theta_0)||^2.
     """
 
