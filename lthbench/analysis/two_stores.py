@@ -11,6 +11,7 @@ from lthbench.analysis.golden.compare import compare_statistically
 from lthbench.analysis.golden.files import Comparison, Difference, Golden, decisive_differences
 from lthbench.analysis.golden.record import environments_of, recorded, task_names
 from lthbench.documents import DocumentError
+from lthbench.registry import PluginError
 from lthbench.runner.inspection import keys_of
 from lthbench.suite.plan import Plan, describe
 from lthbench.tasks.result import read_spec
@@ -134,5 +135,5 @@ def _flat(result: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _name(store: Store, key: str) -> str:
     try:
         return describe(Task(parse_spec(read_spec(store.folder(key), key))))
-    except (DocumentError, OSError, ValueError):
+    except (DocumentError, OSError, ValueError, PluginError):  # bits are compared without the plugin that made them
         return "task"

@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from lthbench import api
 from lthbench.api import OpenSuite, Source
 from lthbench.cli.app import JsonOption, app, err, fail, out, print_json
+from lthbench.cli.own import Own
 from lthbench.cli.parameters import with_options
 from lthbench.names import unknown
 from lthbench.runner.settings import StoreOptions
@@ -30,6 +31,7 @@ Two = tuple[str, str]
 @app.command()
 @with_options
 def compare(
+    own: Own,
     stores: Annotated[list[Path], typer.Argument(metavar="STORE_A [STORE_B]", help="Two stores, or one.")],
     suite: Annotated[
         Path | None, typer.Option(help="Compare the results that this suite needs, also by the statistical test.")
@@ -66,24 +68,26 @@ def compare(
     Two arms or pairs: the mean of A, of B, and of A minus B over replicates, with its 95 % interval (Student's t of the
     differences by replicate, each for itself).
     """
+    own.know()
+    options = vars(own) | {"allow_outside": allow_outside}
     if len(stores) == 2:
         if arms or pairs or metric:
             fail("--arms, --pairs, --metric: compare within one store; give one store, or leave them out")
-        _compare_stores(stores[0], stores[1], suite, allow_outside, as_json)
+        _compare_stores(
+            stores[0], stores[1], Source(suite=suite, store=stores[0], **options) if suite else None, as_json
+        )
         return
     if len(stores) != 1 or suite is None or (arms is None) == (pairs is None):
         fail("compare: give two stores, or one with --suite and either --arms A B or --pairs P Q")
-    opened = api.open_suite(Source(suite=suite, store=stores[0], allow_outside=allow_outside))
+    opened = api.open_suite(Source(suite=suite, store=stores[0], **options))
     _compare_within(opened, arms, pairs, metric or [], as_json)
 
 
-def _compare_stores(a: Path, b: Path, suite: Path | None, allow_outside: bool, as_json: bool) -> None:
+def _compare_stores(a: Path, b: Path, source: Source | None, as_json: bool) -> None:
     from lthbench.analysis.two_stores import compare_stores
 
     first, second = (api.open_store(StoreOptions(store=store)) for store in (a, b))
-    plan = None
-    if suite is not None:
-        plan = api.plan(api.open_suite(Source(suite=suite, store=a, allow_outside=allow_outside)))
+    plan = api.plan(api.open_suite(source)) if source is not None else None
     found = compare_stores(first, second, plan)
     alone = [(a, found.only_a), (b, found.only_b)]
     if as_json:

@@ -14,6 +14,7 @@ import typer
 from lthbench import api
 from lthbench.api import OpenSuite, Source
 from lthbench.cli.app import JsonOption, app, err, fail, out, print_json, progress_bar
+from lthbench.cli.own import Own
 from lthbench.cli.parameters import with_options
 from lthbench.experiments.imported import Imported
 from lthbench.runner.settings import StoreOptions
@@ -26,6 +27,7 @@ from lthbench.tasks.store import Store
 @with_options
 def gc(
     where: StoreOptions,
+    own: Own,
     suites: Annotated[list[Path], typer.Argument(metavar="SUITE...", help="What these need stays.")],
     ticket: Annotated[
         list[str] | None, typer.Option(help="With --yes, remove this imported ticket too (may be repeated).")
@@ -47,7 +49,8 @@ def gc(
     """
     from lthbench.runner.garbage import find_garbage, remove
 
-    opened = [api.open_suite(Source(suite=suite, store=where.store, allow_outside=allow_outside)) for suite in suites]
+    options = vars(where) | vars(own) | {"allow_outside": allow_outside}
+    opened = [api.open_suite(Source(suite=suite, **options)) for suite in suites]
     store = api.open_store(where)
     found = find_garbage(store, lambda: {key for suite in opened for key in _needed(suite)})
     unneeded = _tickets(store, opened, ticket or [])

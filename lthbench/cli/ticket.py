@@ -12,6 +12,7 @@ from lthbench import api
 from lthbench.api import Source
 from lthbench.cli.app import app, err, fail, out
 from lthbench.cli.parameters import with_options
+from lthbench.data.own_sets import know_own_sets
 from lthbench.plugins import load_plugins
 from lthbench.suite.imported_tickets import take_in
 from lthbench.suite.load import load_suite
@@ -102,6 +103,7 @@ def import_(
         fail(f"--rename {wrong[0]}: expected THEIRS=OURS")
     renamed = dict(pair.split("=") for pair in rename or ())
     load_plugins(source.plugins)
+    know_own_sets(source.data)
     suite = load_suite(find_suite(source.suite), allow_outside=source.allow_outside)
     path, sha = take_in(suite, Store(source.store, err.print), file, name, pair=pair, weights=weights, rename=renamed)
     out.print(f"{path}: digest {sha}")
