@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -84,6 +85,9 @@ def test_lines_between_networks_of_which_nothing_is_left_have_no_distance(
     monkeypatch.setattr(Context, "network", lambda self, ref: (ends[ref.task], layout))
     kept = lambda end, layout, weights, context: {n: weights[n] != 0 for n in layout.prunable}  # noqa: E731
     monkeypatch.setattr("lthbench.tasks.interpolate._mask", kept)
+    monkeypatch.setattr(
+        "lthbench.tasks.interpolate._training", lambda *_: SimpleNamespace(recipe=SimpleNamespace(engine="torch"))
+    )
     found = {}
     for a, b in itertools.combinations_with_replacement(ends, 2):
         line = InterpolateSpec(model=spec, data=data, a=Weights(task=a), b=Weights(task=b), points=3)

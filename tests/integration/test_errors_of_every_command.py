@@ -48,11 +48,13 @@ COMMANDS = {
     "export mlflow": ("{s} --store {d} --out {d}/out", SUITE),
     "schema": ("--json", "lthbench.suite.json_schema.suite_schema"),
     "bench training": ("{s}", SUITE),
+    "bench engine": ("--model lenet-300-100", "lthbench.bench.engine_speed.network_points"),
     "bench kernels": ("", "lthbench.bench.kernels.kernel_rows"),
     "doctor": ("", "lthbench.bench.doctor.examine"),
     "data list": ("--data {d}", "lthbench.data.commands.list_data"),
     "data check": ("--data {d}", "lthbench.data.commands.check_data"),
     "data download": ("mnist --data {d}", "lthbench.data.commands.download_data"),
+    "data add": ("pictures --folder {d} --data {d}", "lthbench.data.commands.add_data"),
     "data prepare": ("tinyimagenet --data {d}", "lthbench.data.commands.prepare_data"),
 }
 
@@ -154,7 +156,8 @@ class Refusing(io.StringIO):
 
 # What stands for a command's work where that takes long, or needs a cluster or the network: it prints what it finds.
 SHOWN = {
-    "doctor", "cancel", "submit", "bench kernels", "bench training", "data download", "data prepare", "ticket import",
+    "doctor", "cancel", "submit", "bench engine", "bench kernels", "bench training", "data add",
+    "data download", "data prepare", "ticket import",
 }  # fmt: skip
 
 

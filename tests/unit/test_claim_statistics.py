@@ -228,7 +228,7 @@ def test_leaving_out_nothing_gives_the_mixed_model_of_statsmodels() -> None:
 
 def test_a_mixed_model_says_why_it_cannot_be_fitted() -> None:
     columns = {"early": [0, 1, 0, 1, 0, 1], "same": [0, 1, 0, 1, 0, 1]}
-    with pytest.raises(ModelError, match="cannot tell"):
+    with pytest.raises(ModelError, match="cannot identify"):
         fit([1, 2, 3, 4, 5, 7], [0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2], columns, ["early", "same"], "early")
     with pytest.raises(ModelError, match="needs three"):
         fit([1, 2, 3, 4], [0, 0, 1, 1], [0, 0, 1, 1], {"early": [0, 1, 0, 1]}, ["early"], "early")

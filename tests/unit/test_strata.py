@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,6 +95,9 @@ def along_a_line(model: torch.nn.Module, images: Watched, **options: object) -> 
     with monkey.context() as patch:
         patch.setattr(interpolate, "load", lambda *_: Splits(images, empty, images.subset(torch.arange(1))))
         patch.setattr(Context, "network", lambda *_: (ends, Layout.of(model, CONV)))
+        patch.setattr(
+            interpolate, "_training", lambda *_: SimpleNamespace(recipe=SimpleNamespace(engine="torch"), mask=None)
+        )
         a, b = (Weights(task=end * 32) for end in "ab")
         spec = InterpolateSpec(model=CONV, data=DATA, a=a, b=b, points=3, **options)  # type: ignore[arg-type]
         interpolate.interpolate(spec, Context(folder=Path(), folder_of=Path))
