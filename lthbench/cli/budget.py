@@ -53,11 +53,7 @@ def propose_for_claims(opened: OpenSuite, device: Device, hours: float, as_json:
     if as_json:
         print_json(
             {
-                "budget_hours": hours,
-                "unit": device.unit,
-                "device": device.label,
-                "source": device.source,
-                "policy": POLICY,
+                **budget_facts(hours, device, POLICY),
                 "parts": [asdict(part) for part in bought.parts],
                 "commands": [[*command, *given("--store", "--data", "--plugin")] for command in commands],
                 "hours": price,
@@ -92,6 +88,17 @@ def propose_for_claims(opened: OpenSuite, device: Device, hours: float, as_json:
         )
     for part in bought.parts:
         out.print(again("run", opened.path, *part.options()))
+
+
+def budget_facts(hours: float, device: Device, policy: str) -> dict[str, object]:
+    """What the JSON of every proposal begins with."""
+    return {
+        "budget_hours": hours,
+        "unit": device.unit,
+        "device": device.label,
+        "source": device.source,
+        "policy": policy,
+    }
 
 
 def _undecided(whole: Iterable[ClaimPower], decided: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:

@@ -110,9 +110,9 @@ def _of_pairs(cost: list[Cost], suite: Suite) -> list[Cost]:
 
 
 def _propose(opened: OpenSuite, device: Device, hours: float, as_json: bool) -> None:
-    if opened.suite.claims:
-        from lthbench.cli.budget import propose_for_claims
+    from lthbench.cli.budget import budget_facts, propose_for_claims
 
+    if opened.suite.claims:
         propose_for_claims(opened, device, hours, as_json)
         return
     from lthbench.suite import budget
@@ -122,11 +122,7 @@ def _propose(opened: OpenSuite, device: Device, hours: float, as_json: bool) -> 
     if as_json:
         print_json(
             {
-                "budget_hours": hours,
-                "unit": device.unit,
-                "device": device.label,
-                "source": device.source,
-                "policy": budget.POLICY,
+                **budget_facts(hours, device, budget.POLICY),
                 "part": asdict(bought.part),
                 "command": ["lthbench", "run", str(opened.path), *options, *given("--store", "--data", "--plugin")],
                 "cost": [asdict(row) for row in bought.cost],

@@ -93,13 +93,18 @@ def choose_kernel(layer: nn.Module, mask: Tensor | None = None, *, blocked: bool
     """
     if blocked:
         assert isinstance(layer, nn.Conv2d)
-        density = 1.0 if mask is None else float(mask.float().mean())
+        density = _density(mask)
         dense = density >= SPARSE_DENSITY and max(layer.weight.shape[:2]) <= WINOGRAD_CHANNELS
         three_by_three = (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
         return "winograd" if dense and three_by_three else "sparse"
     if type(layer) is nn.Linear and layer.weight.device.type == "cpu" and layer.weight.dtype is torch.float32:
         return "onednn" if onednn_is_faster() else "torch"
     return "torch"
+
+
+def _density(mask: Tensor | None) -> float:
+    """The share of weights that are kept."""
+    return 1.0 if mask is None else float(mask.float().mean())
 
 
 def has_blocked_form(layer: nn.Conv2d) -> bool:
@@ -115,13 +120,13 @@ def trains_blocked(layer: nn.Conv2d, mask: Tensor | None) -> bool:
     """Whether a convolution of a training by the blocked engine is batch-blocked, or left to torch."""
     if not has_blocked_form(layer):
         return False
-    density = 1.0 if mask is None else float(mask.float().mean())
+    density = _density(mask)
     return max(layer.weight.shape[:2]) <= WINOGRAD_CHANNELS or density < WIDE_DENSITY
 
 
 def trains_sparse(layer: nn.Linear, mask: Tensor) -> bool:
     """Whether a linear layer of a training by the blocked engine is over its kept weights alone, or left to torch."""
-    return layer.weight.numel() >= MIN_LINEAR_WEIGHTS and float(mask.float().mean()) < LINEAR_DENSITY
+    return layer.weight.numel() >= MIN_LINEAR_WEIGHTS and _density(mask) < LINEAR_DENSITY
 
 
 def may_train_blocked(model: nn.Module) -> bool:
