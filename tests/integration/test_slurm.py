@@ -208,6 +208,16 @@ def restarts(job: str) -> int:
     return int(shown.partition("Restarts=")[2].split()[0])
 
 
+def minutes(job: str) -> int:
+    """How many whole minutes a job has run since it was last started."""
+    ran = subprocess.run(["squeue", "-h", "-j", job, "-o", "%M"], capture_output=True, text=True, check=True).stdout
+    return int(ran.strip().rpartition(":")[0])
+
+
+def limit_to(job: str, minutes: int) -> None:
+    subprocess.run(["scontrol", "update", f"jobid={job}", f"timelimit={minutes}"], check=True)
+
+
 def checkpoint(store: Path) -> Path | None:
     return next(iter(store.glob("tasks/*/*/checkpoint.safetensors")), None)
 
@@ -216,17 +226,17 @@ def checkpoint(store: Path) -> Path | None:
 def test_time_limit_requeue_and_a_dead_node_on_slurm_leave_the_bits_of_an_undisturbed_training(
     suite: Callable[[str], Path], straight: Straight, tmp_path: Path
 ) -> None:
-    text = lasting(35, tmp_path / "short")
-    path, store = suite(text), tmp_path / "store"
-    # Checkpoints are written at signals alone; the first comes 15 s into the minute, or sooner.
-    options = ("--device", "cpu", "--checkpoint-every", "100000", "--time", "1min", "--signal-before", "45")
-    lthbench("submit", path, "--store", store, *options)
+    text = lasting(45, tmp_path / "short")
+    # Checkpoints are written at signals alone. On a busy machine one may come before the first step, and come again.
+    path, store = suite(f"{text}slurm: {{time: 60min, signal_before: 90, max_requeues: 20}}\n"), tmp_path / "store"
+    lthbench("submit", path, "--store", store, "--device", "cpu", "--checkpoint-every", "100000")
     first, job = at_work(store), queue()[0].split()[0]
-    # On a busy machine the time may be up before the first step.
+    # It has begun its work, which the signal ends within half a minute: 90 s before the two minutes are over.
+    limit_to(job, minutes(job) + 2)
     until(lambda: restarts(job) >= 1 and checkpoint(store) is not None)
 
     undisturbed = straight(text)
-    subprocess.run(["scontrol", "update", f"jobid={job}", "timelimit=60"], check=True)
+    limit_to(job, 60)
     second = at_work(store, but=first)
     before = restarts(job)
     subprocess.run(["scontrol", "requeue", job], check=True)
