@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -43,6 +44,24 @@ pairs:
       controls: {levels: [2]}
       stability: {spawns: [0it, 1ep2it], points: 5, num_train: 200}
 """
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Calls `lthbench WORDS` in this process: exit code, standard output, standard error."""
+    from lthbench.cli import main
+
+    def called(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["lthbench", *map(str, words)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return int(exit_.value.code or 0), captured.out, captured.err
+
+    return called
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -30,6 +30,9 @@ from lthbench.suite.plan import Plan
 from lthbench.suite.subset import WHOLE, Subset
 from lthbench.tasks.spec import TrainSpec
 from lthbench.tasks.store import Store
+
+if TYPE_CHECKING:
+    from lthbench.runner.progress import RunProgress
 
 
 class Executor(str, Enum):
@@ -61,36 +64,16 @@ def run(
     ] = None,
 ) -> None:
     """Run a suite's missing tasks, then show its results. Running a finished suite again trains nothing."""
-    from lthbench.runner.pace import Pace
-    from lthbench.runner.progress import LiveProgress, PlainProgress, RunProgress
-
     export = tensorboard_exporter() if tensorboard is not None else None
     opened = api.open_suite(source, may_be_new=True, tell=err.print)
     where = slurm_options(opened.suite, slurm) if executor is Executor.slurm else here
     if executor is Executor.debug:
         where = replace(here, workers=0)
-    rounds: list[RunProgress] = []
-    pace = Pace()
-    console = err if as_json or err.is_terminal else out
-    growing = Growing(
-        (lambda: api.report(opened, figures=False)) if with_report else None,
-        lambda plan, pair: print_headlines(opened.suite, api.result_rows(opened, plan), [pair], console, so_far=True),
-    )
-
-    def watching(plan: Plan, missing: list[str]) -> RunProgress:
-        if not rounds and with_report:
-            from lthbench.analysis.report.write import PAGE
-
-            err.print(f"The report grows while this runs: {api.report_folder(opened) / PAGE}")
-        growing.begin(plan, missing)
-        kind = LiveProgress if err.is_terminal else PlainProgress
-        rounds.append(kind(plan, missing, err, pace, growing.done))
-        return rounds[-1]
-
+    rounds = _Rounds(opened, err if as_json or err.is_terminal else out, with_report)
     try:
-        ran = api.run(opened, part, options, where, retry_failed=retry_failed, watching=watching, tell=err.print)
+        ran = api.run(opened, part, options, where, retry_failed=retry_failed, watching=rounds.watch, tell=err.print)
     except KeyboardInterrupt:
-        if not rounds:
+        if not rounds.begun:
             raise
         jobs = f"; jobs that are queued stay: `{again('cancel', opened.path)}` cancels them"
         err.print(
@@ -99,7 +82,7 @@ def run(
         )
         sys.exit(130)
     finally:
-        growing.end()
+        rounds.growing.end()
     if ran is None:
         return
     if export is not None and tensorboard is not None:
@@ -108,8 +91,37 @@ def run(
         print_json([asdict(row) for row in api.result_rows(opened, ran.plan)])
     else:
         _print_results(opened, ran, part, with_report)
-    all_diverged = _tell_diverged(ran.plan, opened.store, err if as_json else out)
-    _exit(opened, ran, {reason for progress in rounds for reason in progress.reasons}, all_diverged)
+    all_diverged = _tell_troubles(ran.plan, opened.store, err if as_json else out)
+    _exit(opened, ran, {reason for progress in rounds.begun for reason in progress.reasons}, all_diverged)
+
+
+class _Rounds:
+    """What is shown while a run goes on: each round's progress, the first tickets, and the growing report."""
+
+    def __init__(self, opened: OpenSuite, console: Console, with_report: bool) -> None:
+        from lthbench.runner.pace import Pace
+
+        self.opened, self.with_report, self.pace = opened, with_report, Pace()
+        self.begun: list[RunProgress] = []
+        self.growing = Growing(
+            (lambda: api.report(opened, figures=False)) if with_report else None,
+            lambda plan, pair: print_headlines(
+                opened.suite, api.result_rows(opened, plan), [pair], console, so_far=True
+            ),
+        )
+
+    def watch(self, plan: Plan, missing: list[str]) -> RunProgress:
+        """The watcher of a round that begins now."""
+        from lthbench.runner.progress import LiveProgress, PlainProgress
+
+        if not self.begun and self.with_report:
+            from lthbench.analysis.report.write import PAGE
+
+            err.print(f"The report grows while this runs: {api.report_folder(self.opened) / PAGE}")
+        self.growing.begin(plan, missing)
+        kind = LiveProgress if err.is_terminal else PlainProgress
+        self.begun.append(kind(plan, missing, err, self.pace, self.growing.done))
+        return self.begun[-1]
 
 
 def _print_results(opened: OpenSuite, ran: Ran, part: Subset, with_report: bool) -> None:
@@ -166,17 +178,24 @@ def _by_reason(failed: Mapping[str, str]) -> dict[str, list[str]]:
     return reasons
 
 
-def _tell_diverged(plan: Plan, store: Store, console: Console) -> bool:
-    """Print how many trainings diverged, if any did; return whether all did, so that nothing was measured."""
+def _tell_troubles(plan: Plan, store: Store, console: Console) -> bool:
+    """Print how many trainings diverged, and how many networks have empty layers; return whether all diverged."""
     found = [(task.spec, result) for key, task in plan.tasks.items() if (result := store.result(key)) is not None]
-    trainings = [result["status"] for spec, result in found if isinstance(spec, TrainSpec)]
+    trainings = [result for spec, result in found if isinstance(spec, TrainSpec)]
+    statuses = [result["status"] for result in trainings]
     refused = sum(result["status"] == "refused" for _, result in found)
-    diverged = trainings.count("diverged")
-    all_diverged = 0 < diverged == len(trainings) - trainings.count("refused")
+    diverged = statuses.count("diverged")
+    all_diverged = 0 < diverged == len(statuses) - statuses.count("refused")
     if all_diverged:
         err.print(f"every training diverged ({diverged:,}): nothing was measured; lower the learning rates")
     elif diverged:
         console.print(
-            f"{diverged:,} of {len(trainings):,} trainings diverged; {refused:,} tasks that need them were refused"
+            f"{diverged:,} of {len(statuses):,} trainings diverged; {refused:,} tasks that need them were refused"
+        )
+    empty = sum(result["metrics"].get("empty_layers", 0) > 0 for result in trainings)
+    if empty:
+        console.print(
+            f"{empty:,} of {len(statuses):,} trainings are of a network with empty layers, of which pruning left no "
+            "weight; what is undefined of these is in no mean"
         )
     return all_diverged

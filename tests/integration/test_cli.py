@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import Call
 
-from lthbench.cli import main
 from lthbench.cli.app import out, print_json
 from lthbench.cli.verdicts import tell_what_computed
 from lthbench.ops import _library
@@ -21,24 +21,11 @@ from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 
 
-def call(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str | Path
-) -> tuple[int, str, str]:
-    """Run a command in this process: exit code, standard output, standard error."""
-    monkeypatch.setattr("sys.argv", ["lthbench", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    captured = capsys.readouterr()
-    return int(exit_.value.code or 0), captured.out, captured.err
-
-
-def test_a_suite_from_plan_to_results(
-    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_suite_from_plan_to_results(tiny_suite: Path, tmp_path: Path, call: Call) -> None:
     store = tmp_path / "store"
 
     def run(*arguments: str) -> str:
-        code, out, err = call(capsys, monkeypatch, arguments[0], tiny_suite, "--store", store, *arguments[1:])
+        code, out, err = call(arguments[0], tiny_suite, "--store", store, *arguments[1:])
         assert code == 0, err
         return out
 
@@ -63,19 +50,17 @@ def test_a_suite_from_plan_to_results(
         assert "tiny" in run(command)
 
 
-def test_only_one_experiment_runs_where_only_it_is_asked_for(
-    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_one_experiment_runs_where_only_it_is_asked_for(tiny_suite: Path, tmp_path: Path, call: Call) -> None:
     options = ("--store", tmp_path / "store", "--workers", "0", "--only", "stability", "--json")
-    code, out, _ = call(capsys, monkeypatch, "run", tiny_suite, *options)
+    code, out, _ = call("run", tiny_suite, *options)
     assert code == 0
     assert {row["experiment"] for row in json.loads(out)} == {"stability"}
-    code, _, err = call(capsys, monkeypatch, "run", tiny_suite, "--only", "stabilty")
+    code, _, err = call("run", tiny_suite, "--only", "stabilty")
     assert (code, "known: controls, imp, rewound, stability" in err) == (2, True)
 
 
 def test_a_failed_task_stops_what_needs_it_and_nothing_else(
-    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_suite: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import lthbench.tasks.run as tasks
 
@@ -84,74 +69,64 @@ def test_a_failed_task_stops_what_needs_it_and_nothing_else(
 
     with monkeypatch.context() as patch:
         patch.setattr(tasks, "make_mask", broken)
-        code, out, err = call(capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "s", "--workers", "0")
+        code, out, err = call("run", tiny_suite, "--store", tmp_path / "s", "--workers", "0")
     assert code == 1
     assert "no space left on device" in err and "dense" in out and "ticket" not in out
-    code, out, _ = call(capsys, monkeypatch, "status", tiny_suite, "--store", tmp_path / "s")
+    code, out, _ = call("status", tiny_suite, "--store", tmp_path / "s")
     assert "no space left on device" in out
     again = ("run", tiny_suite, "--store", tmp_path / "s", "--workers", "0")
-    code, out, err = call(capsys, monkeypatch, *again)
+    code, out, err = call(*again)
     assert code == 1 and "ticket" not in out and "--retry-failed" in err, "a failed task is not tried again unasked"
-    code, out, _ = call(capsys, monkeypatch, *again, "--retry-failed")
+    code, out, _ = call(*again, "--retry-failed")
     assert code == 0 and "ticket" in out
 
 
-def test_a_folder_that_is_no_store_is_left_alone(
-    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_is_no_store_is_left_alone(tiny_suite: Path, tmp_path: Path, call: Call) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.txt").write_text("mine")
-    code, _, err = call(capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "home")
+    code, _, err = call("run", tiny_suite, "--store", tmp_path / "home")
     assert (code, "is not empty and no store" in err) == (2, True)
     assert [p.name for p in (tmp_path / "home").iterdir()] == ["thesis.txt"]
 
 
-def test_a_file_given_as_store_is_named_with_its_cure(
-    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_given_as_store_is_named_with_its_cure(tiny_suite: Path, tmp_path: Path, call: Call) -> None:
     for command in ("run", "results", "status"):
-        code, _, err = call(capsys, monkeypatch, command, tiny_suite, "--store", tiny_suite)
+        code, _, err = call(command, tiny_suite, "--store", tiny_suite)
         assert (code, f"{tiny_suite}: cannot be used as store" in err.replace("\n", "")) == (2, True), command
 
 
 def test_missing_data_is_named_before_anything_is_trained(
-    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_suite: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_suite.write_text(tiny_suite.read_text().replace("fashion-mnist-10k", "fashion-mnist"))
     monkeypatch.delenv("LTHBENCH_DATA", raising=False)
-    code, _, err = call(capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "s", "--data", tmp_path / "none")
+    code, _, err = call("run", tiny_suite, "--store", tmp_path / "s", "--data", tmp_path / "none")
     assert code == 2
     assert "fashion-mnist" in err and "lthbench data download" in err
     assert not list((tmp_path / "s").glob("tasks/*"))
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "meta"])
-def test_a_device_that_is_not_there_is_an_error(
-    device: str, tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, _, err = call(capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "s", "--device", device)
+def test_a_device_that_is_not_there_is_an_error(device: str, tiny_suite: Path, tmp_path: Path, call: Call) -> None:
+    code, _, err = call("run", tiny_suite, "--store", tmp_path / "s", "--device", device)
     assert (code, f"--device {device}" in err) == (2, True)
 
 
-def test_a_damaged_result_is_named_with_its_cure(
-    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_result_is_named_with_its_cure(tiny_suite: Path, tmp_path: Path, call: Call) -> None:
     options = (tiny_suite, "--store", tmp_path / "s", "--workers", "0", "--only", "imp")
-    assert call(capsys, monkeypatch, "run", *options)[0] == 0
+    assert call("run", *options)[0] == 0
     path = next((tmp_path / "s").glob("tasks/*/*/weights.safetensors")).with_name("result.json")
     path.write_text("{")
-    code, _, err = call(capsys, monkeypatch, "results", tiny_suite, "--store", tmp_path / "s")
+    code, _, err = call("results", tiny_suite, "--store", tmp_path / "s")
     assert (code, f"{path}: " in err and "lthbench run` sets it aside" in err) == (2, True), err
 
 
-def test_doctor_and_data_list_tell_of_the_embedded_images(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, out, _ = call(capsys, monkeypatch, "doctor", "--store", tmp_path, "--json")
+def test_doctor_and_data_list_tell_of_the_embedded_images(tmp_path: Path, call: Call) -> None:
+    code, out, _ = call("doctor", "--store", tmp_path, "--json")
     told = json.loads(out)
     assert code == 0 and any("fashion-mnist-10k" in finding["text"] for finding in told)
     assert {"ok"} == {finding["level"] for finding in told if finding["what"] == "narrow networks"}
-    code, out, _ = call(capsys, monkeypatch, "data", "check", "fashion-mnist-10k", "--json")
+    code, out, _ = call("data", "check", "fashion-mnist-10k", "--json")
     assert code == 0 and json.loads(out)[0]["present"]
 
 
@@ -161,14 +136,14 @@ def test_what_is_not_finite_is_null_in_json(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_reason_that_fails_many_tasks_is_told_once(
-    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_suite: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: object) -> None:
         raise ValueError("these images are damaged")
 
     monkeypatch.setattr("lthbench.runner.worker.Worker.run", refuse)
     for _ in range(2):  # when it fails, and when it is known to have failed
-        code, _, err = call(capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "store", "--workers", "0")
+        code, _, err = call("run", tiny_suite, "--store", tmp_path / "store", "--workers", "0")
         assert code == 1
         assert err.count("these images are damaged") == 1 and "4 tasks failed" in err, err
 
@@ -177,20 +152,17 @@ def test_a_reason_that_fails_many_tasks_is_told_once(
     ("arms", "told"), [("late", "1 of 2 trainings diverged"), ("both", "every training diverged (2)")]
 )
 def test_the_summary_says_how_many_trainings_diverged(
-    arms: str, told: str, tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    arms: str, told: str, tiny_suite: Path, tmp_path: Path, call: Call
 ) -> None:  # fmt: skip
     text = tiny_suite.read_text().replace("lr: 0.2", "lr: 1.0e+20")
     tiny_suite.write_text(text if arms == "late" else text.replace("lr: 0.05", "lr: 1.0e+21"))
     words = ("--store", tmp_path / "store", "--workers", "0", "--only", "imp", "--levels", "0")
-    code, out, err = call(capsys, monkeypatch, "run", tiny_suite, *words)
+    code, out, err = call("run", tiny_suite, *words)
     assert (code, told in out + err) == (int(arms == "both"), True)
 
 
-def test_a_number_of_threads_that_no_machine_has_is_refused(
-    tiny_suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, _, err = call(capsys, monkeypatch, "run", tiny_suite, "--threads", "1000000")
+def test_a_number_of_threads_that_no_machine_has_is_refused(tiny_suite: Path, call: Call) -> None:
+    code, _, err = call("run", tiny_suite, "--threads", "1000000")
     assert code == 2 and "--threads" in err and "1024" in err
 
 
@@ -200,7 +172,7 @@ def test_every_training_is_told_whether_it_may_record_its_passes(
     expected: bool,
     tiny_suite: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    call: Call,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told = set()
@@ -210,9 +182,7 @@ def test_every_training_is_told_whether_it_may_record_its_passes(
         raise RuntimeError("no training is wanted")
 
     monkeypatch.setattr("lthbench.tasks.train.Trainer", trainer)
-    code, _, _ = call(
-        capsys, monkeypatch, "run", tiny_suite, "--store", tmp_path / "store", "--executor", "debug", option
-    )
+    code, _, _ = call("run", tiny_suite, "--store", tmp_path / "store", "--executor", "debug", option)
     assert (code, told) == (1, {expected})
 
 

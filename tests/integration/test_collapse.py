@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import run_here
+from conftest import Call, run_here
 
 from lthbench.analysis.report import contents
 from lthbench.analysis.table import results_table
@@ -25,7 +25,7 @@ from lthbench.tasks.context import Context
 from lthbench.tasks.interpolate import interpolate
 from lthbench.tasks.layout import Layout
 from lthbench.tasks.network import make_network, set_initial_weights, weights_of
-from lthbench.tasks.spec import InterpolateSpec, Weights
+from lthbench.tasks.spec import InterpolateSpec, TrainSpec, Weights
 from lthbench.tasks.store import Store
 
 SUITE = """\
@@ -103,6 +103,17 @@ def test_tables_take_what_is_absent_and_no_number_is_made_up(run: tuple[Plan, St
         densities = run[1].result(key)["layer_density"]  # type: ignore[index]
         told = {row.metric.split("/")[1] for row in rows if row.key == key and "/" in row.metric}
         assert told == {layer for layer, density in densities.items() if density > 0} != densities.keys()
+
+
+def test_the_end_of_a_run_says_how_many_networks_have_empty_layers(
+    run: tuple[Plan, Store], tmp_path: Path, call: Call
+) -> None:
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    found = suite_status(*run, tmp_path / "suite.yaml").arms
+    trainings = sum(isinstance(task.spec, TrainSpec) for task in run[0].tasks.values())
+    code, out, _ = call("run", tmp_path / "suite.yaml", "--store", run[1].root, "--workers", "0")
+    told = f"{sum(arm.collapsed for arm in found)} of {trainings} trainings are of a network with empty layers"
+    assert code == 0 and told in " ".join(out.split())
 
 
 def test_collapse_is_told_by_status_the_summary_and_the_report(

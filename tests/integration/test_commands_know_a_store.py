@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Call
 
 from lthbench import api
 from lthbench.api import OpenSuite
-from lthbench.cli import main
 from lthbench.cli.app import again
 from lthbench.suite.plan import Plan
 from lthbench.tasks.store import LAYOUT, MARKER, Store
 
-Call = Callable[..., tuple[int, str, str]]
 READING = [
     ("status",), ("results",), ("results", "--json"), ("verdicts",), ("watch",), ("report",), ("verify",),
     ("export", "tensorboard", "--out", "out"), ("cancel",), ("verify", "--artefacts"), ("gc",), ("gc", "--yes"),
@@ -25,19 +24,12 @@ READING = [
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+def call(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
     """Calls a command in an empty folder; its code, stdout and stderr."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 
-    def called(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["lthbench", *map(str, words)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return called
+    return call
 
 
 def absent(root: Path) -> str:

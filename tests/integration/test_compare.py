@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import Call
 
 from lthbench.analysis.golden.files import Comparison, Difference
 from lthbench.analysis.side_by_side import arms_side_by_side, pairs_side_by_side
@@ -20,22 +21,6 @@ from lthbench.suite.plan import Plan
 from lthbench.tasks.paths import RESULT
 from lthbench.tasks.result import seal
 from lthbench.tasks.store import Store
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    from lthbench.cli import main
-
-    def called(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["lthbench", *map(str, words)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return called
 
 
 @pytest.fixture

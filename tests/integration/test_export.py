@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import Call
 from mlflow.tracking import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -13,7 +14,6 @@ from lthbench.analysis.export.mlflow import KEY_TAG, export_mlflow
 from lthbench.analysis.export.runs import tracked_runs
 from lthbench.analysis.export.tensorboard import LEVELS, export_tensorboard
 from lthbench.analysis.table import results_table
-from lthbench.cli import main
 from lthbench.suite.plan import Plan
 from lthbench.tasks.store import Store
 
@@ -73,21 +73,18 @@ def test_mlflow_has_each_training_once_with_recipe_curves_and_metrics(
 
 
 def test_a_run_writes_event_files_when_asked_and_says_before_any_training_what_is_not_installed(
-    tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
 ) -> None:
-    def run(store: str) -> int:
-        options = ("--store", str(tmp_path / store), "--workers", "0", "--only", "imp", "--no-report")
-        monkeypatch.setattr("sys.argv", ["lthbench", "run", str(tiny_suite), *options, "--tensorboard", str(events)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        return int(exit_.value.code or 0)
+    def run(store: str) -> tuple[int, str, str]:
+        options = ("--store", tmp_path / store, "--workers", "0", "--only", "imp", "--no-report")
+        return call("run", tiny_suite, *options, "--tensorboard", events)
 
     events = tmp_path / "events"
-    assert run("store") == 0
+    assert run("store")[0] == 0
     assert list((events / "tiny" / "late" / "replicate-0").iterdir())
     monkeypatch.delitem(sys.modules, "lthbench.analysis.export.tensorboard")
     for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboard"]:
         monkeypatch.setitem(sys.modules, name, None)
-    assert run("other") == 2
-    assert "pip install 'lthbench[tensorboard]'" in capsys.readouterr().err.replace("\n", " ")
+    code, _, err = run("other")
+    assert code == 2 and "pip install 'lthbench[tensorboard]'" in err.replace("\n", " ")
     assert not (tmp_path / "other").exists()

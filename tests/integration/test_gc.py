@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, plan_of, run_here
+from conftest import TINY, Call, plan_of, run_here
 
-from lthbench.cli import main
 from lthbench.experiments import Cell
 from lthbench.lease import Lease
 from lthbench.runner.garbage import find_garbage, remove
@@ -22,20 +20,6 @@ from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.paths import LEASE
 from lthbench.tasks.store import Store
 from lthbench.tasks.store_readme import README
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    def called(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["lthbench", *map(str, words)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return called
 
 
 @pytest.fixture

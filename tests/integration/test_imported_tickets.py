@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, Call
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,28 +25,18 @@ from lthbench.tasks.spec import MaskSpec, TrainSpec
 from lthbench.tasks.store import TicketError
 from lthbench.tasks.tensor_files import read_mask, read_tensors
 
-Call = Callable[..., tuple[int, str, str]]
 CPU = torch.device("cpu")
 OURS = {"fc_layers.0": "fc1", "fc_layers.1": "fc2", "fc": "fc"}
 IMPORTED = TINY[: TINY.index("      imp:")] + "      imported: {tickets: [snip], level: 2}\n"
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+def call(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
     """Calls a command in a folder with a suite; its code, stdout and stderr."""
-    from lthbench.cli import main
-
     monkeypatch.chdir(tmp_path)
     (tmp_path / "suite.yaml").write_text(IMPORTED)
 
-    def called(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["lthbench", *map(str, words)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return called
+    return call
 
 
 LENET = ModelSpec(name="lenet-300-100", width=10)

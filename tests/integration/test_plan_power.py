@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-
-from lthbench.cli import main
+from conftest import Call
 
 CLAIM = """\
 C1:
@@ -19,20 +18,14 @@ C1:
 """
 
 
-def test_plan_tells_what_claims_can_decide_before_anything_runs(
-    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_plan_tells_what_claims_can_decide_before_anything_runs(tiny_suite: Path, tmp_path: Path, call: Call) -> None:
     (tmp_path / "mine.yaml").write_text(CLAIM)
     text = tiny_suite.read_text().replace("replicates: 1\n", "replicates: 5\nclaims: [mine.yaml]\n")
     text = text.replace("late: {recipe", "late: {class: late, recipe")
     tiny_suite.write_text(text.replace("    arms:\n", "    claim_levels: {mine: [1]}\n    arms:\n"))
 
     def shown(*options: str) -> str:
-        command = ["lthbench", "plan", str(tiny_suite), "--store", str(tmp_path / "store"), *options]
-        monkeypatch.setattr("sys.argv", command)
-        with pytest.raises(SystemExit):
-            main()
-        return capsys.readouterr().out
+        return call("plan", tiny_suite, "--store", tmp_path / "store", *options)[1]
 
     whole, alone = json.loads(shown("--json"))["claims"], json.loads(shown("--power", "--json"))
     assert whole == alone

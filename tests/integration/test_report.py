@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from conftest import Call
 from synthetic_store import SyntheticStore
 
 from lthbench.analysis.claims.verdict import SILENT
@@ -19,7 +20,6 @@ from lthbench.analysis.report.latex import latex_text
 from lthbench.analysis.report.svg import FORMATS
 from lthbench.analysis.report.write import write_report
 from lthbench.analysis.table import results_table, summarise
-from lthbench.cli import main
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
 from lthbench.tasks.store import Store
@@ -307,19 +307,12 @@ def test_latex_tables_escape_what_latex_would_act_on(report: Path) -> None:
 
 
 def test_a_run_ends_with_the_path_of_its_report_and_does_not_fail_with_it(
-    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_suite: Path, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lthbench.analysis.report import write
 
-    def run() -> tuple[int, str, str]:
-        options = ("--store", str(tmp_path / "store"), "--workers", "0", "--only", "stability", "--report")
-        monkeypatch.setattr("sys.argv", ["lthbench", "run", str(tiny_suite), *options])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    code, out, _ = run()
+    run = ("run", tiny_suite, "--store", tmp_path / "store", "--workers", "0", "--only", "stability", "--report")
+    code, out, _ = call(*run)
     page = Path(out.strip().splitlines()[-1].removeprefix("Report: "))
     assert code == 0 and "Error between children" in page.read_text() and page.is_relative_to(tmp_path / "store")
 
@@ -327,5 +320,5 @@ def test_a_run_ends_with_the_path_of_its_report_and_does_not_fail_with_it(
         raise ValueError("no figure today")
 
     monkeypatch.setattr(write, "gather", broken)
-    code, out, err = run()
+    code, out, err = call(*run)
     assert code == 0 and "no figure today" in err and "Report:" not in out

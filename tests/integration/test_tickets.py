@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import Call
 from safetensors import safe_open
 from torch import nn
 
@@ -20,23 +20,15 @@ from lthbench.suite.plan import Plan
 from lthbench.tasks.store import Store
 from lthbench.tasks.ticket import AFTER_EACH_STEP, IN_PLAIN_TORCH
 
-Call = Callable[..., tuple[int, str, str]]
 OF_LEVEL_2 = ("--pair", "tiny", "--arm", "early", "--level", 2)
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+def call(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
     """Calls a command in an empty folder; its code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
-    def called(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["lthbench", *map(str, words)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return int(exit_.value.code or 0), captured.out, captured.err
-
-    return called
+    return call
 
 
 @pytest.fixture

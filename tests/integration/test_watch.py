@@ -7,10 +7,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from conftest import Call
 from synthetic_store import put_result
 
 import lthbench.runner.live as live_module
-from lthbench.cli import main
 from lthbench.lease import Lease
 from lthbench.runner.live import Live
 from lthbench.suite.load import load_suite
@@ -73,12 +73,7 @@ def test_what_is_done_and_the_time_left_follow_the_results(
     assert after.seconds_left is not None and after.seconds_left > 0
 
 
-def test_without_a_terminal_watch_prints_once(
-    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_terminal_watch_prints_once(tiny_suite: Path, tmp_path: Path, call: Call) -> None:
     Store(tmp_path / "store").check()
-    monkeypatch.setattr("sys.argv", ["lthbench", "watch", str(tiny_suite), "--store", str(tmp_path / "store")])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    shown = capsys.readouterr().out
-    assert not exit_.value.code and "0 of" in shown and "early" in shown
+    code, shown, _ = call("watch", tiny_suite, "--store", tmp_path / "store")
+    assert code == 0 and "0 of" in shown and "early" in shown
