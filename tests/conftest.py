@@ -70,6 +70,12 @@ def no_report_after_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LTHBENCH_REPORT", "0")
 
 
+@pytest.fixture(autouse=True)
+def no_timing_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans would take seconds more, and say hours of their own."""
+    monkeypatch.setenv("LTHBENCH_MEASURE", "0")
+
+
 @pytest.fixture
 def tiny_suite(tmp_path: Path) -> Path:
     """The path of a suite of a narrow LeNet on 300 of the embedded images."""

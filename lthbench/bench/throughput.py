@@ -53,7 +53,7 @@ def calibrate(pairs: Iterable[Pair], device: torch.device, threads: int) -> Iter
     for pair in pairs:
         measured = found.model_copy(update={"networks": (network_rate(pair.model, pair.data.form, device),)})
         recipes = [recipe for arm in pair.arms.values() for recipe in (arm.recipe, arm.search)]
-        kinds = {(r.precision, r.batch_size, r.augment): r for r in reversed(recipes)}
+        kinds = {(r.precision, r.batch_size, r.augment, r.engine): r for r in reversed(recipes)}
         rates = [training_rate(pair.model, pair.data.form, recipe, TrainingBench(device)) for recipe in kinds.values()]
         yield measured.model_copy(update={"trainings": tuple(rates)})
 
@@ -77,36 +77,50 @@ def matmul_rate(precision: Precision, device: torch.device) -> float:
     return max(rates)
 
 
-def training_rate(model: ModelSpec, data: str, recipe: Recipe, bench: TrainingBench) -> TrainingRate:
-    """Time training steps of a recipe, with a mask; the batch is smaller where one would take seconds."""
+def training_rate(
+    model: ModelSpec, data: str, recipe: Recipe, bench: TrainingBench, seconds: float | None = None
+) -> TrainingRate:
+    """Time training steps of a recipe, with a mask; the batch is smaller where one would take seconds.
+
+    Args:
+        seconds: how long; None is SECONDS.
+    """
+    at_least = SECONDS if seconds is None else seconds
     batch = min(recipe.batch_size, 4)
     step = _training_step(model, data, recipe, batch, bench)
-    count, seconds = _repeated(step, bench.device, SECONDS / 10)
-    wanted = min(recipe.batch_size, int(SECONDS / 2 * count / seconds))
+    count, took = _repeated(step, bench.device, at_least / 10)
+    wanted = min(recipe.batch_size, int(at_least / 2 * count / took))
     if wanted > batch:
         batch, step = wanted, _training_step(model, data, recipe, wanted, bench)
-    count, seconds = _repeated(step, bench.device, SECONDS)
+    if took < at_least:
+        count, took = _repeated(step, bench.device, at_least)
     return TrainingRate(
         model=model,
         data=data,
         precision=recipe.precision,
         batch_size=recipe.batch_size,
         augment=recipe.augment,
-        images_per_second=count / seconds,
+        engine=recipe.engine,
+        images_per_second=count / took,
         measured_batch=batch,
     )
 
 
-def network_rate(model: ModelSpec, data: str, device: torch.device) -> NetworkRate:
-    """Time the evaluation of a network, and of the networks on a linear path."""
+def network_rate(model: ModelSpec, data: str, device: torch.device, seconds: float | None = None) -> NetworkRate:
+    """Time the evaluation of a network, and of the networks on a linear path.
+
+    Args:
+        seconds: how long each; None is SECONDS.
+    """
+    at_least = SECONDS if seconds is None else seconds
     network = _network(model, data, device)
     few = noise_images(data, 8, device)
-    count, seconds = _repeated(lambda: (evaluate(network, few), len(few))[1], device, SECONDS / 10)
-    images = noise_images(data, min(250, max(len(few), int(SECONDS * count / seconds / 2))), device)
-    count, seconds = _repeated(lambda: (evaluate(network, images), len(images))[1], device, SECONDS)
-    evaluation = count / seconds
+    count, took = _repeated(lambda: (evaluate(network, few), len(few))[1], device, at_least / 10)
+    images = noise_images(data, min(250, max(len(few), int(at_least * count / took / 2))), device)
+    count, took = _repeated(lambda: (evaluate(network, images), len(images))[1], device, at_least)
+    evaluation = count / took
     # For slow networks a few of them are enough.
-    points = max(2, min(POINTS, int(SECONDS * evaluation / len(images))))
+    points = max(2, min(POINTS, int(at_least * evaluation / len(images))))
     ends = weights_of(network), weights_of(_network(model, data, device, seed=1))
     alphas = torch.linspace(0, 1, points, dtype=torch.float64)
     batch = [(images.batch(torch.arange(len(images))), images.labels)]
@@ -114,8 +128,8 @@ def network_rate(model: ModelSpec, data: str, device: torch.device) -> NetworkRa
     def line() -> int:
         return evaluate_linear_path(network, *ends, alphas, batch).num_images * points
 
-    count, seconds = _repeated(line, device, SECONDS)
-    return NetworkRate(model=model, data=data, evaluation=evaluation, line=count / seconds)
+    count, took = _repeated(line, device, at_least)
+    return NetworkRate(model=model, data=data, evaluation=evaluation, line=count / took)
 
 
 def noise_images(data: str, count: int, device: torch.device) -> ImageSet:

@@ -9,7 +9,7 @@ import torch
 from rich.table import Table
 
 from lthbench.cli.app import out
-from lthbench.ops.cpu import cpuinfo
+from lthbench.machine import cpuinfo
 
 if TYPE_CHECKING:
     from lthbench.bench.engine_speed import EnginePoint

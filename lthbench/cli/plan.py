@@ -12,9 +12,9 @@ from rich.text import Text
 
 from lthbench import api
 from lthbench.api import OpenSuite, Source
-from lthbench.cli.app import JsonOption, again, app, err, fail, given, out, print_json, progress_bar
+from lthbench.cli import hours as hours_of
+from lthbench.cli.app import JsonOption, again, app, fail, given, out, print_json
 from lthbench.cli.parameters import Only, with_options
-from lthbench.plain import visible
 from lthbench.runner.settings import RunOptions
 from lthbench.suite.schema import Suite
 from lthbench.suite.subset import WHOLE, Subset
@@ -42,6 +42,14 @@ def plan(
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="First time --device on the suite's pairs, a few seconds each.")
     ] = False,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="Time this machine, 5 seconds in all, where its rates are not known yet.",
+            envvar="LTHBENCH_MEASURE",
+        ),
+    ] = True,
     budget: Annotated[
         str | None, typer.Option(help="Which part of the suite fits into these hours: 200gpuh, or 48cpuh of one core.")
     ] = None,
@@ -55,8 +63,8 @@ def plan(
     """Show what a suite would run, what is done, the hours that remain, and which claims it can decide."""
     from lthbench.suite.budget import parse_budget
     from lthbench.suite.cost import plan_cost
-    from lthbench.suite.devices import choose_device, known_devices, seconds_on
-    from lthbench.suite.model_cost import torch_version
+    from lthbench.suite.devices import Measured, choose_device, devices_of, seconds_on
+    from lthbench.suite.this_machine import time_here
 
     hours = parse_budget(budget) if budget is not None else None
     opened = api.open_suite(source, may_be_new=True)
@@ -68,41 +76,32 @@ def plan(
         return
     if hours is not None and part != WHOLE:
         fail(f"--budget chooses the part of the suite itself; leave out {shlex.join(part.options())}")
+    pairs = {name: pair for name, pair in opened.suite.pairs.items() if not part.pairs or name in part.pairs}
     if calibrate:
-        _calibrate(opened.suite, part, to_calibrate)
-    devices = known_devices(torch_version())
+        hours_of.calibrate(pairs, to_calibrate)
+    label, found = hours_of.rates_here(pairs, to_calibrate, measure=measure)
+    devices = devices_of(found)
     if hours is not None:
         _propose(opened, choose_device(devices, hours[1], on), hours[0], as_json)
         return
     planned = api.plan(opened, part)
-    cost = plan_cost(planned, opened.store, {d.label: seconds_on(d, planned) for d in devices})
+    seconds = {device.label: seconds_on(device, planned) for device in devices}
+    cost = plan_cost(planned, opened.store, seconds)
+    mine = next((device for device in devices if isinstance(device, Measured) and device.label == label), None)
+    missing = opened.store.missing({key: planned.kept(key) for key in planned.tasks})
+    here = time_here(mine, planned, missing, seconds[mine.label], pairs) if mine else None
     # Verdicts are on whole suites.
     decided = api.power(opened, planned) if part == WHOLE else []
     if as_json:
-        print_json({"cost": [asdict(row) for row in cost], "claims": [asdict(claim) for claim in decided]})
+        facts = {"cost": [asdict(row) for row in cost], **hours_of.hours_facts(here, devices)}
+        print_json({**facts, "claims": [asdict(claim) for claim in decided]})
         return
+    if here is not None:
+        hours_of.print_here(here, cost, devices)
     _print_cost(cost, str(opened.path))
-    _print_hours(_of_pairs(cost, opened.suite), devices)
+    hours_of.print_hours(_of_pairs(cost, opened.suite), devices)
     if decided:
         _print_power(decided)
-
-
-def _calibrate(suite: Suite, part: Subset, options: RunOptions) -> None:
-    import torch
-
-    from lthbench.bench.throughput import calibrate
-    from lthbench.runner.environment import make_deterministic, resolve_device
-    from lthbench.suite.calibration import save_calibration
-
-    chosen = torch.device(resolve_device(options.device))
-    make_deterministic(options.threads)
-    pairs = {name: pair for name, pair in suite.pairs.items() if not part.pairs or name in part.pairs}
-    with progress_bar() as progress:
-        line = progress.add_task("calibrating", total=len(pairs))
-        for name, found in zip(pairs, calibrate(pairs.values(), chosen, options.threads), strict=True):
-            path = save_calibration(found)  # after each pair, so that an interruption loses one
-            progress.update(line, advance=1, description=visible(f"calibrated {name}"))
-    err.print(f"the calibration is in {path}")
 
 
 def _of_pairs(cost: list[Cost], suite: Suite) -> list[Cost]:
@@ -130,7 +129,7 @@ def _propose(opened: OpenSuite, device: Device, hours: float, as_json: bool) -> 
         )
         return
     _print_cost(bought.cost, f"{opened.path}: what {hours:g} {device.unit} buy")
-    _print_hours(_of_pairs(bought.cost, opened.suite), [device])
+    hours_of.print_hours(_of_pairs(bought.cost, opened.suite), [device])
     for what, names in budget.left_out(opened.suite, bought.part).items():
         out.print(f"Left out, {what}: {', '.join(names)}.")
     out.print(f"Policy. {budget.POLICY}")
@@ -152,26 +151,6 @@ def _print_cost(cost: list[Cost], title: str) -> None:
         "shared: tasks that several experiments need. An image pass is one forward and backward pass of one image; "
         "FLOPs count multiply and add apart. Disk: weights and masks when all is done; a pruned weight "
         "takes a bit."
-    )
-
-
-def _print_hours(cost: list[Cost], devices: list[Device]) -> None:
-    from lthbench.suite.cost import in_words
-
-    table = Table("", title="hours of one device for what is not done yet")
-    for device in devices:
-        table.add_column(f"{device.label}\n{'measured' if device.is_measured else 'calculated'}", justify="right")
-    for row in cost:
-        table.add_row(row.name, *(in_words(row.hours[device.label]) for device in devices))
-    out.print(table)
-    for device in devices:
-        out.print(f"{device.label}: {device.source}.")
-    if not any(device.is_measured for device in devices):
-        out.print("None of them was measured; `--calibrate` measures this machine's.")
-    out.print(
-        "Measurement, writing and starting tasks are left out; experiments that choose tasks by results (onset, "
-        "regulariser) count as far as they are known."
-        + (" Hours of a GPU are those of one worker on it." if any(d.unit == "gpuh" for d in devices) else "")
     )
 
 

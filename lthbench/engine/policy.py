@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lthbench.machine import cpuinfo
 from lthbench.ops._library import kernels_available
-from lthbench.ops.cpu import cpuinfo, has_avx512
+from lthbench.ops.cpu import has_avx512
 
 if TYPE_CHECKING:
     from lthbench.engine.graph import Fused

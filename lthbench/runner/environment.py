@@ -14,8 +14,8 @@ import numpy
 import torch
 
 import lthbench
+from lthbench.machine import cpuinfo, processor_name
 from lthbench.ops._library import kernels_available
-from lthbench.ops.cpu import cpuinfo
 from lthbench.runner.device import DeviceError
 from lthbench.runner.settings import CPU, Device
 
@@ -122,7 +122,7 @@ def device_name(device: torch.device) -> str:
     """The name of a device as its vendor gives it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{cpuinfo().get('model name', platform.machine())} ({torch.backends.cpu.get_cpu_capability()})"
+    return f"{processor_name()} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def processor() -> str:

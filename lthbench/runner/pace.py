@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from lthbench.experiments.cell import Result
-from lthbench.suite.plan import Plan
+from lthbench.suite.plan import Plan, longest_chain
 
 WINDOW = 180.0  # seconds over which the rate is taken, unless too few tasks were finished in them
 FEWEST = 8  # tasks that a rate is taken over
@@ -93,7 +93,8 @@ class Pace:
             return None
         work = {key: self.work(plan, key) * (1 - parts.get(key, 0.0)) for key in left}
         total = sum(work.values())
-        return max(total / (self._rate(time.time() if now is None else now) or max(1, at_once)), _longest(plan, work))
+        rate = self._rate(time.time() if now is None else now) or max(1, at_once)
+        return max(total / rate, longest_chain(plan, work))
 
     def _rate(self, now: float) -> float | None:
         """Worker-seconds of work that were done in a second, of late; None where too few tasks were."""
@@ -121,21 +122,12 @@ def _alike(plan: Plan, key: str) -> Alike:
     return plan.cells[key].pair, plan.tasks[key].spec.kind, plan.cost[key]
 
 
-def _longest(plan: Plan, work: Mapping[str, float]) -> float:
-    """The work of the longest chain of tasks that wait for each other."""
-    until: dict[str, float] = {}
-    for key in plan.tasks:  # inputs come before the tasks that need them
-        if key in work:
-            until[key] = work[key] + max((until.get(task.key, 0.0) for task in plan.tasks[key].inputs), default=0.0)
-    return max(until.values(), default=0.0)
-
-
 def in_words(seconds: float) -> str:
-    """A time as people say it: `about 40 seconds`, `about 4 minutes`, `about 3 hours`, `about 5 days`."""
-    for unit, size in (("day", 86400.0), ("hour", 3600.0), ("minute", 60.0)):
+    """A time as people say it: `about 40 seconds`, `about 4 minutes`, `about 3 hours`, `about 2 years`."""
+    for unit, size in (("year", 365.25 * 86400), ("day", 86400.0), ("hour", 3600.0), ("minute", 60.0)):
         if seconds >= 1.5 * size:
             count = seconds / size
-            return f"about {count:.0f} {unit}s" if count >= 9.5 else f"about {count:.2g} {unit}s"
+            return f"about {count:,.0f} {unit}s" if count >= 9.5 else f"about {count:.2g} {unit}s"
     if seconds >= 50:
         return "about a minute"
     return f"about {max(5, round(seconds / 5) * 5)} seconds"

@@ -17,6 +17,7 @@ from lthbench.home import cache_folder
 from lthbench.lease import Lease
 from lthbench.models.spec import MODELS, ModelSpec
 from lthbench.tasks.atomic import write_atomically
+from lthbench.training.recipe import Engine, Recipe
 
 Precision = Literal["float32", "bfloat16"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,10 +33,15 @@ class _Frozen(BaseModel):
 
 
 class _OfNetwork(_Frozen):
-    """What a rate belongs to: a model on the images of a data set."""
+    """What a rate belongs to: a model on the images of a data set.
+
+    Attributes:
+        estimated: whether the rate follows from another network's, by their floating-point operations.
+    """
 
     model: ModelSpec
     data: str
+    estimated: bool = False
 
     @field_validator("data")
     @classmethod
@@ -55,8 +61,14 @@ class TrainingRate(_OfNetwork):
     precision: Precision
     batch_size: Count
     augment: Augment
+    engine: Engine = "torch"
     images_per_second: Positive
     measured_batch: Count
+
+    def is_of(self, recipe: Recipe) -> bool:
+        """Whether it is the rate of a recipe's training, not only near it."""
+        mine = (self.precision, self.batch_size, self.augment, self.engine)
+        return mine == (recipe.precision, recipe.batch_size, recipe.augment, recipe.engine)
 
 
 class NetworkRate(_OfNetwork):
@@ -95,14 +107,13 @@ class Calibration(_Frozen):
         """The device's name and threads."""
         return self.device if self.kind == "cuda" else f"{self.device}, {self.threads} thread{'s'[: self.threads > 1]}"
 
-    def training(
-        self, model: ModelSpec, data: str, precision: Precision, batch_size: int, augment: Augment
-    ) -> TrainingRate | None:
+    def training(self, model: ModelSpec, data: str, recipe: Recipe) -> TrainingRate | None:
         """The rate of a training, or the nearest one of the same network and precision; None without one."""
-        near = [rate for rate in _of_network(self.trainings, model, data) if rate.precision == precision]
+        near = [rate for rate in _of_network(self.trainings, model, data) if rate.precision == recipe.precision]
 
-        def distance(rate: TrainingRate) -> tuple[float, bool]:
-            return abs(math.log(rate.batch_size / batch_size)), rate.augment != augment
+        def distance(rate: TrainingRate) -> tuple[bool, float, bool]:
+            apart = abs(math.log(rate.batch_size / recipe.batch_size))
+            return rate.engine != recipe.engine, apart, rate.augment != recipe.augment
 
         return min(near, key=distance, default=None)
 
@@ -114,7 +125,7 @@ class Calibration(_Frozen):
         """This calibration with what another one of the same device has, which replaces what both have."""
 
         def what(rate: TrainingRate | NetworkRate) -> str:
-            measured = {"images_per_second", "measured_batch", "evaluation", "line"}
+            measured = {"images_per_second", "measured_batch", "evaluation", "line", "estimated"}
             return rate.model_dump_json(exclude=measured)
 
         trainings = {what(rate): rate for rate in (*self.trainings, *other.trainings)}

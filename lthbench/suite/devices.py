@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from lthbench.options import OptionError
-from lthbench.suite.calibration import Calibration, NetworkRate, Precision, TrainingRate, calibrations
+from lthbench.suite.calibration import Calibration, NetworkRate, Precision, TrainingRate
 from lthbench.suite.model_cost import model_cost
 from lthbench.suite.plan import Plan
 from lthbench.suite.work import Work
@@ -62,7 +62,7 @@ class Measured:
 
     @property
     def source(self) -> str:
-        return f"measured by `plan --calibrate` with torch {self.calibration.torch}"
+        return f"measured with torch {self.calibration.torch}"
 
     @property
     def unit(self) -> Unit:
@@ -84,9 +84,9 @@ class Measured:
         seconds = work.evaluated / network.evaluation + work.path_images / network.line
         if isinstance(spec, TrainSpec) and work.trained:
             recipe = spec.recipe
-            how = (*where, recipe.precision, recipe.batch_size, recipe.augment)
+            how = (*where, recipe.precision, recipe.batch_size, recipe.augment, recipe.engine)
             if how not in self._trainings:
-                self._trainings[how] = self.calibration.training(*how)
+                self._trainings[how] = self.calibration.training(*where, recipe)
             if (rate := self._trainings[how]) is None:
                 return None
             seconds += work.trained / rate.images_per_second
@@ -136,9 +136,9 @@ NAMED = (
 )
 
 
-def known_devices(torch_version: str) -> list[Device]:
-    """Those that were measured with this version of torch, then the named ones."""
-    return [*map(Measured, calibrations(torch_version)), *NAMED]
+def devices_of(measured: Iterable[Calibration]) -> list[Device]:
+    """Those that were measured, then the named ones."""
+    return [*map(Measured, measured), *NAMED]
 
 
 def choose_device(devices: Sequence[Device], unit: Unit, name: str | None) -> Device:

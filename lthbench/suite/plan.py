@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -193,3 +193,16 @@ def describe(task: Task) -> str:
     if isinstance(spec, MaskSpec):
         return f"{spec.criterion} mask of level {spec.level}"
     return f"path of {spec.points} points"
+
+
+def longest_chain(plan: Plan, work: Mapping[str, float]) -> float:
+    """The work of the longest chain of tasks that wait for each other.
+
+    Args:
+        work: key -> of a task; those without count nothing.
+    """
+    until: dict[str, float] = {}
+    for key in plan.tasks:  # inputs come before the tasks that need them
+        if key in work:
+            until[key] = work[key] + max((until.get(task.key, 0.0) for task in plan.tasks[key].inputs), default=0.0)
+    return max(until.values(), default=0.0)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
 from test_cli import call
 
-from lthbench.bench import throughput
+from lthbench.bench import quick_rates, throughput
+from lthbench.suite.calibration import read_calibration
 
 NAMED = {"H100 SXM", "A100 SXM", "RTX 4090"}
 
@@ -35,10 +38,104 @@ def test_a_calibration_gives_hours_that_are_told_apart_from_calculated_ones(
     assert rows["all"]["hours"][here] == pytest.approx(sum(rows[k]["hours"][here] for k in ("train", "interpolate")))
 
     code, out, _ = call(capsys, monkeypatch, *options)
-    assert (code, "measured by `plan --calibrate`" in out, out.count("calculated, not measured")) == (0, True, 3)
+    assert (code, ": measured with torch" in out, out.count("calculated, not measured")) == (0, True, 3)
     path.write_text("{}")
     code, _, err = call(capsys, monkeypatch, *options)
     assert (code, f"{path}: is not a calibration" in err) == (2, True)
+
+
+@pytest.fixture
+def times_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LTHBENCH_MEASURE", "1")
+    monkeypatch.setattr(quick_rates, "SECONDS", 0.002)
+
+
+@pytest.mark.usefixtures("times_quickly")
+def test_a_plan_says_in_words_how_long_this_machine_takes_and_times_it_once(
+    tiny_suite: Path,
+    own_cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    options = ("plan", tiny_suite, "--device", "cpu", "--store", tmp_path / "store")
+    code, out, err = call(capsys, monkeypatch, *options)
+    assert (code, "Timing this machine" in err) == (0, True)
+    workers = len(os.sched_getaffinity(0))
+    expected = rf"takes about \d+ seconds on {workers} workers? of this machine's processor \(timed here\)\."
+    assert re.search(expected, out), out
+    (path,) = (own_cache / "calibrations").glob("*.json")
+    kept = path.read_bytes()
+
+    code, out, err = call(capsys, monkeypatch, *options, "--json")
+    assert (code, err, path.read_bytes()) == (0, "", kept), "what is known is not timed again"
+    found = json.loads(out)
+    here = found["here"]
+    assert here["is_measured"] and here["workers"] == workers and here["in_words"].startswith("about ")
+    hours = found["cost"][-1]["hours"][here["device"]]
+    assert 0 < 3600 * hours / workers <= 1.001 * here["seconds"] <= 1.01 * 3600 * hours, "shared by the workers"
+    assert found["devices"][here["device"]]["is_measured"] and not found["devices"]["H100 SXM"]["is_measured"]
+
+    assert "Timing" in call(capsys, monkeypatch, *options, "--threads", "2")[2], "other threads, other rates"
+    other = tiny_suite.with_name("other.yaml")
+    other.write_text(tiny_suite.read_text().replace("batch_size: 64", "batch_size: 32"))
+    unmeasured = call(capsys, monkeypatch, "plan", other, *options[2:], "--no-measure", "--json")
+    assert json.loads(unmeasured[1])["here"]["is_measured"], "the nearest batch size"
+    assert path.read_bytes() == kept
+    assert "Timing" in call(capsys, monkeypatch, "plan", other, *options[2:])[2]
+    assert [rate.batch_size for rate in read_calibration(path).trainings] == [64, 32]
+
+
+@pytest.mark.usefixtures("times_quickly")
+def test_what_there_is_no_time_for_is_estimated_from_what_was_timed(
+    tiny_suite: Path,
+    own_cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(quick_rates.quick_rates, "__kwdefaults__", {"limit": 0.0})
+    text = tiny_suite.read_text()
+    pair = text[text.index("  tiny:") :]
+    tiny_suite.write_text(text + pair.replace("tiny:", "wide:").replace("width: 10", "width: 20"))
+    options = ("plan", tiny_suite, "--device", "cpu", "--store", tmp_path / "store")
+    code, out, err = call(capsys, monkeypatch, *options)
+    assert code == 0, err
+    told = "(timed here; of 2 pairs partly estimated from that, for want of time: --calibrate times all)"
+    assert told in " ".join(out.split())
+    assert not json.loads(call(capsys, monkeypatch, *options, "--json")[1])["here"]["is_measured"]
+    (path,) = (own_cache / "calibrations").glob("*.json")
+    found = read_calibration(path)
+    trainings = {rate.model.width: rate for rate in found.trainings}
+    assert {width: rate.estimated for width, rate in trainings.items()} == {20: False, 10: True}, "the costliest first"
+    assert trainings[10].images_per_second > trainings[20].images_per_second, "in proportion to the operations"
+    assert all(rate.estimated for rate in found.networks)
+
+
+@pytest.mark.usefixtures("times_quickly")
+def test_of_days_on_a_processor_it_is_said_that_gpus_are_meant(
+    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_suite.write_text(tiny_suite.read_text().replace("steps: 3ep", "steps: 100000000ep"))
+    code, out, err = call(
+        capsys, monkeypatch, "plan", tiny_suite, "--device", "cpu", "--store", tmp_path / "store", "--arm", "early"
+    )
+    assert code == 0, err
+    text = " ".join(out.split())
+    assert re.search(
+        r"takes about [\d.,]+ (days|years) on \d+ workers? of this machine's processor \(timed here\)\.", text
+    )
+    assert "It is meant for GPUs: one H100 SXM takes about " in text and "(calculated, not measured)" in text
+
+
+@pytest.mark.usefixtures("times_quickly")
+def test_a_plan_goes_on_where_nothing_can_be_kept(
+    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LTHBENCH_CACHE", str(tmp_path / "file"))
+    code, out, err = call(capsys, monkeypatch, "plan", tiny_suite, "--device", "cpu", "--store", tmp_path / "store")
+    assert (code, "(timed here)" in out, "cannot be kept" in err) == (0, True, True)
 
 
 def test_the_command_of_a_proposal_plans_what_was_proposed(

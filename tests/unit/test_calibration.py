@@ -22,8 +22,10 @@ from lthbench.suite.calibration import (
 from lthbench.suite.devices import LAUNCH_SECONDS, NAMED, UTILISATION, Measured
 from lthbench.suite.model_cost import model_cost
 from lthbench.suite.work import Work, work_of
+from lthbench.training.recipe import Recipe
 
 LENET = ModelSpec(name="lenet-300-100")
+SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9}
 
 
 def rate(images_per_second: float, **changes: object) -> TrainingRate:
@@ -44,6 +46,12 @@ def test_what_is_kept_is_read_back_and_added_to(own_cache: Path) -> None:
     found = read_calibration(path)
     assert [r.images_per_second for r in found.trainings] == [3, 2, 4], "measured again, kept, new"
     assert found.networks == (network,)
+
+
+def test_an_estimate_gives_way_to_what_is_timed() -> None:
+    save_calibration(calibration(trainings=(rate(1, estimated=True),)))
+    found = read_calibration(save_calibration(calibration(trainings=(rate(2),))))
+    assert [(r.images_per_second, r.estimated) for r in found.trainings] == [(2, False)]
 
 
 def test_devices_threads_and_versions_are_kept_apart() -> None:
@@ -91,21 +99,26 @@ def test_the_nearest_rate_of_the_same_network_and_precision_is_taken() -> None:
             rate(3, batch_size=1024, augment=mixed),
             rate(4, precision="bfloat16"),
             rate(5, data="cifar10"),
+            rate(6, engine="blocked"),
         )
     )
 
-    def images_per_second(*where: object) -> float | None:
-        nearest = found.training(*where)  # type: ignore[arg-type]
+    def images_per_second(
+        batch_size: int, data: str = "mnist", model: ModelSpec = LENET, **how: object
+    ) -> float | None:
+        recipe = Recipe.model_validate({"steps": "1ep", "batch_size": batch_size, "optimizer": SGD, **how})
+        nearest = found.training(model, data, recipe)
         return nearest and nearest.images_per_second
 
-    assert images_per_second(LENET, "mnist", "float32", 16, Augment()) == 1
-    assert images_per_second(LENET, "mnist", "float32", 512, Augment()) == 2
-    assert images_per_second(LENET, "mnist", "float32", 2048, mixed) == 3
-    assert images_per_second(LENET, "mnist", "bfloat16", 2048, mixed) == 4
-    assert images_per_second(LENET, "fashion-mnist", "float32", 64, Augment()) == 1, "images of the same shape"
-    assert images_per_second(LENET, "cifar100", "float32", 64, Augment()) == 5
-    assert images_per_second(LENET, "imagenet100", "float32", 64, Augment()) is None
-    assert images_per_second(ModelSpec(name="resnet20"), "mnist", "float32", 64, Augment()) is None
+    assert images_per_second(16) == 1
+    assert images_per_second(512) == 2
+    assert images_per_second(2048, augment=mixed) == 3
+    assert images_per_second(2048, augment=mixed, precision="bfloat16") == 4
+    assert images_per_second(2048, engine="blocked") == 6, "an engine matters more than a batch size"
+    assert images_per_second(64, "fashion-mnist") == 1, "images of the same shape"
+    assert images_per_second(64, "cifar100") == 5
+    assert images_per_second(64, "imagenet100") is None
+    assert images_per_second(64, model=ModelSpec(name="resnet20")) is None
 
 
 def test_measured_seconds_are_images_by_their_rates(cell: Cell) -> None:

@@ -25,7 +25,7 @@ ROOMS: tuple[tuple[str, ...], ...] = (
     ("data",),
     ("engine",),
     ("ops",),
-    ("documents", "fault", "home", "lease", "names", "options", "plain", "registry"),
+    ("documents", "fault", "home", "lease", "machine", "names", "options", "plain", "registry"),
 )
 # What points upwards yet; one that does so no more has to leave this list.
 UPWARDS: set[tuple[str, str]] = set()

@@ -8,9 +8,12 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import TINY
 
+from lthbench.bench import quick_rates
+from lthbench.suite.calibration import save_calibration
 from lthbench.suite.load import load_suite
 from lthbench.suite.model_cost import model_cost, torch_version
 
@@ -65,6 +68,21 @@ def test_a_plan_whose_networks_were_counted_before_needs_neither_torch_nor_stati
     program = PLAN.format(suite=str(tmp_path / "tiny.yaml"), store=str(tmp_path / "store"), heavy=HEAVY)
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(ran.stderr) == [] and json.loads(ran.stdout)["cost"][-1]["flops"] > 0
+
+
+def test_a_plan_on_a_machine_whose_rates_are_kept_needs_no_torch_to_say_its_hours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick_rates, "SECONDS", 0.001)
+    monkeypatch.setenv("LTHBENCH_MEASURE", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    pairs = load_suite(tmp_path / "tiny.yaml").pairs
+    model_cost.cache_clear()  # so that what the networks cost is kept, too
+    save_calibration(quick_rates.quick_rates(pairs.values(), None, torch.device("cpu"), threads=1))
+    program = PLAN.format(suite=str(tmp_path / "tiny.yaml"), store=str(tmp_path / "store"), heavy=HEAVY)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert json.loads(ran.stderr) == [] and json.loads(ran.stdout)["here"]["is_measured"]
 
 
 def test_a_damaged_count_is_counted_again(own_cache: Path, tmp_path: Path) -> None:

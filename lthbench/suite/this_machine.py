@@ -1,0 +1,87 @@
+"""What is kept of this machine's rates, and what a suite needs beside; all without torch, which takes seconds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from lthbench.machine import gpu_names, processor_name
+from lthbench.suite.calibration import Calibration, NetworkRate, TrainingRate
+from lthbench.suite.devices import Measured
+from lthbench.suite.plan import Plan, longest_chain
+from lthbench.suite.schema import Pair
+from lthbench.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TimeHere:
+    """How long what is not done yet takes on this machine.
+
+    Attributes:
+        workers: those that `run` starts by default.
+        seconds: of them together; None where a rate is missing.
+        estimated: pairs whose rates are not all timed.
+    """
+
+    device: str
+    kind: Literal["cpu", "cuda"]
+    workers: int
+    seconds: float | None
+    estimated: tuple[str, ...]
+
+
+def kept_here(found: Iterable[Calibration], device: str, threads: int) -> Calibration | None:
+    """The calibration of what `--device` means on this machine, among those that are kept."""
+    gpus = gpu_names()
+    kind = "cuda" if device.startswith("cuda") or (device == "auto" and gpus) else "cpu"
+    name = processor_name()
+    for one in found:
+        mine = one.device in gpus if kind == "cuda" else one.device.startswith(f"{name} (") and one.threads == threads
+        if one.kind == kind and mine:
+            return one
+    return None
+
+
+def lacks_network(kept: Calibration | None, pair: Pair) -> bool:
+    """Whether the evaluation of a pair's network has no rate."""
+    return kept is None or kept.network(pair.model, pair.data.form) is None
+
+
+def recipes_without_rate(kept: Calibration | None, pair: Pair) -> Iterator[Recipe]:
+    """The recipes of a pair's arms that have no rate of their own."""
+    for recipe in recipes_of(pair):
+        rate = None if kept is None else kept.training(pair.model, pair.data.form, recipe)
+        if rate is None or not rate.is_of(recipe):
+            yield recipe
+
+
+def recipes_of(pair: Pair) -> list[Recipe]:
+    """Every recipe of a pair's arms, of their mask searches too."""
+    return [recipe for arm in pair.arms.values() for recipe in (arm.recipe, arm.search)]
+
+
+def time_here(
+    device: Measured, plan: Plan, missing: Iterable[str], seconds: Mapping[str, float | None], pairs: Mapping[str, Pair]
+) -> TimeHere:
+    """How long the missing tasks of a plan take on this machine.
+
+    Args:
+        seconds: key of a task -> how long it takes a worker.
+        pairs: of the plan.
+    """
+    kept = device.calibration
+    workers = len(os.sched_getaffinity(0)) if kept.kind == "cpu" else max(1, len(gpu_names()))
+    work = {key: seconds[key] for key in missing}
+    known = {key: each for key, each in work.items() if each is not None}
+    total = max(sum(known.values()) / workers, longest_chain(plan, known)) if len(known) == len(work) else None
+    estimated = tuple(name for name, pair in pairs.items() if _is_estimated(kept, pair))
+    return TimeHere(device.label, kept.kind, workers, total, estimated)
+
+
+def _is_estimated(kept: Calibration, pair: Pair) -> bool:
+    data = pair.data.form
+    rates: list[TrainingRate | NetworkRate | None] = [kept.network(pair.model, data)]
+    rates += [kept.training(pair.model, data, recipe) for recipe in recipes_of(pair)]
+    return any(rate is not None and rate.estimated for rate in rates)
