@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-from test_cli import call
+from conftest import Call
 
 from lthbench.bench import engine_speed
 from lthbench.bench.engine_speed import DENSITIES, EnginePoint, Network, crossover
@@ -29,12 +29,12 @@ def test_engines_cross_where_the_ratio_is_one_between_measured_densities() -> No
 
 
 def test_every_network_has_a_training_and_an_evaluation_line_over_all_densities(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = {"resnet8": Network("cifar10", 2), "lenet-300-100": Network("fashion-mnist", 2)}
     monkeypatch.setattr(engine_speed, "NETWORKS", tiny)
     monkeypatch.setattr(engine_speed, "LAYERS", ((4, 4, 3, 1, 16),))
-    code, out, err = call(capsys, monkeypatch, "bench", "engine", "--rounds", "1", "--layers", "--json")
+    code, out, err = call("bench", "engine", "--rounds", "1", "--layers", "--json")
     assert code == 0, err
     found = json.loads(out)
     lines = {(row["network"], row["work"]) for row in found if row["network"] in tiny}
@@ -49,11 +49,11 @@ def test_every_network_has_a_training_and_an_evaluation_line_over_all_densities(
 
 
 def test_the_table_names_processor_instruction_set_and_crossover(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(engine_speed, "network_points", lambda *given: iter([points(0.5, 2.0, 2.0, 3.0, 4.0, 5.0)]))
-    code, out, err = call(capsys, monkeypatch, "bench", "engine", "--model", "resnet20")
+    code, out, err = call("bench", "engine", "--model", "resnet20")
     assert code == 0, err
     assert "0.71" in out and "1 thread" in out and "torch 2" in out
-    code, _, err = call(capsys, monkeypatch, "bench", "engine", "--model", "resnet21")
+    code, _, err = call("bench", "engine", "--model", "resnet21")
     assert code == 2 and "resnet20" in err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import call
+from conftest import Call
 
 from lthbench.bench import throughput
 from lthbench.bench.throughput import TrainingBench, network_rate, noise_images, training_rate
@@ -23,12 +23,8 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(throughput, "SECONDS", 0.05)
 
 
-def test_a_curve_learns_and_the_rate_is_a_share_of_the_matrix_product(
-    tiny_suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, out, err = call(
-        capsys, monkeypatch, "bench", "training", tiny_suite, "--arm", "early", "--curve", "60", "--json"
-    )
+def test_a_curve_learns_and_the_rate_is_a_share_of_the_matrix_product(tiny_suite: Path, call: Call) -> None:
+    code, out, err = call("bench", "training", tiny_suite, "--arm", "early", "--curve", "60", "--json")
     assert code == 0, err
     (row,) = json.loads(out)
     assert 4 <= row["batch"] <= 64 and row["precision"] == "float32", "fewer images where a batch takes long"
@@ -43,21 +39,19 @@ def test_a_curve_learns_and_the_rate_is_a_share_of_the_matrix_product(
     assert curve["accuracy"] > 0.4 > 0.3 > curve["accuracy_before"]
 
 
-def test_the_same_curve_twice_is_the_same_curve(
-    tiny_suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_curve_twice_is_the_same_curve(tiny_suite: Path, call: Call) -> None:
     options = ("--arm", "late", "--curve", "10", "--batch-size", "16", "--json")
-    rows = [json.loads(call(capsys, monkeypatch, "bench", "training", tiny_suite, *options)[1])[0] for _ in range(2)]
+    rows = [json.loads(call("bench", "training", tiny_suite, *options)[1])[0] for _ in range(2)]
     assert rows[0]["curve"] == rows[1]["curve"]
     assert rows[0]["curve"]["batch_size"] == 16
 
 
 def test_a_curve_without_validation_images_is_refused_before_anything_is_timed(
-    tiny_suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tiny_suite: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_suite.write_text(tiny_suite.read_text().replace("validation: 100, ", ""))
     monkeypatch.delattr(throughput, "training_rate")
-    code, _, err = call(capsys, monkeypatch, "bench", "training", tiny_suite, "--curve", "10")
+    code, _, err = call("bench", "training", tiny_suite, "--curve", "10")
     assert (code, "tiny: a curve is judged by validation images" in err) == (2, True)
 
 

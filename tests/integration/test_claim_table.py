@@ -8,8 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import TINY
-from test_cli import call
+from conftest import TINY, Call
 
 from lthbench.analysis.claims.looks import FOLDER, read_looks
 from lthbench.analysis.points import replicate_cost
@@ -28,10 +27,8 @@ def suite(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_run_ends_in_the_claim_table(
-    suite: Path, tiny_run: tuple[Plan, Store], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, out, err = call(capsys, monkeypatch, "run", suite, "--store", tiny_run[1].root, "--workers", "0")
+def test_a_run_ends_in_the_claim_table(suite: Path, tiny_run: tuple[Plan, Store], call: Call) -> None:
+    code, out, err = call("run", suite, "--store", tiny_run[1].root, "--workers", "0")
     assert code == 0, err
     table = out[out.index("Claims") :]
     assert all(re.search(rf"C{n}\b", table) for n in range(1, 24) if n != 22) and "C22" not in table
@@ -40,9 +37,9 @@ def test_a_run_ends_in_the_claim_table(
 
 
 def test_verdicts_tell_of_the_users_own_suite_what_is_missing(
-    suite: Path, tiny_run: tuple[Plan, Store], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    suite: Path, tiny_run: tuple[Plan, Store], call: Call
 ) -> None:
-    code, out, err = call(capsys, monkeypatch, "verdicts", suite, "--store", tiny_run[1].root)
+    code, out, err = call("verdicts", suite, "--store", tiny_run[1].root)
     assert code == 0, err
     table = out[out.index("Claims") :]
     assert "suites/paper.yaml" not in out
@@ -50,10 +47,8 @@ def test_verdicts_tell_of_the_users_own_suite_what_is_missing(
     assert f"--store {tiny_run[1].root}" in table
 
 
-def test_verdicts_tell_all_there_is_as_json(
-    suite: Path, tiny_run: tuple[Plan, Store], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, out, err = call(capsys, monkeypatch, "verdicts", suite, "--store", tiny_run[1].root, "--json")
+def test_verdicts_tell_all_there_is_as_json(suite: Path, tiny_run: tuple[Plan, Store], call: Call) -> None:
+    code, out, err = call("verdicts", suite, "--store", tiny_run[1].root, "--json")
     assert code == 0, err
     assert "Infinity" not in out and "NaN" not in out
     found = {verdict["claim"]: verdict for verdict in json.loads(out)}
@@ -65,19 +60,15 @@ def test_verdicts_tell_all_there_is_as_json(
 
 
 def test_verdicts_that_are_shown_are_kept_in_a_store_that_is_there(
-    suite: Path,
-    tiny_run: tuple[Plan, Store],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    suite: Path, tiny_run: tuple[Plan, Store], tmp_path: Path, call: Call
 ) -> None:
-    assert call(capsys, monkeypatch, "verdicts", suite, "--store", tmp_path / "none")[0] == 2
+    assert call("verdicts", suite, "--store", tmp_path / "none")[0] == 2
     assert not (tmp_path / "none").exists(), "reading makes no store, which `run` would then refuse"
     store = Store(tmp_path / "store")
     shutil.copytree(tiny_run[1].root, store.root)
     shutil.rmtree(store.root / FOLDER, ignore_errors=True)
     for _ in range(2):
-        assert call(capsys, monkeypatch, "verdicts", suite, "--store", store.root, "--json")[0] == 0
+        assert call("verdicts", suite, "--store", store.root, "--json")[0] == 0
     assert len(list((store.root / FOLDER).iterdir())) == 1
     looks = read_looks(store)
     assert {look.pair for look in looks} == {"tiny"} and {look.planned for look in looks} == {1}
@@ -100,9 +91,7 @@ def test_further_replicates_cost_the_trainings_and_hours_that_one_took(tiny_run:
     assert replicate_cost(plan, Store(store.root / "none"), "tiny", ["imp"]) == (trainings, None)
 
 
-def test_a_suite_without_claims_says_how_to_name_them(
-    tiny_suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_suite_without_claims_says_how_to_name_them(tiny_suite: Path, tmp_path: Path, call: Call) -> None:
     Store(tmp_path / "store").check()
-    code, out, _ = call(capsys, monkeypatch, "verdicts", tiny_suite, "--store", tmp_path / "store")
+    code, out, _ = call("verdicts", tiny_suite, "--store", tmp_path / "store")
     assert (code, "claims: [claims]" in out) == (0, True)

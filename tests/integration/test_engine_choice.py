@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_cli import call
+from conftest import Call
 
 from lthbench import api
 from lthbench.analysis.golden.files import golden_folder
@@ -34,17 +34,15 @@ def test_a_recipe_that_the_engine_does_not_apply_to_stays(tiny_suite: Path) -> N
         with_engine(load_suite(tiny_suite), "blocked")
 
 
-def test_a_suite_runs_is_verified_and_read_by_an_engine(
-    tiny_suite: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_suite_runs_is_verified_and_read_by_an_engine(tiny_suite: Path, call: Call, tmp_path: Path) -> None:
     options = (tiny_suite, "--store", tmp_path / "store", "--engine", "blocked")
     part = ("--only", "imp", "--arm", "early", "--device", "cpu", "--workers", "0")
-    code, out, err = call(capsys, monkeypatch, "run", *options, *part)
+    code, out, err = call("run", *options, *part)
     assert code == 0, err
     assert "Trained by the blocked engine: 3 of 3 networks" in out and "--engine blocked" in out
-    code, out, err = call(capsys, monkeypatch, "verify", *options, "--only", "imp", "--arm", "early")
+    code, out, err = call("verify", *options, "--only", "imp", "--arm", "early")
     assert code == 2 and "tiny-blocked: no golden results" in err and "--engine blocked" in err
-    code, out, _ = call(capsys, monkeypatch, "gc", tiny_suite, "--store", tmp_path / "store", "--json")
+    code, out, _ = call("gc", tiny_suite, "--store", tmp_path / "store", "--json")
     assert (code, '"bytes": 0' in out) == (0, True), "what the suite has by another engine stays"
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run_here
-from test_cli import call
+from conftest import Call, run_here
 
 import lthbench.tasks.mask
 import lthbench.tasks.network
@@ -41,11 +40,11 @@ Verify = Callable[..., tuple[int, list[dict[str, Any]], str]]
 
 
 @pytest.fixture
-def lthbench_(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Verify:
+def lthbench_(call: Call) -> Verify:
     """Call a command; verify's comparisons are read from its JSON."""
 
     def run(*arguments: str | Path) -> tuple[int, list[dict[str, Any]], str]:
-        code, out, err = call(capsys, monkeypatch, *arguments)
+        code, out, err = call(*arguments)
         return code, json.loads(out) if "--json" in arguments and out else [], out + err
 
     return run

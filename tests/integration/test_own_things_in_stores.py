@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, run_here
-from test_cli import call
+from conftest import TINY, Call, run_here
 
 from lthbench import api
 from lthbench.analysis import two_stores
@@ -39,17 +38,17 @@ def own_run(tmp_path: Path) -> Iterator[tuple[Path, Path, Store]]:
 
 
 def test_a_store_of_an_own_data_set_is_compared_and_cleaned_up_by_its_suite(
-    own_run: tuple[Path, Path, Store], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    own_run: tuple[Path, Path, Store], call: Call
 ) -> None:
     suite, data, store = own_run
     shutil.copytree(store.root, other := store.root.with_name("other"))
     for options in ((), ("--suite", suite, "--data", data)):
-        code, out, err = call(capsys, monkeypatch, "compare", store.root, other, *options)
+        code, out, err = call("compare", store.root, other, *options)
         assert (code, "tasks that both have done agree" in out) == (0, True), out + err
-    code, out, err = call(capsys, monkeypatch, "gc", suite, "--store", store.root, "--data", data)
+    code, out, err = call("gc", suite, "--store", store.root, "--data", data)
     assert (code, "needed by none of them: nothing" in out) == (0, True), out + err
     know_own_sets(Path("/nonexistent"))
-    code, _, err = call(capsys, monkeypatch, "gc", suite, "--store", store.root)
+    code, _, err = call("gc", suite, "--store", store.root)
     assert (code, "no data set is called 'mine'" in err and "--data" in err) == (2, True), err
 
 

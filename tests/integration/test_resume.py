@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_cli import call
+from conftest import Call
 
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
@@ -124,13 +124,11 @@ def test_a_run_killed_again_and_again_ends_in_the_bits_of_an_uninterrupted_one(
     assert not checkpoints(store)
 
 
-def test_running_a_finished_suite_again_trains_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_running_a_finished_suite_again_trains_nothing(tmp_path: Path, call: Call) -> None:
     (tmp_path / "suite.yaml").write_text(SUITE.replace("5ep", "4ep").replace("320", "64"))
     store = tmp_path / "store"
     again = ("run", tmp_path / "suite.yaml", "--store", store, "--workers", "0", "--device", "cpu")
-    assert call(capsys, monkeypatch, *again)[0] == 0
+    assert call(*again)[0] == 0
     before = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
-    assert call(capsys, monkeypatch, *again)[0] == 0
+    assert call(*again)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*")} == before
