@@ -347,4 +347,4 @@ def report(opened: OpenSuite, planned: Plan | None = None, *, folder: Path | Non
 
 def report_folder(opened: OpenSuite) -> Path:
     """The default folder of a suite's report, another for each engine."""
-    return opened.store.root / "reports" / by_engine(opened.path, opened.suite.engine)
+    return opened.store.root / "reports" / by_engine(opened.path, opened.suite.other_engine)

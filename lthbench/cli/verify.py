@@ -67,7 +67,7 @@ def verify(
         fail("--keep-others: belongs to --update; give both, or neither")
     opened = api.open_suite(source)
     suite, store, plan = opened.path, opened.store, api.plan(opened, part)
-    folder = golden or golden_folder(suite, opened.suite.engine)
+    folder = golden or golden_folder(suite, opened.suite.other_engine)
     if artefacts:
         _check_artefacts(plan, store, as_json)
     elif reference:

@@ -35,7 +35,12 @@ def with_engine(suite: Suite, engine: Engine | None) -> Suite:
     if engine is None:
         return suite
     changed = _changed(suite, engine)
-    if engine == "blocked" and changed.engine != "blocked":
+    if engine == "blocked" and not any(
+        recipe.engine == "blocked"
+        for pair in changed.pairs.values()
+        for arm in pair.arms.values()
+        for recipe in (arm.recipe, arm.search)
+    ):
         raise SuiteError("--engine blocked: no network of the suite has layers for it; leave it out")
     return changed
 
@@ -52,7 +57,7 @@ def _changed(suite: Suite, engine: Engine) -> Suite:
         name: _with_recipes(pair, engine) if engine == "torch" or _has_blocked_layers(pair) else pair
         for name, pair in suite.pairs.items()
     }
-    return suite.model_copy(update={"pairs": pairs})
+    return suite.with_pairs_by(engine, pairs)
 
 
 def _with_recipes(pair: Pair, engine: Engine) -> Pair:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, SerializeAsAny, field_validator
 
 from lthbench.data.spec import DataSpec
 from lthbench.experiments import Arm, Cell, Experiment
@@ -87,13 +87,20 @@ class Suite(BaseModel):
     looks: Annotated[int, Field(ge=1)] = 1
     slurm: SlurmOptions = SlurmOptions()
 
+    _other_engine: Engine | None = PrivateAttr(None)
+
     @property
-    def engine(self) -> Engine:
-        """`blocked` if any training of its arms is by that engine."""
-        recipes = [
-            recipe for pair in self.pairs.values() for arm in pair.arms.values() for recipe in (arm.recipe, arm.search)
-        ]
-        return "blocked" if any(recipe.engine == "blocked" for recipe in recipes) else "torch"
+    def other_engine(self) -> Engine | None:
+        """The engine that trains in place of what its recipes name; None where it is they that say."""
+        return self._other_engine
+
+    def with_pairs_by(self, engine: Engine, pairs: dict[str, Pair]) -> Suite:
+        """The suite with other pairs, whose recipes name another engine; itself if none does."""
+        if pairs == self.pairs:
+            return self
+        suite = self.model_copy(update={"pairs": pairs})
+        suite._other_engine = engine
+        return suite
 
     def tested(self, count: int | None = None) -> range:
         """The numbers of the replicates that are tested, or of the first so many."""

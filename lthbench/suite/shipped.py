@@ -30,6 +30,6 @@ def find_suite(named: Path) -> Path:
     return shipped_suites() / f"{named}.yaml"
 
 
-def by_engine(suite: Path, engine: str) -> str:
-    """What folders of a suite's results are called: its file's name, and behind it an engine that is not torch's."""
-    return suite.stem + ("" if engine == "torch" else f"-{engine}")
+def by_engine(suite: Path, other_engine: str | None) -> str:
+    """What folders of a suite's results are called: its file's name, and behind it an engine that it does not name."""
+    return suite.stem + (f"-{other_engine}" if other_engine else "")

@@ -24,7 +24,7 @@ def test_an_engine_is_part_of_the_keys_of_all_trainings_and_of_nothing_else_by_i
     trainings = [task.spec for task in blocked.tasks.values() if isinstance(task.spec, TrainSpec)]
     assert {spec.recipe.engine for spec in trainings} == {"blocked"}
     assert any(isinstance(task.spec, MaskSpec) for task in blocked.tasks.values())
-    assert [each.engine for each in by_every_engine(suite)] == ["torch", "blocked"]
+    assert [each.other_engine for each in by_every_engine(suite)] == [None, "blocked"]
 
 
 def test_a_recipe_that_the_engine_does_not_apply_to_stays(tiny_suite: Path) -> None:
@@ -51,3 +51,8 @@ def test_each_engine_has_its_golden_results_and_its_report(tmp_path: Path, tiny_
     assert golden_folder(Path("suites/quick.yaml"), "blocked") == Path("suites/golden/quick-blocked")
     plain, blocked = (api.load_suite(tiny_suite, tmp_path / "store", engine=engine) for engine in (None, "blocked"))
     assert api.report_folder(plain).name == "tiny" and api.report_folder(blocked).name == "tiny-blocked"
+    text = tiny_suite.read_text().replace("    recipe:\n", "    recipe:\n      engine: blocked\n", 1)
+    (tmp_path / "own.yaml").write_text(text)
+    own = api.load_suite(tmp_path / "own.yaml", tmp_path / "store")
+    assert {arm.recipe.engine for pair in own.suite.pairs.values() for arm in pair.arms.values()} == {"blocked"}
+    assert api.report_folder(own).name == "own", "its recipes name the engine, nobody else does"

@@ -137,9 +137,11 @@ class Golden(_Strict):
         return {task.key: task for task in self.tasks}
 
 
-def golden_folder(suite: Path, engine: str = "torch") -> Path:
-    """Where the golden files of a suite lie: SUITES/golden/NAME for SUITES/NAME.yaml, NAME-blocked by that engine."""
-    return suite.parent / "golden" / by_engine(suite, engine)
+def golden_folder(suite: Path, other_engine: str | None = None) -> Path:
+    """Where the golden files of a suite lie: SUITES/golden/NAME for SUITES/NAME.yaml, NAME-ENGINE by another engine
+    than its recipes name.
+    """
+    return suite.parent / "golden" / by_engine(suite, other_engine)
 
 
 def golden_file(folder: Path, environment: Environment) -> Path:

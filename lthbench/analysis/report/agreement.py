@@ -18,7 +18,7 @@ _SHOWN = 50
 
 def golden_comparisons(plan: Plan, store: Store, suite: Path) -> list[Comparison]:
     """The comparisons with the golden files beside a suite; none where it has no golden files."""
-    goldens = read_golden(golden_folder(suite, plan.suite.engine))
+    goldens = read_golden(golden_folder(suite, plan.suite.other_engine))
     return compare(plan, store, goldens) if goldens else []
 
 
