@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from pathlib import Path
 
@@ -44,6 +45,27 @@ def read_split(name: str, root: Path, split: str) -> tuple[np.ndarray, np.ndarra
     images = _read(name, folder / f"{prefix}-images-idx3-ubyte", (count, *info.image_shape[1:]))
     labels = _read(name, folder / f"{prefix}-labels-idx1-ubyte", (count,))
     return images, labels.astype(np.int64)
+
+
+def read_idx(name: str, path: Path, rank: int) -> np.ndarray:
+    """Read an idx file of bytes whose sizes are not known before; of images the rank is 3, of labels 1.
+
+    Raises:
+        DataError: the file is missing, or is no such file.
+    """
+    if not path.is_file():
+        raise missing(name, path, f"the idx file of {'images' if rank == 3 else 'labels'}")
+    raw = path.read_bytes()
+    start = 4 * (1 + rank)
+    magic = struct.pack(">I", 0x0800 | rank)
+    if not raw.startswith(magic) or len(raw) < start:
+        raise damaged(
+            name, path, f"begins with {raw[:4].hex() or 'nothing'}", f"the idx header {magic.hex()} and sizes"
+        )
+    shape = struct.unpack(f">{rank}I", raw[4:start])
+    if len(raw) != (expected := start + math.prod(shape)):
+        raise damaged(name, path, f"has {len(raw)} bytes", f"{expected} ({' x '.join(map(str, shape))})")
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
 
 
 def _read(name: str, path: Path, shape: tuple[int, ...]) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +17,13 @@ import numpy as np
 
 from lthbench.data.error import DataError
 from lthbench.data.folder import Folders, read_list
+from lthbench.data.idx import read_idx
 from lthbench.data.prepare import Source, image_size, tree_source
 from lthbench.data.strata import random_words, stratified_order
 
 TEST_FOLDERS = ("test", "val")
 TORCHVISION = ("svhn", "kmnist", "emnist", "stl10", "food101")
+_Splits = dict[str, tuple[np.ndarray, np.ndarray]]  # of images and labels
 
 
 class Division(NamedTuple):
@@ -231,28 +233,54 @@ def _of_torchvision(name: str, text: str, wanted: Wanted, root: Path) -> Source:
         raise DataError(f"{name}: --torchvision {text}: expected one of {', '.join(TORCHVISION)}, or emnist:letters")
     if kind == "food101":
         return _food101(name, root, wanted)
+    given, classes = (_idx if kind in ("kmnist", "emnist") else _read_by_torchvision)(name, kind, part, root)
+    for split, (images, labels) in given.items():
+        if len(images) != len(labels):
+            raise DataError(
+                f"{name}: {kind} below {root} has {len(images):,} {split} images and {len(labels):,} labels; fetch its "
+                "files again"
+            )
+    return _of_images(name, given, f"{kind}{':' + part if part else ''} as torchvision reads it", wanted.split, classes)
+
+
+def _idx(name: str, kind: str, part: str, root: Path) -> tuple[_Splits, Sequence[str]]:
+    """KMNIST and EMNIST, without torchvision's reader, which would take up pickles of its earlier versions."""
     from torchvision import datasets
 
-    make: dict[str, Callable[[bool], Any]] = {
-        "svhn": lambda train: datasets.SVHN(str(root), split="train" if train else "test"),
-        "kmnist": lambda train: datasets.KMNIST(str(root), train=train),
-        "emnist": lambda train: datasets.EMNIST(str(root), split=part or "balanced", train=train),
-        "stl10": lambda train: datasets.STL10(str(root), split="train" if train else "test"),
-    }
-    given = {}
+    if kind == "kmnist":
+        folder, classes, words = root / "KMNIST" / "raw", datasets.KMNIST.classes, ("train-", "t10k-")
+    else:
+        part = part or "balanced"
+        if part not in datasets.EMNIST.splits:
+            raise DataError(f"{name}: emnist has no part {part}, but {', '.join(datasets.EMNIST.splits)}")
+        folder, classes = root / "EMNIST" / "raw", datasets.EMNIST.classes_split_dict[part]
+        words = f"emnist-{part}-train-", f"emnist-{part}-test-"
+    return {
+        split: (
+            read_idx(name, folder / f"{word}images-idx3-ubyte", rank=3),
+            read_idx(name, folder / f"{word}labels-idx1-ubyte", rank=1).astype(np.int64),
+        )
+        for split, word in zip(("train", "test"), words, strict=True)
+    }, classes
+
+
+def _read_by_torchvision(name: str, kind: str, part: str, root: Path) -> tuple[_Splits, Sequence[str]]:
+    """SVHN and STL10, whose files torchvision compares with their MD5 before it reads them."""
+    from torchvision import datasets
+
+    given: _Splits = {}
     classes: Sequence[str] = ()
-    for split, train in (("train", True), ("test", False)):
+    for split in ("train", "test"):
         try:
-            found = make[kind](train)
-        except (OSError, RuntimeError, ValueError, EOFError, ImportError) as error:
+            found: Any = {"svhn": datasets.SVHN, "stl10": datasets.STL10}[kind](str(root), split=split)
+        except Exception as error:  # whatever its readers make of a damaged file
             text = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(
                 f"{name}: torchvision cannot read {kind} below {root} ({text}); put its files there"
             ) from error
-        images, labels = np.asarray(found.data), np.asarray(found.labels if hasattr(found, "labels") else found.targets)
         classes = getattr(found, "classes", ())
-        given[split] = _plain(name, images, f"{kind} of torchvision"), labels.astype(np.int64)
-    return _of_images(name, given, f"{kind}{':' + part if part else ''} as torchvision reads it", wanted.split, classes)
+        given[split] = _plain(name, np.asarray(found.data), f"{kind} of torchvision"), found.labels.astype(np.int64)
+    return given, classes
 
 
 def _food101(name: str, root: Path, wanted: Wanted) -> Source:
