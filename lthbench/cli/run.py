@@ -119,8 +119,10 @@ class _Rounds:
 
             err.print(f"The report grows while this runs: {api.report_folder(self.opened) / PAGE}")
         self.growing.begin(plan, missing)
-        kind = LiveProgress if err.is_terminal else PlainProgress
-        self.begun.append(kind(plan, missing, err, self.pace, self.growing.done))
+        kind, number = LiveProgress if err.is_terminal else PlainProgress, len(self.begun) + 1
+        if number > 1:
+            err.print(f"Part {number}: {len(missing):,} more tasks, which follow from the results so far.")
+        self.begun.append(kind(plan, missing, err, self.pace, self.growing.done, number))
         return self.begun[-1]
 
 

@@ -61,8 +61,8 @@ def status(source: Source, as_json: JsonOption = False) -> None:
         out.print(f"running: {job.job} {job.lane}: {job.done} of {job.tasks} tasks, {job.left} left of its limit")
     if found.seconds_left:
         out.print(
-            f"{100 * found.part:.0f} % of the work is done; {in_words(found.seconds_left)} left with "
-            f"{max(1, len(running))} at once, by what tasks have taken so far"
+            f"{100 * found.part:.0f} % of the work that is known so far is done; {in_words(found.seconds_left)} left "
+            f"with {max(1, len(running))} at once, by what tasks have taken so far"
         )
     for key, stall in list(found.stalls.items())[:_SHOWN]:
         out.print(f"stalled: {key} ({plan.label(key)}): {stall}")

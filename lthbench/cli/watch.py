@@ -68,7 +68,8 @@ def _dashboard(title: str, plan: Plan, found: Snapshot) -> Group:
     head.add_row(
         Text(visible(title), style="bold"),
         ProgressBar(total=1.0, completed=found.part, width=30),
-        f"{100 * found.part:.0f} % of the work, {done:,} of {tasks:,} tasks, " + ("done" if found.is_done else left),
+        f"{100 * found.part:.0f} % of the work known so far, {done:,} of {tasks:,} tasks, "
+        + ("done" if found.is_done else left),
     )
     arms = Table("pair", "arm", "tasks", "done", "running", "failed")
     for arm in found.arms:

@@ -24,8 +24,9 @@ class RunProgress(Watcher):
     """What all forms of progress know: how much of the missing work is done, parts included, and what is left.
 
     Args:
-        pace: what tasks have taken so far, in earlier rounds too.
+        pace: what tasks have taken so far, in earlier parts too.
         done: called with the key of each task that is done.
+        number: of this part of the run: the second is what the results of the first have made known, and so on.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class RunProgress(Watcher):
         console: Console,
         pace: Pace | None = None,
         done: Callable[[str], None] = lambda key: None,
+        number: int = 1,
     ) -> None:
         self.plan, self.console, self.pace, self.tell_done = plan, console, pace or Pace(), done
+        self.number = number
         self.left, self.done = dict.fromkeys(missing), dict[str, None]()
         self.parts: dict[str, float] = {}
         self.begun: dict[str, float] = {}
@@ -97,7 +100,8 @@ class RunProgress(Watcher):
         """Estimate anew, now and then, how much of the work is done and how long the rest takes."""
         if (now := time.monotonic()) - self._estimated >= _EVERY or not self.left:
             self._estimated = now
-            self.part = self.pace.part(self.plan, self.done, self.left, self.parts)
+            # What tasks take is known better as they are done, but what was shown as done stays so.
+            self.part = max(self.part, self.pace.part(self.plan, self.done, self.left, self.parts))
             self.seconds_left = self._seconds_left()
 
     def _seconds_left(self) -> float | None:
@@ -105,10 +109,11 @@ class RunProgress(Watcher):
 
     @property
     def described(self) -> str:
-        """How far the run is, in words: `62 % of the work (300 of 476 tasks), about 2 minutes left`."""
+        """How far this part of the run is, in words: `62 % of the work (300 of 476 tasks), about 2 minutes left`."""
         left = f", {in_words(self.seconds_left)} left" if self.seconds_left is not None and self.left else ""
         tasks = len(self.done) + len(self.left)
-        return f"{100 * self.part:.0f} % of the work ({len(self.done):,} of {tasks:,} tasks){left}"
+        what = "the work" if self.number == 1 else f"part {self.number}"
+        return f"{100 * self.part:.0f} % of {what} ({len(self.done):,} of {tasks:,} tasks){left}"
 
     def show(self, key: str) -> None:
         """Show how far the run is, after news of a task."""
@@ -124,8 +129,9 @@ class LiveProgress(RunProgress):
         console: Console,
         pace: Pace | None = None,
         done: Callable[[str], None] = lambda key: None,
+        number: int = 1,
     ) -> None:
-        super().__init__(plan, missing, console, pace, done)
+        super().__init__(plan, missing, console, pace, done, number)
         self.progress = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, overflow="fold")),
             BarColumn(bar_width=16),

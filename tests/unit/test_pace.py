@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from lthbench.runner import progress
 from lthbench.runner.pace import FEWEST, Pace, in_words
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
@@ -89,3 +92,20 @@ def test_workers_that_stand_still_for_long_promise_nothing_by_their_old_rate(pla
 )
 def test_times_are_told_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
+
+
+def test_what_was_shown_as_done_stays_done_and_says_of_which_part_it_is(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_EVERY", 0.0)
+    keys, shares = list(plan.tasks), iter([0.2, 0.9, 0.6, 0.95])
+    monkeypatch.setattr(Pace, "part", lambda *_: next(shares))
+    console, seen = Console(file=io.StringIO()), []
+    first = progress.RunProgress(plan, keys, console)
+    for key in keys[:4]:
+        first.started(key, 0)
+        first.finished(key, 0, "ok")
+        seen.append(first.described.partition(" (")[0])
+    assert seen == ["20 % of the work", "90 % of the work", "90 % of the work", "95 % of the work"]
+    later = progress.RunProgress(plan, keys[:2], console, first.pace, number=2)
+    assert later.described.startswith("0 % of part 2 (0 of 2 tasks), about ")
