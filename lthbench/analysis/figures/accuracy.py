@@ -94,7 +94,7 @@ def density_axis(axes: Axes, series: Sequence[Series]) -> None:
     axes.set_xscale("log")
     axes.minorticks_off()
     named = set(found[:: max(1, -(-len(found) // 7))])
-    names = {d: f"{100 * d:.2g}" if d < 0.995 else "100" for d in named}
+    names = {d: f"{100 * d:.3g}" for d in named}
     axes.set_xticks(found, [names.get(d, "") for d in found])
     axes.invert_xaxis()
     axes.set_xlabel("density (% of the prunable weights)")
