@@ -13,6 +13,7 @@ torch with CUDA, lthbench._C_cuda. Environment:
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import runpy
@@ -129,37 +130,64 @@ def write_digests() -> Path:
     return header.parent
 
 
-def extensions() -> tuple[list[object], dict[str, object]]:
-    """The extension modules and the build command, or nothing for a pure Python installation."""
+def find_compiler() -> str | None:
+    """The C++ compiler; None, with the reason printed, where the extension is left out.
+
+    Raises:
+        SystemExit: FORCE_CUDA=1 asks for what cannot be built.
+    """
     if flag("LTHBENCH_NO_EXTENSION"):
         if flag("FORCE_CUDA"):
             raise SystemExit("FORCE_CUDA=1 and LTHBENCH_NO_EXTENSION=1 contradict each other; unset one")
         say("extension", "left out (LTHBENCH_NO_EXTENSION=1); the plain PyTorch reference is used")
-        return [], {}
+        return None
     compiler = shutil.which(os.environ.get("CXX", "c++").split()[0]) or shutil.which("g++")
-    try:
-        import pybind11
-        import torch
-    except ImportError as error:
-        pybind11, torch, lacking = None, None, error.name or "torch"
     headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
-    if compiler is None or torch is None or not headers.is_file():
-        missing = "C++ compiler" if compiler is None else f"{headers} (of Debian's python3-dev, say)"
-        if torch is None:
-            missing = f"{lacking} at build time (use --no-build-isolation, or install it)"
-        if flag("FORCE_CUDA"):
-            raise SystemExit(f"FORCE_CUDA=1, but the extension cannot be built: no {missing}")
-        say("extension", f"left out: no {missing}; the plain PyTorch reference is used")
-        return [], {}
+    lacking = next((name for name in ("pybind11", "torch") if importlib.util.find_spec(name) is None), None)
+    if lacking:
+        missing = f"{lacking} at build time (use --no-build-isolation, or install it)"
+    elif compiler is None:
+        missing = "C++ compiler"
+    elif not headers.is_file():
+        missing = f"{headers} (of Debian's python3-dev, say)"
+    else:
+        return compiler
+    if flag("FORCE_CUDA"):
+        raise SystemExit(f"FORCE_CUDA=1, but the extension cannot be built: no {missing}")
+    say("extension", f"left out: no {missing}; the plain PyTorch reference is used")
+    return None
+
+
+def find_cuda() -> Path | None:
+    """The toolkit that the CUDA part is built with; None, with the reason printed, where that is left out.
+
+    Raises:
+        SystemExit: FORCE_CUDA=1 asks for what cannot be built.
+    """
+    import torch
 
     toolkit = find_toolkit()
     reason = why_no_cuda(torch.version.cuda, toolkit)
     if reason and flag("FORCE_CUDA"):
         raise SystemExit(f"FORCE_CUDA=1, but the CUDA part cannot be built: {reason}")
-    if toolkit and not reason:
-        # Set before the import below, which would otherwise take the parent of whatever nvcc is on PATH.
-        os.environ["CUDA_HOME"] = str(toolkit)
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", default_archs(toolkit_version(toolkit)))
+    if toolkit is None or reason:
+        say("CUDA", f"left out: {reason}")
+        return None
+    # Set before torch.utils.cpp_extension is imported, which would else take the parent of whatever nvcc is on PATH.
+    os.environ["CUDA_HOME"] = str(toolkit)
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", default_archs(toolkit_version(toolkit)))
+    say("CUDA", f"{toolkit_version(toolkit)} in {toolkit}, for {os.environ['TORCH_CUDA_ARCH_LIST']}")
+    return toolkit
+
+
+def extensions() -> tuple[list[object], dict[str, object]]:
+    """The extension modules and the build command, or nothing for a pure Python installation."""
+    compiler = find_compiler()
+    if compiler is None:
+        return [], {}
+    toolkit = find_cuda()
+    import pybind11
+    import torch
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
     debug = bool(flag("DEBUG"))
@@ -200,7 +228,7 @@ def extensions() -> tuple[list[object], dict[str, object]]:
     say("torch", f"{torch.__version__} (the binary runs under 2.10 and later)")
     say("compiler", compiler)
     say("flags", " ".join(cxx))
-    if toolkit and not reason:
+    if toolkit:
         threads = os.environ.get("NVCC_THREADS") or str(min(2, int(jobs)))
         host = ",".join(a for a in cxx if a.startswith("-f"))
         nvcc = [*optimise, "-std=c++17", "-lineinfo", "--fmad=false", "--threads", threads, "-Xcompiler", host]
@@ -213,10 +241,7 @@ def extensions() -> tuple[list[object], dict[str, object]]:
                 py_limited_api=True,
             )
         )
-        say("CUDA", f"{toolkit_version(toolkit)} in {toolkit}, for {os.environ['TORCH_CUDA_ARCH_LIST']}")
         say("nvcc flags", " ".join(nvcc))
-    else:
-        say("CUDA", f"left out: {reason}")
     say("jobs", jobs)
     return modules, {"build_ext": BuildExtension.with_options(use_ninja=True, no_python_abi_suffix=False)}
 

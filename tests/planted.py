@@ -124,22 +124,7 @@ def world(pair: str, replicates: int, random: np.random.Generator, *, is_true: b
             for budget, cost in (("1", 0.0), ("0.5", 0.0), ("0.1", 0.002 if early else 0.03)):
                 accuracy = ticket - pick(cost, 0)
                 w.add("aimp", arm, f"ticket, budget {budget}", level, test_accuracy=accuracy, search_distance=size)
-            for images, base in (("5", 0.5), ("50", 0.7)):
-                for network, true in (("ticket", 0.1 if early else 0.05), ("random", 0.0)):
-                    accuracy = base + pick(true, 0)
-                    for draw in range(2):
-                        w.add("few-shot", arm, f"{network}, {images} per class", level, draw, test_accuracy=accuracy)
-            for network in ("ticket", "dense", "random", "reinit", "shuffled-weights"):
-                for rule in ("estimated", "none"):
-                    good = early and network == "ticket"
-                    w.add("frozen-features", arm, f"probe of {network}, {rule}", level,
-                          test_accuracy=pick(0.6 if good else 0.5, 0.5))  # fmt: skip
-            for target in ("mnist", "kmnist"):
-                for network in ("ticket", "random", "native ticket"):
-                    good = early and network == "ticket"
-                    for way in ("probe", "train"):
-                        w.add("transfer", arm, f"{way} {network} on {target}", level,
-                              test_accuracy=pick(0.6 if good else 0.5, 0.5))  # fmt: skip
+            features(w, arm, level, is_true)
             for r in range(replicates):
                 for network, true in (("ticket", 0.1), ("reinit", 0.3)):
                     share = pick(true, 0.2) + float(random.uniform(-0.03, 0.03))
@@ -155,6 +140,25 @@ def world(pair: str, replicates: int, random: np.random.Generator, *, is_true: b
     regulariser(w, is_true)
     sensitivity(w, is_true)
     return w.points
+
+
+def features(w: World, arm: str, level: int, is_true: bool) -> None:
+    """What features of a level's networks are worth to few images, to a linear probe and on other data."""
+    gain = (0.1 if arm == "early" else 0.05) if is_true else 0.0
+    best = 0.6 if is_true and arm == "early" else 0.5
+    for images, base in (("5", 0.5), ("50", 0.7)):
+        for network, accuracy in (("ticket", base + gain), ("random", base)):
+            for draw in range(2):
+                w.add("few-shot", arm, f"{network}, {images} per class", level, draw, test_accuracy=accuracy)
+    for network in ("ticket", "dense", "random", "reinit", "shuffled-weights"):
+        for rule in ("estimated", "none"):
+            accuracy = best if network == "ticket" else 0.5
+            w.add("frozen-features", arm, f"probe of {network}, {rule}", level, test_accuracy=accuracy)
+    for target in ("mnist", "kmnist"):
+        for network in ("ticket", "random", "native ticket"):
+            accuracy = best if network == "ticket" else 0.5
+            for way in ("probe", "train"):
+                w.add("transfer", arm, f"{way} {network} on {target}", level, test_accuracy=accuracy)
 
 
 def regulariser(w: World, is_true: bool) -> None:

@@ -424,12 +424,17 @@ def _data(folder: Path) -> dict[str, Reader]:
             lambda: sheets.read_split("test", sheet.parent), told, cost=30,
         ),
     }  # fmt: skip
+    return found | _prepared(folder, ready, sound_arrays)
+
+
+def _prepared(folder: Path, ready: Path, sound: Callable[[Any], None]) -> dict[str, Reader]:
+    """Files of prepared images, each in a copy of their folder, so that damage to one is no other's."""
+    found: dict[str, Reader] = {}
     for name, file, mutate in (
         ("manifest of prepared images", "manifest.json", mutations.mutated_json),
         ("prepared images", "train.npy", mutations.mutated_array),
         ("labels of prepared images", "train_labels.npy", mutations.mutated_array),
     ):
-        # A folder each, so that damage to one file is no other's.
         own = folder / file.replace(".", "-") / "prepared" / "tinyimagenet"
         own.mkdir(parents=True)
         for part in ready.iterdir():
@@ -438,5 +443,5 @@ def _data(folder: Path) -> dict[str, Reader]:
         def read(root: Path = own.parents[1]) -> object:
             return prepared.read_split("tinyimagenet", root, "train")
 
-        found[name] = Reader(own / file, ((own / file).read_bytes(),), mutate, read, told, sound_arrays, cost=4)
+        found[name] = Reader(own / file, ((own / file).read_bytes(),), mutate, read, (DataError,), sound, cost=4)
     return found

@@ -104,12 +104,6 @@ def decode(raw: bytes) -> dict[str, Any]:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
 
-    def to_mark() -> list[Any]:
-        at = len(stack) - 1 - stack[::-1].index(_MARK)
-        items = stack[at + 1 :]
-        del stack[at:]
-        return items
-
     try:
         arg: Any
         for opcode, arg, _ in pickletools.genops(raw):
@@ -138,12 +132,12 @@ def decode(raw: bytes) -> dict[str, Any]:
                     count = int(opcode.name[-1])
                     stack[-count:] = [tuple(stack[-count:])]
                 case "TUPLE":
-                    stack.append(tuple(to_mark()))
+                    stack.append(tuple(_to_mark(stack)))
                 case "APPENDS":
-                    items = to_mark()
+                    items = _to_mark(stack)
                     stack[-1].extend(items)
                 case "SETITEMS":
-                    items = to_mark()
+                    items = _to_mark(stack)
                     if not all(isinstance(key, str) for key in items[::2]):
                         raise ValueError("it has a key that is not a string")
                     stack[-1].update(zip(items[::2], items[1::2], strict=True))
@@ -164,6 +158,14 @@ def decode(raw: bytes) -> dict[str, Any]:
     if len(stack) != 1 or not isinstance(stack[0], dict):
         raise ValueError("it does not hold one dict")
     return {key: value.value if isinstance(value, _Array) else value for key, value in stack[0].items()}
+
+
+def _to_mark(stack: list[Any]) -> list[Any]:
+    """Take what lies above the topmost mark from a stack, and the mark."""
+    at = len(stack) - 1 - stack[::-1].index(_MARK)
+    items = stack[at + 1 :]
+    del stack[at:]
+    return items
 
 
 def _are_integers(values: Iterable[object]) -> bool:

@@ -61,7 +61,7 @@ def about_keys(model: type[BaseModel]) -> dict[str, str]:
     return found
 
 
-class _Described(GenerateJsonSchema):
+class _WithDocstrings(GenerateJsonSchema):
     """Schemas whose classes and keys have the docstrings' descriptions."""
 
     def model_schema(self, schema: Any) -> Schema:
@@ -95,7 +95,7 @@ def _definitions() -> tuple[dict[type[BaseModel], Schema], dict[str, Schema]]:
         *EXPERIMENTS.values(),
     )
     wanted: Any = [(one, "validation") for one in classes]
-    references, whole = models_json_schema(wanted, schema_generator=_Described)
+    references, whole = models_json_schema(wanted, schema_generator=_WithDocstrings)
     return {one: references[one, "validation"] for one in classes}, whole["$defs"]
 
 
@@ -118,45 +118,14 @@ def suite_schema() -> Schema:
     def properties(model: type[BaseModel]) -> Schema:
         return definitions[references[model]["$ref"].rpartition("/")[2]]["properties"]
 
-    def described(**keys: Schema) -> Schema:
-        return {name: {"description": FILE_KEYS[name], **key} for name, key in keys.items()}
-
     properties(ModelSpec)["name"] = {"description": "Which model.", "enum": list(MODELS)}
     properties(DataSpec)["name"] = {"description": "Which data set.", "enum": list(DATASETS)}
     properties(DataSpec)["like"] = {"description": properties(DataSpec)["like"]["description"], "enum": list(DATASETS)}
     for name, kind in EXPERIMENTS.items():
         properties(kind)["kind"] = {"const": name, "description": FILE_KEYS["kind"]}
-    experiments = {
-        "type": "object",
-        "properties": {name: references[kind] for name, kind in EXPERIMENTS.items()},
-        "additionalProperties": {
-            "type": "object",
-            "properties": {"kind": {"enum": list(EXPERIMENTS)}},
-            "allOf": [
-                {"if": {"properties": {"kind": {"const": name}}, "required": ["kind"]}, "then": references[kind]}
-                for name, kind in EXPERIMENTS.items()
-            ],
-        },
-    }
-    recipe = references[Recipe]
-    said = about_keys(Pair.model_fields["arms"].annotation.__args__[1])  # type: ignore[union-attr]
-    arm = _mapping(
-        described(
-            **{"class": {"enum": ["early", "late"]}},
-            extends={"type": "string"},
-            recipe={**recipe, "description": said["recipe"]},
-        )
-        | {"search": {**recipe, "description": said["search"]}}
-    )
-    pair = _mapping(
-        {
-            **{name: properties(Pair)[name] for name in ("model", "data", "pruning")},
-            **described(recipe=recipe, arms={"type": "object", "additionalProperties": {"$ref": "#/$defs/Arm"}}),
-            "experiments": {"description": "Laid over those of all pairs.", **experiments},
-            "claim_levels": properties(Pair)["claim_levels"],
-        }
-    )
-    definitions |= {"Pair": pair, "Arm": arm}
+    experiments = _experiments(references)
+    pair = _pair(references, properties(Pair), experiments)
+    definitions |= {"Pair": pair, "Arm": _arm(references)}
     micro = references[Micro]
     properties(Micro)["pairs"] = {
         "type": "object",
@@ -169,7 +138,7 @@ def suite_schema() -> Schema:
         for name in ("title", "replicates", "first_replicate", "selection_replicates", "looks", "slurm")
     }
     own["title"] = {"type": "string", "description": FILE_KEYS["title"]}
-    keys = own | described(
+    keys = own | _described(
         include=paths,
         claims=paths,
         experiments=experiments,
@@ -178,6 +147,54 @@ def suite_schema() -> Schema:
     )
     body = {"properties": keys, "additionalProperties": False, "required": ["title", "replicates"]}
     return _document("A suite of lthbench", body, definitions)
+
+
+def _experiments(references: dict[type[BaseModel], Schema]) -> Schema:
+    """The experiments of a suite or of a pair: by their kind's name, or by one of the user's with `kind` in it."""
+    return {
+        "type": "object",
+        "properties": {name: references[kind] for name, kind in EXPERIMENTS.items()},
+        "additionalProperties": {
+            "type": "object",
+            "properties": {"kind": {"enum": list(EXPERIMENTS)}},
+            "allOf": [
+                {"if": {"properties": {"kind": {"const": name}}, "required": ["kind"]}, "then": references[kind]}
+                for name, kind in EXPERIMENTS.items()
+            ],
+        },
+    }
+
+
+def _pair(references: dict[type[BaseModel], Schema], properties: Schema, experiments: Schema) -> Schema:
+    """A pair as files have it; `properties` are those of the validated one."""
+    arms = {"type": "object", "additionalProperties": {"$ref": "#/$defs/Arm"}}
+    return _mapping(
+        {
+            **{name: properties[name] for name in ("model", "data", "pruning")},
+            **_described(recipe=references[Recipe], arms=arms),
+            "experiments": {"description": "Laid over those of all pairs.", **experiments},
+            "claim_levels": properties["claim_levels"],
+        }
+    )
+
+
+def _arm(references: dict[type[BaseModel], Schema]) -> Schema:
+    """An arm as files have it, where recipes may be parts of one."""
+    recipe = references[Recipe]
+    said = about_keys(Pair.model_fields["arms"].annotation.__args__[1])  # type: ignore[union-attr]
+    return _mapping(
+        _described(
+            **{"class": {"enum": ["early", "late"]}},
+            extends={"type": "string"},
+            recipe={**recipe, "description": said["recipe"]},
+        )
+        | {"search": {**recipe, "description": said["search"]}}
+    )
+
+
+def _described(**keys: Schema) -> Schema:
+    """Keys that only files have, with what `FILE_KEYS` says of each."""
+    return {name: {"description": FILE_KEYS[name], **key} for name, key in keys.items()}
 
 
 def _mapping(properties: Schema) -> Schema:

@@ -35,11 +35,12 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
         Refused: one of the ends diverged.
     """
     (a, layout), (b, _) = context.network(spec.a), context.network(spec.b)
-    masks = [_mask(end, layout, weights, context) for end, weights in ((spec.a, a), (spec.b, b))]
+    trainings = [_training(end, context) for end in (spec.a, spec.b)]
+    masks = [_mask(made, layout, weights, context) for made, weights in zip(trainings, (a, b), strict=True)]
     either, both = (
         {n: kept(masks[0][n], masks[1][n]) for n in layout.prunable} for kept in (torch.logical_or, torch.logical_and)
     )
-    blocked = all(_training(end, context).recipe.engine == "blocked" for end in (spec.a, spec.b))
+    blocked = all(made.recipe.engine == "blocked" for made in trainings)
     splits = load(spec.data, context.data, context.device)
     model = make_network(spec.model, spec.data, context.device)
     alphas = torch.linspace(0, 1, spec.points, dtype=torch.float64)
@@ -76,11 +77,11 @@ def interpolate(spec: InterpolateSpec, context: Context) -> dict[str, Any]:
     return {"status": "ok", "metrics": metrics, "alphas": alphas.tolist(), "curves": curves}
 
 
-def _mask(end: Weights, layout: Layout, weights: Mapping[str, Tensor], context: Context) -> dict[str, Tensor]:
-    """The mask of an end: name -> bool for every prunable weight."""
+def _mask(made: TrainSpec, layout: Layout, weights: Mapping[str, Tensor], context: Context) -> dict[str, Tensor]:
+    """The mask of an end, which a training made: name -> bool for every prunable weight."""
     if all(bool(weights[n].all()) for n in layout.prunable):  # pruned weights are 0, so nothing is pruned
         return {n: torch.ones_like(weights[n], dtype=torch.bool) for n in layout.prunable}
-    mask = mask_of(_training(end, context), layout, context)
+    mask = mask_of(made, layout, context)
     return {n: mask.get(n, torch.ones_like(weights[n], dtype=torch.bool)) for n in layout.prunable}
 
 

@@ -83,7 +83,7 @@ def test_lines_between_networks_of_which_nothing_is_left_have_no_distance(
     whole, layout = weights_of(model), Layout.of(model, spec)
     ends = {"0" * 32: {n: torch.zeros_like(t) for n, t in whole.items()}, "1" * 32: whole}
     monkeypatch.setattr(Context, "network", lambda self, ref: (ends[ref.task], layout))
-    kept = lambda end, layout, weights, context: {n: weights[n] != 0 for n in layout.prunable}  # noqa: E731
+    kept = lambda made, layout, weights, context: {n: weights[n] != 0 for n in layout.prunable}  # noqa: E731
     monkeypatch.setattr("lthbench.tasks.interpolate._mask", kept)
     monkeypatch.setattr(
         "lthbench.tasks.interpolate._training", lambda *_: SimpleNamespace(recipe=SimpleNamespace(engine="torch"))

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from devices import needs_kernels
+from devices import needs_kernels, run_with_isa
 from devices import reference as on_reference
 from torch import Tensor, library, nn
 
@@ -310,17 +306,14 @@ def test_layers_without_a_form_in_blocks_are_given_images():
 @needs_kernels
 @pytest.mark.parametrize("isa", ["base", "v3"])
 def test_older_instruction_sets_compute_the_same_within_rounding(isa):
-    body = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import test_blocked_training as t\n"
+    calls = (
         "for case in (t.CASES[1], t.CASES[2], t.CASES[9]):\n"
         "    t.test_a_masked_convolution_and_its_gradients_are_those_of_the_dense_one_within_their_rounding(case)\n"
         "t.test_a_dense_convolution_by_winograd_has_the_gradients_of_the_direct_one((16, 16, 16, (7, 5)), True)\n"
         "for case in t.NORMS[::2]:\n"
         "    t.test_normalisation_with_what_follows_has_the_outputs_and_gradients_of_the_layers(case, True)\n"
     )
-    environment = {**os.environ, "LTHBENCH_CPU_ISA": isa}
-    subprocess.run([sys.executable, "-c", body, str(Path(__file__).parent)], check=True, env=environment)
+    run_with_isa(isa, __file__, calls)
 
 
 @needs_kernels

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from devices import needs_kernels
+from devices import needs_kernels, run_with_isa
 from devices import reference as on_reference
 from torch import Tensor, library
 
@@ -78,14 +74,8 @@ def test_threads_change_no_bit_of_a_sparse_layer() -> None:
 @needs_kernels
 @pytest.mark.parametrize("isa", ["base", "v3"])
 def test_older_instruction_sets_multiply_the_same_within_rounding(isa: str) -> None:
-    body = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import test_masked_linear as t\n"
-        "for case in t.CASES:\n"
-        "    t.test_outputs_and_gradients_are_those_of_the_dense_masked_layer(case, False)\n"
-    )
-    environment = {**os.environ, "LTHBENCH_CPU_ISA": isa}
-    subprocess.run([sys.executable, "-c", body, str(Path(__file__).parent)], check=True, env=environment)
+    calls = "for case in t.CASES:\n    t.test_outputs_and_gradients_are_those_of_the_dense_masked_layer(case, False)\n"
+    run_with_isa(isa, __file__, calls)
 
 
 @needs_kernels

@@ -5,15 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from devices import DEVICES, needs_kernels, reference
+from devices import DEVICES, needs_kernels, reference, run_with_isa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import library
@@ -265,16 +261,13 @@ def test_a_sample_that_misleads_leaves_the_masks_as_they_are(device):
 @needs_kernels
 @pytest.mark.parametrize("isa", ["base", "v3"])
 def test_older_instruction_sets_give_the_same_masks(isa):
-    body = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import test_threshold as t\n"
+    calls = (
         "for kind in t.KINDS:\n"
         "    for dtype in t.DTYPES:\n"
         "        for magnitude in (True, False):\n"
         "            t.test_masks_are_those_of_a_stable_sort(kind, dtype, magnitude, 'cpu')\n"
     )
-    environment = {**os.environ, "LTHBENCH_CPU_ISA": isa}
-    subprocess.run([sys.executable, "-c", body, str(Path(__file__).parent)], check=True, env=environment)
+    run_with_isa(isa, __file__, calls)
 
 
 @pytest.mark.parametrize("device", DEVICES)
