@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -59,14 +60,17 @@ def bench_engine(
     ] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each candidate.")] = 5,
     layers: Annotated[bool, typer.Option("--layers", help="Time kinds of convolutions too.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw it, too: a file that ends in .png, .svg or .pdf.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Time training and evaluation against density: the blocked engine beside torch's, dense and channels last."""
     from lthbench.bench.engine_speed import DENSITIES, NETWORKS, layer_points, network_points
     from lthbench.bench.timing import threads as with_threads
-    from lthbench.cli.engine_table import print_points
+    from lthbench.cli.engine_table import measured_on, print_points
     from lthbench.names import nearest
 
+    if figure and figure.suffix not in (".png", ".svg", ".pdf"):
+        fail(f"--figure {figure}: ends in none of .png, .svg and .pdf")
     for name in model or ():
         if name not in NETWORKS:
             fail(f"--model {name}: is not timed{nearest(name, NETWORKS)}; known: {', '.join(NETWORKS)}")
@@ -79,6 +83,10 @@ def bench_engine(
         print_json([asdict(point) | {"ratio": point.ratio} for point in found])
     else:
         print_points(works, threads)
+    if figure:
+        from lthbench.bench.density_figure import draw_densities
+
+        draw_densities(works, measured_on(threads), figure)
 
 
 @bench_app.command("training")

@@ -9,7 +9,7 @@ import torch
 from rich.table import Table
 
 from lthbench.cli.app import out
-from lthbench.machine import cpuinfo
+from lthbench.machine import processor_name
 
 if TYPE_CHECKING:
     from lthbench.bench.engine_speed import EnginePoint
@@ -31,13 +31,16 @@ def print_points(works: Sequence[Sequence[EnginePoint]], threads: int) -> None:
         where = "never" if below is None else "always" if below == 1 else f"{below:.2f}"
         table.add_row(first.network, first.work, str(first.batch), f"{first.torch_ms:.3g}", *cells, where)
     out.print(table)
-    capability = torch.backends.cpu.get_cpu_capability()
-    processor = cpuinfo().get("model name", "this processor")
     out.print(
-        f"{processor}, {capability}, {threads} {'thread' if threads == 1 else 'threads'}, torch {torch.__version__}: "
-        "medians, interleaved, on images of noise. torch: the dense masked computation, channels last, whatever the "
-        "density. Ratio: torch's time by that of the blocked engine at a density."
+        f"{measured_on(threads)}: medians, interleaved, on images of noise. torch: the dense masked computation, "
+        "channels last, whatever the density. Ratio: torch's time by that of the blocked engine at a density."
     )
+
+
+def measured_on(threads: int) -> str:
+    """Processor, instruction set, threads and torch, in words."""
+    counted = f"{threads} {'thread' if threads == 1 else 'threads'}"
+    return f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}, {counted}, torch {torch.__version__}"
 
 
 def _cell(point: EnginePoint) -> str:

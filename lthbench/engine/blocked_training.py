@@ -78,7 +78,7 @@ class BlockedConvolution(nn.Module):
         super().__init__()
         self.weight, self.again = layer.weight, again
         kept = mask if mask is not None else torch.ones(layer.weight.shape, dtype=torch.bool)
-        dense = policy.choose_kernel(layer, mask, blocked=True) == "winograd"
+        dense = policy.choose_kernel(layer, mask, blocked=True, trained=True) == "winograd"
         geometry = layer.kernel_size[0], layer.stride[0] * skip, int(layer.padding[0])
         self.convolution = MaskedConvolution(None if dense else SparsityPattern.of(kept), *geometry)
 

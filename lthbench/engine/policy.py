@@ -22,24 +22,51 @@ if TYPE_CHECKING:
     from lthbench.engine.graph import Fused
     from lthbench.engine.path_weights import Networks
 
-# Of a 3x3 convolution in the batch-blocked layout: the density under which visiting kept weights alone was measured to
-# be faster than Winograd's filtering, and the channels above which they and oneDNN are. Of a training, forward and both
-# gradients, `lthbench bench engine --layers` with torch 2.14 and one thread of an AMD EPYC (Zen 3, AVX2), in ms:
-#
-#     channels, pixels, images   torch   kept weights at 1 / .5 / .2 / .1 / .05 / .02   Winograd
-#     16, 32, 64                  21.2    29.3 / 20.2 / 19.7 / 10.9 /  9.4 /  9.5         16.1
-#     32, 16, 64                  19.2    27.3 / 13.9 /  7.5 /  6.5 /  6.8 /  4.8         11.1
-#     64,  8, 64                  15.3    24.7 / 14.8 /  6.8 /  4.0 /  2.8 /  1.7          8.1
-#     256, 4, 32                  31.7    76.1 / 39.8 / 17.5 /  9.8 /  6.0 /  3.6         21.7
+# Of a 3x3 convolution in the batch-blocked layout, evaluated: the density under which visiting kept weights alone was
+# measured to be faster than Winograd's filtering, and the channels above which they and oneDNN are.
 SPARSE_DENSITY = 0.25
 WINOGRAD_CHANNELS = 256
 
-# Of a wider convolution in a training: the density from which torch's is the faster one. In ms as above, at .35 and .2:
+
+class TrainingLimits(NamedTuple):
+    """Between which densities and sizes a convolution is trained by which kernel.
+
+    Attributes:
+        sparse_density: under which kept weights alone are faster than Winograd's filtering.
+        channels: above which torch's dense convolution is the faster one.
+        wide_density: under which kept weights are faster than torch's, of more channels than these.
+    """
+
+    sparse_density: float
+    channels: int
+    wide_density: float
+
+
+# Forward and both gradients, `lthbench bench engine --layers` with torch 2.14 and one thread, in ms.
 #
-#     512, 8, 16                 256.4    185.8 / 135.0                                  203.2
-#     512, 4, 32                 204.2    146.8 /  85.4                                  199.4
-#     512, 2, 32                  63.8     72.7 /  48.1                                  143.1
-WIDE_DENSITY = 0.35
+# AMD EPYC, Zen 5, AVX-512:
+#
+#     channels, pixels, images   torch   kept weights at 1 / .5 / .35 / .2 / .1 / .05 / .02   Winograd
+#     16, 32, 64                   6.7     7.6 /  5.1 /   - /  3.3 /  2.7 /  2.5 / 2.1           5.9
+#     32, 16, 64                   5.7     6.5 /  4.6 /   - /  2.4 /  2.0 /  1.7 / 1.4           4.5
+#     64,  8, 64                   4.8     7.4 /  5.0 /   - /  2.6 /  2.0 /  1.6 / 1.3           4.4
+#     128, 16, 32                 32.4       - / 30.7 / 22.4 / 15.5                             27.8
+#     256, 8, 32                  32.5       - / 42.9 / 30.6 / 19.4                             31.3
+#     256, 4, 32                  11.2    28.2 / 18.2 /   - /  8.6 /  5.1 /  3.2 / 2.0          14.1
+#     512, 4, 32                  45.3   108.0 / 71.8 /   - / 34.6 / 19.9 / 11.9 / 6.3          50.9
+#     512, 2, 32                  22.7    80.5 / 48.8 /   - / 21.0 / 11.9 /  7.7 / 4.0          39.6
+#
+# AMD EPYC, Zen 3, AVX2:
+#
+#     16, 32, 64                  21.2    29.3 / 20.2 /   - / 19.7 / 10.9 /  9.4 / 9.5          16.1
+#     32, 16, 64                  19.2    27.3 / 13.9 /   - /  7.5 /  6.5 /  6.8 / 4.8          11.1
+#     64,  8, 64                  15.3    24.7 / 14.8 /   - /  6.8 /  4.0 /  2.8 / 1.7           8.1
+#     256, 4, 32                  31.7    76.1 / 39.8 /   - / 17.5 /  9.8 /  6.0 / 3.6          21.7
+#     512, 8, 16                 256.4       - /    - / 185.8 / 135.0                          203.2
+#     512, 4, 32                 204.2       - /    - / 146.8 / 85.4                           199.4
+#     512, 2, 32                  63.8       - /    - / 72.7 / 48.1                            143.1
+TRAINING_AVX512 = TrainingLimits(sparse_density=0.45, channels=128, wide_density=0.25)
+TRAINING_AVX2 = TrainingLimits(sparse_density=0.25, channels=256, wide_density=0.35)
 
 # Of all convolutions of a network, under which the blocked layout was measured to be faster than oneDNN even where the
 # network leaves it or has wide layers.
@@ -85,17 +112,22 @@ Kernel = Literal["torch", "onednn", "sparse", "winograd"]
 METHODS = ("auto", "fused", "blocked", "stacked", "each")
 
 
-def choose_kernel(layer: nn.Module, mask: Tensor | None = None, *, blocked: bool = False) -> Kernel:
+def choose_kernel(
+    layer: nn.Module, mask: Tensor | None = None, *, blocked: bool = False, trained: bool = False
+) -> Kernel:
     """The kernel that computes a layer.
 
     Args:
         mask: bool, of the shape of the layer's weight; None where it is dense.
         blocked: whether the layer is a convolution in the batch-blocked layout; otherwise it is a layer of a training.
+        trained: of such a convolution, whether it is trained; otherwise it is evaluated.
     """
     if blocked:
         assert isinstance(layer, nn.Conv2d)
-        density = _density(mask)
-        dense = density >= SPARSE_DENSITY and max(layer.weight.shape[:2]) <= WINOGRAD_CHANNELS
+        limits = training_limits()
+        sparse = limits.sparse_density if trained else SPARSE_DENSITY
+        channels = limits.channels if trained else WINOGRAD_CHANNELS
+        dense = _density(mask) >= sparse and max(layer.weight.shape[:2]) <= channels
         three_by_three = (layer.kernel_size, layer.stride, layer.padding) == ((3, 3), (1, 1), (1, 1))
         return "winograd" if dense and three_by_three else "sparse"
     if type(layer) is nn.Linear and layer.weight.device.type == "cpu" and layer.weight.dtype is torch.float32:
@@ -121,8 +153,13 @@ def trains_blocked(layer: nn.Conv2d, mask: Tensor | None) -> bool:
     """Whether a convolution of a training by the blocked engine is batch-blocked, or left to torch."""
     if not has_blocked_form(layer):
         return False
-    density = _density(mask)
-    return max(layer.weight.shape[:2]) <= WINOGRAD_CHANNELS or density < WIDE_DENSITY
+    limits = training_limits()
+    return max(layer.weight.shape[:2]) <= limits.channels or _density(mask) < limits.wide_density
+
+
+def training_limits() -> TrainingLimits:
+    """Those of the instruction set that torch uses here."""
+    return TRAINING_AVX512 if has_avx512() else TRAINING_AVX2
 
 
 def trains_sparse(layer: nn.Linear, mask: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -52,11 +53,16 @@ class MaskedConvolution(NamedTuple):
         return to_blocked(F.conv2d(from_blocked(x), weight, None, self.stride, self.padding))
 
 
+@cache
+def _zeros(size: int) -> Tensor:
+    return torch.zeros(size)
+
+
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, layer: MaskedConvolution, again: bool) -> Any:
         pattern, ops = layer.pattern, torch.ops.lthbench
-        no_bias = weight.new_zeros(weight.shape[0])
+        no_bias = _zeros(weight.shape[0])
         if pattern is None:
             used = weight.contiguous()
             y = ops.winograd_convolution(x, used, no_bias, None, False)
@@ -79,7 +85,7 @@ class _Convolution(torch.autograd.Function):
             residual = None if residual is None else residual.contiguous()
             if pattern is None:
                 turned = used.flip(2, 3).transpose(0, 1).contiguous()
-                dx = ops.winograd_convolution(dy, turned, used.new_zeros(used.shape[1]), residual, False)
+                dx = ops.winograd_convolution(dy, turned, _zeros(used.shape[1]), residual, False)
             else:
                 lists = pattern.row_indices, pattern.col_ptr, pattern.order
                 sides = (size - 2 for size in x.shape[2:4])

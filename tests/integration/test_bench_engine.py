@@ -57,3 +57,17 @@ def test_the_table_names_processor_instruction_set_and_crossover(
     assert "0.71" in out and "1 thread" in out and "torch 2" in out
     code, _, err = call("bench", "engine", "--model", "resnet21")
     assert code == 2 and "resnet20" in err
+
+
+def test_a_figure_shows_each_work_that_the_engine_applies_to(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    works = [points(0.5, 2.0, 2.0, 3.0, 4.0, 5.0), points(*[None] * 6)]
+    monkeypatch.setattr(engine_speed, "network_points", lambda *given: iter(works))
+    code, out, err = call("bench", "engine", "--model", "resnet20", "--figure", tmp_path / "speed.svg", "--json")
+    assert code == 0 and len(json.loads(out)) == 12, err
+    drawn = (tmp_path / "speed.svg").read_text()
+    assert drawn.count("resnet20: evaluation, batch of 128") == 1
+    assert all(text in drawn for text in ("equally fast", "0.5x", "5x", "1 thread"))
+    code, _, err = call("bench", "engine", "--model", "resnet20", "--figure", tmp_path / "speed.txt")
+    assert code == 2 and ".png, .svg and .pdf" in err

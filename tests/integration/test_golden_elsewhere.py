@@ -10,8 +10,9 @@ from test_golden import FAULTS, REPOSITORY, Verify, lthbench_, run_python, run_w
 
 from lthbench.analysis.golden.compare import compare_statistically
 from lthbench.analysis.golden.files import read_golden
+from lthbench.suite.engine_choice import with_engine
 from lthbench.suite.load import load_suite
-from lthbench.suite.plan import make_plan
+from lthbench.suite.plan import Plan, make_plan
 
 PAIR = "lenet-fashion-10k"
 MICRO = REPOSITORY / "suites" / "micro.yaml"
@@ -52,14 +53,19 @@ def test_a_changed_default_is_found_though_no_key_changes(tmp_path: Path) -> Non
     assert first["task"].endswith(": dense of level 0") and first["what"] in ("last_epoch_loss", "distance")
 
 
-RECORDED = {
+RECORDED = {  # by the suite's name, with -blocked behind it where that engine trained
     folder.name: read_golden(folder) for folder in (REPOSITORY / "suites" / "golden").iterdir() if folder.is_dir()
 }
 
 
+def plan_of(suite: str) -> Plan:
+    name, blocked = suite.removesuffix("-blocked"), suite.endswith("-blocked")
+    return make_plan(with_engine(load_suite(REPOSITORY / "suites" / f"{name}.yaml"), "blocked" if blocked else None))
+
+
 @pytest.mark.parametrize("suite", [name for name, goldens in RECORDED.items() if len(goldens) > 1])
 def test_each_recorded_environment_agrees_with_the_others_by_the_test(suite: str) -> None:
-    plan = make_plan(load_suite(REPOSITORY / "suites" / f"{suite}.yaml"))
+    plan = plan_of(suite)
     for path, golden in RECORDED[suite].items():
         others = {other: recorded for other, recorded in RECORDED[suite].items() if other != path}
         results = {
@@ -73,7 +79,7 @@ def test_each_recorded_environment_agrees_with_the_others_by_the_test(suite: str
 
 @pytest.mark.parametrize("suite", RECORDED)
 def test_golden_results_are_of_the_suite_as_it_is(suite: str) -> None:
-    planned = set(make_plan(load_suite(REPOSITORY / "suites" / f"{suite}.yaml")).tasks)
+    planned = set(plan_of(suite).tasks)
     for path, golden in RECORDED[suite].items():
         assert {task.key for task in golden.tasks if not task.chosen} == planned, (
             f"{path}: holds other tasks than suites/{suite}.yaml has; record them by ci/golden.sh"

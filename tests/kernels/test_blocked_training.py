@@ -331,17 +331,26 @@ def test_operators_of_training_keep_their_contract_with_torch():
 
 
 @needs_kernels
-def test_a_training_by_the_blocked_engine_tracks_one_by_torch_and_repeats_bit_for_bit():
+def test_a_training_by_the_blocked_engine_tracks_one_by_torch_and_repeats_and_resumes_bit_for_bit():
     images = noise_images("cifar10", 64, torch.device("cpu"))
     optimizer = SGD(name="sgd", lr=0.05, momentum=0.9)
-    ends, losses = [], []
-    for engine in ("torch", "blocked", "blocked"):
+
+    def trainer(engine):
         recipe = Recipe(steps=Steps(iterations=6), batch_size=20, optimizer=optimizer, engine=engine)
         model, mask = network("resnet8", 0.2, 4)
-        losses.append(Trainer(model, images, recipe, num_classes=10, seed=0, mask=mask).run().epoch_losses)
-        ends.append(model.state_dict())
-        assert all(not p[~mask[n]].any() for n, p in model.named_parameters() if n in mask)
-    assert all(torch.equal(a, b) for a, b in zip(ends[1].values(), ends[2].values(), strict=True))
+        return Trainer(model, images, recipe, num_classes=10, seed=0, mask=mask), mask
+
+    ends, losses, saved = [], [], []
+    for engine in ("torch", "blocked", "blocked"):
+        training, mask = trainer(engine)
+        losses.append(training.run(on_step=lambda t: saved.append(copy.deepcopy(t.state()))).epoch_losses)
+        ends.append(training.model.state_dict())
+        assert all(not p[~mask[n]].any() for n, p in training.model.named_parameters() if n in mask)
+    resumed, _ = trainer("blocked")
+    resumed.restore(*saved[8])  # after three steps
+    resumed.run()
+    for end in (ends[2], resumed.model.state_dict()):
+        assert all(torch.equal(a, b) for a, b in zip(ends[1].values(), end.values(), strict=True))
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-3)
 
 

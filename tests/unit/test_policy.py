@@ -66,9 +66,21 @@ def test_what_the_blocked_engine_trained_is_blocked_trained_blocked_too(monkeypa
 
 
 @pytest.mark.parametrize(
-    ("channels", "density", "blocked"), [(NARROW, 1.0, True), (WIDE, 0.5, False), (WIDE, 0.2, True)]
+    ("channels", "density", "by_avx2", "by_avx512"),
+    [
+        (NARROW, 1.0, True, True),
+        (256, 1.0, True, False),
+        (WIDE, 0.5, False, False),
+        (WIDE, 0.3, True, False),
+        (WIDE, 0.2, True, True),
+    ],
 )
-def test_a_wide_dense_convolution_of_a_training_is_torchs(channels: int, density: float, blocked: bool) -> None:
+@pytest.mark.parametrize("avx512", [False, True])
+def test_a_wide_dense_convolution_of_a_training_is_torchs(
+    channels: int, density: float, by_avx2: bool, by_avx512: bool, avx512: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "has_avx512", lambda: avx512)
+    blocked = by_avx512 if avx512 else by_avx2
     layer = nn.Conv2d(3, channels, 3, 1, 1, bias=False, device="meta")
     assert policy.trains_blocked(layer, mask_of(channels, density)["w"]) == blocked
 
@@ -97,6 +109,16 @@ def test_a_blocked_convolution_is_winograds_where_dense_narrow_and_of_stride_one
 ) -> None:
     layer = nn.Conv2d(3, channels, 3, stride, 1, device="meta")
     assert choose_kernel(layer, mask_of(channels, density)["w"], blocked=True) == kernel
+
+
+@pytest.mark.parametrize(("avx512", "kernel"), [(False, "winograd"), (True, "sparse")])
+def test_wider_vectors_make_kept_weights_the_faster_ones_in_trainings_of_higher_density(
+    avx512: bool, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy, "has_avx512", lambda: avx512)
+    layer, mask = nn.Conv2d(3, NARROW, 3, 1, 1, device="meta"), mask_of(NARROW, 0.35)["w"]
+    assert choose_kernel(layer, mask, blocked=True, trained=True) == kernel
+    assert choose_kernel(layer, mask, blocked=True) == "winograd"
 
 
 def test_no_other_file_of_the_engine_asks_for_the_environment() -> None:
