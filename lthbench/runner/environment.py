@@ -14,6 +14,7 @@ import numpy
 import torch
 
 import lthbench
+from lthbench.engine.policy import policy_digest
 from lthbench.machine import cpuinfo, processor_name
 from lthbench.ops._library import kernels_available
 from lthbench.runner.device import DeviceError
@@ -47,6 +48,7 @@ def environment(device: torch.device) -> dict[str, str | int | bool]:
         "dispatch": _set(DISPATCH),
         "threads": torch.get_num_threads(),
         "kernels": kernels_available(device),
+        "policy": policy_digest(),
         **(_of_cuda(device) if device.type == "cuda" else {}),
     }
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from conftest import Call, run_here
 
+import lthbench.runner.environment
 import lthbench.tasks.mask
 import lthbench.tasks.network
 import lthbench.training.batches
@@ -203,6 +204,23 @@ def test_an_environment_that_is_not_recorded_is_told_and_the_test_decides(small:
     code, (bitwise, statistical), _ = lthbench_("verify", small, "--store", small.parent / "store", "--json")
     assert (code, bitwise["state"], statistical["state"]) == (0, "no golden", "agreed")
     assert bitwise["environment"] == [["threads", 64, 1]]
+
+
+def test_where_the_blocked_engine_chooses_other_kernels_than_recorded_the_test_decides(
+    tmp_path: Path, tiny_suite: Path, lthbench_: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = ("--engine", "blocked", "--golden", tmp_path / "golden")
+    for policy, store, state in (("older", "a", "no golden"), ("newer", "b", "no golden"), ("newer", "b", "agreed")):
+        monkeypatch.setattr(lthbench.runner.environment, "policy_digest", lambda policy=policy: policy)
+        options = (tiny_suite, "--store", tmp_path / store, *blocked)
+        code, _, text = lthbench_("run", *options[:-2], "--executor", "debug", "--no-report")
+        assert code == 0, text
+        code, comparisons, text = lthbench_("verify", *options, "--json")
+        assert comparisons == [] or comparisons[0]["state"] == state, text
+        assert lthbench_("verify", *options, "--update", "--reason", f"{policy} thresholds")[0] == 0
+    (recorded,) = (tmp_path / "golden").glob("*.json")
+    content = json.loads(recorded.read_text())
+    assert (content["policy"], len(content["history"])) == ("newer", 2)
 
 
 def test_tasks_that_were_chosen_by_results_may_be_others_in_another_environment(small: Path, lthbench_: Verify) -> None:

@@ -21,6 +21,7 @@ from lthbench.analysis.golden.record import (
     chosen_tasks,
     environments_of,
     plugins_of,
+    policy_of,
     recorded,
     results_of,
     task_names,
@@ -58,9 +59,10 @@ def accept(
     path = golden_file(folder, environment)
     others = {p: golden for p, golden in before.items() if p != path}
     if path in before:
-        stale = compare_bitwise(plan, results, {path: before[path]}).state == "differs"
-        if not stale:
+        state = compare_bitwise(plan, results, {path: before[path]}).state
+        if state == "agreed":
             return path, []
+        stale = state == "differs"
     else:
         stale = bool(others) and compare_statistically(plan, results, others).state == "differs"
     names, chosen = task_names(plan), chosen_tasks(plan)
@@ -69,6 +71,7 @@ def accept(
         suite=suite.name,
         environment=decisive(environment),
         plugins=plugins_of(plan),
+        policy=policy_of(plan, environment),
         history=[*(before[path].history if path in before else []), entry],
         tasks=[recorded(key, names[key], result, chosen=key in chosen) for key, result in results.items()],
     )

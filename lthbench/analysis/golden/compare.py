@@ -18,6 +18,7 @@ from lthbench.analysis.golden.record import (
     chosen_tasks,
     environments_of,
     plugins_of,
+    policy_of,
     recorded,
     results_of,
     task_names,
@@ -73,6 +74,9 @@ def compare_bitwise(plan: Plan, results: Results, goldens: Goldens, *, whole: bo
         return Comparison("bitwise", "no golden", reason, num_tasks=len(plan.tasks), environment=differ)
     if other := _other_plugins(plan, goldens[nearest]):
         return Comparison("bitwise", "no golden", other, num_tasks=len(plan.tasks))
+    if policy_of(plan, here) != goldens[nearest].policy:
+        reason = "since they were recorded here, lthbench/engine/policy.py chooses other kernels for the blocked engine"
+        return Comparison("bitwise", "no golden", reason, num_tasks=len(plan.tasks))
     golden = goldens[nearest].by_key()
     names = task_names(plan)
     differences = []

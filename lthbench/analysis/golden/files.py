@@ -125,11 +125,13 @@ class Golden(_Strict):
 
     Attributes:
         plugins: those that tasks used, by name: version and digest.
+        policy: where the blocked engine trained, the digest of the file that chose its kernels.
     """
 
     suite: str
     environment: dict[str, str | int | bool]
     plugins: dict[str, dict[str, str]] = {}
+    policy: str = ""
     history: list[Entry]
     tasks: list[Recorded]
 
@@ -174,6 +176,8 @@ def write_golden(path: Path, golden: Golden) -> None:
     lines = ["{", f'"suite": {json.dumps(content["suite"])},', f'"environment": {json.dumps(content["environment"])},']
     if "plugins" in content:
         lines.append(f'"plugins": {json.dumps(content["plugins"])},')
+    if "policy" in content:
+        lines.append(f'"policy": {json.dumps(content["policy"])},')
     for name, last in (("history", ","), ("tasks", "")):
         lines += [f'"{name}": [', ",\n".join(map(json.dumps, content[name])), f"]{last}"]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 from lthbench.analysis.golden.files import Environment, Recorded, decisive
 from lthbench.registry import identities
 from lthbench.suite.plan import Plan, describe, make_plan
+from lthbench.tasks.spec import TrainSpec
 from lthbench.tasks.store import Store
 
 # The recorded numbers. The first epoch of a training shows the data path before rounding errors have grown.
@@ -59,6 +60,14 @@ def recorded(key: str, name: str, result: dict[str, Any], *, chosen: bool = Fals
 def plugins_of(plan: Plan) -> dict[str, dict[str, str]]:
     """The plugins that a plan's tasks use, by name: version and digest."""
     return identities(used for task in plan.tasks.values() for used in task.spec.names())
+
+
+def policy_of(plan: Plan, environment: Environment) -> str:
+    """The digest of what chose the kernels of the blocked engine, where it trained; older results lack it."""
+    blocked = any(
+        isinstance(task.spec, TrainSpec) and task.spec.recipe.engine == "blocked" for task in plan.tasks.values()
+    )
+    return str(environment.get("policy", "")) if blocked else ""
 
 
 def results_of(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
