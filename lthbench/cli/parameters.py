@@ -49,10 +49,17 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         whole = {name: kind(**{n: values[n] for n in names if n in values}) for name, (kind, names) in groups.items()}
         command(**rest, **whole)
 
+    given_by_field.__doc__ = _unwrapped(command.__doc__ or "")
     del given_by_field.__wrapped__
     given_by_field.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     given_by_field.__annotations__ = {each.name: each.annotation for each in parameters}
     return given_by_field
+
+
+def _unwrapped(text: str) -> str:
+    """A docstring with a line a paragraph, which help breaks where the terminal ends; lines after a \\b stay lines."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(p[2:] if p.startswith("\b\n") else p.replace("\n", " ") for p in paragraphs)
 
 
 def _parameter(kind: Any, name: str, how: Option) -> Parameter:

@@ -16,6 +16,7 @@ from lthbench.analysis.claims.verdict import SILENT
 from lthbench.analysis.figures import FAMILIES, Measured
 from lthbench.analysis.figures.style import figure_style
 from lthbench.analysis.quantity import interval_text
+from lthbench.analysis.report.contents import gather
 from lthbench.analysis.report.latex import latex_text
 from lthbench.analysis.report.svg import FORMATS
 from lthbench.analysis.report.write import write_report
@@ -151,6 +152,23 @@ def test_every_family_of_figures_reads_its_experiments(everything: tuple[Plan, S
             assert all(re.search(r"\(n = 3\)|replicate", point.text) for point in drawing.points), drawing.name
         names += [drawing.name for drawing in drawn]
     assert len(names) == len(set(names))
+
+
+def test_of_two_criteria_every_figure_says_which_and_the_overview_takes_the_one_that_the_controls_are_of(
+    tiny_suite: Path,
+) -> None:
+    two = "imp: {levels: 2}\n      moved: {kind: imp, levels: 2, criterion: movement}"
+    tiny_suite.write_text(tiny_suite.read_text().replace("imp: {levels: 2}", two, 1))
+    store = SyntheticStore()
+    found = gather(store.plan(load_suite(tiny_suite)), store, tiny_suite)
+    titles = [drawing.title for section in found.sections for drawing in section.drawings]
+    assert len(titles) == len(set(titles)) and {"Tickets of all arms (imp)", "Tickets of all arms (moved)"} <= {*titles}
+    row = dict(zip(found.overview.columns, found.overview.rows[0], strict=True))
+    (ticket,) = [
+        s for s in found.summaries
+        if (s.arm, s.experiment, s.level, s.metric, s.variant) == (row["arm"], "imp", 2, "test_accuracy", "ticket")
+    ]  # fmt: skip
+    assert row["sparsest ticket"] == interval_text(ticket.metric, ticket.interval)
 
 
 def test_the_page_is_well_formed_and_loads_nothing(report: Path) -> None:

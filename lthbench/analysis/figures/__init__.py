@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 from lthbench.analysis.figures import (
     accuracy,
@@ -39,11 +41,15 @@ FAMILIES = (
 
 
 def draw_figures(measured: Measured) -> Iterator[Drawing]:
-    """All figures of a pair for which there are numbers."""
+    """All figures of a pair for which there are numbers; of those with one title, each names its experiment too."""
     for family in FAMILIES:
         with figure_style():
             drawings = list(family.draw(measured))
-        yield from drawings
+        titles = Counter(drawing.title for drawing in drawings)
+        for drawing in drawings:
+            of = next((label for label in measured.pair.experiments if drawing.name.endswith(f"-{label}")), None)
+            is_shared = titles[drawing.title] > 1 and of is not None
+            yield replace(drawing, title=f"{drawing.title} ({of})") if is_shared else drawing
 
 
 __all__ = ["Drawing", "Measured", "draw_figures"]
