@@ -197,6 +197,27 @@ def test_the_environment_names_plugins_too(tmp_path: Path, monkeypatch: pytest.M
     assert len(load_plugins()) == 2 and {"own", "other"} == set(LOADED)
 
 
+def test_an_installed_distribution_names_plugins_by_its_entry_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = tmp_path / "own_kit-1.2.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: own-kit\nVersion: 1.2\n")
+    (about / "top_level.txt").write_text("own\n")
+    (about / "entry_points.txt").write_text("[lthbench.plugins]\nkit = own\n")
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_plugins() == ("own",), "the reference by which a worker process finds it, too"
+    assert (LOADED["own"].version, LOADED["own"].place) == ("1.2", str(tmp_path / "own.py"))
+    forget()
+    assert load_plugins(["own"], exactly=True) == ("own",), "as a job loads it"
+    forget()
+    assert load_plugins([], exactly=True) == () and not LOADED, "and no other"
+    (about / "entry_points.txt").write_text("[lthbench.plugins]\nkit = own_gone\n")
+    with pytest.raises(PluginError, match="plugin own_gone: there is no such module, installed or in"):
+        load_plugins()
+
+
 HEAD = "from lthbench.plugins import *\n"
 
 
