@@ -118,7 +118,7 @@ PHASES = (
     Phase("collect_kernelILb1", 4.25 + 0.02 * 6, 8, 32, serial=2e-6, serial_a_chunk=0.3e-6 / 256),
     Phase("resolve_kernel", 0.02 * (6 + 8), serial=3e-6),
 )
-COPY = 0.9 * 3.35e12  # bytes a second, read and written, of an H100 SXM
+COPY = 0.9 * 3.35e12  # bytes per second, read and written, of an H100 SXM
 ISSUE = 132 * 4 * 32 * 1.7e9  # instructions of threads a second
 GAP = 2.5e-6  # seconds before each launch
 SPAN = 8192  # weights of a chunk
@@ -193,7 +193,7 @@ def print_threshold(arch: str) -> None:
             (code,) = found.values()
             costs[phase.kernel] = fewest_instructions(code, phase.wide_loads) / phase.weights_a_thread
             print(f"{phase.kernel}: {costs[phase.kernel]:.1f} instructions a weight")
-    print(f"{'network':10} {'weights':>10} {'us':>7} {'of copy bandwidth: 8 3/8':>25} {'4 1/4 bytes a weight':>21}")
+    print(f"{'network':10} {'weights':>10} {'us':>7} {'of copy bandwidth: 8 3/8':>25} {'4 1/4 bytes per weight':>21}")
     for network, weights in NETWORKS.items():
         seconds = 0.0
         for phase in PHASES:

@@ -258,7 +258,7 @@ def result_rows(opened: OpenSuite, planned: Plan | None = None) -> list[ResultRo
 
 
 def results(opened: OpenSuite, planned: Plan | None = None) -> pandas.DataFrame:
-    """The measured numbers of a suite, or of a part of it that was planned, one a row.
+    """The measured numbers of a suite, or of a part of it that was planned, one per row.
 
     Returns:
         The columns of `ResultRow` (pair, experiment, arm, replicate, variant, level, density, step, epoch, share,

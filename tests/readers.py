@@ -1,7 +1,7 @@
 """Every reader of files, sound files of its kind, and the law that it keeps whatever a file holds.
 
 The law: what is read has its schema and, written again, is read as the same; or the reader's own error tells the file,
-a line a fault. No other exception comes out, nothing takes long or much memory, and nothing is written.
+one line per fault. No other exception comes out, nothing takes long or much memory, and nothing is written.
 """
 
 from __future__ import annotations

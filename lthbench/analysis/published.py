@@ -84,7 +84,7 @@ def read_references(path: Path) -> References:
     """Read and validate a file of published numbers.
 
     Raises:
-        SuiteError: with one line a fault.
+        SuiteError: with one line per fault.
     """
     tree = read_yaml(path)
     try:
@@ -128,7 +128,7 @@ def calibrate(plan: Plan, store: Store, references: References) -> list[Publishe
         measured[r.pair, r.arm, r.variant, r.level, r.step or 0, r.metric][r.replicate].append(r.value)
 
     def ours(row: PublishedRow, level: int, metric: str) -> list[float]:
-        """One value a replicate."""
+        """One value per replicate."""
         by_replicate = measured.get((row.pair, row.arm, row.variant, level, _iterations(plan, row), metric), {})
         return [math.fsum(values) / len(values) for values in by_replicate.values()]
 

@@ -1,4 +1,4 @@
-"""The results table: tidy rows, one a measured number, and their summary over replicates."""
+"""The results table: tidy rows, one per measured number, and their summary over replicates."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def results_table(plan: Plan, store: Store) -> list[ResultRow]:
 
 
 def frame(rows: Iterable[ResultRow]) -> pandas.DataFrame:
-    """The rows as a DataFrame: a column a field, and `is_selection`; what a number does not have is missing."""
+    """The rows as a DataFrame: one column per field, and `is_selection`; what a number does not have is missing."""
     import pandas
 
     table = pandas.DataFrame(

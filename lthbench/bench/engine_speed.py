@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Network:
-    """A network that is timed: on images of the size of a data set's, so many a batch of training."""
+    """A network that is timed: on images of the size of a data set's, so many per training batch."""
 
     data: str
     batch: int

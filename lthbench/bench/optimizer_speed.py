@@ -102,7 +102,7 @@ def torch_full(network: str) -> Callable[[], object]:
 def update_works(network: str) -> list[Work]:
     """A masked step of SGD, of SGD with pull and distance, and of AdamW, against torch.
 
-    Their limit is a probe of as many bytes. Bytes a weight: weight, gradient and momentum read, weight and momentum
+    Their limit is a probe of as many bytes. Bytes per weight: weight, gradient and momentum read, weight and momentum
     written, and a mask bit, 20 1/8; an anchor is 4 more, a second moment 8.
     """
     num_weights = sum(torch.Size(s).numel() for s in parameter_shapes(network))

@@ -48,14 +48,14 @@ def quick_rates(
     pairs: Iterable[Pair], kept: Calibration | None, device: torch.device, threads: int, *, limit: float = LIMIT
 ) -> Calibration:
     """What `kept` lacks of the rates of some pairs: timed, a tenth of a second each and the costliest first; and, when
-    `limit` seconds are over, estimated by the operations a second that the network nearest in size has reached.
+    `limit` seconds are over, estimated by the operations per second that the network nearest in size has reached.
 
     A network that cannot be timed here has no rate.
     """
     needs = sorted(_needs(pairs, kept), key=lambda need: need.of_task, reverse=True)
     begun, late = time.monotonic(), list[_Need]()
     rates: list[TrainingRate | NetworkRate] = []
-    reached: list[tuple[float, float]] = []  # operations of an image, and operations a second
+    reached: list[tuple[float, float]] = []  # operations of an image, and operations per second
     for need in needs:
         if reached and time.monotonic() - begun >= limit:
             late.append(need)

@@ -59,7 +59,7 @@ def calibrate(pairs: Iterable[Pair], device: torch.device, threads: int) -> Iter
 
 
 def matmul_rate(precision: Precision, device: torch.device) -> float:
-    """Floating-point operations a second of matrix products: of large square ones, or of a convolution if that is
+    """Floating-point operations per second of matrix products: of large square ones, or of a convolution if that is
     faster, which on a CPU uses another library."""
     dtype: torch.dtype = getattr(torch, precision)
     square, operations = matmul_probe(8192 if device.type == "cuda" else 1024, dtype, device)

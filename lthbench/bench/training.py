@@ -50,7 +50,7 @@ class Throughput:
     Attributes:
         batch: of the steps that were timed.
         flops_per_image: of forward and backward pass, counted; multiply and add apart.
-        matmul_flops: floating-point operations a second of a large matrix product in the same precision.
+        matmul_flops: floating-point operations per second of a large matrix product in the same precision.
     """
 
     pair: str

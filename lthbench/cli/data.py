@@ -57,8 +57,8 @@ def data_download(
 def data_prepare(
     where: DataFolder,
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Data sets that are folders of images.")],
-    classes: Annotated[Path | None, typer.Option(help="A file of one class a line: another ImageNet-100.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, max=MAX_PROCESSES, help="Threads; default: one a core.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="A file of one class per line: another ImageNet-100.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=MAX_PROCESSES, help="Threads; default: 1 per core.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Decode and resize folders of images into arrays, once; a killed preparation goes on where it was."""
@@ -83,7 +83,7 @@ def data_add(
     name: Annotated[str, typer.Argument(help="By which suites will name it.")],
     folder: Annotated[
         Path | None,
-        typer.Option(help="Images in a folder a class, below train and test (or val), or in one split to divide."),
+        typer.Option(help="Images in one folder per class, below train and test (or val), or in one split to divide."),
     ] = None,
     arrays: Annotated[
         tuple[Path, Path] | None,
@@ -103,7 +103,7 @@ def data_add(
         float, typer.Option(min=0.01, max=0.9, help="Of each class, where no test split is given.")
     ] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="By which that share is drawn.")] = 0,
-    workers: Annotated[int | None, typer.Option(min=1, max=MAX_PROCESSES, help="Threads; default: one a core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=MAX_PROCESSES, help="Threads; default: 1 per core.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prepare a data set of your own, once, so that suites can name it; a killed preparation goes on where it was."""

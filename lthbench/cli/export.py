@@ -35,7 +35,7 @@ def mlflow(
     source: Source,
     where: Annotated[str, typer.Option("--out", help="Folder, or the URI of a tracking server or data base.")],
 ) -> None:
-    """Log what is done to MLflow, a run a training; running it again adds what is new."""
+    """Log what is done to MLflow, one run per training; running it again adds what is new."""
     try:
         from lthbench.analysis.export.mlflow import MlflowException, export_mlflow
     except ModuleNotFoundError as error:

@@ -58,7 +58,7 @@ def gather(pixels: Tensor, index: Tensor, shifts: Shifts, side: tuple[int, int])
 
 
 def slice_each(pixels: np.ndarray, index: np.ndarray, shifts: Shifts, side: tuple[int, int]) -> np.ndarray:
-    """Do what `gather` does, on the host: one slice an image.
+    """Do what `gather` does, on the host: one slice per image.
 
     On a CPU slices beat a gather, and need no parallel regions, which stall when its cores are busy.
     """

@@ -17,7 +17,7 @@ from lthbench.data.spec import DATASETS
 CMC_LIST = "imagenet100.txt"
 CMC_ID = "5ee5db69"
 CMC_ORIGIN = "imagenet100.txt of github.com/HobbitLong/CMC"
-ANNOTATIONS = "val_annotations.txt"  # Tiny-ImageNet's: file name, class and a box, separated by tabs, an image a line
+ANNOTATIONS = "val_annotations.txt"  # of Tiny-ImageNet: file name, class and box, separated by tabs, one image per line
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def scan(name: str, root: Path, class_list: Path | None = None) -> Tree:
     of them still there or some sorted into folders of their classes.
 
     Args:
-        class_list: a file of one class a line; only these are read. None is the data set's own choice.
+        class_list: a file of one class per line; only these are read. None is the data set's own choice.
 
     Raises:
         DataError: a folder, class, image or annotation is missing, unreadable or there twice, two of them contradict
@@ -54,7 +54,7 @@ def scan(name: str, root: Path, class_list: Path | None = None) -> Tree:
     folder = root / info.folder
     for split in ("train", "val"):
         if not (folder / split).is_dir():
-            raise missing(name, folder / split, "one folder a class")
+            raise missing(name, folder / split, "one folder per class")
     folders = Folders(name)
     classes = _classes(folders, folder, class_list)
     train = {c: folders.images(folder / "train" / c) for c in classes}
@@ -90,7 +90,7 @@ def _check_counts(name: str, folder: Path, found: dict[str, list[Path]], expecte
 
 
 def read_class_list(path: Path, num_classes: int) -> list[str]:
-    """Read a file of one class a line; returns them sorted.
+    """Read a file of one class per line; returns them sorted.
 
     Raises:
         DataError: it cannot be read, or has another number of different classes.
@@ -105,7 +105,7 @@ def read_class_list(path: Path, num_classes: int) -> list[str]:
 
 
 def class_list_id(classes: Iterable[str]) -> str:
-    """Return eight hex digits that name a set of classes: SHA-256 of the sorted ids, one a line."""
+    """Return eight hex digits that name a set of classes: SHA-256 of the sorted ids, one per line."""
     return hashlib.sha256(os.fsencode("".join(f"{c}\n" for c in sorted(classes)))).hexdigest()[:8]
 
 

@@ -41,7 +41,7 @@ class Wanted:
     """What an own data set is made of and how its images are stored.
 
     Attributes:
-        folder: of images, in a folder a class: below `train`, and `test` or `val`, or without these for one split.
+        folder: of images, in one folder per class: below `train`, and `test` or `val`, or without these for one split.
         arrays, test_arrays: files of images, uint8 [N, H, W], [N, H, W, C] or [N, C, H, W], and of labels, [N].
         torchvision: a set that torchvision reads, one of TORCHVISION; of EMNIST a part too, as `emnist:letters`.
         size: images of folders are resized so that the shorter edge has so many pixels, of which the centre is taken;

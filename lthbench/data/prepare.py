@@ -58,7 +58,7 @@ def prepare(
 
     Args:
         class_list: a file with other classes than the data set's own (imagenet100).
-        workers: threads that decode; None is one a core. Pillow decodes outside Python's lock.
+        workers: threads that decode; None is one per core. Pillow decodes outside Python's lock.
         on_progress: called with (images done, images in all) from time to time.
 
     Returns:

@@ -27,7 +27,7 @@ class BlockedConvolution(nn.Module):
 
 
 def scale_and_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Normalise [B, C, H, W] with one scale and shift [C] a channel."""
+    """Normalise [B, C, H, W] with one scale and one shift per channel, [C] each."""
     return torch.addcmul(shift[:, None, None], x, scale[:, None, None])
 
 

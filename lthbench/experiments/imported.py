@@ -23,7 +23,7 @@ UNKNOWN = "0" * 64  # of a ticket, where a suite is read without a store
 class Imported(Experiment):
     """Tickets that `lthbench ticket import` brought into the store, trained with each arm's recipe, and their controls.
 
-    A ticket is one replicate: its network was initialised, and its mask found, once. So `tickets` has one a replicate,
+    A ticket is one replicate: its network was initialised, and its mask found, once. So `tickets` has one for each,
     and replicates beyond them measure nothing.
 
     Measurements: `ticket`, with accuracies and distances, where its initial weights came with it; and the names of

@@ -1,1 +1,1 @@
-"""The networks of the paper, one file a family; `spec` is torch-free, `build` makes modules."""
+"""The networks of the paper, one file per family; `spec` is torch-free, `build` makes modules."""

@@ -1,4 +1,4 @@
-"""The typed face of the kernels: masked updates, global magnitude thresholds."""
+"""What users call of the kernels: masked optimizers and pruning to a global magnitude threshold."""
 
 from lthbench.ops.optimizers import MaskedAdamW, MaskedSGD
 from lthbench.ops.pruning import Pruned, prune_lowest

@@ -20,7 +20,7 @@ BUILD_AGAIN = "build them again by ci/install.sh"
 
 
 class KernelWarning(UserWarning):
-    """The kernels that are here are not those that should be; the message is one line with its cure."""
+    """The kernels that were found are not the expected ones; the message is one line with its cure."""
 
 
 def _load(name: str) -> tuple[ModuleType | None, str]:
@@ -71,7 +71,7 @@ def why_no_kernels(device: torch.device | str = "cpu") -> str | None:
 
 
 def build_info() -> dict[str, str]:
-    """What is loaded, one line a part, for reports: part -> "loaded" or the reason why not."""
+    """What is loaded, one line per part, for reports: part -> "loaded" or the reason why not."""
     return {
         "cpu": "loaded" if _cpu else _cpu_reason,
         "cuda": "loaded" if _cuda else _cuda_reason,

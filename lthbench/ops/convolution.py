@@ -1,6 +1,6 @@
 """Convolutions in the batch-blocked layout: over the kept weights only, or dense by Winograd's minimal filtering.
 
-Activations lie as [G, C, H + 2, W + 2, 16] with a border of zeros, one image a vector lane. Each kept weight is then
+Activations lie as [G, C, H + 2, W + 2, 16] with a border of zeros, one image per vector lane. Each kept weight is then
 one broadcast and a row of vector products, whatever its position, and the transform of a tile consists of additions of
 whole vectors.
 """
@@ -114,7 +114,7 @@ def winograd_convolution(
     """Convolve batch-blocked activations with 3x3 filters, stride and padding 1, add `residual`, and apply a ReLU if
     asked.
 
-    By minimal filtering F(4x4, 3x3): 2.25 products a pixel and weight in place of 9 (Lavin and Gray, "Fast Algorithms
+    By minimal filtering F(4x4, 3x3): 2.25 products per pixel and weight in place of 9 (Lavin and Gray, "Fast Algorithms
     for Convolutional Neural Networks", 2016). Its error is at most some 1e-5 standard deviations of the outputs. An
     input that is infinite or NaN makes all outputs of its tiles NaN.
 

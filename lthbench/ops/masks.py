@@ -1,4 +1,4 @@
-"""Packed masks: one bit a weight inside the kernels, bool tensors outside.
+"""Packed masks: one bit per weight inside the kernels, bool tensors outside.
 
 Bit i % 32 of word i / 32 is weight i in the order of memory; the bits after the last weight are 0. Files have another
 order (lthbench.tasks.tensor_files).

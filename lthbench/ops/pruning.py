@@ -113,7 +113,7 @@ class _Rule:
     survivors: list[int]
 
     def __call__(self, groups: list[int], counts: list[int]) -> tuple[list[Tensor], list[float], list[int], int]:
-        """New masks, a threshold a group, the number pruned in each tensor, and the number of NaN scores."""
+        """New masks, one threshold per group, the number pruned in each tensor, and the number of NaN scores."""
         raise NotImplementedError
 
 
@@ -179,7 +179,7 @@ def _nan_last(threshold: float) -> tuple[bool, float]:
 
 def _check_sequences(**given: Any) -> None:
     for name, tensors in given.items():
-        how = "give a list of tensors, one a parameter"
+        how = "give a list of tensors, one per parameter"
         if isinstance(tensors, Tensor):
             raise TypeError(f"{name} is one tensor of shape {tuple(tensors.shape)}; {how}")
         if not isinstance(tensors, Sequence):

@@ -28,7 +28,7 @@ class Local:
     """Run tasks on this machine.
 
     Attributes:
-        workers: processes; 0 runs tasks in this one, None is one a core, or `per_device` a GPU.
+        workers: processes; 0 runs tasks in this one, None is one per core, or `per_device` per GPU.
         processes: how many make one training together.
     """
 

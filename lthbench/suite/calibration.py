@@ -90,7 +90,7 @@ class Calibration(_Frozen):
     Attributes:
         device: its name; a GPU's as the driver gives it.
         kind: whether its hours are those of a GPU or of a processor with `threads` threads.
-        matmul: precision -> floating-point operations a second of a large matrix product.
+        matmul: precision -> floating-point operations per second of a large matrix product.
     """
 
     version: Literal[1] = 1

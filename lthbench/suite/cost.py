@@ -23,7 +23,7 @@ class Cost:
         shared: tasks that more than one experiment needs.
         image_passes: forward and backward pass of one image is 1, forward alone 1/3.
         flops: floating-point operations, multiply and add counted apart; backward as twice forward.
-        disk_bytes: when all is done, of weights (float32; pruned ones take a bit) and masks (a bit a weight).
+        disk_bytes: when all is done, of weights (float32; pruned ones take a bit) and masks (one bit per weight).
         hours: device -> hours of what is not done yet; None if a rate is missing.
     """
 

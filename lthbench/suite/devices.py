@@ -95,7 +95,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Named:
-    """A GPU by its published peak rates, in floating-point operations a second; never measured here.
+    """A GPU by its published peak rates, in floating-point operations per second; never measured here.
 
     Attributes:
         float32: without tensor cores, as float32 recipes are computed exactly.

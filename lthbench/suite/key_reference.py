@@ -52,7 +52,6 @@ _EXAMPLES = {
     **{f"experiment: {kind}.points": "11" for kind in EXPERIMENTS},
     **{f"experiment: {kind}.threshold": "0.05" for kind in EXPERIMENTS},
     **{f"experiment: {kind}.statistics": "[interpolate, recompute]" for kind in EXPERIMENTS},
-    **{f"experiment: {kind}.kind": kind for kind in EXPERIMENTS},
 }  # fmt: skip
 _KINDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "null": "null"}
 
@@ -91,7 +90,7 @@ def sections() -> dict[str, Section]:
                 type_of(one, defs),
                 "" if one.get("default") in (None, {}) else _in_yaml(one["default"]),
                 one.get("description", ""),
-                _EXAMPLES.get(f"{title}.{key}") or given.get((name, key), ""),
+                _EXAMPLES.get(f"{title}.{key}") or given.get((name, key)) or _in_yaml(one.get("const")),
             )
             for key, one in _keys(schema).items()
         )
@@ -99,9 +98,10 @@ def sections() -> dict[str, Section]:
 
     experiments = {_definition(suite["properties"]["experiments"]["properties"][kind]): kind for kind in EXPERIMENTS}
     named = {
-        "ModelSpec": "model", "DataSpec": "data", "Pruning": "pruning", "Recipe": "recipe", "SGD": "optimizer: sgd",
-        "AdamW": "optimizer: adamw", "Schedule": "schedule", "Augment": "augment", "Micro": "micro",
-        "SlurmOptions": "slurm", "Claim": "claim", "Choice": "choose", "Selection": "selection",
+        "ModelSpec": "model", "DataSpec": "data", "Pruning": "pruning", "Recipe": "recipe",
+        **{name: title for name, one in defs.items() if (title := _optimizer(one))},
+        "Schedule": "schedule", "Augment": "augment", "Micro": "micro", "SlurmOptions": "slurm", "Claim": "claim",
+        "Choice": "choose", "Selection": "selection",
     }  # fmt: skip
     found = [
         section("", "suite", suite, "The file itself."),
@@ -209,9 +209,16 @@ def _keys(schema: Schema) -> dict[str, Schema]:
 
 
 def _mapping_name(name: str, schema: Schema) -> str:
-    told = {"SGD": "optimizer: sgd", "AdamW": "optimizer: adamw"}
     test = _keys(schema).get("test", {}).get("const")
-    return told.get(name) or (f"test: {test}" if test else name.removesuffix("Spec").removesuffix("Options").lower())
+    if test:
+        return f"test: {test}"
+    return _optimizer(schema) or name.removesuffix("Spec").removesuffix("Options").lower()
+
+
+def _optimizer(schema: Schema) -> str:
+    """The title of an optimizer that ships with the package, which alone has one possible name; else empty."""
+    name = _keys(schema).get("name", {}).get("const")
+    return f"optimizer: {name}" if name else ""
 
 
 def _bounds(schema: Schema) -> str:

@@ -49,7 +49,7 @@ def read_elsewhere(path: Path, weights: Path | None = None) -> Found:
     if weights is not None:
         initial = _tensors(weights)
     if not masks:
-        raise TicketError(f"{path}: holds no masks; give a file of name -> 0 and 1, one a weight")
+        raise TicketError(f"{path}: holds no masks; give a file of name -> 0 and 1, one per weight")
     for name, mask in masks.items():
         if not ((mask == 0) | (mask == 1)).all():
             raise TicketError(f"{path}: {name}: has other values than 0 and 1, so that it is no mask")

@@ -9,7 +9,7 @@ from lthbench.tasks.atomic import write_atomically
 
 README = "README.md"
 _EXPLAINED = """\
-Results of lthbench, a folder a task: `tasks/KK/KEY`, where KEY is the hash of the task's specification, `task.json`.
+Results of lthbench, one folder per task: `tasks/KK/KEY`, where KEY is the hash of its specification, `task.json`.
 There, `result.json` has numbers and digests, `weights*.safetensors` and `mask.safetensors` the networks.
 To read: `lthbench results SUITE --store .`; in Python `lthbench.load_ticket(lthbench.load_suite(SUITE, "."), ...)`.
 For plain torch: `lthbench ticket export SUITE`. `tickets/` has masks from elsewhere, `reports/` pages to look at.

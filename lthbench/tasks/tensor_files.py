@@ -94,7 +94,7 @@ class _MaskNote(BaseModel):
 
 
 def write_mask(path: Path, mask: Mapping[str, Tensor], scratch: Path | None = None) -> Artefact:
-    """Write a mask, 1 bit a weight."""
+    """Write a mask, 1 bit per weight."""
     packed = {name: _to_bits(m.cpu().reshape(-1)) for name, m in mask.items()}
     return write_tensors(path, packed, {"shapes": {name: list(m.shape) for name, m in mask.items()}}, scratch)
 

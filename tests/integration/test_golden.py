@@ -107,7 +107,7 @@ def test_the_same_results_agree_bit_for_bit_and_need_no_update(small: Path, lthb
     content = file.read_text()
     tasks = json.loads(content)["tasks"]
     assert len(tasks) == bitwise["num_tasks"]
-    assert sum(line.startswith('{"key"') for line in content.splitlines()) == len(tasks), "a line a task"
+    assert sum(line.startswith('{"key"') for line in content.splitlines()) == len(tasks), "one line per task"
     code, _, text = lthbench_("verify", small, *store, "--update", "--reason", "again")
     assert (code, str(file) in text, file.read_text() == content) == (0, True, True)
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import torch
@@ -30,9 +27,3 @@ def reference() -> Iterator[None]:
             del os.environ["LTHBENCH_REFERENCE"]
         else:
             os.environ["LTHBENCH_REFERENCE"] = before
-
-
-def run_with_isa(isa: str, file: str, calls: str) -> None:
-    """Call tests of a file, `t` in `calls`, in a process whose kernels use an older instruction set: base or v3."""
-    body = f"import sys; sys.path.insert(0, {str(Path(file).parent)!r})\nimport {Path(file).stem} as t\n{calls}"
-    subprocess.run([sys.executable, "-c", body], check=True, env={**os.environ, "LTHBENCH_CPU_ISA": isa})

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from devices import needs_kernels, run_with_isa
+from devices import needs_kernels
 from devices import reference as on_reference
 from torch import Tensor, library, nn
 
@@ -301,19 +301,6 @@ def test_layers_without_a_form_in_blocks_are_given_images():
     got, expected = gradients(model, logits), gradients(dense, usual)
     for n in expected:
         torch.testing.assert_close(got[n], expected[n], rtol=1e-3, atol=1e-4)
-
-
-@needs_kernels
-@pytest.mark.parametrize("isa", ["base", "v3"])
-def test_older_instruction_sets_compute_the_same_within_rounding(isa):
-    calls = (
-        "for case in (t.CASES[1], t.CASES[2], t.CASES[9]):\n"
-        "    t.test_a_masked_convolution_and_its_gradients_are_those_of_the_dense_one_within_their_rounding(case)\n"
-        "t.test_a_dense_convolution_by_winograd_has_the_gradients_of_the_direct_one((16, 16, 16, (7, 5)), True)\n"
-        "for case in t.NORMS[::2]:\n"
-        "    t.test_normalisation_with_what_follows_has_the_outputs_and_gradients_of_the_layers(case, True)\n"
-    )
-    run_with_isa(isa, __file__, calls)
 
 
 @needs_kernels

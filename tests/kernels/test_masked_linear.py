@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 import torch.nn.functional as F
-from devices import needs_kernels, run_with_isa
+from devices import needs_kernels
 from devices import reference as on_reference
 from torch import Tensor, library
 
@@ -69,13 +69,6 @@ def test_threads_change_no_bit_of_a_sparse_layer() -> None:
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
-
-
-@needs_kernels
-@pytest.mark.parametrize("isa", ["base", "v3"])
-def test_older_instruction_sets_multiply_the_same_within_rounding(isa: str) -> None:
-    calls = "for case in t.CASES:\n    t.test_outputs_and_gradients_are_those_of_the_dense_masked_layer(case, False)\n"
-    run_with_isa(isa, __file__, calls)
 
 
 @needs_kernels

@@ -9,7 +9,7 @@ import mmap
 import numpy as np
 import pytest
 import torch
-from devices import DEVICES, needs_kernels, reference, run_with_isa
+from devices import DEVICES, needs_kernels, reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import library
@@ -256,18 +256,6 @@ def test_a_sample_that_misleads_leaves_the_masks_as_they_are(device):
     scores, mask = scores.to(device), torch.ones(numel, dtype=torch.bool, device=device)
     pruned = prune_lowest([scores], [mask], numel // 2)
     assert torch.equal(pruned.masks[0], by_stable_sort([scores], [mask], numel // 2, True))
-
-
-@needs_kernels
-@pytest.mark.parametrize("isa", ["base", "v3"])
-def test_older_instruction_sets_give_the_same_masks(isa):
-    calls = (
-        "for kind in t.KINDS:\n"
-        "    for dtype in t.DTYPES:\n"
-        "        for magnitude in (True, False):\n"
-        "            t.test_masks_are_those_of_a_stable_sort(kind, dtype, magnitude, 'cpu')\n"
-    )
-    run_with_isa(isa, __file__, calls)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -38,7 +38,7 @@ def _none_known() -> Iterator[None]:
 
 
 def folder_of_images(folder: Path, images: np.ndarray = IMAGES) -> Path:
-    """PNG files in a folder a class."""
+    """PNG files in one folder per class."""
     for number, (image, label) in enumerate(zip(images, LABELS, strict=True)):
         path = folder / ("cat", "dog", "owl")[label] / f"{number:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

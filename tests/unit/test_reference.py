@@ -56,7 +56,7 @@ def test_numbers_of_one_replicate_or_of_no_such_pair_are_not_compared(tiny_run: 
 
 
 def planted(folder: Path, accuracies: list[float], barrier: float) -> tuple[Plan, Store]:
-    """A store in which dense networks have these accuracies, one a replicate, and all lines this barrier."""
+    """A store in which dense networks have these accuracies, one per replicate, and all lines this barrier."""
     text = TINY.replace("replicates: 1", f"replicates: {len(accuracies)}")
     (folder / "tiny.yaml").write_text(text + "      onset: {grid: [0it, 1ep, 2ep], arms: [early]}\n")
     suite, store = load_suite(folder / "tiny.yaml"), Store(folder / "store")

@@ -1,6 +1,6 @@
 """Golden results: the recorded results of a suite, and the outcome of comparing a run with them.
 
-SUITES/golden/SUITE/*.json, one file an environment, one line a task. A file is compared bit for bit with runs in its
+SUITES/golden/SUITE/*.json, one file per environment, one line per task. A file is compared bit for bit with runs in its
 own environment; all of a suite's files together show how much sound environments differ, and runs in any other
 environment are compared with them by a test (`lthbench.analysis.golden.equivalence`).
 """

@@ -27,7 +27,7 @@ Interval = tuple[float, float]
 
 
 def paired_intervals(first: Sequence[Interval], second: Sequence[Interval]) -> Paired | None:
-    """The differences of the first from the second, one a replicate, of points in intervals (low, high].
+    """The differences of the first from the second, one per replicate, of points in intervals (low, high].
 
     None with fewer than two replicates, and where neither differences nor intervals leave any spread, so that no test
     exists.

@@ -1,4 +1,4 @@
-"""Tests of one effect from paired differences, one a replicate: Student's t, equivalence, Wilcoxon; power and n."""
+"""Tests of one effect from paired differences, one per replicate: Student's t, equivalence, Wilcoxon; power and n."""
 
 from __future__ import annotations
 
