@@ -20,8 +20,8 @@ from lthbench.ops._library import kernels_available
 from lthbench.runner.device import DeviceError
 from lthbench.runner.settings import CPU, Device
 
-# Variables that limit the instruction sets of oneDNN and MKL, and so determine the order of their sums.
-DISPATCH = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
+# Variables that limit the instruction sets of oneDNN, MKL and our kernels, and so determine the order of their sums.
+DISPATCH = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "LTHBENCH_CPU_ISA")
 
 # Those that choose among the kernels of cuBLAS and cuDNN.
 CUDA_DISPATCH = (

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Call
 
 from lthbench import api
-from lthbench.analysis.golden.files import golden_folder
+from lthbench.analysis.golden.files import decisive_differences, golden_folder
+from lthbench.runner.environment import environment
 from lthbench.suite.engine_choice import by_every_engine, with_engine
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
@@ -56,3 +58,14 @@ def test_each_engine_has_its_golden_results_and_its_report(tmp_path: Path, tiny_
     own = api.load_suite(tmp_path / "own.yaml", tmp_path / "store")
     assert {arm.recipe.engine for pair in own.suite.pairs.values() for arm in pair.arms.values()} == {"blocked"}
     assert api.report_folder(own).name == "own", "its recipes name the engine, nobody else does"
+
+
+def test_the_environment_of_results_names_the_instruction_set_that_our_kernels_are_limited_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("LTHBENCH_CPU_ISA", raising=False)
+    before = environment(torch.device("cpu"))
+    monkeypatch.setenv("LTHBENCH_CPU_ISA", "v3")
+    now = environment(torch.device("cpu"))
+    assert decisive_differences(before, now) == (("dispatch", before["dispatch"], now["dispatch"]),)
+    assert "LTHBENCH_CPU_ISA=v3" in str(now["dispatch"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -15,6 +16,8 @@ from lthbench.data.spec import DataSpec
 from lthbench.models.build import prunable
 from lthbench.models.spec import ModelSpec
 from lthbench.ops._library import kernels_available
+from lthbench.suite.load import load_suite
+from lthbench.suite.shipped import find_suite
 from lthbench.tasks.network import apply_mask, make_network, set_initial_weights
 from lthbench.training.loop import Trainer
 from lthbench.training.recipe import SGD, Engine, Recipe
@@ -77,3 +80,19 @@ def test_a_long_training_is_as_near_to_torchs_as_another_memory_format_of_torchs
     assert between_formats > 0, "the formats have the same bits: nothing is compared"
     assert min(blocked.distance(usual), blocked.distance(other)) <= SPREAD * between_formats
     assert abs(blocked.loss - usual.loss) <= SPREAD * abs(other.loss - usual.loss) + 0.02
+
+
+def test_at_the_densities_of_quick_both_engines_have_the_same_bits_and_so_its_verdicts() -> None:
+    pair = load_suite(find_suite(Path("quick"))).pairs["lenet-garments"]
+    ends = []
+    for engine in ("torch", "blocked"):
+        model = make_network(pair.model, pair.data, torch.device("cpu"))
+        set_initial_weights(model, pair.model, seed=0)
+        g, weights = torch.Generator().manual_seed(1), dict(model.named_parameters())
+        density = (1 - pair.pruning.rate) ** 4  # of its last level
+        mask = {n: torch.rand(weights[n].shape, generator=g) < density for n in prunable(model, pair.model)}
+        apply_mask(model, mask)
+        recipe = pair.arms["late"].recipe.model_copy(update={"engine": engine, "steps": Steps(iterations=4)})
+        Trainer(model, load(pair.data).train, recipe, num_classes=4, seed=0, mask=mask).run()
+        ends.append(list(model.state_dict().values()))
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
