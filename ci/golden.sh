@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Record a suite's golden results here, and in what this machine can imitate of other environments: two threads,
-# narrower vectors, no kernels (but with LTHBENCH_ENGINE=blocked, which needs them). How far those differ is the tolerance for all environments that are not recorded.
+# narrower vectors, no kernels (with LTHBENCH_ENGINE=blocked, which needs kernels, those of an older instruction set).
+# How far those differ is the tolerance for all environments that are not recorded.
 # Leave out a file that tests/integration/test_golden_elsewhere.py finds unlike the others where a mask of it differs in
 # a weight at the threshold: what is trained behind that goes another way than rounding alone would take it.
 # Usage: ci/golden.sh SUITE REASON [STORES], the last a folder where a run that was stopped goes on.
