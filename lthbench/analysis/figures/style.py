@@ -109,7 +109,7 @@ def log_axis(axes: Axes, which: Literal["x", "y"], ticks: Iterable[float], small
     axis.set_minor_locator(NullLocator())
     places = sorted(set(ticks))
     axis.set_ticks(places[:: max(1, -(-len(places) // 9))])
-    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_major_formatter(lambda value, _: f"{value:.3g}" if abs(value) < 1000 else f"{value:g}")
 
 
 def legend(figure: Figure, axes: Axes, columns: int = 2) -> None:
