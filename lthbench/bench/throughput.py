@@ -52,8 +52,7 @@ def calibrate(pairs: Iterable[Pair], device: torch.device, threads: int) -> Iter
     )
     for pair in pairs:
         measured = found.model_copy(update={"networks": (network_rate(pair.model, pair.data.form, device),)})
-        recipes = [recipe for arm in pair.arms.values() for recipe in (arm.recipe, arm.search)]
-        kinds = {(r.precision, r.batch_size, r.augment, r.engine): r for r in reversed(recipes)}
+        kinds = {(r.precision, r.batch_size, r.augment, r.engine): r for r in reversed(pair.recipes)}
         rates = [training_rate(pair.model, pair.data.form, recipe, TrainingBench(device)) for recipe in kinds.values()]
         yield measured.model_copy(update={"trainings": tuple(rates)})
 

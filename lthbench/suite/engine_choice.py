@@ -35,12 +35,8 @@ def with_engine(suite: Suite, engine: Engine | None) -> Suite:
     if engine is None:
         return suite
     changed = _changed(suite, engine)
-    if engine == "blocked" and not any(
-        recipe.engine == "blocked"
-        for pair in changed.pairs.values()
-        for arm in pair.arms.values()
-        for recipe in (arm.recipe, arm.search)
-    ):
+    recipes = (recipe for pair in changed.pairs.values() for recipe in pair.recipes)
+    if engine == "blocked" and not any(recipe.engine == "blocked" for recipe in recipes):
         raise SuiteError("--engine blocked: no network of the suite has layers for it; leave it out")
     return changed
 

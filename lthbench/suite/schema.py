@@ -16,7 +16,7 @@ from lthbench.models.spec import ModelSpec
 from lthbench.suite.claims import Claim
 from lthbench.suite.slurm_options import SlurmOptions
 from lthbench.tasks.spec import Pruning, Task
-from lthbench.training.recipe import Engine
+from lthbench.training.recipe import Engine, Recipe
 
 MAX_REPLICATES = 1000
 
@@ -59,6 +59,11 @@ class Pair(BaseModel):
         own = value.get("range")
         parts = {"third": own or (5, 7, 9, 10), "fifth": own or (7, 9, 10)}
         return {"range": (4, 5, 7, 9, 10), **parts, "extreme": (13, 16, 20)} | value
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """Every recipe of its arms, of their mask searches too."""
+        return [recipe for arm in self.arms.values() for recipe in (arm.recipe, arm.search)]
 
 
 class Suite(BaseModel):

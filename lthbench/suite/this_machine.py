@@ -51,15 +51,10 @@ def lacks_network(kept: Calibration | None, pair: Pair) -> bool:
 
 def recipes_without_rate(kept: Calibration | None, pair: Pair) -> Iterator[Recipe]:
     """The recipes of a pair's arms that have no rate of their own."""
-    for recipe in recipes_of(pair):
+    for recipe in pair.recipes:
         rate = None if kept is None else kept.training(pair.model, pair.data.form, recipe)
         if rate is None or not rate.is_of(recipe):
             yield recipe
-
-
-def recipes_of(pair: Pair) -> list[Recipe]:
-    """Every recipe of a pair's arms, of their mask searches too."""
-    return [recipe for arm in pair.arms.values() for recipe in (arm.recipe, arm.search)]
 
 
 def time_here(
@@ -83,5 +78,5 @@ def time_here(
 def _is_estimated(kept: Calibration, pair: Pair) -> bool:
     data = pair.data.form
     rates: list[TrainingRate | NetworkRate | None] = [kept.network(pair.model, data)]
-    rates += [kept.training(pair.model, data, recipe) for recipe in recipes_of(pair)]
+    rates += [kept.training(pair.model, data, recipe) for recipe in pair.recipes]
     return any(rate is not None and rate.estimated for rate in rates)
