@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from lthbench.data.spec import num_train_images
 from lthbench.experiments import Measurement
-from lthbench.experiments.cell import is_selection
+from lthbench.experiments.cell import Result, is_selection
 from lthbench.suite.plan import Plan, kinds_of
 from lthbench.tasks.spec import Task, TrainSpec
 from lthbench.tasks.store import Store
 
-Status = Literal["ok", "diverged", "refused", "missing"]
+Status = Literal["ok", "diverged", "refused", "at chance", "missing"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class MeasuredPoint:
         experiment: its name in the suite.
         density: fraction of the prunable weights that survive; None for the path between two networks.
         step: iteration of rewinding or spawning.
-        status: `missing` where a task of it is not done; else the first of its results that is not `ok`, if any.
+        status: `missing` where a task of it is not done; else the first of its results that is not `ok`, if any;
+            `at chance` where it, or what it was pruned or spawned from, is a dense network that learned nothing.
         numbers: metric -> value; accuracies, errors and barriers are fractions, losses nats.
         key: the task that measured it.
         epoch, share: the step in epochs and as a share of the length of its training, by which recipes of other
@@ -53,11 +55,18 @@ class MeasuredPoint:
 
 def points(plan: Plan, store: Store) -> Iterator[MeasuredPoint]:
     """Every measurement of a plan, in the plan's order."""
+    learned: dict[str, bool] = {}
     for placed in plan.measurements:
         measurement, cell = placed.measurement, placed.cell
-        results = [store.result(task.key) for task in (measurement.task, *measurement.others)]
+        tasks = (measurement.task, *measurement.others)
+        results = [store.result(task.key) for task in tasks]
         done = [result for result in results if result is not None]
         is_whole = len(done) == len(results)
+        status: Status = "missing"
+        if is_whole:
+            status = next((r["status"] for r in done if r["status"] != "ok"), "ok")
+            if status == "ok" and not all(_learned(task, store, learned) for task in tasks):
+                status = "at chance"
         epoch, share = (None, None) if measurement.step is None else moment(measurement.step, measurement.task)
         yield MeasuredPoint(
             pair=cell.pair,
@@ -68,12 +77,46 @@ def points(plan: Plan, store: Store) -> Iterator[MeasuredPoint]:
             level=measurement.level,
             density=done[0]["metrics"].get("density") if is_whole else None,
             step=measurement.step,
-            status=next((r["status"] for r in done if r["status"] != "ok"), "ok") if is_whole else "missing",
+            status=status,
             numbers=measurement.numbers(done) if is_whole else {},
             key=measurement.task.key,
             epoch=epoch,
             share=share,
         )
+
+
+def _learned(task: Task, store: Store, known: dict[str, bool]) -> bool:
+    """Whether no dense network that a task is made from ended at chance.
+
+    Args:
+        known: key -> the answer for other tasks, which is added to.
+    """
+    if task.key not in known:
+        known[task.key] = not ended_at_chance(task, store.result) and all(
+            _learned(other, store, known) for other in task.inputs
+        )
+    return known[task.key]
+
+
+def ended_at_chance(task: Task, result_of: Callable[[str], Result | None]) -> bool:
+    """Whether a task trained a dense network on all of its images, to the end of its recipe, and it is no better on
+    them than guessing among their classes, at most four standard errors above.
+
+    Its weights may be finite, and masks be made from it; but they are of no trained network.
+    """
+    spec = task.spec
+    if (
+        not isinstance(spec, TrainSpec)
+        or spec.mask
+        or spec.probe
+        or spec.per_class is not None
+        or spec.stop is not None
+    ):
+        return False
+    result = result_of(task.key)
+    accuracy = None if result is None else result["metrics"].get("train_accuracy")
+    chance = 1 / spec.data.num_labels
+    return accuracy is not None and accuracy <= chance + 4 * math.sqrt(chance * (1 - chance) / spec.num_images)
 
 
 def moment(step: int, task: Task) -> tuple[float, float]:

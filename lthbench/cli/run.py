@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from lthbench import api
+from lthbench.analysis.points import ended_at_chance
 from lthbench.api import OpenSuite, Ran, Source
 from lthbench.cli.app import JsonOption, RetryOption, again, app, err, out, print_json
 from lthbench.cli.export import tensorboard_exporter
@@ -181,7 +182,8 @@ def _by_reason(failed: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _tell_troubles(plan: Plan, store: Store, console: Console) -> bool:
-    """Print how many trainings diverged, and how many networks have empty layers; return whether all diverged."""
+    """Print how many trainings diverged, dense networks learned nothing, and networks have empty layers; return whether
+    all diverged."""
     found = [(task.spec, result) for key, task in plan.tasks.items() if (result := store.result(key)) is not None]
     trainings = [result for spec, result in found if isinstance(spec, TrainSpec)]
     statuses = [result["status"] for result in trainings]
@@ -193,6 +195,12 @@ def _tell_troubles(plan: Plan, store: Store, console: Console) -> bool:
     elif diverged:
         console.print(
             f"{diverged:,} of {len(statuses):,} trainings diverged; {refused:,} tasks that need them were refused"
+        )
+    if idle := [task for task in plan.tasks.values() if ended_at_chance(task, store.result)]:
+        whose = sorted({f"{cell.pair} {cell.arm}" for cell in (plan.cells[task.key] for task in idle)})
+        console.print(
+            f"{len(idle):,} dense networks of {', '.join(whose)} ended at chance: their recipes learn nothing, and no "
+            "verdict counts them or what was made from them"
         )
     empty = sum(result["metrics"].get("empty_layers", 0) > 0 for result in trainings)
     if empty:

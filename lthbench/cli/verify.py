@@ -73,12 +73,13 @@ def verify(
     elif reference:
         _print_references(plan, store, folder.parent / "references.yaml", as_json)
     elif update:
-        if part != WHOLE:
-            fail(f"--update: records a whole suite; leave out {' '.join(part.options())}")
+        if part != Subset(pairs=part.pairs):
+            leave = " ".join(replace(part, pairs=()).options())
+            fail(f"--update: records a whole suite, or whole pairs; leave out {leave}")
         path, removed = accept(plan, store, suite, folder, reason or "", keep_others=keep_others)
         out.print(f"recorded: {path}")
         for other in removed:
-            out.print(f"removed: {other}, which holds results of before")
+            out.print(f"removed: results of before in {other}")
     else:
         comparisons = [
             replace(comparison, accept=_accept(suite, store.root, golden))

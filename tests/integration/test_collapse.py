@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import Call, run_here
 
+from lthbench.analysis.points import points
 from lthbench.analysis.report import contents
 from lthbench.analysis.table import results_table
 from lthbench.cli.results import print_summary
@@ -128,3 +129,19 @@ def test_collapse_is_told_by_status_the_summary_and_the_report(
     assert shown.count("empty") >= 3 and "no survivor" in shown and "no mean" in shown
     empty = [row for row in contents._troubles(*run, "tiny").rows if row[1] == "empty layers"]
     assert len(empty) == sum(arm.collapsed for arm in found.arms) and "fc1.weight" in empty[0][2]
+
+
+def test_a_dense_network_that_learns_nothing_is_told_with_all_that_is_made_from_it(tmp_path: Path, call: Call) -> None:
+    text = SUITE.replace("arms: {a: {}}", "arms: {a: {}, still: {recipe: {optimizer: {lr: 1.0e-9}}}}")
+    text = text.replace("rate: 0.97", "rate: 0.5").replace("levels: [0, 2, 3]", "levels: [0, 2]")
+    text = text.replace("num_train: 100", "num_train: 1000").replace("2ep", "6ep")
+    (tmp_path / "suite.yaml").write_text(text)
+    code, out, err = call("run", tmp_path / "suite.yaml", "--store", tmp_path / "store", "--device", "cpu")
+    assert code == 0, err
+    told = " ".join((out + err).split())
+    assert "2 dense networks of tiny still ended at chance" in told, told
+    plan = make_plan(load_suite(tmp_path / "suite.yaml"))
+    found = list(points(plan, Store(tmp_path / "store")))
+    assert {point.status for point in found if point.arm == "still"} == {"at chance"}
+    assert {point.status for point in found if point.arm == "a"} == {"ok"}
+    assert any(point.numbers for point in found if point.arm == "still"), "what was measured is still shown"

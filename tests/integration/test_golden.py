@@ -198,6 +198,40 @@ def test_results_of_a_part_are_compared_and_never_recorded(small: Path, tmp_path
     assert (code, "tasks are not run" in text) == (2, True)
 
 
+def test_pairs_may_be_recorded_in_different_environments(small: Path, lthbench_: Verify) -> None:
+    """A suite that no single machine has run whole: each pair's golden results are of where it was run."""
+    folder, verify = small.parent / "golden" / "small", ("verify", small, "--store", small.parent / "store")
+    (here,) = folder.iterdir()
+    whole = here.read_text()
+    names = list(load_suite(small).pairs)
+    elsewhere = folder / "elsewhere.json"
+    elsewhere.write_text(whole.replace('"threads": 1', '"threads": 64'))
+    here.unlink()
+    code, _, text = lthbench_(*verify, "--pair", names[0], "--update", "--reason", "one pair here")
+    assert code == 0, text
+    assert {task["task"].split()[0] for task in json.loads(here.read_text())["tasks"]} == {names[0]}
+    assert elsewhere.read_text() == whole.replace('"threads": 1', '"threads": 64'), "they agree, so both stay"
+    # Bits decide of the pair that is recorded here, and the test of all.
+    code, (bitwise, statistical), _ = lthbench_(*verify, "--json")
+    assert (code, bitwise["state"], statistical["state"]) == (0, "agreed", "agreed")
+    assert 0 < bitwise["num_compared"] < statistical["num_compared"] == statistical["num_tasks"]
+    code, (bitwise, _), _ = lthbench_(*verify, "--pair", names[1], "--json")
+    assert (code, bitwise["state"]) == (0, "no golden")
+    # Recording the others completes this environment's file, and removes of other files what no longer agrees.
+    content = json.loads(elsewhere.read_text())
+    for task in content["tasks"]:
+        if task["task"].startswith(names[1]) and "density" in task["metrics"]:
+            task["metrics"]["density"] /= 2
+    elsewhere.write_text(json.dumps(content))
+    rest = [word for name in names[1:] for word in ("--pair", name)]
+    code, _, text = lthbench_(*verify, *rest, "--update", "--reason", "the others")
+    assert code == 0 and str(elsewhere) in text, text
+    assert {task["task"].split()[0] for task in json.loads(elsewhere.read_text())["tasks"]} == {names[0]}
+    content, first = json.loads(here.read_text()), json.loads(whole)
+    assert sorted(map(str, content["tasks"])) == sorted(map(str, first["tasks"]))
+    assert [entry["reason"] for entry in content["history"]] == ["one pair here", "the others"]
+
+
 def test_an_environment_that_is_not_recorded_is_told_and_the_test_decides(small: Path, lthbench_: Verify) -> None:
     (file,) = (small.parent / "golden" / "small").iterdir()
     file.write_text(file.read_text().replace('"threads": 1', '"threads": 64'))

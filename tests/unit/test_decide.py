@@ -36,7 +36,7 @@ class Measured:
 
     planned: int = 4
     keys: tuple[str, ...] = ("k",)
-    lacking: Any = field(default_factory=lambda: SimpleNamespace(diverged={}, missing=0))
+    lacking: Any = field(default_factory=lambda: SimpleNamespace(failed={}, missing=0))
 
 
 def decided(values: list[float], expected: str = "greater", evidence: Any = None, **options: Any) -> TestResult:
@@ -109,16 +109,16 @@ def test_without_spread_or_replicates_nothing_is_decided() -> None:
 
 
 def test_what_is_missing_or_diverged_is_said_and_decides_nothing() -> None:
-    missing = Measured(9, lacking=SimpleNamespace(diverged={}, missing=5))
+    missing = Measured(9, lacking=SimpleNamespace(failed={}, missing=5))
     assert shortfall(missing, 4) == "4 of 9 replicates done; decided when all are"  # type: ignore[arg-type]
-    diverged = Measured(9, lacking=SimpleNamespace(diverged={3: "late", 1: "early"}, missing=0))
-    assert shortfall(diverged, 4) == "diverged: early in replicate 1; late in replicate 3"  # type: ignore[arg-type]
+    diverged = Measured(9, lacking=SimpleNamespace(failed={3: "late diverged", 1: "early diverged"}, missing=0))
+    assert shortfall(diverged, 4) == "early diverged in replicate 1; late diverged in replicate 3"  # type: ignore[arg-type]
     assert shortfall(Measured(4), 4) is None  # type: ignore[arg-type]
     assert shortfall(Measured(5), 4) == "4 of 5 replicates have the number that is compared"  # type: ignore[arg-type]
     assert decided(VALUES, evidence=missing).outcome == decided(VALUES, evidence=diverged).outcome == "inconclusive"
     assert decided(VALUES, evidence=missing, done=2).reason.startswith("2 of 9")
     part = unfinished("x", True, diverged)  # type: ignore[arg-type]
-    assert (part.outcome, part.reason[:9], part.keys) == ("inconclusive", "diverged:", ("k",))
+    assert (part.outcome, part.reason[:14], part.keys) == ("inconclusive", "early diverged", ("k",))
 
 
 def test_support_goes_before_contradiction_and_that_before_negligible_at_the_level_itself() -> None:

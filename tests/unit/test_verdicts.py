@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -324,7 +325,7 @@ def test_a_diverged_replicate_leaves_a_claim_undecided_and_is_named(tmp_path: Pa
     ]
     verdict = one(loaded, points)
     assert verdict.outcome == "inconclusive"
-    assert "diverged: early ticket at level 2 in replicate 3" in verdict.reason
+    assert "early ticket at level 2 diverged in replicate 3" in verdict.reason
     assert verdict.effect is not None and verdict.effect.value == pytest.approx(2, abs=0.5), (
         "a diverged one is left out"
     )
@@ -504,6 +505,24 @@ def test_what_has_no_noise_scale_is_left_out_and_told(tmp_path: Path) -> None:
     told = "1 left out without noise scale: recipe/late/optimizer.lr = 0.1"
     assert told in verdicts["C10"].parts[0].reason
     assert "left out without noise scale" in verdicts["C23"].parts[3].reason and verdicts["C23"].parts[3].n == 3
+
+
+@pytest.mark.parametrize("status", ["diverged", "at chance"])
+def test_a_configuration_that_failed_is_left_out_and_takes_no_other_with_it(status: Any, tmp_path: Path) -> None:
+    loaded, points = planned_as_one_recipe(tmp_path)
+    failed = [replace(p, status=status) if "optimizer.lr = 0.01" in p.variant else p for p in points]
+    (verdict,) = [v for v in judge(loaded, failed, {}, "s.yaml") if v.claim == "C7"]
+    assert [part.n for part in verdict.parts] == [3, 3]
+    assert "1 left out without test accuracy: late optimizer.lr = 0.01" in verdict.parts[0].reason
+
+
+def test_a_recipe_that_learns_nothing_decides_nothing_and_is_named(tmp_path: Path) -> None:
+    loaded = suite(tmp_path, GREATER, 5, "a")
+    points = tickets("a", 5, np.random.default_rng(0), 2.0)
+    assert one(loaded, points).outcome == "supported"
+    verdict = one(loaded, [replace(p, status="at chance") if p.replicate == 3 else p for p in points])
+    assert verdict.outcome == "inconclusive"
+    assert re.search("the dense network of early .* is at chance in replicate 3", verdict.reason), verdict.reason
 
 
 @pytest.mark.parametrize(

@@ -207,11 +207,10 @@ def among_pairs(part: TestResult, alpha: float, num_pairs: int) -> Outlook | Non
 
 
 def shortfall(evidence: Evidence, n: int) -> str | None:
-    """Why nothing is decided with these replicates: some are not done, some diverged."""
+    """Why nothing is decided with these replicates: some are not done, some failed."""
     lacking = evidence.lacking
-    if lacking.diverged:
-        which = "; ".join(f"{why} in replicate {r}" for r, why in sorted(lacking.diverged.items()))
-        return f"diverged: {which}"
+    if lacking.failed:
+        return "; ".join(f"{why} in replicate {r}" for r, why in sorted(lacking.failed.items()))
     if lacking.missing:
         return f"{n} of {evidence.planned} replicates done; {UNDONE}"
     if n < evidence.planned:
@@ -221,6 +220,6 @@ def shortfall(evidence: Evidence, n: int) -> str | None:
 
 def unfinished(what: str, counts: bool, evidence: Evidence) -> TestResult:
     """The part of a test that has no value of any replicate yet."""
-    if evidence.lacking.diverged:
+    if evidence.lacking.failed:
         return TestResult(what, "inconclusive", shortfall(evidence, 0) or "", counts, keys=tuple(evidence.keys))
     return TestResult(what, "not run", "no replicate is done", counts)

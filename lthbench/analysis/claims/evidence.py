@@ -27,17 +27,18 @@ class NotPlanned(LookupError):
 
 @dataclass
 class Lacking:
-    """Why a replicate has no value: tasks not done yet, or a training that diverged."""
+    """Why a replicate has no value: tasks not done yet, a training that diverged, or a dense network at chance."""
 
     missing: set[int] = field(default_factory=set)
-    diverged: dict[int, str] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
 
     def add(self, point: MeasuredPoint) -> None:
         if point.status == "missing":
             self.missing.add(point.replicate)
         else:
-            why = f"{point.arm} {point.variant}" + (f" at level {point.level}" if point.level else "")
-            self.diverged.setdefault(point.replicate, why)
+            what = f"{point.arm} {point.variant}" + (f" at level {point.level}" if point.level else "")
+            what = f"the dense network of {what} is at chance" if point.status == "at chance" else f"{what} diverged"
+            self.failed.setdefault(point.replicate, what)
 
 
 @dataclass(frozen=True)
@@ -185,35 +186,39 @@ class Evidence:
     def values(self, selection: Selection, metric: str, level: int | None) -> dict[int, float]:
         """Replicate -> the mean of a selection at a level, in units (accuracies and barriers in percent).
 
-        Missing and diverged replicates are recorded in `lacking`, the tasks used in `keys`.
+        Replicates that are missing or failed are recorded in `lacking`, the tasks used in `keys`.
         """
         metric = selection.metric or metric
         found = self.select(selection)
         pruned = any(point.level for point, _ in found)
         numbers: dict[int, list[float]] = defaultdict(list)
+        gone = set()
         for point, _ in found:
             if pruned and level is not None and point.level != level:
                 continue
             if point.status != "ok":
                 self.lacking.add(point)
+                gone.add(point.replicate)
             elif metric in point.numbers:
                 numbers[point.replicate].append(point.numbers[metric] * scale_of(metric))
                 self.keys[point.key] = None
-        gone = self.lacking.missing | set(self.lacking.diverged)
         return {r: math.fsum(v) / len(v) for r, v in numbers.items() if r not in gone}
 
     def onsets(self, selection: Selection, threshold: float, *, choosing: bool = False) -> dict[int, OnsetInterval]:
         """Replicate -> the interval of the onset of a selection of barriers; for several arms the ends are averaged.
 
-        Stability is decided on validation images; a barrier that was refused (divergence) is unstable.
+        Stability is decided on validation images; a barrier that was refused (divergence) is unstable. A network at
+        chance is neither: its replicate has failed.
 
         Raises:
             NotPlanned: the selection has none, or no validation barriers.
         """
         barriers: dict[tuple[str, int], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+        gone = set()
         for point, _ in self.select(selection.model_copy(update={"rewound": None, "level": 0}), choosing=choosing):
-            if point.status == "missing":
+            if point.status in ("missing", "at chance"):
                 self.lacking.add(point)
+                gone.add(point.replicate)
                 continue
             if point.status == "ok" and ONSET_BY not in point.numbers:
                 raise NotPlanned(f"no {ONSET_BY} of '{point.variant}'; give the data validation images")
@@ -221,7 +226,7 @@ class Evidence:
             barriers[point.arm, point.replicate][point.share or 0.0].append(point.numbers.get(ONSET_BY, math.inf))
         found: dict[int, list[OnsetInterval]] = defaultdict(list)
         for (_, replicate), points in sorted(barriers.items()):
-            if replicate not in self.lacking.missing:
+            if replicate not in gone:
                 found[replicate].append(onset_interval({at: sum(b) / len(b) for at, b in points.items()}, threshold))
         return {replicate: mean_onset(own) for replicate, own in sorted(found.items())}
 
@@ -251,8 +256,8 @@ class Evidence:
                 raise Unfinished(f"'{point.variant}' of all selection replicates")
             if point.status == "ok" and choice.by not in point.numbers:
                 raise NotPlanned(f"no {choice.by} of '{point.variant}', to choose by")
-            # One that diverges somewhere is no candidate.
-            means[names["chosen"]].append(point.numbers.get(choice.by, -math.inf))
+            # One that fails somewhere is no candidate.
+            means[names["chosen"]].append(point.numbers[choice.by] if point.status == "ok" else -math.inf)
         self.chosen = best(means)
 
     def measured_classes(self) -> Classes:

@@ -122,13 +122,15 @@ def _recorded_spread(test: Test, claim: Claim, recorded: RecordedPair) -> float 
 
 def recorded_pairs(suite_file: Path) -> Iterator[RecordedPair]:
     """The pairs of a suite whose results are recorded, if it has claims and more than one replicate."""
-    golden = next(iter(read_golden(golden_folder(suite_file)).values()), None)
-    if golden is None:
+    recorded: dict[str, list[Recorded]] = {}  # by pair, of the first environment that has it
+    for golden in read_golden(golden_folder(suite_file)).values():
+        recorded |= {pair: golden.of({pair}).tasks for pair in golden.pairs() - recorded.keys()}
+    if not recorded:
         return
     suite = load_suite(suite_file)
     if suite.replicates < 2 or not suite.claims:
         return
-    points = list(_recorded_points(suite, {task.task: task for task in golden.tasks}))
+    points = list(_recorded_points(suite, {task.task: task for tasks in recorded.values() for task in tasks}))
     for name, pair in suite.pairs.items():
         evidence = Evidence(name, pair, suite.replicates, [point for point in points if point.pair == name])
         yield RecordedPair(suite_file, pair, evidence)

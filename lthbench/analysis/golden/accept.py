@@ -1,4 +1,4 @@
-"""Accepting a store's results as golden: all of a suite, from one environment, with the reason."""
+"""Accepting a store's results as golden: all of a suite or of some pairs, from one environment, with the reason."""
 
 from __future__ import annotations
 
@@ -33,17 +33,21 @@ from lthbench.tasks.store import Store
 def accept(
     plan: Plan, store: Store, suite: Path, folder: Path, reason: str, *, keep_others: bool = False
 ) -> tuple[Path, list[Path]]:
-    """Record the results of a whole suite as golden, with the reason.
+    """Record the results of a whole suite, or of some of its pairs, as golden, with the reason.
 
-    Recordings that disagree with these results are removed, unless `keep_others` says that the same code gave them:
-    then all of them together show how far environments differ. If the same results are recorded already, nothing
-    changes.
+    What was recorded of other pairs stays. Recordings of the same pairs that disagree with these results are removed,
+    unless `keep_others` says that the same code gave them: then all of them together show how far environments differ.
+    If the same results are recorded already, nothing changes.
+
+    Args:
+        plan: of all that is to be recorded.
 
     Returns:
-        The file that has them, and those that were removed.
+        The file that has them, and those from which others were removed.
 
     Raises:
-        GoldenError: there is no reason, a task is missing, or the results come from several environments.
+        GoldenError: there is no reason, a task is missing, the results come from several environments, or this one's
+            file has other pairs by other code.
     """
     if not reason.strip():
         raise GoldenError("golden results are recorded with a reason only; give --reason TEXT")
@@ -53,30 +57,63 @@ def accept(
     environments = environments_of(results)
     if len(environments) > 1:
         differ = ", ".join(name for name, _, _ in decisive_differences(*environments[:2]))
-        raise GoldenError(f"the results come from environments that differ in {differ}; run all in one, in a new store")
+        raise GoldenError(
+            f"the results come from environments that differ in {differ}; record the pairs of each by --pair, or run "
+            "all in one, in a new store"
+        )
     (environment,) = environments
     before = read_golden(folder)
     path = golden_file(folder, environment)
     others = {p: golden for p, golden in before.items() if p != path}
-    if path in before:
-        state = compare_bitwise(plan, results, {path: before[path]}).state
-        if state == "agreed":
+    pairs = {plan.cells[key].pair for key in plan.tasks}
+    alike = {p: own for p, golden in others.items() if (own := golden.of(pairs)).tasks}
+    stale = compare_statistically(plan, results, alike).state == "differs"
+    if path in before and before[path].pairs() & pairs:
+        state = compare_bitwise(plan, results, {path: before[path].of(pairs)}).state
+        if state == "agreed" and pairs <= before[path].pairs():
             return path, []
         stale = state == "differs"
-    else:
-        stale = bool(others) and compare_statistically(plan, results, others).state == "differs"
     names, chosen = task_names(plan), chosen_tasks(plan)
-    entry = Entry(date=date.today().isoformat(), lthbench=lthbench.__version__, reason=reason.strip())
     golden = Golden(
         suite=suite.name,
         environment=decisive(environment),
-        plugins=plugins_of(plan),
-        policy=policy_of(plan, environment),
-        history=[*(before[path].history if path in before else []), entry],
+        plugins=plugins_of(plan.tasks.values()),
+        policy=policy_of(plan.tasks.values(), environment),
+        history=[Entry(date=date.today().isoformat(), lthbench=lthbench.__version__, reason=reason.strip())],
         tasks=[recorded(key, names[key], result, chosen=key in chosen) for key, result in results.items()],
     )
-    write_golden(path, golden)
-    removed = sorted(others) if stale and not keep_others else []
-    for other in removed:
-        other.unlink()
-    return path, removed
+    write_golden(path, _with_other_pairs(golden, before.get(path), path))
+    changed = sorted(alike) if stale and not keep_others else []
+    for other in changed:
+        if rest := others[other].of(others[other].pairs() - pairs).tasks:
+            write_golden(other, others[other].model_copy(update={"tasks": rest}))
+        else:
+            other.unlink()
+    return path, changed
+
+
+def _with_other_pairs(golden: Golden, before: Golden | None, path: Path) -> Golden:
+    """New results with what the environment's file has of other pairs, and its history.
+
+    Raises:
+        GoldenError: those were recorded by other code than these.
+    """
+    if before is None:
+        return golden
+    rest = before.of(before.pairs() - golden.pairs()).tasks
+    plugins, policy = golden.plugins, golden.policy
+    if rest:
+        if any(before.plugins.get(name, own) != own for name, own in plugins.items()) or (
+            policy and before.policy not in ("", policy)
+        ):
+            kept = ", ".join(sorted({task.pair for task in rest}))
+            raise GoldenError(
+                f"{path}: {kept} is recorded there with other plugins or kernels; record all pairs together"
+            )
+        plugins, policy = before.plugins | plugins, policy or before.policy
+    return golden.model_copy(
+        update={
+            "plugins": plugins, "policy": policy, "history": [*before.history, *golden.history],
+            "tasks": [*golden.tasks, *rest],
+        }
+    )  # fmt: skip

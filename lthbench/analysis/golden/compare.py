@@ -22,6 +22,7 @@ from lthbench.analysis.golden.record import (
     recorded,
     results_of,
     task_names,
+    tasks_of,
 )
 from lthbench.analysis.stats.paired import holm
 from lthbench.registry import short
@@ -52,12 +53,16 @@ def compare(plan: Plan, store: Store, goldens: Goldens, *, whole: bool = True) -
 
 
 def decisive_comparison(comparisons: Sequence[Comparison]) -> Comparison:
-    """The one that decides whether results agree: that of the bits if they are recorded, else the test."""
-    return next((c for c in comparisons if c.state in ("agreed", "differs")), comparisons[-1])
+    """The one that decides whether results agree: that of the bits if they are recorded, else the test; also where the
+    bits agree and are not recorded of all pairs."""
+    return next(
+        (c for c in comparisons if c.state == "differs" or (c.state == "agreed" and c.num_compared == c.num_run)),
+        comparisons[-1],
+    )
 
 
 def compare_bitwise(plan: Plan, results: Results, goldens: Goldens, *, whole: bool = True) -> Comparison:
-    """Compare digests and metrics with those recorded in the same environment."""
+    """Compare digests and metrics with those recorded in the same environment, for the pairs that are."""
     if not results:
         return Comparison("bitwise", "not run", "none of the suite's tasks is run", num_tasks=len(plan.tasks))
     if not goldens:
@@ -72,16 +77,21 @@ def compare_bitwise(plan: Plan, results: Results, goldens: Goldens, *, whole: bo
     if differ := decisive_differences(goldens[nearest].environment, here):
         reason = f"none is recorded in this environment; the nearest differs in {', '.join(n for n, _, _ in differ)}"
         return Comparison("bitwise", "no golden", reason, num_tasks=len(plan.tasks), environment=differ)
+    there = goldens[nearest].pairs()
+    tasks = tasks_of(plan, there)
+    if not tasks:
+        reason = f"of this environment only {', '.join(sorted(there))} is recorded"
+        return Comparison("bitwise", "no golden", reason, num_tasks=len(plan.tasks))
     if other := _other_plugins(plan, goldens[nearest]):
         return Comparison("bitwise", "no golden", other, num_tasks=len(plan.tasks))
-    if policy_of(plan, here) != goldens[nearest].policy:
+    if policy_of(tasks.values(), here) != goldens[nearest].policy:
         reason = "since they were recorded here, lthbench/engine/policy.py chooses other kernels for the blocked engine"
         return Comparison("bitwise", "no golden", reason, num_tasks=len(plan.tasks))
     golden = goldens[nearest].by_key()
     names = task_names(plan)
     differences = []
-    for key, result in results.items():
-        found = recorded(key, names[key], result)
+    for key in (key for key in tasks if key in results):
+        found = recorded(key, names[key], results[key])
         differences += list(_every_bit(golden[key], found)) if key in golden else [_unknown(found)]
     # What results choose is not planned before they are there.
     finished = len(results) == len(plan.tasks)
@@ -126,7 +136,7 @@ def compare_statistically(plan: Plan, results: Results, goldens: Goldens, *, who
 
 def _other_plugins(plan: Plan, golden: Golden) -> str | None:
     """Why a golden file is of other tasks, where plugins were other versions than those that are loaded."""
-    here = plugins_of(plan)
+    here = plugins_of(tasks_of(plan, golden.pairs()).values())
     for name in sorted(here.keys() | golden.plugins.keys()):
         if here.get(name) != golden.plugins.get(name):
             return (

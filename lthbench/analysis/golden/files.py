@@ -1,8 +1,9 @@
 """Golden results: the recorded results of a suite, and the outcome of comparing a run with them.
 
-SUITES/golden/SUITE/*.json, one file per environment, one line per task. A file is compared bit for bit with runs in its
-own environment; all of a suite's files together show how much sound environments differ, and runs in any other
-environment are compared with them by a test (`lthbench.analysis.golden.equivalence`).
+SUITES/golden/SUITE/*.json, one file per environment, one line per task. A file has all tasks of the suite, or of some
+of its pairs. It is compared bit for bit with runs in its own environment; all of a suite's files together show how much
+sound environments differ, and runs in any other environment are compared with them by a test
+(`lthbench.analysis.golden.equivalence`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -111,6 +112,10 @@ class Recorded(_Strict):
     digests: dict[str, str] = {}
     metrics: dict[str, float] = {}
 
+    @property
+    def pair(self) -> str:
+        return self.task.split()[0]
+
 
 class Entry(_Strict):
     """When, with which version and why a file was written."""
@@ -121,7 +126,8 @@ class Entry(_Strict):
 
 
 class Golden(_Strict):
-    """A suite's results in one environment, in the plan's order, with the history of their recording.
+    """The results of a suite, or of some of its pairs, in one environment, in the plan's order, with the history of
+    their recording.
 
     Attributes:
         plugins: those that tasks used, by name: version and digest.
@@ -137,6 +143,14 @@ class Golden(_Strict):
 
     def by_key(self) -> dict[str, Recorded]:
         return {task.key: task for task in self.tasks}
+
+    def pairs(self) -> set[str]:
+        """The pairs whose tasks it has."""
+        return {task.pair for task in self.tasks}
+
+    def of(self, pairs: Collection[str]) -> Golden:
+        """The results of some pairs."""
+        return self.model_copy(update={"tasks": [task for task in self.tasks if task.pair in pairs]})
 
 
 def golden_folder(suite: Path, other_engine: str | None = None) -> Path:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from lthbench.analysis.golden.files import Environment, Recorded, decisive
 from lthbench.registry import identities
 from lthbench.suite.plan import Plan, describe, make_plan
-from lthbench.tasks.spec import TrainSpec
+from lthbench.tasks.spec import Task, TrainSpec
 from lthbench.tasks.store import Store
 
 # The recorded numbers. The first epoch of a training shows the data path before rounding errors have grown.
@@ -57,16 +57,19 @@ def recorded(key: str, name: str, result: dict[str, Any], *, chosen: bool = Fals
     )
 
 
-def plugins_of(plan: Plan) -> dict[str, dict[str, str]]:
-    """The plugins that a plan's tasks use, by name: version and digest."""
-    return identities(used for task in plan.tasks.values() for used in task.spec.names())
+def tasks_of(plan: Plan, pairs: Collection[str]) -> dict[str, Task]:
+    """Key -> task, for the tasks of some pairs."""
+    return {key: task for key, task in plan.tasks.items() if plan.cells[key].pair in pairs}
 
 
-def policy_of(plan: Plan, environment: Environment) -> str:
+def plugins_of(tasks: Iterable[Task]) -> dict[str, dict[str, str]]:
+    """The plugins that tasks use, by name: version and digest."""
+    return identities(used for task in tasks for used in task.spec.names())
+
+
+def policy_of(tasks: Iterable[Task], environment: Environment) -> str:
     """The digest of what chose the kernels of the blocked engine, where it trained; older results lack it."""
-    blocked = any(
-        isinstance(task.spec, TrainSpec) and task.spec.recipe.engine == "blocked" for task in plan.tasks.values()
-    )
+    blocked = any(isinstance(task.spec, TrainSpec) and task.spec.recipe.engine == "blocked" for task in tasks)
     return str(environment.get("policy", "")) if blocked else ""
 
 
