@@ -37,43 +37,58 @@ const float* data(const std::optional<Tensor>& t) {
   return t ? static_cast<const float*>(t->const_data_ptr()) : nullptr;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> blocked_batch_norm(const Tensor& input, const Tensor& weight,
-                                                              const Tensor& bias,
-                                                              const std::optional<Tensor>& residual,
-                                                              int64_t num_images, double eps, bool relu) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blocked_batch_norm(
+    const Tensor& input, const Tensor& weight, const Tensor& bias, const std::optional<Tensor>& residual,
+    const std::optional<Tensor>& running_mean, const std::optional<Tensor>& running_var, int64_t num_images,
+    double eps, double momentum, bool relu) {
   BatchNorm layer{};
   set_shape(layer, input, num_images);
   layer.weight = channels("weight", weight, input);
   layer.bias = channels("bias", bias, input);
   if (residual) check_shape("residual", *residual, input, "input");
+  LTH_CHECK(running_mean.has_value() == running_var.has_value(),
+            "running_mean and running_var are given together");
+  if (running_mean) {
+    channels("running_mean", *running_mean, input);
+    channels("running_var", *running_var, input);
+    layer.running_mean = data(*running_mean);
+    layer.running_var = data(*running_var);
+  }
   layer.input = static_cast<const float*>(input.const_data_ptr());
   layer.residual = data(residual);
   layer.eps = at_least("eps", eps, 0);
+  layer.momentum = at_least("momentum", momentum, 0);
   layer.relu = relu;
   Tensor output = torch::stable::empty_like(input);
-  Tensor mean = torch::stable::empty_like(weight), variance = torch::stable::empty_like(weight),
-         rstd = torch::stable::empty_like(weight);
+  Tensor mean = torch::stable::empty_like(weight), rstd = torch::stable::empty_like(weight),
+         scale = torch::stable::empty_like(weight), offset = torch::stable::empty_like(weight);
   layer.output = data(output);
   layer.mean = data(mean);
-  layer.variance = data(variance);
   layer.rstd = data(rstd);
+  layer.scale = data(scale);
+  layer.offset = data(offset);
   batch_norm_cpu(layer);
-  return {output, mean, variance, rstd};
+  return {output, mean, rstd, scale, offset};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> blocked_batch_norm_gradient(
-    const Tensor& grad, const Tensor& input, const std::optional<Tensor>& output, const Tensor& weight,
+    const Tensor& grad, const Tensor& input, const std::optional<Tensor>& output,
+    const std::optional<Tensor>& scale, const std::optional<Tensor>& offset, const Tensor& weight,
     const Tensor& mean, const Tensor& rstd, int64_t num_images, bool residual) {
   BatchNormGradient layer{};
   set_shape(layer, input, num_images);
   check_shape("grad", grad, input, "input");
   if (output) check_shape("output", *output, input, "input");
+  LTH_CHECK(scale.has_value() == offset.has_value() && !(scale && output),
+            "scale and offset are given together, and without output");
   layer.weight = channels("weight", weight, input);
   layer.mean = channels("mean", mean, input);
   layer.rstd = channels("rstd", rstd, input);
   layer.grad = static_cast<const float*>(grad.const_data_ptr());
   layer.input = static_cast<const float*>(input.const_data_ptr());
   layer.output = data(output);
+  layer.scale = scale ? channels("scale", *scale, input) : nullptr;
+  layer.offset = offset ? channels("offset", *offset, input) : nullptr;
   Tensor input_grad = torch::stable::empty_like(input);
   Tensor residual_grad = residual ? torch::stable::empty_like(input) : torch::stable::new_empty(input, {0});
   Tensor weight_grad = torch::stable::empty_like(weight), bias_grad = torch::stable::empty_like(weight);
@@ -90,17 +105,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> blocked_batch_norm_gradient(
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
   // Batch normalisation in training of images in blocks of 16, with what follows it (batch_norm.h). CPU only.
-  // Mean, variance (divided by the number of pixels) and rstd are those of the batch. The gradient
-  // of `residual` is empty unless asked for.
+  // Mean and rstd are those of the batch; the output is scale x + offset before what is added. The gradient
+  // knows where relu passed it by the output, where something was added before, and otherwise by scale and
+  // offset, which costs no reading of the output. That of `residual` is empty unless asked for.
   m.def(
-      "blocked_batch_norm(Tensor input, Tensor weight, Tensor bias, Tensor? residual, int num_images, float "
-      "eps, "
-      "bool relu) -> (Tensor output, Tensor mean, Tensor variance, Tensor rstd)");
+      "blocked_batch_norm(Tensor input, Tensor weight, Tensor bias, Tensor? residual, Tensor(a!)? "
+      "running_mean, "
+      "Tensor(b!)? running_var, int num_images, float eps, float momentum, bool relu) -> (Tensor output, "
+      "Tensor "
+      "mean, Tensor rstd, Tensor scale, Tensor offset)");
   m.def(
-      "blocked_batch_norm_gradient(Tensor grad, Tensor input, Tensor? output, Tensor weight, Tensor mean, "
-      "Tensor rstd, int num_images, bool residual) -> (Tensor input_grad, Tensor residual_grad, Tensor "
-      "weight_grad, "
-      "Tensor bias_grad)");
+      "blocked_batch_norm_gradient(Tensor grad, Tensor input, Tensor? output, Tensor? scale, Tensor? offset, "
+      "Tensor weight, Tensor mean, Tensor rstd, int num_images, bool residual) -> (Tensor input_grad, Tensor "
+      "residual_grad, Tensor weight_grad, Tensor bias_grad)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lthbench, CPU, m) {

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from lthbench.engine import policy
 from lthbench.engine.chains import Chain, Modules, absorb_skips
-from lthbench.ops.batch_norm import batch_norm
+from lthbench.ops.batch_norm import BatchNorm
 from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
 from lthbench.ops.masked_convolution import MaskedConvolution, plane_mean
 from lthbench.ops.masked_linear import MaskedLinear
@@ -84,7 +84,30 @@ class BlockedConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Batch-blocked activations to batch-blocked activations."""
-        return self.convolution.with_input(x, self.weight) if self.again else self.convolution(x, self.weight)
+        y: Tensor | tuple[Tensor, Tensor] = self.convolution(x, self.weight, again=self.again)
+        return y
+
+
+class NormalisedConvolution(BlockedConvolution):
+    """The same with the batch normalisation behind it, and the residual and the ReLU that follow."""
+
+    def __init__(
+        self, layer: nn.Conv2d, norm: nn.BatchNorm2d, relu: bool, mask: Tensor | None, again: bool, skip: int = 1
+    ) -> None:
+        super().__init__(layer, mask, again, skip)
+        self.norm, self.relu = norm, relu
+
+    def forward(self, x: Tensor, num_images: int, residual: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Batch-blocked activations to the same; the layer's running statistics move as they do in torch."""
+        layer = self.norm
+        assert layer.momentum is not None
+        if layer.num_batches_tracked is not None:
+            layer.num_batches_tracked.add_(1)
+        norm = BatchNorm(layer.running_mean, layer.running_var, layer.momentum, layer.eps, self.relu)
+        y: Tensor | tuple[Tensor, Tensor] = self.convolution.normalised(
+            x, self.weight, norm, layer.weight, layer.bias, num_images, residual, again=self.again
+        )
+        return y
 
 
 class SparseLinear(nn.Module):
@@ -97,27 +120,6 @@ class SparseLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., I] to [..., O]."""
         return self.linear(x.flatten(0, -2), self.weight, self.bias).unflatten(0, x.shape[:-1])
-
-
-class BlockedBatchNorm(nn.Module):
-    """A batch normalisation of the network's, batch-blocked, with the residual and the ReLU that follow it."""
-
-    def __init__(self, layer: nn.BatchNorm2d, relu: bool) -> None:
-        super().__init__()
-        self.layer, self.relu = layer, relu
-
-    def forward(self, x: Tensor, num_images: int, residual: Tensor | None) -> Tensor:
-        """Batch-blocked activations to the same; the layer's running statistics move as they do in torch."""
-        norm = self.layer
-        y, mean, variance = batch_norm(x, norm.weight, norm.bias, num_images, norm.eps, residual, relu=self.relu)
-        with torch.no_grad():
-            count = num_images * (x.shape[2] - 2) * (x.shape[3] - 2)
-            assert norm.running_mean is not None and norm.running_var is not None
-            assert norm.momentum is not None and norm.num_batches_tracked is not None
-            norm.num_batches_tracked += 1
-            norm.running_mean.lerp_(mean, norm.momentum)
-            norm.running_var.lerp_(variance * (count / max(count - 1, 1)), norm.momentum)
-        return y
 
 
 class _Tracer(fx.Tracer):
@@ -134,11 +136,11 @@ class _Rewriter:
         self.convolutions = {node for node in self.nodes if self._has_kernel(node)}
         self.linears = {node for node in self.nodes if isinstance(modules.module(node), nn.Linear)}
         self.norms: dict[fx.Node, Chain] = {}  # normalisations with what follows, by the last node
-        self.absorbed: set[fx.Node] = set()
+        self.absorbed: set[fx.Node | None] = set()
         for last, chain in modules.find_chains(self.nodes).items():
             if chain.layer in self.convolutions and self._keeps_statistics(chain.norm):
                 self.norms[last] = chain
-                self.absorbed |= {node for node in (chain.norm, chain.add) if node is not None and node is not last}
+                self.absorbed |= {chain.layer, chain.norm, chain.add} - {last}
         self.made: dict[fx.Node, fx.Node] = {}
         self.blocked: set[fx.Node] = set()  # the nodes whose value is made batch-blocked
         self.calls: dict[str, nn.Module] = {}
@@ -158,7 +160,7 @@ class _Rewriter:
                 continue
             source = node.args[0] if node.args else None
             if node in self.norms:
-                self._emit_norm(node, self.norms[node])
+                self._emit_convolution(node, self.norms[node])
             elif node in self.convolutions:
                 self._emit_convolution(node)
             elif node in self.linears:
@@ -174,13 +176,22 @@ class _Rewriter:
         self.body.lint()
         return fx.GraphModule({**self.modules.by_name, **self.calls}, self.body)
 
-    def _emit_convolution(self, node: fx.Node) -> None:
-        source, layer = node.args[0], self.modules.module(node)
+    def _emit_convolution(self, node: fx.Node, chain: Chain | None = None) -> None:
+        """Emit a convolution, or a chain that begins with one in place of its last node."""
+        convolution = node if chain is None else chain.layer
+        source, layer = convolution.args[0], self.modules.module(convolution)
         assert isinstance(source, fx.Node) and isinstance(layer, nn.Conv2d)
         self.unread[source] -= 1
         again = source in self.blocked and self.unread[source] > 0
-        call = BlockedConvolution(layer, self.mask.get(f"{node.target}.weight"), again, self.skips.get(node, 1))
-        made = self._call(call, (self._batch_blocked(source),))
+        how = self.mask.get(f"{convolution.target}.weight"), again, self.skips.get(convolution, 1)
+        if chain is None:
+            made = self._call(BlockedConvolution(layer, *how), (self._batch_blocked(source),))
+        else:
+            norm = None if chain.norm is None else self.modules.module(chain.norm)
+            assert isinstance(norm, nn.BatchNorm2d)
+            residual = None if chain.residual is None else self._batch_blocked(chain.residual)
+            call = NormalisedConvolution(layer, norm, chain.relu is not None, *how)
+            made = self._call(call, (self._batch_blocked(source), self.count, residual))
         if again:
             self.made[source] = self.body.call_function(operator.getitem, (made, 1))
             made = self.body.call_function(operator.getitem, (made, 0))
@@ -194,14 +205,6 @@ class _Rewriter:
         source = node.args[0]
         assert isinstance(source, fx.Node)
         return self._call(SparseLinear(layer, mask), (self._as_images(source),))
-
-    def _emit_norm(self, last: fx.Node, chain: Chain) -> None:
-        assert chain.norm is not None
-        layer = self.modules.module(chain.norm)
-        assert isinstance(layer, nn.BatchNorm2d)
-        residual = None if chain.residual is None else self._batch_blocked(chain.residual)
-        call = BlockedBatchNorm(layer, chain.relu is not None)
-        self._set(last, self._call(call, (self.made[chain.layer], self.count, residual)))
 
     def _call(self, module: nn.Module, arguments: tuple[Any, ...]) -> fx.Node:
         name = f"blocked_{len(self.calls)}"

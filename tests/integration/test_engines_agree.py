@@ -1,4 +1,4 @@
-"""Long trainings by the blocked engine: as near to torch's as those of two memory formats are to each other."""
+"""Long trainings by the blocked engine: as near to torch's as those by two of its convolutions are to each other."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ STEPS = 200
 # Training multiplies differences of rounding, by how much depends on where they first arise: two pairs of trainings
 # that differ by rounding alone are seldom further from each other than this.
 SPREAD = 3.0
+LOSS = 0.15  # nats; the last epoch's loss of 256 images differs by up to a half of it then
 # Real images where they are, those that ship with the package elsewhere.
 DATA = DataSpec(name="cifar10" if os.environ.get("LTHBENCH_DATA") else "fashion-mnist-10k", num_train=256)
 
@@ -52,34 +53,35 @@ class Trained(NamedTuple):
         return sum(float((self.weights[n] - other.weights[n]).square().sum()) for n in self.weights) ** 0.5
 
 
-def trained(spec: ModelSpec, density: float, engine: Engine, layout: torch.memory_format) -> Trained:
-    """The end of STEPS steps of a network that is pruned at random between its first and its last layer."""
-    model = make_network(spec, DATA, torch.device("cpu")).to(memory_format=layout)
-    if layout is torch.contiguous_format:  # images come channels last
-        model.register_forward_pre_hook(lambda _, arguments: (arguments[0].contiguous(),))
+def trained(spec: ModelSpec, density: float, engine: Engine, *, onednn: bool = True) -> Trained:
+    """The end of STEPS steps of a network that is pruned at random between its first and its last layer.
+
+    Args:
+        onednn: whether torch's convolutions are oneDNN's; without, they are matrix products, by other sums.
+    """
+    model = make_network(spec, DATA, torch.device("cpu")).to(memory_format=torch.channels_last)
     set_initial_weights(model, spec, seed=0)
     g, weights = torch.Generator().manual_seed(1), dict(model.named_parameters())
     mask = {name: torch.rand(weights[name].shape, generator=g) < density for name in prunable(model, spec)[1:-1]}
     apply_mask(model, mask)
     optimizer = SGD(name="sgd", lr=0.01, momentum=0.9, weight_decay=1e-4)
     recipe = Recipe(steps=Steps(iterations=STEPS), batch_size=8, optimizer=optimizer, engine=engine)
-    progress = Trainer(model, load(DATA).train, recipe, num_classes=10, seed=0, mask=mask).run()
+    with torch.backends.mkldnn.flags(enabled=onednn):
+        progress = Trainer(model, load(DATA).train, recipe, num_classes=10, seed=0, mask=mask).run()
     assert progress.step == STEPS and progress.diverged_at is None
     return Trained({name: p.detach().double() for name, p in model.named_parameters()}, progress.epoch_losses[-1])
 
 
 @pytest.mark.parametrize("density", [1.0, 0.2])
-def test_a_long_training_is_as_near_to_torchs_as_another_memory_format_of_torchs_is(
-    density: float,
-) -> None:
+def test_a_long_training_is_as_near_to_torchs_as_another_convolution_of_torchs_is(density: float) -> None:
     spec = ModelSpec(name="resnet8", width=4)
-    usual = trained(spec, density, "torch", torch.channels_last)
-    other = trained(spec, density, "torch", torch.contiguous_format)
-    blocked = trained(spec, density, "blocked", torch.channels_last)
-    between_formats = usual.distance(other)
-    assert between_formats > 0, "the formats have the same bits: nothing is compared"
-    assert min(blocked.distance(usual), blocked.distance(other)) <= SPREAD * between_formats
-    assert abs(blocked.loss - usual.loss) <= SPREAD * abs(other.loss - usual.loss) + 0.02
+    usual = trained(spec, density, "torch")
+    other = trained(spec, density, "torch", onednn=False)
+    blocked = trained(spec, density, "blocked")
+    between = usual.distance(other)
+    assert between > 0, "both convolutions have the same bits: nothing is compared"
+    assert min(blocked.distance(usual), blocked.distance(other)) <= SPREAD * between
+    assert abs(blocked.loss - usual.loss) <= SPREAD * abs(other.loss - usual.loss) + LOSS
 
 
 def test_at_the_densities_of_quick_both_engines_have_the_same_bits_and_so_its_verdicts() -> None:

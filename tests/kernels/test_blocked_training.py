@@ -14,10 +14,10 @@ from torch import Tensor, library, nn
 
 from lthbench.bench.throughput import noise_images
 from lthbench.data.spec import DataSpec
-from lthbench.engine.blocked_training import BlockedBatchNorm, BlockedConvolution, blocked_training
+from lthbench.engine.blocked_training import NormalisedConvolution, blocked_training
 from lthbench.models.build import prunable
 from lthbench.models.spec import ModelSpec
-from lthbench.ops.batch_norm import batch_norm
+from lthbench.ops.batch_norm import BatchNorm
 from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
 from lthbench.ops.masked_convolution import MaskedConvolution, plane_mean
 from lthbench.tasks.network import apply_mask, make_network, set_initial_weights
@@ -90,7 +90,7 @@ class Layer:
         x, weight = to_blocked(self.x).requires_grad_(), (self.weight * self.mask).requires_grad_()
         outputs, grads = [layer(x, weight)], [to_blocked(self.dy)]
         if again:
-            outputs, grads = list(layer.with_input(x, weight)), [*grads, to_blocked(self.other)]
+            outputs, grads = list(layer(x, weight, again=True)), [*grads, to_blocked(self.other)]
         dx, dw = torch.autograd.grad(outputs, (x, weight), grads)
         for t in (outputs[0], dx):
             border = t.detach().clone()
@@ -152,6 +152,13 @@ NORMS = [
 ]
 
 
+def norm_alone(x, weight, bias, num_images, norm, residual=None):
+    """A normalisation behind a convolution that changes nothing."""
+    same = torch.eye(x.shape[1])[..., None, None]
+    convolution = MaskedConvolution(SparsityPattern.of(same.bool()), 1, 1, 0)
+    return convolution.normalised(x, same, norm, weight, bias, num_images, residual)
+
+
 def normalised(num_images, channels, plane, relu, adds):
     """Output, gradients of input, weight, bias and summand: in blocks and in float64."""
     g = torch.Generator().manual_seed(num_images)
@@ -168,10 +175,11 @@ def normalised(num_images, channels, plane, relu, adds):
     for t in blocks:
         t[-1, :, 1:-1, 1:-1, num_images % 16 or 16 :] = 7
     ours = [t.requires_grad_() for t in (blocks[0], weight, bias, blocks[1])]
-    z, mean, variance = batch_norm(*ours[:3], num_images, 1e-3, ours[3] if adds else None, relu=relu)
+    statistics = torch.zeros(channels), torch.ones(channels)
+    z = norm_alone(*ours[:3], num_images, BatchNorm(*statistics, 1.0, 1e-3, relu), ours[3] if adds else None)
     of_ours = torch.autograd.grad(z, ours[: 4 if adds else 3], to_blocked(dy))
-    torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)))
-    torch.testing.assert_close(variance.double(), x.double().var((0, 2, 3), correction=0), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(statistics[0].double(), x.double().mean((0, 2, 3)))
+    torch.testing.assert_close(statistics[1].double(), x.double().var((0, 2, 3)), rtol=1e-5, atol=1e-5)
     return [z.detach(), *of_ours], [y.detach(), *of_exact]
 
 
@@ -192,9 +200,10 @@ def test_normalisation_with_what_follows_has_the_outputs_and_gradients_of_the_la
 
 def test_the_mean_of_a_large_offset_loses_no_digits_of_the_variance():
     x = to_blocked(torch.randn(32, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.01 + 1000)
-    _, mean, variance = batch_norm(x, torch.ones(2), torch.zeros(2), 32, 1e-5)
+    mean, variance = torch.zeros(2), torch.zeros(2)
+    norm_alone(x, torch.ones(2), torch.zeros(2), 32, BatchNorm(mean, variance, 1.0))
     images = from_blocked(x).double()
-    torch.testing.assert_close(variance.double(), images.var((0, 2, 3), correction=0), rtol=1e-4, atol=0)
+    torch.testing.assert_close(variance.double(), images.var((0, 2, 3)), rtol=1e-4, atol=0)
     torch.testing.assert_close(mean.double(), images.mean((0, 2, 3)), rtol=1e-7, atol=0)
 
 
@@ -269,8 +278,8 @@ def test_all_of_a_network_is_in_blocks_from_the_images_to_the_pooling(width):
     passes = blocked_training(model, mask)
     assert passes is not None
     kinds = [type(passes.get_submodule(str(node.target))) for node in passes.graph.nodes if node.op == "call_module"]
-    assert kinds.count(BlockedConvolution) == kinds.count(BlockedBatchNorm) == 21  # with two projections
-    assert kinds.count(nn.Linear) == 1 and len(kinds) == 43
+    assert kinds.count(NormalisedConvolution) == 21  # with two projections
+    assert kinds.count(nn.Linear) == 1 and len(kinds) == 22
     functions = [node.target for node in passes.graph.nodes if node.op == "call_function"]
     assert functions.count(to_blocked) == functions.count(plane_mean) == 1
     assert {id(p) for p in passes.parameters()} == {id(p) for p in model.parameters()}
@@ -313,8 +322,11 @@ def test_operators_of_training_keep_their_contract_with_torch():
     library.opcheck(ops.sparse_convolution_input_gradient.default, (dy, values, *lists, x, 5, 5, *geometry))
     library.opcheck(ops.sparse_convolution_weight_gradient.default, (x, dy, p.col_indices, p.row_ptr, *geometry))
     library.opcheck(ops.dense_convolution_weight_gradient.default, (x, dy, 1))
-    library.opcheck(ops.blocked_batch_norm.default, (x, *sums, x.clone(), 2, 1e-5, True))
-    library.opcheck(ops.blocked_batch_norm_gradient.default, (x, x, x, *sums, torch.ones(2), 2, True))
+    library.opcheck(ops.blocked_batch_norm.default, (x, *sums, x.clone(), None, None, 2, 1e-5, 0.1, True))
+    running = torch.zeros(2), torch.ones(2)
+    library.opcheck(ops.blocked_batch_norm.default, (x, *sums, x.clone(), *running, 2, 1e-5, 0.1, True))
+    library.opcheck(ops.blocked_batch_norm_gradient.default, (x, x, x, None, None, *sums, torch.ones(2), 2, True))
+    library.opcheck(ops.blocked_batch_norm_gradient.default, (x, x, None, *sums, *sums, torch.ones(2), 2, True))
 
 
 @needs_kernels

@@ -110,12 +110,13 @@ def right() -> dict[str, dict[str, Any]]:
         },
         "blocked_batch_norm": {
             "input": torch.ones(1, 2, 6, 6, 16), "weight": torch.ones(2), "bias": torch.ones(2),
-            "residual": torch.ones(1, 2, 6, 6, 16), "num_images": 3, "eps": 1e-5, "relu": True,
+            "residual": torch.ones(1, 2, 6, 6, 16), "running_mean": torch.ones(2), "running_var": torch.ones(2),
+            "num_images": 3, "eps": 1e-5, "momentum": 0.1, "relu": True,
         },
         "blocked_batch_norm_gradient": {
             "grad": torch.ones(1, 2, 6, 6, 16), "input": torch.ones(1, 2, 6, 6, 16),
-            "output": torch.ones(1, 2, 6, 6, 16), "weight": torch.ones(2), "mean": torch.ones(2),
-            "rstd": torch.ones(2), "num_images": 3, "residual": True,
+            "output": None, "scale": torch.ones(2), "offset": torch.ones(2), "weight": torch.ones(2),
+            "mean": torch.ones(2), "rstd": torch.ones(2), "num_images": 3, "residual": True,
         },
     }  # fmt: skip
 
@@ -273,7 +274,12 @@ CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("blocked_batch_norm", {"num_images": 17}, "num_images is 17, which do not make the 1 blocks"),
     ("blocked_batch_norm", {"eps": math.nan}, "eps is nan"),
     ("blocked_batch_norm", {"input": torch.ones(1, 2, 2, 6, 16), "residual": None}, "input has no shape"),
+    ("blocked_batch_norm", {"momentum": -1.0}, "momentum is -1"),
+    ("blocked_batch_norm", {"running_var": None}, "running_mean and running_var are given together"),
     ("blocked_batch_norm_gradient", {"num_images": -1}, "num_images is -1"),
+    ("blocked_batch_norm_gradient", {"output": torch.ones(1, 2, 6, 6, 15)}, "output has 15 entries"),
+    ("blocked_batch_norm_gradient", {"output": torch.ones(1, 2, 6, 6, 16)}, "and without output"),
+    ("blocked_batch_norm_gradient", {"offset": None}, "scale and offset are given together"),
 ]
 
 

@@ -78,11 +78,17 @@ LTH_INLINE void normalise(const BatchNorm& layer, int64_t begin, int64_t end) {
     const double mean = shift + moved, variance = std::max(0.0, second / count - moved * moved);
     const double rstd = 1 / std::sqrt(variance + double(layer.eps));
     layer.mean[c] = float(mean);
-    layer.variance[c] = float(variance);
     layer.rstd[c] = float(rstd);
-    const float scale = float(layer.weight[c] * rstd),
-                offset = float(layer.bias[c] - layer.weight[c] * rstd * mean);
-    for (int64_t block = 0; block < layer.num_blocks; ++block) {
+    if (layer.running_mean) {
+      const auto move = [&](float& running, double to) {
+        running = float(running + layer.momentum * (to - double(running)));
+      };
+      move(layer.running_mean[c], mean);
+      move(layer.running_var[c], variance * (count / std::max(count - 1, 1.0)));
+    }
+    const float scale = layer.scale[c] = float(layer.weight[c] * rstd);
+    const float offset = layer.offset[c] = float(layer.bias[c] - layer.weight[c] * rstd * mean);
+    for (int64_t block = layer.num_blocks - 1; block >= 0; --block) {  // the last ones are still in the cache
       clear_plane_border(layer, layer.output, block, c);
       for (int64_t y = 0; y < layer.height; ++y) {
         const int64_t row = row_at(layer, block, c, y);
@@ -96,16 +102,35 @@ LTH_INLINE void normalise(const BatchNorm& layer, int64_t begin, int64_t end) {
   }
 }
 
-// The gradient of y where relu passes it: where y is not 0 (NaN included).
-template <class V>
-LTH_INLINE V passed(V grad, const V* output) {
-  const V zero = {};
-  return output ? (*output <= zero ? zero : grad) : grad;
-}
+// Where relu followed, and so where it passed a gradient: where y, or what it was made of, is not below or at
+// 0 (NaN included).
+enum class Passed { kAll, kByInput, kByOutput };
 
-template <class V>
-LTH_INLINE void differentiate(const BatchNormGradient& layer, int64_t begin, int64_t end) {
+template <class V, Passed passed>
+struct Gradients {
+  const BatchNormGradient& layer;
+  const float mean, scale, offset;
+
+  Gradients(const BatchNormGradient& of, int64_t c)
+      : layer(of),
+        mean(of.mean[c]),
+        scale(passed == Passed::kByInput ? of.scale[c] : 0),
+        offset(passed == Passed::kByInput ? of.offset[c] : 0) {}
+
+  // The gradient of y at the i-th vector from a row's first pixel, without the border.
+  LTH_INLINE V operator()(int64_t row, int64_t i) const {
+    const V grad = at<V>(layer.grad, row)[i], zero = {};
+    if constexpr (passed == Passed::kAll) return grad;
+    const V y = passed == Passed::kByOutput ? at<V>(layer.output, row)[i]
+                                            : at<V>(layer.input, row)[i] * scale + offset;
+    return y <= zero ? zero : grad;
+  }
+};
+
+template <class V, Passed passed>
+LTH_INLINE void differentiate_as(const BatchNormGradient& layer, int64_t begin, int64_t end) {
   for (int64_t c = begin; c < end; ++c) {
+    const Gradients<V, passed> gradient(layer, c);
     const float mean = layer.mean[c], rstd = layer.rstd[c];
     double sum = 0, product = 0;
     for (int64_t block = 0; block < layer.num_blocks; ++block) {
@@ -114,8 +139,6 @@ LTH_INLINE void differentiate(const BatchNormGradient& layer, int64_t begin, int
       for (int64_t y = 0; y < layer.height; ++y) {
         const int64_t row = row_at(layer, block, c, y);
         const V* in = at<V>(layer.input, row);
-        const V* grad = at<V>(layer.grad, row);
-        const V* output = layer.output ? at<V>(layer.output, row) : nullptr;
         V* residual =
             layer.residual_grad ? reinterpret_cast<V*>(layer.residual_grad + row * kBlock) : nullptr;
         int64_t x = 0;
@@ -125,7 +148,7 @@ LTH_INLINE void differentiate(const BatchNormGradient& layer, int64_t begin, int
 #pragma GCC unroll 4
             for (int64_t p = 0; p < kParts<V>; ++p) {
               const int64_t i = (x + k) * kParts<V> + p;
-              const V g = passed(grad[i], output ? output + i : nullptr);
+              const V g = gradient(row, i);
               if (residual) residual[i] = g;
               sums[k][p] += g;
               products[k][p] += g * (in[i] - mean);
@@ -142,16 +165,15 @@ LTH_INLINE void differentiate(const BatchNormGradient& layer, int64_t begin, int
     const double count = num_pixels(layer);
     const float scale = float(double(layer.weight[c]) * rstd), offset = float(sum / count);
     const float slope = float(product / count * rstd * rstd);
-    for (int64_t block = 0; block < layer.num_blocks; ++block) {
+    for (int64_t block = layer.num_blocks - 1; block >= 0; --block) {  // the last ones are still in the cache
       clear_plane_border(layer, layer.input_grad, block, c);
       for (int64_t y = 0; y < layer.height; ++y) {
         const int64_t row = row_at(layer, block, c, y);
         const V* in = at<V>(layer.input, row);
-        const V* grad = at<V>(layer.residual_grad ? layer.residual_grad : layer.grad, row);
-        const V* output = layer.output && !layer.residual_grad ? at<V>(layer.output, row) : nullptr;
+        const V* kept = layer.residual_grad ? at<V>(layer.residual_grad, row) : nullptr;
         V* out = reinterpret_cast<V*>(layer.input_grad + row * kBlock);
         for (int64_t i = 0; i < layer.width * kParts<V>; ++i) {
-          const V g = passed(grad[i], output ? output + i : nullptr);
+          const V g = kept ? kept[i] : gradient(row, i);
           out[i] = (g - offset - slope * (in[i] - mean)) * scale;
         }
         for (int64_t image = images_of(layer, block); image < kBlock; ++image)
@@ -159,6 +181,13 @@ LTH_INLINE void differentiate(const BatchNormGradient& layer, int64_t begin, int
       }
     }
   }
+}
+
+template <class V>
+LTH_INLINE void differentiate(const BatchNormGradient& layer, int64_t begin, int64_t end) {
+  if (layer.output) return differentiate_as<V, Passed::kByOutput>(layer, begin, end);
+  if (layer.scale) return differentiate_as<V, Passed::kByInput>(layer, begin, end);
+  differentiate_as<V, Passed::kAll>(layer, begin, end);
 }
 
 LTH_FOR_EACH_ISA(normalise, normalise, (const BatchNorm& layer, int64_t begin, int64_t end),
