@@ -27,7 +27,6 @@ from lthbench.runner.execution import (
     on_this_machine,
     require_data,
     require_these_kernels,
-    settings_here,
 )
 from lthbench.runner.queue import Outcome
 from lthbench.runner.rounds import run_in_rounds
@@ -198,7 +197,8 @@ def run(
     if num_ranks() > 1:
         from lthbench.runner.process_group import join
 
-        if not join(settings_here(opened.store, options, where.processes if isinstance(where, Local) else 1)):
+        processes = where.processes if isinstance(where, Local) else 1
+        if not join(options.settings(opened.store.root.absolute(), processes)):
             return None
         where = Local(workers=0)
     execute: Execute | None = None

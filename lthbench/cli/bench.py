@@ -108,7 +108,8 @@ def bench_training(
 
     from lthbench.bench.throughput import TrainingBench, matmul_rate
     from lthbench.bench.training import arm_throughput, check_curves, training_curve
-    from lthbench.runner.environment import make_deterministic, resolve_device
+    from lthbench.runner.device import resolve_device
+    from lthbench.runner.environment import make_deterministic
 
     suite = find_suite(source.suite)
     load_plugins(source.plugins)

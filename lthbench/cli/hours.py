@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lthbench.cli.app import err, out, progress_bar
 from lthbench.plain import visible
-from lthbench.runner.device import DeviceError
+from lthbench.runner.device import DeviceError, resolve_device
 from lthbench.runner.pace import in_words
 from lthbench.runner.settings import RunOptions
 from lthbench.suite.calibration import Calibration, CalibrationError, calibrations, save_calibration
@@ -30,7 +30,7 @@ def calibrate(pairs: Mapping[str, Pair], options: RunOptions) -> None:
     import torch
 
     from lthbench.bench.throughput import calibrate
-    from lthbench.runner.environment import make_deterministic, resolve_device
+    from lthbench.runner.environment import make_deterministic
 
     chosen = torch.device(resolve_device(options.device))
     make_deterministic(options.threads)
@@ -58,7 +58,7 @@ def rates_here(
     import torch
 
     from lthbench.bench.quick_rates import quick_rates
-    from lthbench.runner.environment import device_name, make_deterministic, resolve_device
+    from lthbench.runner.environment import device_name, make_deterministic
 
     try:
         device = torch.device(resolve_device(options.device))

@@ -1,13 +1,20 @@
-"""What can go wrong with a GPU: it is missing, it stopped working, or its memory does not suffice."""
+"""Devices: which one is meant, which of its GPUs a worker and a rank compute on, and what can go wrong with one."""
 
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NewType
 
 if TYPE_CHECKING:
     import torch
+
+Device = NewType("Device", str)
+"""A device that this machine has: `cpu`, `cuda` (its GPUs) or `cuda:N`. What users ask for, `auto` too, is text until
+`resolve_device` has looked, once: where a command begins, or a job."""
+
+CPU = Device("cpu")
 
 
 class DeviceError(Exception):
@@ -30,6 +37,77 @@ class DeviceLostError(Exception):
 
 class DeviceMemoryError(Exception):
     """A task needs more memory than the GPU has for it; the message says what to do."""
+
+
+def resolve_device(asked: str, processes: int = 1) -> Device:
+    """Resolve `--device`; `auto` is a GPU if there is one.
+
+    Args:
+        processes: how many take a GPU each, starting from this one.
+
+    Raises:
+        DeviceError: this machine does not have it; or Slurm gave this job GPUs that torch does not see, and the CPU
+            would do their work for days.
+    """
+    import torch
+
+    try:
+        device = torch.device(_present() if asked == "auto" else asked)
+    except RuntimeError:
+        raise DeviceError(f"--device {asked}: is not a device; give auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"--device {asked}: only cpu and cuda are supported")
+    if device.type == "cuda":
+        count, first = torch.cuda.device_count(), device.index or 0
+        if not torch.cuda.is_available() or first >= count:
+            raise DeviceError(f"--device {asked}: this machine has {count} CUDA devices; give --device cpu")
+        if first + processes > count:
+            raise DeviceError(
+                f"--processes-per-task {processes}: each takes a GPU, from {device} on, and this machine has {count}; "
+                "give a smaller number"
+            )
+    return Device(str(device))
+
+
+def _present() -> Device:
+    """A GPU where there is one, else the processor."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Device("cuda")
+    for variable in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS"):
+        if given := os.environ.get(variable):
+            raise DeviceError(
+                f"this job was given GPUs ({variable}={given}), and torch {torch.__version__} sees none: is it built "
+                "for their driver? --device cpu works without"
+            )
+    return CPU
+
+
+def num_groups(device: Device, processes: int) -> int:
+    """How many trainings have GPUs of their own at a time, `processes` each: all GPUs for `cuda`, else the named one's
+    only."""
+    import torch
+
+    return torch.cuda.device_count() // processes if device == "cuda" else 1
+
+
+def device_of_worker(device: Device, index: int, processes: int) -> Device:
+    """The device of a worker: workers take the GPUs that `cuda` stands for in turn, `processes` each; this is their
+    first."""
+    if device != "cuda":
+        return device
+    return Device(f"cuda:{index % num_groups(device, processes) * processes}")
+
+
+def device_of_rank(device: Device) -> torch.device:
+    """The device of this process: the CPU, or the GPU LOCAL_RANK places after that of its worker."""
+    import torch
+
+    first = torch.device(device)
+    if first.type != "cuda":
+        return first
+    return torch.device("cuda", (first.index or 0) + int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def is_lost(device: torch.device) -> bool:

@@ -17,8 +17,6 @@ import lthbench
 from lthbench.engine.policy import policy_digest
 from lthbench.machine import cpuinfo, processor_name
 from lthbench.ops._library import kernels_available
-from lthbench.runner.device import DeviceError
-from lthbench.runner.settings import CPU, Device
 
 # Variables that limit the instruction sets of oneDNN, MKL and our kernels, and so determine the order of their sums.
 DISPATCH = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "LTHBENCH_CPU_ISA")
@@ -77,47 +75,6 @@ def _of_cuda(device: torch.device) -> dict[str, str | int | bool]:
 def _set(variables: Sequence[str]) -> str:
     """Those of some environment variables that are set, with their values."""
     return " ".join(f"{name}={os.environ[name]}" for name in variables if os.environ.get(name))
-
-
-def resolve_device(asked: str, processes: int = 1) -> Device:
-    """Resolve `--device`; `auto` is a GPU if there is one.
-
-    Args:
-        processes: how many take a GPU each, starting from this one.
-
-    Raises:
-        DeviceError: this machine does not have it; or Slurm gave this job GPUs that torch does not see, and the CPU
-            would do their work for days.
-    """
-    try:
-        device = torch.device(_present() if asked == "auto" else asked)
-    except RuntimeError:
-        raise DeviceError(f"--device {asked}: is not a device; give auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise DeviceError(f"--device {asked}: only cpu and cuda are supported")
-    if device.type == "cuda":
-        count, first = torch.cuda.device_count(), device.index or 0
-        if not torch.cuda.is_available() or first >= count:
-            raise DeviceError(f"--device {asked}: this machine has {count} CUDA devices; give --device cpu")
-        if first + processes > count:
-            raise DeviceError(
-                f"--processes-per-task {processes}: each takes a GPU, from {device} on, and this machine has {count}; "
-                "give a smaller number"
-            )
-    return Device(str(device))
-
-
-def _present() -> Device:
-    """A GPU where there is one, else the processor."""
-    if torch.cuda.is_available():
-        return Device("cuda")
-    for variable in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS"):
-        if given := os.environ.get(variable):
-            raise DeviceError(
-                f"this job was given GPUs ({variable}={given}), and torch {torch.__version__} sees none: is it built "
-                "for their driver? --device cpu works without"
-            )
-    return CPU
 
 
 def device_name(device: torch.device) -> str:

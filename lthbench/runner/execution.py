@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from lthbench.options import Option, OptionError
+from lthbench.runner.device import CPU, num_groups
 from lthbench.runner.queue import Outcome
-from lthbench.runner.settings import CPU, MAX_PROCESSES, Device, RunOptions, Settings, num_ranks
+from lthbench.runner.settings import MAX_PROCESSES, RunOptions
 from lthbench.runner.watcher import Watcher
 from lthbench.suite.plan import Plan
 from lthbench.tasks.spec import MaskSpec
@@ -68,16 +69,18 @@ def on_this_machine(store: Store, options: RunOptions, where: Local, *, retry_fa
     from lthbench.ops._library import why_no_kernels
     from lthbench.runner.local import run_plan
 
-    settings = settings_here(store, options, where.processes)
+    settings = options.settings(store.root.absolute(), where.processes)
     require_these_kernels(settings.device)
     if (reason := why_no_kernels(settings.device)) is not None:
         tell(f"no kernels ({reason}): the plain PyTorch reference computes, slower")
-    devices = _devices(settings)
-    cores = max(1, len(os.sched_getaffinity(0)) // where.processes)
-    by_default = cores if settings.device == CPU else where.per_device * len(devices)
-    workers = by_default if where.workers is None else where.workers
+    if where.workers is not None:
+        workers = where.workers
+    elif settings.device == CPU:
+        workers = max(1, len(os.sched_getaffinity(0)) // where.processes)
+    else:
+        workers = where.per_device * num_groups(settings.device, where.processes)
     return lambda plan, missing, watcher: run_plan(
-        plan, settings, workers, watcher, missing=missing, devices=devices, retry_failed=retry_failed
+        plan, settings, workers, watcher, missing=missing, retry_failed=retry_failed
     )
 
 
@@ -86,21 +89,6 @@ def on_slurm(submission: Submission) -> Execute:
     from lthbench.runner.slurm.submission import run_on_slurm
 
     return lambda plan, missing, watcher: run_on_slurm(plan, submission, watcher, missing=missing)
-
-
-def settings_here(store: Store, options: RunOptions, processes: int) -> Settings:
-    """The settings of a worker of this machine, with so many processes per task.
-
-    Raises:
-        OptionError, DeviceError: this machine cannot do what the options ask.
-    """
-    if processes > 1 and num_ranks() > 1:
-        raise OptionError(
-            f"--processes-per-task {processes}: {num_ranks()} processes were started for each task; leave it out"
-        )
-    if max(processes, num_ranks()) > 1 and options.compile:
-        raise OptionError("--compile: a training over several processes cannot be compiled; leave it out")
-    return options.settings(store.root.absolute(), processes)
 
 
 def require_these_kernels(device: str) -> None:
@@ -126,13 +114,3 @@ def require_data(planned: Plan, data: Path | None) -> None:
     # Those of the tasks, not of the suite's pairs: a part needs fewer, a transfer more.
     for spec in {task.spec.data for task in planned.tasks.values() if not isinstance(task.spec, MaskSpec)}:
         load(spec, data)
-
-
-def _devices(settings: Settings) -> list[Device]:
-    """The devices that workers are distributed over: the named one, or as many groups of GPUs as there are."""
-    import torch
-
-    if settings.device != "cuda":
-        return [settings.device]
-    last = torch.cuda.device_count() - settings.processes
-    return [Device(f"cuda:{first}") for first in range(0, last + 1, settings.processes)]

@@ -6,14 +6,14 @@ import contextlib
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from lthbench.runner.device import DeviceLostError
 from lthbench.runner.queue import Outcome, Queue
-from lthbench.runner.settings import Device, Settings
+from lthbench.runner.settings import Settings
 from lthbench.runner.stall import LEAST, LEAST_COMPILED, LOOK, Stalls, Watchdog, stalled_twice
 from lthbench.runner.watcher import Watcher
 from lthbench.runner.worker_process import WorkerProcess
@@ -31,7 +31,6 @@ def run_plan(
     watcher: Watcher | None = None,
     *,
     missing: Collection[str] | None = None,
-    devices: Sequence[Device] = (),
     retry_failed: bool = False,
 ) -> Outcome:
     """Run the tasks of a plan that are not done yet.
@@ -39,7 +38,6 @@ def run_plan(
     Args:
         num_workers: processes; 0 runs everything in this one.
         missing: the keys that are not done, if known already.
-        devices: workers are distributed over these; empty is the settings' device for all.
         retry_failed: whether tasks that failed before are tried again.
 
     A failed task blocks those that need it, and nothing else. Workers end with this process, however it ends; what they
@@ -63,9 +61,7 @@ def run_plan(
     queue = Queue(plan, missing, [key for key in missing if key not in failed_before])
     if queue.left:
         if num_workers:
-            each = [replace(settings, device=devices[i % len(devices)]) if devices else settings
-                    for i in range(min(num_workers, len(queue.left)))]  # fmt: skip
-            _run_in_workers(_Run(plan, store, queue, watcher, outcome), each)
+            _run_in_workers(_Run(plan, store, queue, watcher, outcome), settings, min(num_workers, len(queue.left)))
         else:
             run_here(plan, settings, queue, watcher, outcome)
     outcome.blocked = sorted(set(queue.left) - set(outcome.failed))
@@ -166,9 +162,9 @@ def _run_in(worker: Worker, run: _Run, watchdog: Watchdog) -> None:
             watchdog.stalls.end(0)
 
 
-def _run_in_workers(run: _Run, settings: Sequence[Settings]) -> None:
-    workers = [WorkerProcess(index, its) for index, its in enumerate(settings)]
-    stalls = _stalls(settings[0], run.watcher, settings[0].stall_timeout)
+def _run_in_workers(run: _Run, settings: Settings, num_workers: int) -> None:
+    workers = [WorkerProcess(index, settings) for index in range(num_workers)]
+    stalls = _stalls(settings, run.watcher, settings.stall_timeout)
     ended: set[str] = set()  # the tasks at which a worker was ended before
     try:
         while True:

@@ -28,7 +28,7 @@ from torch.distributed.rendezvous import rendezvous
 from lthbench.data.own_sets import know_own_sets
 from lthbench.plugins import load_plugins
 from lthbench.runner.allocator import kept_memory
-from lthbench.runner.device import DeviceLostError
+from lthbench.runner.device import DeviceLostError, device_of_rank
 from lthbench.runner.environment import make_deterministic
 from lthbench.runner.settings import Settings, num_ranks
 from lthbench.tasks.context import Context, Refused, UnusableInputError
@@ -58,14 +58,6 @@ def join(settings: Settings) -> bool:
     if rank > 0:
         _follow(settings, device, Ranks(rank, num_ranks()))
     return rank == 0
-
-
-def device_of_rank(name: str) -> torch.device:
-    """The device of this process: the CPU, or the GPU with LOCAL_RANK added to the index of `name` (cuda, cuda:N)."""
-    device = torch.device(name)
-    if device.type != "cuda":
-        return device
-    return torch.device("cuda", (device.index or 0) + int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def _meet(settings: Settings, rank: int, size: int, store: dist.Store | None) -> torch.device:

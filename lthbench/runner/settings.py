@@ -7,15 +7,11 @@ import os
 import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, NewType
+from typing import Annotated, Any
 
-from lthbench.options import Option
+from lthbench.options import Option, OptionError
+from lthbench.runner.device import CPU, Device, resolve_device
 
-Device = NewType("Device", str)
-"""A device that this machine has: `cpu`, `cuda` (its GPUs) or `cuda:N`. What users ask for, `auto` too, is text until
-`environment.resolve_device` has looked, once: where a command begins, or a job."""
-
-CPU = Device("cpu")
 STALL_TIMEOUT = 1800.0
 MAX_PROCESSES = 1024  # of threads, too: more is a slip, and would take a machine down
 
@@ -94,9 +90,14 @@ class RunOptions(DataFolder):
 
         Raises:
             DeviceError: this machine does not have the device, or not as many GPUs from there on as processes.
+            OptionError: several processes are asked for twice, or together with `compile`.
         """
-        from lthbench.runner.environment import resolve_device
-
+        if processes > 1 and num_ranks() > 1:
+            raise OptionError(
+                f"--processes-per-task {processes}: {num_ranks()} processes were started for each task; leave it out"
+            )
+        if max(processes, num_ranks()) > 1 and self.compile:
+            raise OptionError("--compile: a training over several processes cannot be compiled; leave it out")
         device = resolve_device(self.device, processes)
         return Settings(store, **vars(self) | {"device": device}, processes=processes)
 

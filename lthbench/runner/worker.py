@@ -15,9 +15,9 @@ from lthbench.documents import DocumentError
 from lthbench.lease import Lease, LeaseLostError
 from lthbench.ops._library import why_not_these_kernels
 from lthbench.plugins import load_plugins
-from lthbench.runner.device import DeviceLostError, is_lost, within_memory
+from lthbench.runner.device import DeviceLostError, device_of_rank, is_lost, within_memory
 from lthbench.runner.environment import environment, make_deterministic
-from lthbench.runner.process_group import Leader, device_of_rank
+from lthbench.runner.process_group import Leader
 from lthbench.runner.settings import Settings
 from lthbench.tasks.atomic import write_atomically, write_json
 from lthbench.tasks.checkpoint import UnfitError, check_checkpoint

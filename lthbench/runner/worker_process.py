@@ -10,13 +10,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
 from lthbench.runner.allocator import kept_memory
-from lthbench.runner.device import DeviceLostError
+from lthbench.runner.device import DeviceLostError, device_of_worker
 from lthbench.runner.settings import Settings
 from lthbench.runner.watcher import Watcher
 from lthbench.suite.plan import Plan
@@ -37,14 +38,15 @@ def _without_script() -> Iterator[None]:
 
 
 class WorkerProcess:
-    """A worker and the pipe to it; messages are JSON."""
+    """A worker, on the device of its index, and the pipe to it; messages are JSON."""
 
     def __init__(self, index: int, settings: Settings) -> None:
         context = multiprocessing.get_context("spawn")
         self.index, self.settings = index, settings
         self.key: str | None = None
         self.connection, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(target=serve, args=(theirs, settings.dumps()), daemon=True)
+        its = replace(settings, device=device_of_worker(settings.device, index, settings.processes))
+        self.process: BaseProcess = context.Process(target=serve, args=(theirs, its.dumps()), daemon=True)
         with kept_memory(), _without_script():
             self.process.start()
         theirs.close()

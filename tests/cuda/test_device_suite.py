@@ -11,8 +11,9 @@ import pytest
 from lthbench.experiments import EXPERIMENTS
 from lthbench.experiments.imported import Imported
 from lthbench.models.spec import MODELS
+from lthbench.runner.device import Device
 from lthbench.runner.local import run_plan
-from lthbench.runner.settings import Device, Settings
+from lthbench.runner.settings import Settings
 from lthbench.runner.watcher import Watcher
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import Plan, make_plan
@@ -140,9 +141,7 @@ def test_two_workers_on_two_gpus_train_every_family_and_touch_no_device_memory(
     # Each tensor has memory of its own, which holds zeros until something is copied there, and is gone after its end.
     monkeypatch.setenv("PYTORCH_NO_CUDA_MEMORY_CACHING", "1")
     plan, store = without_masks(make_plan(suite)), store_of(tmp_path / "store")
-    outcome = run_plan(
-        plan, Settings(store.root, device=Device("cuda")), num_workers=2, devices=[Device("cuda:0"), Device("cuda:1")]
-    )
+    outcome = run_plan(plan, Settings(store.root, device=Device("cuda")), num_workers=2)
     assert outcome.failed == {}
     assert sorted(outcome.ran) == sorted(plan.tasks)
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from lthbench.runner.device import DeviceLostError, DeviceMemoryError
+from lthbench.runner.device import Device, DeviceLostError, DeviceMemoryError
 from lthbench.runner.local import run_plan
-from lthbench.runner.settings import Device, RunOptions, Settings
+from lthbench.runner.settings import RunOptions, Settings
 from lthbench.runner.signals import Signals
 from lthbench.runner.slurm import lane_job
 from lthbench.runner.slurm.lane_job import LaneJob

@@ -8,7 +8,7 @@ import pytest
 
 from lthbench.cli import main
 from lthbench.home import user_folder
-from lthbench.runner.environment import DeviceError, resolve_device
+from lthbench.runner.device import DeviceError, resolve_device
 from lthbench.suite.calibration import calibrations
 from lthbench.suite.slurm_options import SlurmOptions, load_profile
 from lthbench.suite.yaml_tree import SuiteError

@@ -1,4 +1,4 @@
-"""Worker processes that end, with tasks that take no time."""
+"""Worker processes that end, with tasks that take no time; and the device that each has."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from conftest import TINY
 
 from lthbench.runner import worker_process
+from lthbench.runner.device import Device, device_of_rank, device_of_worker, num_groups
 from lthbench.runner.local import run_plan
 from lthbench.runner.settings import Settings
 from lthbench.runner.watcher import Watcher
@@ -53,3 +54,25 @@ def test_a_worker_that_is_killed_while_it_has_nothing_to_do_is_replaced(
     watcher = Killer()
     outcome = run_plan(plan, Settings(store.root), 2, watcher)
     assert watcher.killed and sorted(outcome.ran) == sorted(plan.tasks) and not outcome.failed
+
+
+def test_workers_take_the_gpus_in_turn_and_leave_each_training_as_many_as_it_has_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 5)
+    alone = [device_of_worker(Device("cuda"), index, 1) for index in range(7)]
+    assert alone == ["cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:0", "cuda:1"]
+    assert num_groups(Device("cuda"), 2) == 2, "the fifth GPU is left over"
+    assert [device_of_worker(Device("cuda"), index, 2) for index in range(3)] == ["cuda:0", "cuda:2", "cuda:0"]
+
+
+@pytest.mark.parametrize("device", [Device("cpu"), Device("cuda:3")])
+def test_all_workers_share_a_device_that_is_named(device: Device) -> None:
+    assert num_groups(device, 1) == 1
+    assert {device_of_worker(device, index, 1) for index in range(3)} == {device}
+
+
+def test_the_ranks_of_a_training_take_the_gpus_after_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    assert str(device_of_rank(Device("cuda:1"))) == "cuda:3"
+    assert str(device_of_rank(Device("cpu"))) == "cpu"
