@@ -54,19 +54,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source(StoreOptions, DataFolder, PluginOptions, EngineChoice):
+class Source(StoreOptions, DataFolder, PluginOptions, EngineChoice, load.IncludeOptions):
     """A suite, where its results are, and the plugins that bring what it names."""
 
     suite: Annotated[
         Path, Option("A suite's file, or the name of one that ships with the package, such as quick.", metavar="SUITE")
     ]
-    allow_outside: Annotated[
-        bool,
-        Option(
-            "Allow includes and claims files outside the suite's folder and those that ship with the package.",
-            "--allow-outside",
-        ),
-    ] = False
 
 
 @dataclass(frozen=True)

@@ -18,19 +18,13 @@ Status = Literal["ok", "diverged", "refused", "at chance", "missing"]
 
 
 @dataclass(frozen=True)
-class MeasuredPoint:
-    """One measurement of a cell.
+class Subject:
+    """The network, or the path between two networks, that numbers are of.
 
     Attributes:
         experiment: its name in the suite.
         density: fraction of the prunable weights that survive; None for the path between two networks.
-        step: iteration of rewinding or spawning.
-        status: `missing` where a task of it is not done; else the first of its results that is not `ok`, if any;
-            `at chance` where it, or what it was pruned or spawned from, is a dense network that learned nothing.
-        numbers: metric -> value; accuracies, errors and barriers are fractions, losses nats.
-        key: the task that measured it.
-        epoch, share: the step in epochs and as a share of the length of its training, by which recipes of other
-            batches and lengths are compared.
+        step: the iteration of rewinding or spawning.
     """
 
     pair: str
@@ -41,16 +35,31 @@ class MeasuredPoint:
     level: int | None
     density: float | None
     step: int | None
+
+    @property
+    def is_selection(self) -> bool:
+        """Whether it is of a replicate that only chooses, and so in no test and no summary."""
+        return is_selection(self.replicate)
+
+
+@dataclass(frozen=True)
+class MeasuredPoint(Subject):
+    """One measurement of a cell.
+
+    Attributes:
+        status: `missing` where a task of it is not done; else the first of its results that is not `ok`, if any;
+            `at chance` where it, or what it was pruned or spawned from, is a dense network that learned nothing.
+        numbers: metric -> value; accuracies, errors and barriers are fractions, losses nats.
+        key: the task that measured it.
+        epoch, share: the step in epochs and as a share of the length of its training, by which recipes of other
+            batches and lengths are compared.
+    """
+
     status: Status
     numbers: Mapping[str, float]
     key: str
     epoch: float | None = None
     share: float | None = None
-
-    @property
-    def is_selection(self) -> bool:
-        """Whether it is of a replicate that only chooses."""
-        return is_selection(self.replicate)
 
 
 def points(plan: Plan, store: Store) -> Iterator[MeasuredPoint]:

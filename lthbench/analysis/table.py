@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from lthbench.analysis.points import points
+from lthbench.analysis.points import Subject, points
 from lthbench.analysis.stats.summary import Interval, mean_interval
-from lthbench.experiments.cell import is_selection
 from lthbench.suite.plan import Plan
 from lthbench.tasks.store import Store
 
@@ -19,35 +18,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ResultRow:
+class ResultRow(Subject):
     """One measured number and what it is of.
 
     Attributes:
-        density: fraction of the prunable weights that survive; None for the path between two networks.
-        step, epoch, share: where in training weights were rewound to or children spawned: iteration, epochs, and the
-            share of the training's length.
+        epoch, share: the step in epochs, and as a share of the training's length.
         metric: what the value is; accuracies, errors and barriers are fractions, losses nats.
         key: the task that measured it.
     """
 
-    pair: str
-    experiment: str
-    arm: str
-    replicate: int
-    variant: str
-    level: int | None
-    density: float | None
-    step: int | None
     epoch: float | None
     share: float | None
     metric: str
     value: float
     key: str
-
-    @property
-    def is_selection(self) -> bool:
-        """Whether it is of a replicate that only chooses, and so in no summary."""
-        return is_selection(self.replicate)
 
 
 def results_table(plan: Plan, store: Store) -> list[ResultRow]:

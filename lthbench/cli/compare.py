@@ -46,13 +46,6 @@ def compare(
         list[str] | None,
         typer.Option(help="With --arms or --pairs: this metric instead of those of summaries (repeatable)."),
     ] = None,
-    allow_outside: Annotated[
-        bool,
-        typer.Option(
-            "--allow-outside",
-            help="Allow includes and claims files outside the suite's folder and those that ship with the package.",
-        ),
-    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the results of two stores, or of two arms or two pairs of one.
@@ -69,17 +62,15 @@ def compare(
     differences by replicate, each for itself).
     """
     own.know()
-    options = vars(own) | {"allow_outside": allow_outside}
     if len(stores) == 2:
         if arms or pairs or metric:
             fail("--arms, --pairs, --metric: compare within one store; give one store, or leave them out")
-        _compare_stores(
-            stores[0], stores[1], Source(suite=suite, store=stores[0], **options) if suite else None, as_json
-        )
+        source = Source(suite=suite, store=stores[0], **vars(own)) if suite else None
+        _compare_stores(stores[0], stores[1], source, as_json)
         return
     if len(stores) != 1 or suite is None or (arms is None) == (pairs is None):
         fail("compare: give two stores, or one with --suite and either --arms A B or --pairs P Q")
-    opened = api.open_suite(Source(suite=suite, store=stores[0], **options))
+    opened = api.open_suite(Source(suite=suite, store=stores[0], **vars(own)))
     _compare_within(opened, arms, pairs, metric or [], as_json)
 
 

@@ -33,13 +33,6 @@ def gc(
         list[str] | None, typer.Option(help="With --yes, remove this imported ticket too (may be repeated).")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, it is only shown.")] = False,
-    allow_outside: Annotated[
-        bool,
-        typer.Option(
-            "--allow-outside",
-            help="Allow includes and claims files outside the suite's folder and those that ship with the package.",
-        ),
-    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show which tasks of a store no given suite needs, and their size; with --yes, delete them.
@@ -49,8 +42,7 @@ def gc(
     """
     from lthbench.runner.garbage import find_garbage, remove
 
-    options = vars(where) | vars(own) | {"allow_outside": allow_outside}
-    opened = [api.open_suite(Source(suite=suite, **options)) for suite in suites]
+    opened = [api.open_suite(Source(suite=suite, **vars(where), **vars(own))) for suite in suites]
     store = api.open_store(where)
     found = find_garbage(store, lambda: {key for suite in opened for key in _needed(suite)})
     unneeded = _tickets(store, opened, ticket or [])

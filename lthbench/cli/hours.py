@@ -67,7 +67,7 @@ def rates_here(
         return None, found
     make_deterministic(options.threads)
     name = device_name(device)
-    kept = next((c for c in found if c.device == name and (c.threads == options.threads or c.kind == "cuda")), None)
+    kept = kept_here(found, str(device), options.threads, name)
     new = quick_rates(pairs.values(), kept, device, options.threads)
     try:
         save_calibration(new)

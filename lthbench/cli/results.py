@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -49,7 +49,7 @@ def results(
 def _print_csv(rows: list[ResultRow]) -> None:
     from lthbench.analysis.table import ResultRow
 
-    writer = csv.DictWriter(sys.stdout, fieldnames=list(ResultRow.__annotations__))
+    writer = csv.DictWriter(sys.stdout, fieldnames=[field.name for field in fields(ResultRow)])
     writer.writeheader()
     writer.writerows({name: csv_cell(value) for name, value in asdict(row).items()} for row in rows)
 

@@ -42,44 +42,49 @@ def read_split(name: str, root: Path, split: str) -> tuple[np.ndarray, np.ndarra
     count = info.num_train if split == "train" else info.num_test
     prefix = "train" if split == "train" else "t10k"
     folder = root / info.folder
-    images = _read(name, folder / f"{prefix}-images-idx3-ubyte", (count, *info.image_shape[1:]))
-    labels = _read(name, folder / f"{prefix}-labels-idx1-ubyte", (count,))
+    images = _read_original(name, folder / f"{prefix}-images-idx3-ubyte", (count, *info.image_shape[1:]))
+    labels = _read_original(name, folder / f"{prefix}-labels-idx1-ubyte", (count,))
     return images, labels.astype(np.int64)
 
 
-def read_idx(name: str, path: Path, rank: int) -> np.ndarray:
-    """Read an idx file of bytes whose sizes are not known before; of images the rank is 3, of labels 1.
+def read_idx(name: str, path: Path, rank: int, expected: tuple[int, ...] | None = None) -> np.ndarray:
+    """Read an idx file of bytes: magic 0x0000 08 rank, the big-endian sizes, then the values.
+
+    Args:
+        rank: 3 of images, 1 of labels.
+        expected: the sizes, where they are known before.
 
     Raises:
         DataError: the file is missing, or is no such file.
     """
     if not path.is_file():
         raise missing(name, path, f"the idx file of {'images' if rank == 3 else 'labels'}")
-    raw = path.read_bytes()
     start = 4 * (1 + rank)
     magic = struct.pack(">I", 0x0800 | rank)
-    if not raw.startswith(magic) or len(raw) < start:
-        raise damaged(
-            name, path, f"begins with {raw[:4].hex() or 'nothing'}", f"the idx header {magic.hex()} and sizes"
-        )
-    shape = struct.unpack(f">{rank}I", raw[4:start])
-    if len(raw) != (expected := start + math.prod(shape)):
-        raise damaged(name, path, f"has {len(raw)} bytes", f"{expected} ({' x '.join(map(str, shape))})")
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+    with path.open("rb") as file:
+        header = file.read(start)
+        if not header.startswith(magic) or len(header) < start:
+            raise damaged(
+                name, path, f"begins with {header[:4].hex() or 'nothing'}", f"the idx header {magic.hex()} and sizes"
+            )
+        sizes = struct.unpack(f">{rank}I", header[4:])
+        if expected is not None and sizes != expected:
+            raise damaged(name, path, f"has the sizes {_product(sizes)}", _product(expected))
+        values = file.read()
+    if len(values) != math.prod(sizes):
+        raise damaged(name, path, f"has {start + len(values)} bytes", f"{start + math.prod(sizes)} ({_product(sizes)})")
+    return np.frombuffer(values, np.uint8).reshape(sizes)
 
 
-def _read(name: str, path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Read one idx file: magic 0x0000 08 rank, the big-endian sizes, then the bytes."""
-    if not path.is_file():
-        raise missing(name, path, f"the idx file of {shape[0]} entries")
-    header = struct.pack(f">{1 + len(shape)}I", 0x0800 | len(shape), *shape)
-    expected = len(header) + int(np.prod(shape))
-    if (size := path.stat().st_size) != expected:
-        raise damaged(name, path, f"has {size} bytes", f"{expected} ({' x '.join(map(str, shape))})")
-    raw = path.read_bytes()
-    if not raw.startswith(header):
-        raise damaged(name, path, f"begins with {raw[: len(header)].hex()}", f"the idx header {header.hex()}")
-    digest = hashlib.sha256(raw).hexdigest()
+def _read_original(name: str, path: Path, sizes: tuple[int, ...]) -> np.ndarray:
+    """Read one of the files that torchvision publishes, which is verified by its digest."""
+    values = read_idx(name, path, len(sizes), sizes)
+    header = struct.pack(f">{1 + len(sizes)}I", 0x0800 | len(sizes), *sizes)
+    digest = hashlib.sha256(header + values.tobytes()).hexdigest()
     if digest != _SHA256[name][path.name]:
         raise damaged(name, path, f"has SHA-256 {digest}", f"the original's {_SHA256[name][path.name]}")
-    return np.frombuffer(raw, np.uint8, offset=len(header)).reshape(shape)
+    return values
+
+
+def _product(sizes: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sizes))

@@ -27,11 +27,14 @@ A suite file has
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import ValidationError
 
 from lthbench.experiments import EXPERIMENTS, Experiment
+from lthbench.options import Option
 from lthbench.registry import unknown_name
 from lthbench.suite.claim_names import claim_faults
 from lthbench.suite.claims import read_claims
@@ -53,6 +56,19 @@ Folders = tuple[Path, ...] | None
 
 _PAIR_KEYS = ("model", "data", "pruning", "recipe", "arms", "experiments", "claim_levels")
 _ARM_KEYS = ("class", "extends", "recipe", "search")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncludeOptions:
+    """Which files a suite may include."""
+
+    allow_outside: Annotated[
+        bool,
+        Option(
+            "Allow includes and claims files outside the suite's folder and those that ship with the package.",
+            "--allow-outside",
+        ),
+    ] = False
 
 
 def load_suite(path: Path, *, allow_outside: bool = False, store: Path | None = None) -> Suite:

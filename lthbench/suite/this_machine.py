@@ -32,16 +32,23 @@ class TimeHere:
     estimated: tuple[str, ...]
 
 
-def kept_here(found: Iterable[Calibration], device: str, threads: int) -> Calibration | None:
-    """The calibration of what `--device` means on this machine, among those that are kept."""
+def kept_here(found: Iterable[Calibration], device: str, threads: int, name: str | None = None) -> Calibration | None:
+    """The calibration of what `--device` means on this machine, among those that are kept.
+
+    Args:
+        name: of the device, where torch has told it. The system knows the processor's without its instruction set,
+            and the GPUs' without their order.
+    """
     gpus = gpu_names()
-    kind = "cuda" if device.startswith("cuda") or (device == "auto" and gpus) else "cpu"
-    name = processor_name()
-    for one in found:
-        mine = one.device in gpus if kind == "cuda" else one.device.startswith(f"{name} (") and one.threads == threads
-        if one.kind == kind and mine:
-            return one
-    return None
+    is_gpu = device.startswith("cuda") or (device == "auto" and bool(gpus))
+
+    def is_mine(one: Calibration) -> bool:
+        if is_gpu:
+            return one.kind == "cuda" and (one.device in gpus if name is None else one.device == name)
+        mine = one.device.startswith(f"{processor_name()} (") if name is None else one.device == name
+        return one.kind == "cpu" and mine and one.threads == threads
+
+    return next(filter(is_mine, found), None)
 
 
 def lacks_network(kept: Calibration | None, pair: Pair) -> bool:

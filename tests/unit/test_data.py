@@ -316,7 +316,8 @@ def test_every_damage_to_an_idx_file_is_named_with_its_cure(tmp_path: Path, monk
     damages = {
         "has 9000 bytes": raw[:9000],
         "has SHA-256": raw[:-1] + bytes([raw[-1] ^ 1]),
-        "idx header": struct.pack(">4I", 0x803, 12, 14, 56) + raw[16:],
+        "has the sizes 12 x 14 x 56, expected 12 x 28 x 28": struct.pack(">4I", 0x803, 12, 14, 56) + raw[16:],
+        "idx header 00000803": raw[1:] + bytes(1),
     }
     for message, content in damages.items():
         file.write_bytes(content)
