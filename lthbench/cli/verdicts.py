@@ -22,7 +22,7 @@ from lthbench.tasks.spec import TrainSpec
 from lthbench.tasks.store import Store
 
 if TYPE_CHECKING:
-    from lthbench.analysis.claims.verdict import More, TestResult, Verdict
+    from lthbench.analysis.claims.verdict import More, PartResult, Verdict
 
 _STYLE = {
     "supported": "green", "contradicted": "red", "negligible": "cyan", "inconclusive": "yellow",
@@ -189,7 +189,7 @@ def _note(verdict: Verdict, parts_follow: bool) -> str:
     return "; ".join(filter(None, (verdict.caution, "" if of_parts else verdict.reason, outlook)))
 
 
-def _of_part(part: TestResult) -> str:
+def _of_part(part: PartResult) -> str:
     """The claim of a part, and what was found."""
     from lthbench.analysis.claims.decide import UNDONE
 

@@ -88,7 +88,7 @@ def p_of_the_chosen(loaded: Suite, random: np.random.Generator, gains: Mapping[f
     """The one-sided p of what a claim chooses in a simulated suite, against the tickets without a pull."""
     (claim,) = loaded.claims.values()
     points = measured(random, range(loaded.replicates), gains)
-    evidence = Evidence("p", loaded.pairs["p"], loaded.replicates, points)
+    evidence = Evidence("p", loaded.pairs["p"], loaded.tested(), points)
     evidence.choose(claim.choose)
     (test,) = claim.tests
     assert isinstance(test, Contrast)
@@ -266,7 +266,7 @@ def test_what_is_made_in_full_is_the_strength_that_claims_choose(tmp_path: Path)
     }
     assert more - first == {"pull 0.0001 in both", "pull 0.0001 in training", "other-init for pull 0.0001"}
     assert {p.measurement.variant for p in plan.measurements if p.cell.is_selection} == first
-    evidence = Evidence("p", loaded.pairs["p"], 2, (
+    evidence = Evidence("p", loaded.pairs["p"], loaded.tested(), (
         MeasuredPoint("p", p.experiment, p.cell.arm, p.cell.replicate, m.variant, m.level, 0.64, 0,
               "ok", result_of(m.task)["metrics"] if result_of(m.task) else {}, m.task.key)
         for p in plan.measurements for m in (p.measurement,)

@@ -23,7 +23,7 @@ from lthbench.analysis.claims.decide import (
     shortfall,
     unfinished,
 )
-from lthbench.analysis.claims.verdict import Effect, Outcome, PValues, TestResult, Verdict
+from lthbench.analysis.claims.verdict import Effect, Outcome, PartResult, PValues, Verdict
 from lthbench.analysis.stats.paired import Paired, power_equivalence, power_one_sided
 
 ALPHA = 0.05
@@ -39,7 +39,7 @@ class Measured:
     lacking: Any = field(default_factory=lambda: SimpleNamespace(failed={}, missing=0))
 
 
-def decided(values: list[float], expected: str = "greater", evidence: Any = None, **options: Any) -> TestResult:
+def decided(values: list[float], expected: str = "greater", evidence: Any = None, **options: Any) -> PartResult:
     options = {"what": "higher", "tell": lambda effect, of: f"{effect.value:g}, {of}", **options}
     return decide(values, expected, evidence or Measured(len(values)), ALPHA, **options)
 
@@ -140,9 +140,9 @@ def test_the_rule_is_of_the_interval_around_the_bound() -> None:
     assert margins.contradicted == pytest.approx(min(stats.t.cdf(2.0, 3), stats.t.cdf(4.0, 3)))
 
 
-def part(outcome: Outcome, *p: float | None, counts: bool = True, value: float | None = 1.0, **more: Any) -> TestResult:
+def part(outcome: Outcome, *p: float | None, counts: bool = True, value: float | None = 1.0, **more: Any) -> PartResult:
     effect = None if value is None else Effect(value)
-    return TestResult(outcome, outcome, counts=counts, effect=effect, p_values=PValues(*p), finding=outcome, **more)
+    return PartResult(outcome, outcome, counts=counts, effect=effect, p_values=PValues(*p), finding=outcome, **more)
 
 
 def test_all_parts_must_hold_and_one_that_does_not_is_enough_for_the_others() -> None:
@@ -197,7 +197,7 @@ def test_an_open_part_has_an_outlook_and_one_of_configurations_has_none() -> Non
     assert decided([1.0, -1.0, 2.0], margin=1.5, done=4).outlook is None
 
 
-def verdict(pair: str, *parts: TestResult, outcome: Outcome = "inconclusive", **more: Any) -> Verdict:
+def verdict(pair: str, *parts: PartResult, outcome: Outcome = "inconclusive", **more: Any) -> Verdict:
     return Verdict("C1", "", "", pair, outcome, "", p_alone=of_all(parts), parts=parts, **more)
 
 

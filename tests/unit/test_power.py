@@ -14,7 +14,7 @@ from planted import suite_text
 
 from lthbench.analysis.claims.configuration_tests import _Cell, _exchange_p
 from lthbench.analysis.claims.decide import outcome_of, rule
-from lthbench.analysis.claims.power import ClaimPower, TestPower, power
+from lthbench.analysis.claims.power import ClaimPower, PartPower, power
 from lthbench.analysis.claims.spreads import ASSUMED, ASSUMED_FROM, Spread, Spreads
 from lthbench.analysis.stats.paired import Paired
 from lthbench.suite.load import load_suite
@@ -82,7 +82,7 @@ def test_each_pair_that_measures_a_claim_takes_its_share_of_the_level(tmp_path: 
     assert (found[1].parts[0].reason, found[1].can_contradict) == ("no controls", False)
 
 
-def weakest(found: list[ClaimPower], claim: str) -> tuple[ClaimPower, TestPower]:
+def weakest(found: list[ClaimPower], claim: str) -> tuple[ClaimPower, PartPower]:
     (one,) = (one for one in found if one.claim == claim)
     assert one.weakest is not None
     return one, one.parts[one.weakest]
@@ -230,7 +230,7 @@ C1:
 """
 
 
-def of_configurations(folder: Path, claims: str, rates: int = 14, replicates: int = 5, doses: int = 3) -> TestPower:
+def of_configurations(folder: Path, claims: str, rates: int = 14, replicates: int = 5, doses: int = 3) -> PartPower:
     """What one test can find on that pair."""
     (folder / "claims.yaml").write_text(claims)
     text = CONFIGURATIONS.replace("REPLICATES", str(replicates))

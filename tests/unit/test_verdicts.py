@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted import World, suite_text, world
+from planted import World, sensitivity, suite_text, world
 from scipy import stats
 
+from lthbench.analysis.claims.configuration_tests import rank
 from lthbench.analysis.claims.decide import among_pairs
 from lthbench.analysis.claims.evidence import Evidence
 from lthbench.analysis.claims.judge import judge
@@ -23,7 +24,7 @@ from lthbench.analysis.report import verdict_table
 from lthbench.analysis.stats.paired import power_equivalence, power_one_sided
 from lthbench.cli import verdicts as printing
 from lthbench.experiments.cell import FIRST_SELECTION_REPLICATE
-from lthbench.suite.claim_tests import Mixed
+from lthbench.suite.claim_tests import Mixed, Rank
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 from lthbench.suite.schema import Suite
@@ -293,6 +294,35 @@ def test_nothing_is_decided_before_all_replicates_are_done(tmp_path: Path) -> No
     assert (nothing.outcome, nothing.command) == ("not run", verdict.command)
 
 
+RANKS = """\
+C1:
+  sentence: Recipes with a higher accuracy have more noise.
+  origin: inferred
+  experiments: [sensitivity]
+  tests:
+    - what: accuracy and noise rise together
+      test: rank
+      method: spearman
+      of: [{x: {late: "{config}"}, y: {arm: late, variant: "{config}: onset", metric: noise_scale}}]
+"""
+
+
+def test_a_rank_correlation_that_is_not_whole_yet_waits_for_the_replicates_of_the_suite(tmp_path: Path) -> None:
+    loaded = suite(tmp_path, RANKS, 3, "a").model_copy(update={"first_replicate": 1000})
+    (test,) = loaded.claims["C1"].tests
+    assert isinstance(test, Rank)
+    w = World("a", 3, np.random.default_rng(0))
+    sensitivity(w, is_true=True)
+    # One recipe has no noise scale, which may come as long as a task of the experiment is not done.
+    points = [replace(p, replicate=p.replicate + 1000) for p in w.points]
+    points = [replace(p, numbers={}) if p.variant == "optimizer.lr = 5: onset" else p for p in points]
+    points = [replace(p, status="missing") if p.variant == "optimizer.lr = 7: ticket" else p for p in points]
+    evidence = Evidence("a", loaded.pairs["a"], loaded.tested(), points)
+    part = rank(test, evidence, 0.05)
+    assert (part.outcome, part.n) == ("inconclusive", 11) and "not all replicates are done" in part.reason
+    assert evidence.lacking.missing == {1000, 1001, 1002}
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_whatever_is_missing_or_diverged_no_verdict_fails_or_comes_too_early(seed: int, tmp_path: Path) -> None:
     random = np.random.default_rng(seed)
@@ -479,7 +509,7 @@ def test_a_training_of_several_names_is_one_row_and_its_recipe_one_configuration
     loaded, points = planned_as_one_recipe(tmp_path)
     test = loaded.claims["C10"].tests[0]
     assert isinstance(test, Mixed)
-    rows = model_rows(test, Evidence("p", loaded.pairs["p"], 2, points))
+    rows = model_rows(test, Evidence("p", loaded.pairs["p"], loaded.tested(), points))
     # Level 1 of four recipes, level 2 of the arm's own: of `late`, and of `twin`, which is the same recipe.
     assert len(rows) == 2 * 5 and len({row["value"] for row in rows}) == len(rows)
     configurations = {(row["level"], row["configuration"]) for row in rows if row["configuration"].endswith("as it is")}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from lthbench.analysis.claims.decide import UNDONE, among_pairs, decisive, outcome_of
-from lthbench.analysis.claims.verdict import DECIDED, SILENT, Outcome, PValues, TestResult, Verdict
+from lthbench.analysis.claims.verdict import DECIDED, SILENT, Outcome, PartResult, PValues, Verdict
 from lthbench.analysis.stats.paired import exact_fraction, holm
 from lthbench.suite.claims import Claim
 
@@ -65,7 +65,7 @@ def _why(verdict: Verdict, outcome: Outcome, alpha: float, num_pairs: int) -> di
     return {"reason": "; ".join(filter(None, shown)), "outlook": outlook}
 
 
-def _state(part: TestResult, num_parts: int) -> str:
+def _state(part: PartResult, num_parts: int) -> str:
     """Remarks on a part that is not supported, in a claim that is open."""
     if part.outcome in ("contradicted", "negligible"):
         part_alone = f"{part.outcome} alone, but not among {num_parts} parts"
@@ -80,7 +80,7 @@ def over_all(name: str, claim: Claim, verdicts: list[Verdict], absent: Collectio
     not as many have the opposite one.
     """
     parts = tuple(
-        TestResult(
+        PartResult(
             what=v.pair or "", outcome=v.outcome, reason=v.reason, test="Holm over pairs", effect=v.effect,
             p_values=v.p_values, n=v.n, keys=v.keys, finding=v.finding,
         )

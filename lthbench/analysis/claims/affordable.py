@@ -84,7 +84,7 @@ class Powers:
             kept = {label: e for label, e in pair.experiments.items() if label in part.experiments}
             pair = pair.model_copy(update={"experiments": kept})
         points = [point for point in self._points[name] if _is_run(part, point)]
-        return Evidence(name, pair, part.replicates or self.suite.replicates, points)
+        return Evidence(name, pair, self.suite.tested(part.replicates), points)
 
     def _spread(self, test: Test, claim: Claim) -> Callable[[str, Pair], Spread]:
         if id(test) not in self._spread_of:

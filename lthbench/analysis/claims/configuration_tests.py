@@ -13,14 +13,14 @@ import numpy as np
 
 from lthbench.analysis.claims.decide import UNDONE, outcome_of, shortfall, unfinished
 from lthbench.analysis.claims.evidence import EXACTLY, THRESHOLD, Evidence, NotPlanned
-from lthbench.analysis.claims.verdict import Effect, Outcome, PValues, TestResult
+from lthbench.analysis.claims.verdict import Effect, Outcome, PartResult, PValues
 from lthbench.analysis.claims.wording import named, spread
 from lthbench.analysis.quantity import quantity
 from lthbench.analysis.stats import rank_correlation
 from lthbench.suite.claim_tests import Agreement, Axes, Rank, Selection
 
 
-def rank(test: Rank, evidence: Evidence, alpha: float) -> TestResult:
+def rank(test: Rank, evidence: Evidence, alpha: float) -> PartResult:
     """A rank correlation over configurations."""
     found: dict[frozenset[str], tuple[float, float]] = {}  # by the tasks of x: one with two names counts once
     planned = 0
@@ -45,9 +45,9 @@ def rank(test: Rank, evidence: Evidence, alpha: float) -> TestResult:
         "test": f"{test.method.capitalize()} over configurations, permutation",
     }  # fmt: skip
 
-    def told(outcome: Outcome, reason: str, p_values: PValues = PValues()) -> TestResult:  # noqa: B008 (immutable)
+    def told(outcome: Outcome, reason: str, p_values: PValues = PValues()) -> PartResult:  # noqa: B008 (immutable)
         reason = "; ".join(filter(None, (reason, evidence.left_out())))
-        return TestResult(outcome=outcome, reason=reason, p_values=p_values, **shown)
+        return PartResult(outcome=outcome, reason=reason, p_values=p_values, **shown)
 
     if math.isnan(rho):
         return told("inconclusive", f"{len(found)} configurations do not differ in one of the two")
@@ -114,7 +114,7 @@ def _configurations(test: Rank, axes: Axes, evidence: Evidence) -> Iterator[tupl
             yield frozenset(keys[arm, config]), first, second
         else:
             metric = (x if math.isnan(first) else y).metric or test.metric
-            evidence.leave_out(frozenset(keys[arm, config]), f"{arm} {config}".strip(), metric, range(evidence.planned))
+            evidence.leave_out(frozenset(keys[arm, config]), f"{arm} {config}".strip(), metric, evidence.replicates)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class _Cell:
     matches: bool
 
 
-def agreement(test: Agreement, evidence: Evidence, alpha: float) -> TestResult:
+def agreement(test: Agreement, evidence: Evidence, alpha: float) -> PartResult:
     """A barrier under the threshold agrees with matching, over the arms and levels of a replicate.
 
     Under the hypothesis of no agreement the barriers of arms are exchangeable: they are permuted between arms within a
@@ -160,15 +160,15 @@ def agreement(test: Agreement, evidence: Evidence, alpha: float) -> TestResult:
         f"low barriers and matching agree with a kappa of {found:+.2f} (n = {len(replicates)})",
     }  # fmt: skip
     if (reason := shortfall(evidence, len(replicates))) is not None:
-        return TestResult(outcome="inconclusive", reason=reason, **shown)
+        return PartResult(outcome="inconclusive", reason=reason, **shown)
     share = sum(cell.matches for cell in everything) / len(everything)
     if share in (0, 1) or len({cell.is_stable for cell in everything}) == 1:
         reason = (
             f"{share:.0%} match, {sum(c.is_stable for c in everything)} of {len(everything)} are stable: no contrast"
         )
-        return TestResult(outcome="inconclusive", reason=reason, **shown)
+        return PartResult(outcome="inconclusive", reason=reason, **shown)
     p_values = PValues(*_exchange_p(replicates))
-    return TestResult(outcome=outcome_of(p_values, alpha), reason="; ".join(notes), p_values=p_values, **shown)
+    return PartResult(outcome=outcome_of(p_values, alpha), reason="; ".join(notes), p_values=p_values, **shown)
 
 
 def _agreement_cells(test: Agreement, evidence: Evidence) -> dict[int, list[_Cell]]:

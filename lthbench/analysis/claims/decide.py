@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lthbench.analysis.claims.evidence import Evidence
-from lthbench.analysis.claims.verdict import Effect, Outcome, Outlook, PValues, TestResult
+from lthbench.analysis.claims.verdict import Effect, Outcome, Outlook, PartResult, PValues
 from lthbench.analysis.stats.paired import (
     MAX_REPLICATES,
     Paired,
@@ -50,7 +50,7 @@ def decide(
     test: str = T,
     also: tuple[str, float] | None = None,
     done: int | None = None,
-) -> TestResult:
+) -> PartResult:
     """The result for values, one per replicate, that are expected to be greater or less than a number, or equivalent.
 
     Args:
@@ -68,10 +68,10 @@ def decide(
         "finding": tell(effect, f"n = {len(values)}" if done is None else f"{len(values)} configurations"),
     }  # fmt: skip
     if (reason := shortfall(evidence, len(values) if done is None else done)) is not None:
-        return TestResult(outcome="inconclusive", reason=reason, **shown)
+        return PartResult(outcome="inconclusive", reason=reason, **shown)
     if spread is None:
         reason = "one replicate has no spread" if len(values) == 1 else "the replicates do not differ: no test exists"
-        return TestResult(outcome="inconclusive", reason=reason, **shown)
+        return PartResult(outcome="inconclusive", reason=reason, **shown)
     bound, gap = sign * than, margin or abs(than)
     p_values = rule(spread, expected, bound, margin)
     outcome = outcome_of(p_values, alpha)
@@ -81,7 +81,7 @@ def decide(
         return of(size, spread.spread, len(values), alpha)
 
     second = None if expected == "equivalent" else wilcoxon([sign * v for v in values], bound, "greater")
-    return TestResult(
+    return PartResult(
         outcome=outcome,
         reason=_note(outcome, spread, expected, bound, margin, alpha),
         also=also or (("Wilcoxon", second) if second is not None else None),
@@ -120,7 +120,7 @@ def outcome_of(p: PValues, alpha: float) -> Outcome:
     return "negligible" if p.negligible is not None and p.negligible <= alpha else "inconclusive"
 
 
-def of_all(parts: Sequence[TestResult]) -> PValues:
+def of_all(parts: Sequence[PartResult]) -> PValues:
     """The p values of parts that must all hold (an intersection-union test).
 
     Support needs every part. For the other outcomes a single part that does not hold is enough, at a share of the
@@ -140,7 +140,7 @@ def of_all(parts: Sequence[TestResult]) -> PValues:
     )
 
 
-def decisive(parts: Sequence[TestResult], outcome: Outcome) -> int | None:
+def decisive(parts: Sequence[PartResult], outcome: Outcome) -> int | None:
     """The index of the part that decides an outcome: the one that fails, or else the one that supports least."""
     known = [i for i, part in enumerate(parts) if part.counts and part.effect is not None]
     known = known or [i for i, part in enumerate(parts) if part.effect is not None]
@@ -198,7 +198,7 @@ def outlook(spread: Paired, gap: float, alpha: float, unit: str, decides: bool =
     return Outlook(now, wanted, then, text, spread, gap, decides)
 
 
-def among_pairs(part: TestResult, alpha: float, num_pairs: int) -> Outlook | None:
+def among_pairs(part: PartResult, alpha: float, num_pairs: int) -> Outlook | None:
     """The outlook of a part if its claim is about several pairs."""
     if part.outlook is None or part.effect is None:
         return None
@@ -218,8 +218,8 @@ def shortfall(evidence: Evidence, n: int) -> str | None:
     return None
 
 
-def unfinished(what: str, counts: bool, evidence: Evidence) -> TestResult:
+def unfinished(what: str, counts: bool, evidence: Evidence) -> PartResult:
     """The part of a test that has no value of any replicate yet."""
     if evidence.lacking.failed:
-        return TestResult(what, "inconclusive", shortfall(evidence, 0) or "", counts, keys=tuple(evidence.keys))
-    return TestResult(what, "not run", "no replicate is done", counts)
+        return PartResult(what, "inconclusive", shortfall(evidence, 0) or "", counts, keys=tuple(evidence.keys))
+    return PartResult(what, "not run", "no replicate is done", counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lthbench.analysis.points import MeasuredPoint
@@ -75,7 +75,7 @@ class Evidence:
     """The measurements of one pair. Selections are of the tested replicates, unless they are for a choice.
 
     Attributes:
-        planned: how many replicates.
+        replicates: the numbers of those that are tested.
         experiments: names of those that selections read; None is all.
         classes: in force for selections.
         chosen: the variant that the claim chose.
@@ -83,8 +83,8 @@ class Evidence:
         undefined: tasks left out since then because they lack a number -> their description and the metric.
     """
 
-    def __init__(self, name: str, pair: Pair, planned: int, points: Iterable[MeasuredPoint]) -> None:
-        self.name, self.pair, self.planned = name, pair, planned
+    def __init__(self, name: str, pair: Pair, replicates: Collection[int], points: Iterable[MeasuredPoint]) -> None:
+        self.name, self.pair, self.replicates = name, pair, replicates
         self._points: _Points = defaultdict(lambda: defaultdict(list))
         self._choosing: _Points = defaultdict(lambda: defaultdict(list))
         for point in points:
@@ -93,6 +93,11 @@ class Evidence:
         self.chosen: str | None = None
         self.experiments: frozenset[str] | None = None
         self.fresh()
+
+    @property
+    def planned(self) -> int:
+        """How many replicates are planned."""
+        return len(self.replicates)
 
     def fresh(self) -> None:
         self.lacking, self.keys = Lacking(), dict[str, None]()

@@ -23,7 +23,7 @@ from lthbench.analysis.claims.evidence import (
 )
 from lthbench.analysis.claims.looks import Look, looked_before, read_looks
 from lthbench.analysis.claims.replicate_tests import contrast, mixed, onset, trend, waiting
-from lthbench.analysis.claims.verdict import SILENT, Effect, More, Outcome, PValues, TestResult, Verdict
+from lthbench.analysis.claims.verdict import SILENT, Effect, More, Outcome, PartResult, PValues, Verdict
 from lthbench.analysis.points import MeasuredPoint, costs, points, replicate_cost
 from lthbench.suite.claim_names import needed_kinds
 from lthbench.suite.claim_tests import Cost, OtherClaim
@@ -34,7 +34,7 @@ from lthbench.tasks.store import Store
 
 ALPHA = 0.05
 
-_TESTS: dict[str, Callable[[Any, Evidence, float], TestResult]] = {
+_TESTS: dict[str, Callable[[Any, Evidence, float], PartResult]] = {
     "contrast": contrast,
     "onset": onset,
     "waiting": waiting,
@@ -82,7 +82,7 @@ def judge(
     by_pair: dict[str, list[MeasuredPoint]] = defaultdict(list)
     for point in measured:
         by_pair[point.pair].append(point)
-    evidence = {name: Evidence(name, pair, suite.replicates, by_pair[name]) for name, pair in suite.pairs.items()}
+    evidence = {name: Evidence(name, pair, suite.tested(), by_pair[name]) for name, pair in suite.pairs.items()}
     classes = {name: own.measured_classes() for name, own in evidence.items()}
     by_claim: dict[str, dict[str, Verdict]] = {}
     lacking: dict[str, set[str]] = {}
@@ -198,7 +198,7 @@ def _on_pair(
 
 def part_of(
     test: Any, claim: Claim, evidence: Evidence, others: Mapping[str, Verdict], prices: Costs, alpha: float
-) -> tuple[TestResult, Gap]:
+) -> tuple[PartResult, Gap]:
     """The result of a test, and whether something that it needs is absent from the suite, or planned but not done."""
     evidence.fresh()
     if isinstance(test, OtherClaim):
@@ -212,32 +212,32 @@ def part_of(
     except NotPlanned as error:
         # Some measurements are planned only when others are done: the steps of a bisection, what matches a distance.
         if all_there and evidence.is_unfinished():
-            return TestResult(test.what, "not run", f"{error}{YET}", test.counts), "unfinished"
-        return TestResult(test.what, "not run", str(error), test.counts), "absent"
+            return PartResult(test.what, "not run", f"{error}{YET}", test.counts), "unfinished"
+        return PartResult(test.what, "not run", str(error), test.counts), "absent"
     except NoArm as error:
         if not all_there:
-            return TestResult(test.what, "not run", str(error), test.counts), "absent"
-        return TestResult(test.what, "not applicable", str(error), test.counts), ""
+            return PartResult(test.what, "not run", str(error), test.counts), "absent"
+        return PartResult(test.what, "not applicable", str(error), test.counts), ""
     except NoSelection as error:
-        return TestResult(test.what, "not run", str(error), test.counts), ""
+        return PartResult(test.what, "not run", str(error), test.counts), ""
     except Unfinished as error:
-        return TestResult(test.what, "not run", f"waits for {error} to be done", test.counts), "unfinished"
+        return PartResult(test.what, "not run", f"waits for {error} to be done", test.counts), "unfinished"
     if evidence.chosen is not None and "{chosen}" in test.model_dump_json():
         found = replace(found, reason="; ".join(filter(None, (found.reason, f"chosen: {evidence.chosen}"))))
     return found, "unfinished" if evidence.lacking.missing else ""
 
 
-def _of_claim(test: OtherClaim, others: Mapping[str, Verdict]) -> TestResult:
+def _of_claim(test: OtherClaim, others: Mapping[str, Verdict]) -> PartResult:
     verdict = others.get(test.claim)
     if verdict is None:
-        return TestResult(test.what, "not run", f"{test.claim} is not about this pair", test.counts)
-    return TestResult(
+        return PartResult(test.what, "not run", f"{test.claim} is not about this pair", test.counts)
+    return PartResult(
         what=test.what, outcome=verdict.outcome, reason=verdict.reason, counts=test.counts, test=f"as {test.claim}",
         effect=verdict.effect, p_values=verdict.p_alone, n=verdict.n, keys=verdict.keys, finding=verdict.finding,
     )  # fmt: skip
 
 
-def _cost(test: Cost, evidence: Evidence, prices: Costs) -> TestResult:
+def _cost(test: Cost, evidence: Evidence, prices: Costs) -> PartResult:
     measured = [prices[evidence.name, kind] for kind in test.experiments if (evidence.name, kind) in prices]
     if not measured:
         raise NotPlanned(f"none of {', '.join(test.experiments)}")
@@ -246,16 +246,16 @@ def _cost(test: Cost, evidence: Evidence, prices: Costs) -> TestResult:
     finding = f"one arm and replicate of {' and '.join(test.experiments)} costs {ratio:.1f} trainings"
     if evidence.is_unfinished():
         reason = f"counted so far; {UNDONE}"
-        return TestResult(test.what, "inconclusive", reason, test.counts, "count", effect, finding=finding)
+        return PartResult(test.what, "inconclusive", reason, test.counts, "count", effect, finding=finding)
     # A count has no error: it is either above the bound or not.
     p_values = PValues(float(ratio < test.than), float(ratio >= test.than))
-    return TestResult(
+    return PartResult(
         test.what, outcome_of(p_values, ALPHA), "", test.counts, "count", effect, p_values=p_values,
         n=evidence.planned, finding=finding,
     )  # fmt: skip
 
 
-def _lacks(path: str, evidence: Evidence, absent: list[str], parts: list[TestResult]) -> str:
+def _lacks(path: str, evidence: Evidence, absent: list[str], parts: list[PartResult]) -> str:
     """What the user's suite lacks for a claim on a pair."""
     if absent:
         return f"add {', '.join(absent)} to the experiments of {evidence.name} in {path}"

@@ -52,7 +52,7 @@ ORDER: tuple[Decides, ...] = ("yes", "spread unknown", "large effects", "no", "n
 
 
 @dataclass(frozen=True)
-class TestPower:
+class PartPower:
     """What one test of a claim can find on a pair.
 
     Attributes:
@@ -96,14 +96,14 @@ class ClaimPower:
     decides: Decides
     can_contradict: bool
     weakest: int | None
-    parts: tuple[TestPower, ...]
+    parts: tuple[PartPower, ...]
 
 
 def power(plan: Plan, spreads: Spreads) -> list[ClaimPower]:
     """What each claim of a suite can find on each pair that it is about."""
     suite = plan.suite
     evidence = {
-        name: Evidence(name, pair, suite.replicates, planned_points(plan, name)) for name, pair in suite.pairs.items()
+        name: Evidence(name, pair, suite.tested(), planned_points(plan, name)) for name, pair in suite.pairs.items()
     }
     return power_of(suite.claims, evidence, spreads.of, ALPHA / suite.looks, families(suite.claims, evidence))
 
@@ -170,7 +170,7 @@ def _gaps(claim: Claim, evidence: Evidence) -> list[str | None]:
     return gaps
 
 
-def _claim(name: str, evidence: Evidence, alpha: float, parts: tuple[TestPower, ...]) -> ClaimPower:
+def _claim(name: str, evidence: Evidence, alpha: float, parts: tuple[PartPower, ...]) -> ClaimPower:
     pair, n = evidence.name, evidence.planned
     counting = [i for i, part in enumerate(parts) if part.counts]
     if not counting:
@@ -199,8 +199,8 @@ def _part(
     alpha: float,
     spread_of: Callable[[str, Pair], Spread],
     before: dict[str, ClaimPower],
-) -> TestPower:
-    shown = TestPower(test.what, test.counts, "yes")
+) -> PartPower:
+    shown = PartPower(test.what, test.counts, "yes")
     if gap is not None:
         return replace(shown, decides="not measured", reason=gap)
     if isinstance(test, OtherClaim):
@@ -224,17 +224,17 @@ def _part(
     return _of_mean(shown, test, spread_of(evidence.name, evidence.pair), n, alpha)
 
 
-def _as_claim(shown: TestPower, test: OtherClaim, before: dict[str, ClaimPower]) -> TestPower:
+def _as_claim(shown: PartPower, test: OtherClaim, before: dict[str, ClaimPower]) -> PartPower:
     other = before.get(test.claim)
     if other is None:
         return replace(shown, decides="not measured", reason=f"{test.claim} is not about this pair")
-    weakest = TestPower("", True, other.decides) if other.weakest is None else other.parts[other.weakest]
+    weakest = PartPower("", True, other.decides) if other.weakest is None else other.parts[other.weakest]
     return replace(weakest, what=test.what, counts=test.counts, decides=other.decides, reason=f"as {test.claim}")
 
 
 def _of_mean(
-    shown: TestPower, test: Contrast | Mixed | Onset | Waiting, spread: Spread, n: int, alpha: float
-) -> TestPower:
+    shown: PartPower, test: Contrast | Mixed | Onset | Waiting, spread: Spread, n: int, alpha: float
+) -> PartPower:
     """The power for a mean over replicates, tested by Student's t."""
     matters, equivalent, unit = None, False, "% of training"
     if isinstance(test, Mixed):
@@ -266,7 +266,7 @@ def _smallest(n: int, alpha: float, equivalent: bool) -> float | None:
     return detectable(lambda size: test_power(size, 1.0, n, alpha), 1 / math.sqrt(n))
 
 
-def _of_ranks(shown: TestPower, test: Rank, evidence: Evidence, alpha: float) -> TestPower:
+def _of_ranks(shown: PartPower, test: Rank, evidence: Evidence, alpha: float) -> PartPower:
     """The power for a rank correlation over configurations, by Fisher's z (Fieller, Hartley & Pearson 1957)."""
     configurations: set[str] = set()
     for axes in test.of:
@@ -290,7 +290,7 @@ def _of_ranks(shown: TestPower, test: Rank, evidence: Evidence, alpha: float) ->
     return _of_correlation(shown, smallest, f"{unit} over {k} configurations")
 
 
-def _of_configurations(shown: TestPower, test: Mixed, evidence: Evidence, alpha: float) -> TestPower:
+def _of_configurations(shown: PartPower, test: Mixed, evidence: Evidence, alpha: float) -> PartPower:
     """The power for a coefficient over configurations, as a partial correlation, by Fisher's z."""
     trainings: dict[tuple[object, ...], set[str]] = defaultdict(set)
     for name, rows in test.rows.items():
@@ -314,7 +314,7 @@ def _of_configurations(shown: TestPower, test: Mixed, evidence: Evidence, alpha:
     return _of_correlation(shown, smallest, f"partial correlation over {k} configurations")
 
 
-def _of_agreement(shown: TestPower, test: Agreement, evidence: Evidence, n: int, alpha: float) -> TestPower:
+def _of_agreement(shown: PartPower, test: Agreement, evidence: Evidence, n: int, alpha: float) -> PartPower:
     """The power for agreement under exchange of arms: at best one half of them is stable and matches in every
     replicate."""
     arms = {point.arm for point, _ in evidence.select(test.barrier) if point.level}
@@ -324,7 +324,7 @@ def _of_agreement(shown: TestPower, test: Agreement, evidence: Evidence, n: int,
     return replace(shown, decides="no", reason=_too_few(f"{n} replicates of {len(arms)} arms", smallest_p, alpha))
 
 
-def _of_trend(shown: TestPower, test: Trend, evidence: Evidence, n: int, alpha: float) -> TestPower:
+def _of_trend(shown: PartPower, test: Trend, evidence: Evidence, n: int, alpha: float) -> PartPower:
     """The power for Page's trend, whose statistic is the mean over replicates of the rank correlation with the dose."""
     steps = 1 + len({names["dose"] for _, names in evidence.select(test.doses)})
     if steps < 3 or n < 2:
@@ -336,7 +336,7 @@ def _of_trend(shown: TestPower, test: Trend, evidence: Evidence, n: int, alpha: 
     return _of_correlation(shown, min(1.0, smallest), "rho with the dose")
 
 
-def _of_correlation(shown: TestPower, smallest: float, unit: str) -> TestPower:
+def _of_correlation(shown: PartPower, smallest: float, unit: str) -> PartPower:
     if smallest <= LARGE:
         return replace(shown, smallest=smallest, unit=unit)
     return replace(shown, decides="large effects", smallest=smallest, unit=unit, reason="only nearly perfect orders")

@@ -19,7 +19,7 @@ from lthbench.analysis.claims.decide import (
 )
 from lthbench.analysis.claims.evidence import Evidence, unit_of
 from lthbench.analysis.claims.mixed_rows import Row, model_rows
-from lthbench.analysis.claims.verdict import Effect, PValues, TestResult
+from lthbench.analysis.claims.verdict import Effect, PartResult, PValues
 from lthbench.analysis.claims.wording import compared, level_of, named, sooner, spread, together
 from lthbench.analysis.quantity import digits_of, effect_text, quantity
 from lthbench.analysis.stats import interval_censored, rank_correlation
@@ -27,7 +27,7 @@ from lthbench.analysis.stats.mixed_models import ModelError, fit, predicted_shar
 from lthbench.suite.claim_tests import Contrast, Mixed, Onset, Trend, Waiting
 
 
-def contrast(test: Contrast, evidence: Evidence, alpha: float) -> TestResult:
+def contrast(test: Contrast, evidence: Evidence, alpha: float) -> PartResult:
     """The mean of some selections minus that of others."""
     terms = [*test.plus, *test.minus]
     levels = evidence.levels(test.levels, terms)
@@ -56,7 +56,7 @@ def contrast(test: Contrast, evidence: Evidence, alpha: float) -> TestResult:
             return level_of(effect, n, subject, metric)
         return compared(effect, n, subject, reference, "" if test.subject else metric)
 
-    def part(at: Sequence[int | None]) -> TestResult:
+    def part(at: Sequence[int | None]) -> PartResult:
         return decide(
             differences(at), test.expected, evidence, alpha, tell=tell,
             what=test.what, counts=test.counts, unit=unit, than=test.than, margin=test.margin,
@@ -67,7 +67,7 @@ def contrast(test: Contrast, evidence: Evidence, alpha: float) -> TestResult:
     return _at_every_level({level: part([level]) for level in levels}, alpha)
 
 
-def _at_every_level(parts: Mapping[int | None, TestResult], alpha: float) -> TestResult:
+def _at_every_level(parts: Mapping[int | None, PartResult], alpha: float) -> PartResult:
     """Combine the parts of the levels, at each of which it must hold; the level that decides is shown."""
     each = list(parts.values())
     p_values = of_all(each)
@@ -92,7 +92,7 @@ def _at_every_level(parts: Mapping[int | None, TestResult], alpha: float) -> Tes
 _SPEAKS: Mapping[str, str] = {"contradicted": "most against it", "negligible": "most for no effect"}
 
 
-def onset(test: Onset, evidence: Evidence, alpha: float) -> TestResult:
+def onset(test: Onset, evidence: Evidence, alpha: float) -> PartResult:
     """One class of arms is stable earlier than another, as a share of training."""
     groups = [evidence.onsets(side, test.threshold) for side in (test.earlier, test.later)]
     unclear = sorted({r for group in groups for r, found in group.items() if not found.is_monotone})
@@ -106,7 +106,7 @@ def onset(test: Onset, evidence: Evidence, alpha: float) -> TestResult:
     return earlier(test.what, test.counts, spans[0], spans[1], note, tell, evidence, alpha)
 
 
-def waiting(test: Waiting, evidence: Evidence, alpha: float) -> TestResult:
+def waiting(test: Waiting, evidence: Evidence, alpha: float) -> PartResult:
     """A share of training until something happens is shorter in one selection than in another.
 
     If it does not happen within training, the waiting time is the whole of training (the restricted waiting time).
@@ -136,7 +136,7 @@ def earlier(
     tell: Telling,
     evidence: Evidence,
     alpha: float,
-) -> TestResult:
+) -> PartResult:
     """Whether points of training in the first intervals come before the second's, replicate by replicate.
 
     Args:
@@ -158,17 +158,17 @@ def earlier(
         "keys": tuple(evidence.keys), "test": "paired t of the middles of intervals, one-sided",
     }  # fmt: skip
     if (reason := shortfall(evidence, len(both))) is not None:
-        return TestResult(outcome="inconclusive", reason=reason, **shown)
+        return PartResult(outcome="inconclusive", reason=reason, **shown)
     if found is None:
         reasons.append("the replicates do not differ: no test exists")
-        return TestResult(outcome="inconclusive", reason="; ".join(reasons), **shown)
+        return PartResult(outcome="inconclusive", reason="; ".join(reasons), **shown)
     p_values = PValues(found.p_below(0.0), found.p_above(0.0))
     outcome = outcome_of(p_values, alpha)
     more = outlook(found, 0.0, alpha, effect.unit) if outcome == "inconclusive" else None
-    return TestResult(outcome=outcome, reason="; ".join(reasons), p_values=p_values, outlook=more, **shown)
+    return PartResult(outcome=outcome, reason="; ".join(reasons), p_values=p_values, outlook=more, **shown)
 
 
-def trend(test: Trend, evidence: Evidence, alpha: float) -> TestResult:
+def trend(test: Trend, evidence: Evidence, alpha: float) -> PartResult:
     """Values ascend with the dose, up to the chosen one."""
     levels = evidence.levels(test.levels, (test.doses, test.none))
     doses = sorted({float(names["dose"]) for _, names in evidence.select(test.doses)})
@@ -193,16 +193,16 @@ def trend(test: Trend, evidence: Evidence, alpha: float) -> TestResult:
     shown: dict[str, Any] = {"what": test.what, "counts": test.counts, "effect": effect, "n": len(rows),
                              "keys": tuple(evidence.keys), "test": "Page's trend", "finding": found}  # fmt: skip
     if (reason := shortfall(evidence, len(rows))) is not None:
-        return TestResult(outcome="inconclusive", reason=reason, **shown)
+        return PartResult(outcome="inconclusive", reason=reason, **shown)
     if math.isnan(effect.value):
-        return TestResult(outcome="inconclusive", reason="no dose makes a difference", **shown | {"effect": None})
+        return PartResult(outcome="inconclusive", reason="no dose makes a difference", **shown | {"effect": None})
     if len(steps) < 3 or len(rows) < 2:
-        return TestResult(outcome="inconclusive", reason="a trend needs two doses and two replicates", **shown)
+        return PartResult(outcome="inconclusive", reason="a trend needs two doses and two replicates", **shown)
     p_values = PValues(rank_correlation.page(rows), rank_correlation.page([row[::-1] for row in rows]))
-    return TestResult(outcome=outcome_of(p_values, alpha), p_values=p_values, **shown)
+    return PartResult(outcome=outcome_of(p_values, alpha), p_values=p_values, **shown)
 
 
-def mixed(test: Mixed, evidence: Evidence, alpha: float) -> TestResult:
+def mixed(test: Mixed, evidence: Evidence, alpha: float) -> PartResult:
     """A coefficient of a linear mixed model."""
     rows = model_rows(test, evidence)
     unit = "logit" if test.logit else unit_of(test.metric)
@@ -218,7 +218,7 @@ def mixed(test: Mixed, evidence: Evidence, alpha: float) -> TestResult:
         found = fit([float(row["value"]) for row in rows], replicates, units, columns, test.fixed, test.tested)
     except ModelError as error:
         reason = "; ".join(filter(None, (shortfall(evidence, done) or str(error), left_out)))
-        return TestResult(
+        return PartResult(
             test.what, "inconclusive", reason, test.counts, "mixed model", n=done, keys=tuple(evidence.keys)
         )
     part = decide(

@@ -132,7 +132,7 @@ def recorded_pairs(suite_file: Path) -> Iterator[RecordedPair]:
         return
     points = list(_recorded_points(suite, {task.task: task for tasks in recorded.values() for task in tasks}))
     for name, pair in suite.pairs.items():
-        evidence = Evidence(name, pair, suite.replicates, [point for point in points if point.pair == name])
+        evidence = Evidence(name, pair, suite.tested(), [point for point in points if point.pair == name])
         yield RecordedPair(suite_file, pair, evidence)
 
 

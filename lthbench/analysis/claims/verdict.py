@@ -74,7 +74,7 @@ class Outlook:
 
 
 @dataclass(frozen=True)
-class TestResult:
+class PartResult:
     """One test of a claim on one pair.
 
     Attributes:
@@ -185,7 +185,7 @@ class Verdict:
     command: str | None = None
     lacks: str = ""
     arms: str = ""
-    parts: tuple[TestResult, ...] = ()
+    parts: tuple[PartResult, ...] = ()
     decisive: int | None = None
     p: float | None = field(init=False, default=None)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from lthbench.analysis.claims.error_rates import row, titles
 from lthbench.analysis.claims.judge import level_of
-from lthbench.analysis.claims.verdict import DECIDED, OUTCOMES, SILENT, TestResult, Verdict
+from lthbench.analysis.claims.verdict import DECIDED, OUTCOMES, SILENT, PartResult, Verdict
 from lthbench.analysis.figures.drawing import Grid
 from lthbench.analysis.quantity import effect_text, p_text
 from lthbench.suite.schema import Suite
@@ -86,7 +86,7 @@ def tests(verdicts: Sequence[Verdict]) -> Grid:
     return Grid(columns, rows)
 
 
-def _test(part: TestResult) -> tuple[str, ...]:
+def _test(part: PartResult) -> tuple[str, ...]:
     unit = part.effect.unit if part.effect else ""
     also = f"{part.also[0]} {p_text(part.also[1])}" if part.also else ""
     return (
