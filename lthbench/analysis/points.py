@@ -139,9 +139,9 @@ def moment(step: int, task: Task) -> tuple[float, float]:
 
 
 def costs(plan: Plan) -> dict[tuple[str, str], float]:
-    """(pair, kind of experiment) -> its cost for one arm and replicate, the dearest, in dense trainings of that arm.
+    """(pair, kind of experiment) -> its cost for the most expensive arm and replicate, in dense trainings of that arm.
 
-    Without what selection replicates cost, which a suite has once.
+    The cost of selection replicates, which a suite has once, is left out.
     """
     labels = {
         (name, label): kind
@@ -170,8 +170,8 @@ def costs(plan: Plan) -> dict[tuple[str, str], float]:
 def replicate_cost(plan: Plan, store: Store, pair: str, experiments: Collection[str]) -> tuple[int, float | None]:
     """Trainings of one tested replicate of some experiments of a pair, and the hours that all its tasks took.
 
-    The hours are those of the dearest replicate that is done, in the environments that it was run in; None where
-    none is.
+    The hours are those of the most expensive replicate that is done, in the environments in which it was run; None if
+    none is done.
     """
     needed: dict[int, dict[str, Task]] = {}
     for placed in plan.measurements:

@@ -1,4 +1,4 @@
-"""Whether our runs agree with numbers that other papers publish. They are those papers' numbers alone."""
+"""Whether our runs agree with numbers that other papers publish; none of these numbers is our own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lthbench.suite.yaml_tree import SuiteError, read_yaml
 from lthbench.tasks.store import Store
 from lthbench.training.steps import Steps
 
-# How often some row would differ, were our runs draws of what is published.
+# How often at least one row would differ if our runs were draws from what is published.
 LEVEL = 0.05
 
 State = Literal["agrees", "differs", "not run"]

@@ -20,7 +20,7 @@ from lthbench.tasks.store import Store
 
 Results = Mapping[str, dict[str, Any]]
 
-# What of two equal computations may differ: when they were, where, and which steps were kept for others.
+# What may differ between two equal computations: when and where they ran, and which steps were kept for others.
 _OF_THE_RUN = {"seconds", "finished", "environment", "inputs", "artefacts", "digest", "kept", "reason"}
 
 
@@ -46,7 +46,7 @@ class TwoStores:
 
     @property
     def differ(self) -> bool:
-        """Whether the results differ: by the bits in one environment, and else by the test, where it could test any."""
+        """Whether the results differ: by the bits in one environment, else by the test, where it could test any."""
         if self.environment and self.statistical is not None and self.statistical.num_tests:
             return self.statistical.state == "differs"
         return bool(self.differences)
@@ -112,11 +112,11 @@ def _inputs_first(results: Results) -> list[str]:
 
 
 def _bits(a: dict[str, Any], b: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """What of two results of a task differs: how it ended, then where it started, what it made, and its numbers."""
+    """What differs between two results of a task: how it ended, where it started, what it made, then its numbers."""
     flat_a, flat_b = (dict(_flat(result)) for result in (a, b))
     first = ("status", "digests.start", "digests.weights", "digests.mask")
     for name in dict.fromkeys((*first, *flat_a, *flat_b)):
-        # As texts, by which a NaN is what it is.
+        # As texts, in which a NaN equals itself.
         if json.dumps(flat_a.get(name)) != json.dumps(flat_b.get(name)):
             yield name.removeprefix("digests.").removeprefix("metrics."), flat_a.get(name), flat_b.get(name)
     for name in sorted(a["artefacts"].keys() & b["artefacts"].keys()):

@@ -15,8 +15,8 @@ from lthbench.suite.claims import Claim
 def adjusted(verdicts: dict[str, Verdict], absent: Collection[str], alpha: float) -> dict[str, Verdict]:
     """The verdicts of one claim with Holm's adjustment over its pairs, and so their outcomes.
 
-    A planned pair counts, whether it has run or not; one where the suite does not measure the claim, or has nothing
-    that it is about (`absent`), does not.
+    Every planned pair counts, whether it has run or not, except those where the suite does not measure the claim or has
+    nothing that the claim is about (`absent`).
     """
     alone = [verdict.p_alone for verdict in verdicts.values()]
     family = max(1, len(verdicts) - len(absent))
@@ -60,7 +60,7 @@ def _why(verdict: Verdict, outcome: Outcome, alpha: float, num_pairs: int) -> di
         ]
     )
     outlooks = [found for part in open_ones if (found := among_pairs(part, alpha, num_pairs)) is not None]
-    # The part that needs most replicates counts for all: first one that no n decides.
+    # The part that needs the most replicates speaks for all of them; one that no n decides comes first.
     outlook = max(outlooks, key=lambda o: (o.n is None, o.n or 0, o.half_width_then), default=None)
     return {"reason": "; ".join(filter(None, shown)), "outlook": outlook}
 
@@ -74,10 +74,10 @@ def _state(part: PartResult, num_parts: int) -> str:
 
 
 def over_all(name: str, claim: Claim, verdicts: list[Verdict], absent: Collection[str], alpha: float) -> Verdict:
-    """One verdict over all pairs, by the same rule for every outcome: that of as many pairs as the claim asks for.
+    """One verdict over all pairs, by one rule for every outcome: as many pairs must have it as the claim asks for.
 
-    A claim about every pair has an outcome where all planned pairs have it; one about several, where two have it and
-    not as many have the opposite one.
+    A claim about every pair has an outcome if all planned pairs have it; a claim about several, if two have it and
+    fewer have the opposite one.
     """
     parts = tuple(
         PartResult(

@@ -1,9 +1,9 @@
-"""What part of a suite decides the most claims within a budget.
+"""Which part of a suite decides the most claims within a budget.
 
 A claim is decided on a pair where an effect that would matter is found with a chance of 80 % (`power`). Each needs some
 of the pair's experiments, up to some level. For each number of replicates and each pair, experiments are added for the
-claim whose decision costs least; of the parts on the way, the best combinations over pairs are kept. They do not depend
-on the budget, which only takes the best that it pays for: more of it never decides less.
+claim whose decision costs least; of the parts found on the way, the best combinations over pairs are kept. These do not
+depend on the budget, which only selects the best that it pays for, so that a larger budget never decides less.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Decision = tuple[str, str]  # claim, pair
 
 @dataclass(frozen=True)
 class Affordable:
-    """A part of a suite, in one subset a pair, all of the same replicates.
+    """A part of a suite: one subset per pair, all with the same replicates.
 
     Attributes:
         seconds: of the device, for what is not done yet.
@@ -46,7 +46,7 @@ class Affordable:
 
     @property
     def worth(self) -> tuple[int, int]:
-        """By which parts are compared: first what is decided, then what may be."""
+        """What parts are compared by: first how many claims they decide, then how many they may decide."""
         return len(self.decided), len(self.perhaps)
 
     def __add__(self, other: Affordable) -> Affordable:
@@ -59,7 +59,7 @@ class Affordable:
 
 
 class Powers:
-    """What the claims of a suite find with parts of its pairs.
+    """What the claims of a suite can find with parts of its pairs.
 
     The level of a claim is shared among all pairs of the suite that measure it, run or not, as in its verdicts.
     """
@@ -72,7 +72,7 @@ class Powers:
         self._families = families(suite.claims, {name: self._evidence(name, Subset()) for name in suite.pairs})
 
     def of(self, part: Subset, claims: Iterable[str] | None = None) -> list[ClaimPower]:
-        """What claims find with a part; all of the suite's unless they are named."""
+        """What claims can find with a part: those named, or all of the suite's."""
         suite = self.suite
         evidence = {name: self._evidence(name, part) for name in part.pairs or suite.pairs}
         chosen = suite.claims if claims is None else {name: suite.claims[name] for name in claims}
@@ -99,7 +99,7 @@ def _is_run(part: Subset, point: MeasuredPoint) -> bool:
 
 
 def affordable(powers: Powers, prices: Prices) -> list[Affordable]:
-    """The parts of a suite that no cheaper one is worth as much as, by rising price."""
+    """The parts of a suite that are worth more than every cheaper one, by rising price."""
     suite = powers.suite
     needs = {name: _needs(powers, name) for name in suite.pairs}
     found = [Affordable()]
@@ -116,7 +116,7 @@ def affordable(powers: Powers, prices: Prices) -> list[Affordable]:
 
 
 def within(parts: Iterable[Affordable], seconds: float) -> Affordable:
-    """The most that a budget pays for of some parts; without subsets where it pays for none."""
+    """The best of some parts that a budget pays for; one without subsets if it pays for none."""
     return max((one for one in parts if one.seconds <= seconds), key=lambda one: one.worth, default=Affordable())
 
 
@@ -129,14 +129,14 @@ def _best(parts: Iterable[Affordable]) -> list[Affordable]:
 
 
 def _deepest(pair: Pair) -> list[int | None]:
-    """The levels at which a part may end: those of the sets at which claims are tested, and no limit."""
+    """The levels at which a part may end: the last of each set at which claims are tested, and no limit."""
     deepest = max(getattr(e, "levels", 0) if isinstance(getattr(e, "levels", 0), int) else max(e.levels)  # type: ignore[attr-defined]
                   for e in pair.experiments.values())  # fmt: skip
     return [*sorted({max(levels) for levels in pair.claim_levels.values() if max(levels) < deepest}), None]
 
 
 def _needs(powers: Powers, name: str) -> dict[str, frozenset[str]]:
-    """Claim -> the experiments of a pair without any of which it finds less."""
+    """Claim -> the experiments of a pair that it needs: without any one of them it finds less."""
     suite, kinds = powers.suite, kinds_of(powers.suite.pairs[name])
     found: dict[str, frozenset[str]] = {}
     for claim in suite.claims:
@@ -154,7 +154,7 @@ def _needs(powers: Powers, name: str) -> dict[str, frozenset[str]]:
 
 
 def _rests_on(claim: str, claims: Mapping[str, Claim]) -> list[str]:
-    """A claim, after those whose verdicts its tests take over."""
+    """A claim, preceded by those whose verdicts its tests take over."""
     others = [name for t in claims[claim].tests if isinstance(t, OtherClaim) for name in _rests_on(t.claim, claims)]
     return list(dict.fromkeys([*others, claim]))
 
@@ -166,7 +166,7 @@ def _of_pair(
     part: Subset,
     pair: Pair,
 ) -> list[Affordable]:
-    """Parts of a pair with more and more experiments, each time those by which a decision costs least."""
+    """Parts of a pair with more and more experiments: each adds those with which one more decision costs least."""
     decides = {one.claim: one.decides for one in powers if one.claim in needs}
     left = [claim for claim, word in decides.items() if word == "yes" or word in _PERHAPS]
     (name,) = part.pairs

@@ -60,7 +60,7 @@ def rank(test: Rank, evidence: Evidence, alpha: float) -> PartResult:
     if len(found) < test.minimum:
         return told("inconclusive", f"{len(found)} configurations; a verdict needs {test.minimum}")
     bound = sign * test.than
-    # The interval that is shown must say so; and a permutation test too, where it is of no correlation at all.
+    # The interval that is shown must say so, and so must a permutation test where the bound is no correlation at all.
     p, against = (float((1 + np.sum(c)) / (1 + len(drawn))) for c in (drawn <= bound, drawn >= bound))
     if test.than:
         shown["test"] = f"{test.method.capitalize()} over configurations, bootstrap"
@@ -84,7 +84,7 @@ def _of_ranks(test: Rank, effect: Effect, n: int) -> str:
 
 
 def _configurations(test: Rank, axes: Axes, evidence: Evidence) -> Iterator[tuple[frozenset[str], float, float]]:
-    """The tasks of x, and the two numbers, of each configuration, means over replicates."""
+    """For each configuration the tasks of x, and the two numbers, which are means over replicates."""
     x, y, minus = axes.x, axes.y, axes.minus
     onsets = (y.metric or test.metric) == "onset"
     names: dict[tuple[str, str], None] = {}
@@ -105,7 +105,7 @@ def _configurations(test: Rank, axes: Axes, evidence: Evidence) -> Iterator[tupl
             first += sign * sum(each) / len(each) if each else math.nan
         if onsets:
             spans = [span for span in evidence.onsets(of(y), THRESHOLD).values() if span.is_monotone]
-            # Never stable within the grid is between its last step and the end, and so ranks last.
+            # What is never stable within the grid lies between its last step and the end, and so ranks last.
             seconds = [(max(span.low, 0.0) + span.high) / 2 for span in spans]
         else:
             seconds = list(evidence.values(of(y), test.metric, None).values())
@@ -129,10 +129,10 @@ class _Cell:
 
 
 def agreement(test: Agreement, evidence: Evidence, alpha: float) -> PartResult:
-    """A barrier under the threshold agrees with matching, over the arms and levels of a replicate.
+    """Whether low barriers go with tickets that match the dense network, over the arms and levels of each replicate.
 
-    Under the hypothesis of no agreement the barriers of arms are exchangeable: they are permuted between arms within a
-    replicate, an arm's levels together since they are not independent.
+    Under the hypothesis of no agreement the barriers of arms are exchangeable: they are permuted between the arms of a
+    replicate, all levels of an arm together, since they are not independent.
     """
     cells = _agreement_cells(test, evidence)
     if not cells:
@@ -178,7 +178,7 @@ def _agreement_cells(test: Agreement, evidence: Evidence) -> dict[int, list[_Cel
         NotPlanned: no barriers of pruned networks are measured.
     """
     cells: dict[int, list[_Cell]] = {}
-    seen: set[str] = set()  # tickets that stand in a cell: arms of one recipe have the same
+    seen: set[str] = set()  # tickets that a cell has already: arms with one recipe share theirs
     planned = False
     for arm in evidence.arms(test.barrier.arm):
         barrier, ticket, dense = (

@@ -1,11 +1,11 @@
 """From values, one per replicate, to the decision of a test: one rule for all tests, based on the interval that is
 shown.
 
-The interval has a level of 1 - 2 alpha, so that each of its ends errs once in 1/alpha. What is expected to be greater
-than a number is supported where the interval lies above it, contradicted where it lies below, and negligible where it
-holds the number and lies within the margin of it on both sides; what is expected to be equivalent is supported where
-the interval lies within the margins, and contradicted where it lies outside. All else is inconclusive. Whatever the
-truth, support and contradiction are never both likelier than alpha.
+The interval has a level of 1 - 2 alpha, so that each of its ends errs with probability alpha. What is expected to be
+greater than a number is supported where the interval lies above it, contradicted where it lies below, and negligible
+where it contains the number and lies within the margin on both sides; what is expected to be equivalent is supported
+where the interval lies within the margins, and contradicted where it lies outside. All else is inconclusive. Whatever
+the truth, support and contradiction are never both likelier than alpha.
 """
 
 from __future__ import annotations
@@ -174,7 +174,8 @@ def outlook(spread: Paired, gap: float, alpha: float, unit: str, decides: bool =
     Args:
         gap: the margin, or how far the bound lies from 0; 0 where there is neither.
         decides: whether an interval narrower than the margin decides wherever it lies.
-        num_pairs: among which Holm's adjustment may give this one the smallest share of alpha.
+        num_pairs: how many pairs there are, among which Holm's adjustment may give this one the smallest share of
+            alpha.
     """
     now = half_width(spread.spread, spread.n, alpha)
     last = max(MAX_REPLICATES, spread.n + 1)

@@ -37,7 +37,7 @@ def rates(
     """
     from scipy.stats import qmc
 
-    # Evenly spread quantiles of mean and spread (Sobol): less error than as many independent draws have.
+    # Evenly spread quantiles of mean and spread (Sobol): less error than with as many independent draws.
     of_mean, of_spread = qmc.Sobol(2, seed=_SEED).random_base2(_LOG_DRAWS).T
     means = effect + spread / math.sqrt(n) * special.ndtri(of_mean)
     spreads = spread * np.sqrt(2 * special.gammaincinv((n - 1) / 2, of_spread) / (n - 1))
@@ -55,7 +55,7 @@ def row(n: int, effects: Sequence[float] = EFFECTS, alpha: float = 0.05) -> list
 
 
 def titles(effects: Sequence[float] = EFFECTS) -> list[str]:
-    """Of the columns of rows."""
+    """The titles of the columns."""
     return ["true effect, in margins", *(f"{effect:+g}" if effect else "0" for effect in effects)]
 
 

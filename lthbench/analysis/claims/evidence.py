@@ -17,7 +17,7 @@ THRESHOLD = 0.02
 # Arm -> variant -> points.
 _Points = defaultdict[str, defaultdict[str, list[MeasuredPoint]]]
 ONSET_BY = "validation_barrier"
-# Before the name of an arm, which may also be that of a class.
+# The prefix of an arm's name, which may also be the name of a class.
 EXACTLY = "="
 
 
@@ -56,7 +56,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class OnsetInterval:
-    """The interval of an onset, as shares of training: above `low`, at or below `high`.
+    """The interval in which an onset lies, as shares of training: above `low`, at or below `high`.
 
     Attributes:
         low: the last unstable point; -1 where none was measured.
@@ -79,7 +79,7 @@ class Evidence:
         experiments: names of those that selections read; None is all.
         classes: in force for selections.
         chosen: the variant that the claim chose.
-        lacking, keys: replicates without a value, and tasks, that selections encountered since `fresh`.
+        lacking, keys: the replicates without a value, and the tasks, that selections have met since `fresh`.
         undefined: tasks left out since then because they lack a number -> their description and the metric.
     """
 
@@ -164,8 +164,7 @@ class Evidence:
         )
 
     def levels(self, name: Levels, selections: Iterable[Selection]) -> list[int | None]:
-        """The levels of a set at which all selections are measured; a selection with level 0 only counts at every
-        level.
+        """The levels of a set at which all selections are measured; one with level 0 alone counts at every level.
 
         Raises:
             NotPlanned: there is no such level.
@@ -268,9 +267,9 @@ class Evidence:
     def measured_classes(self) -> Classes:
         """The classes of the arms by their measured onsets; as the suite says where these are not all measured.
 
-        The late arms are the reference. An early arm is early-stable if in most replicates its onset lies clearly, that
-        is without overlap of intervals, before that of every late arm. The replicates are those of selection, or, if a
-        suite has none, those that are tested, which is reported.
+        The late arms are the reference. An early arm is early-stable if in most replicates its onset lies before that
+        of every late arm, and their intervals do not overlap. The replicates are those for selection; if a suite has
+        none, the tested ones, which is reported.
         """
         stated = stated_classes(self.pair)
         choosing = any("barrier" in variants for variants in self._choosing.values())

@@ -115,7 +115,8 @@ def level_of(suite: Suite) -> float:
 
 
 def _with_looks(verdict: Verdict, looks: Sequence[Look], alpha: float) -> Verdict:
-    """A verdict that says that its numbers were seen before without a reserved share of the error rate."""
+    """The verdict, with a caution if its numbers were seen before and no share of the error rate was reserved for
+    that."""
     before = looked_before(verdict, looks)
     spent = alpha + sum(before.values())
     if not before or verdict.outcome in SILENT:
@@ -137,7 +138,7 @@ def _with_more(
     path: str,
     price: Callable[[str, Collection[str]], tuple[int, float | None]] | None,
 ) -> Verdict:
-    """A verdict with the cost of more replicates, if some number of them is sure to decide it."""
+    """The verdict, with the cost of more replicates if some number of them is sure to decide it."""
     if price is None or verdict.outlook is None or verdict.outlook.n is None:
         return verdict
     further = verdict.outlook.n - verdict.planned
@@ -264,7 +265,7 @@ def _lacks(path: str, evidence: Evidence, absent: list[str], parts: list[PartRes
 
 
 def _command(path: str, evidence: Evidence, claim: Claim) -> str:
-    """The command that runs what a claim lacks on a pair, of the user's own suite."""
+    """The command that runs what a claim lacks on a pair of the user's own suite."""
     options = [word for label in _labels(evidence, claim) for word in ("--only", label)]
     return shlex.join(["lthbench", "run", path, "--pair", evidence.name, *options])
 

@@ -1,8 +1,9 @@
 """Which verdicts were seen, when, and with how many replicates: looking again after adding replicates raises the error
 rate.
 
-A store keeps them in `looks/`, a file per printing. A look is identified by a task that its numbers came from, whatever
-the suite is called by then; the same planned replicates are one look, however often they are printed.
+A store keeps them in `looks/`, a file for each time that verdicts are printed. A look is identified by a task that its
+numbers came from, whatever the suite is called by then; verdicts on the same planned replicates are one look, however
+often they are printed.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Look(BaseModel):
     Attributes:
         key: a task that its numbers came from.
         planned, n: replicates planned and done.
-        alpha: at which it was decided.
+        alpha: the level at which it was decided.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -70,7 +71,7 @@ def read_looks(store: Store) -> list[Look]:
 
 
 def record_looks(store: Store, verdicts: Iterable[Verdict], alpha: float) -> None:
-    """Record that verdicts were shown; a store that does not exist yet is not made.
+    """Record that verdicts were shown; a store that does not exist yet is not created.
 
     Raises:
         StoreError: the store cannot be written.
@@ -96,7 +97,7 @@ def record_looks(store: Store, verdicts: Iterable[Verdict], alpha: float) -> Non
 
 
 def looked_before(verdict: Verdict, looks: Sequence[Look]) -> dict[int, float]:
-    """The numbers of planned replicates with which the same numbers were seen before, and the level of each
+    """How many replicates were planned each time that the same numbers were seen before, and the level of each
     decision."""
     keys = set(verdict.keys)
     found: dict[int, float] = {}

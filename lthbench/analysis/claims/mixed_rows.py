@@ -35,14 +35,14 @@ def model_rows(test: Mixed, evidence: Evidence) -> list[Row]:
     out, which the evidence records.
 
     Every row has `value`, `replicate`, `configuration`, `arm`, `level`, `density`, an indicator for each name of rows,
-    the covariates and the NAMEs (as numbers where they are some).
+    the covariates and the NAMEs (as numbers where they can be read as such).
 
     Raises:
         NotPlanned: rows that are not optional are not measured.
     """
     found: list[Row] = []
     names: dict[frozenset[str], str] = {}  # tasks of a row -> the configuration that had them first
-    same: dict[str, str] = {}  # configuration -> the one before that it shares a training with
+    same: dict[str, str] = {}  # configuration -> the earlier one with which it shares a training
     for name, rows in test.rows.items():
         try:
             for keys, row in _of_group(test, name, rows, evidence):

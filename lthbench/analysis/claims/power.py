@@ -1,9 +1,9 @@
 """What a suite can decide at all, before any of it is run: the smallest effect that each test would find.
 
-By the rule of verdicts: an effect is found where the interval, at the level that Holm's adjustment over the suite's
-pairs and its looks leave to the first of them, lies beyond the bound; with a chance of 80 %, at the planned replicates
-and the spread that is known or assumed. Some tests cannot be passed by any outcome: those of orders, where too few
-replicates or configurations are planned for any p to be that small.
+By the rule of verdicts, an effect is found where the interval lies beyond the bound, at the level that the suite's
+looks, and Holm's adjustment over its pairs, leave to the first pair. Here it must be found with a chance of 80 %, with
+the planned replicates and the spread that is known or assumed. Some tests no outcome can pass: those of orders, where
+too few replicates or configurations are planned for any p to be that small.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class PartPower:
     Attributes:
         what: what is compared, in words.
         counts: whether the verdict rests on it.
-        decides: `yes`, an effect as large as would matter, if anything is said of that; `large effects`, only larger
-            ones; `no`, none at all.
+        decides: `yes`, effects as large as would matter, where that is stated; `large effects`, only larger ones; `no`,
+            none at all.
         smallest: the effect that is found with a chance of 80 %, from the test's bound, in `unit`; None where it has
             no size or its spread is not known.
         matters: the effect that would matter: the margin, or how far the bound is from 0; None where none is named.
@@ -79,7 +79,7 @@ class PartPower:
 
 @dataclass(frozen=True)
 class ClaimPower:
-    """What can be found of a claim on a pair, which the weakest of its counting tests limits.
+    """What can be found of a claim on a pair; the weakest of the tests that count is the limit.
 
     Attributes:
         n: the planned replicates.
@@ -178,13 +178,13 @@ def _claim(name: str, evidence: Evidence, alpha: float, parts: tuple[PartPower, 
 
     def weakness(i: int) -> tuple[int, float]:
         part = parts[i]
-        # Of what would matter; of correlations all of 1 would.
+        # Relative to what would matter: for correlations, to 1.
         matters = part.matters or (1.0 if part.unit.startswith(CORRELATIONS) else math.inf)
         return ORDER.index(part.decides), (part.smallest or 0.0) / matters
 
     weakest = max(counting, key=weakness)
     decides = parts[weakest].decides
-    # What is measured of some tests can still contradict, since all must hold.
+    # The tests that are measured can still contradict the claim, since all must hold.
     measured = [i for i in counting if ORDER.index(parts[i].decides) < ORDER.index("no")]
     if decides == "not measured" and len({parts[i].decides for i in counting}) > 1:
         decides = "no"

@@ -244,11 +244,11 @@ def _of_coefficient(test: Mixed, effect: Effect, n: str) -> str:
         (other,) = (rows for name, rows in test.rows.items() if name != first)
         subject, reference = named(test.rows[first].of), named(other.of)
         if of:
-            return f"the advantage of {subject} over {reference} changes by {size} a unit of {of} {spread(effect, n)}"
+            return f"the advantage of {subject} over {reference} changes by {size} per unit of {of} {spread(effect, n)}"
         if test.logit:
             return compared(replace(effect, unit=""), n, subject, f"{reference} in the logit of accuracy", "")
         return compared(effect, n, subject, reference, test.metric)
-    return f"a unit more of {test.tested} goes with {size} of {_outcome_of_model(test)} {spread(effect, n)}"
+    return f"one unit more of {test.tested} goes with {size} of {_outcome_of_model(test)} {spread(effect, n)}"
 
 
 def _outcome_of_model(test: Mixed) -> str:

@@ -31,15 +31,15 @@ from lthbench.suite.subset import Subset
 # Standard deviation of the difference of two arms' accuracies, in percentage points.
 ASSUMED = 0.3
 ASSUMED_FROM = (
-    "assumed, as in the literature: .1 to .35 points an arm, ResNet-20 on CIFAR-10, Renda et al. 2020 "
+    "assumed, as in the literature: .1 to .35 points per arm, ResNet-20 on CIFAR-10, Renda et al. 2020 "
     "(arXiv 2003.02389), released data"
 )
-# Kinds of experiment whose networks are trained as that literature's.
+# Kinds of experiments whose networks are trained as in that literature.
 _FULLY_TRAINED = {"imp", "lr-rewinding", "controls", "crossed-masks", "aimp", "regulariser"}
-# Metrics whose spread on one pair is informative of another's.
+# Metrics whose spread on one pair says something about that on another.
 _COMPARABLE = ("accuracy", "barrier", "relative", "angle", "search_distance")
 _ALPHA = 0.05
-# The experiment of recorded tasks that results chose; their names do not say it.
+# Stands for the experiment of recorded tasks that results chose, since their names do not say it.
 _CHOSEN = "?"
 _NAME = re.compile(r"(\S+) (\S+) (\d+): (.+?)(?: of level (\d+))?(?: from step (\d+))?")
 
@@ -79,7 +79,7 @@ class Spreads:
         """From the golden results of a suite and of the shipped tour, which has every experiment.
 
         Raises:
-            SuiteError: golden results cannot be read, or what recorded them.
+            SuiteError: golden results, or the suite that they are of, cannot be read.
         """
         files = dict.fromkeys(file.resolve() for file in (suite, shipped_suites() / "tour.yaml"))
         return cls(tuple(pair for file in files for pair in recorded_pairs(file)))

@@ -23,8 +23,8 @@ class Effect:
     """A size with its interval, both in `unit`.
 
     Attributes:
-        low, high: the interval, each end of which errs once in 1/alpha; None where there is none (one replicate),
-            infinite where it is open.
+        low, high: the interval, each end of which errs with probability alpha; None where there is none (one
+            replicate), infinite where it is open.
         unit: `pp` for percentage points, `iterations`, `tau`, `rho`; empty for ratios and distances.
         confidence: of the interval, 1 - 2 alpha; None where there is none.
     """
@@ -38,8 +38,8 @@ class Effect:
 
 @dataclass(frozen=True)
 class PValues:
-    """The p of each outcome: the largest probability of numbers that much in its favour if it is wrong; None: not
-    testable."""
+    """The p of each outcome: the largest probability, if it is wrong, of numbers as much in its favour; None where it
+    cannot be tested."""
 
     supported: float | None = None
     contradicted: float | None = None

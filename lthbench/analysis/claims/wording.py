@@ -19,7 +19,7 @@ _NOUNS: tuple[tuple[str, str], ...] = (
     (r"mask of ([^*]+)\*?", "{0}trainings on masks of {1}"),
     (r"ticket, budget (.+)", "{0}tickets of {1} of the search budget"),
     (r"(ticket|random), ANY per class", "{1} on few images"),
-    (r"(ticket|random), (.+) per class", "{1} on {2} images a class"),
+    (r"(ticket|random), (.+) per class", "{1} on {2} images per class"),
     (r"probe of ([^,]+), estimated", "probes of {1}"),
     (r"probe of ([^,]+), (.+)", "probes of {1} (normalisation {2})"),
     (r"probe (ticket|random|native ticket) on ANY", "probes of {1} on other data"),
@@ -56,7 +56,7 @@ def _noun(variant: str, whose: str) -> str:
     return f"{whose}'{variant}'"
 
 
-# Those that others consist of, such as probes.
+# Networks that stand within the names of others, such as those of probes.
 _NETWORKS = {"ticket", "dense", "native ticket", *CONTROLS}
 
 

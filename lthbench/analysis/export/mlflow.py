@@ -23,7 +23,7 @@ def export_mlflow(plan: Plan, store: Store, uri: str) -> int:
     """Log the finished trainings of a plan to an MLflow tracking server or store, and return how many runs were new.
 
     Args:
-        uri: of the tracking server, the data base, or (file:...) the folder.
+        uri: of the tracking server, the database, or (file:...) the folder.
 
     A training whose key is already logged is skipped; an unfinished run is logged anew.
 

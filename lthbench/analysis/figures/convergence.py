@@ -40,8 +40,8 @@ def draw(measured: Measured) -> Iterator[Drawing]:
             ax.set_xlabel("")
         legend(figure, axes[0])
         caption = (
-            f"Share of training until the validation accuracy first comes to {100 * experiment.share:g} % of what the "
-            "same arm's dense network ends with (mean over the replicates that come to it), and forgetting events."
+            f"Share of training until the validation accuracy first reaches {100 * experiment.share:g} % of what the "
+            "same arm's dense network ends with (mean over the replicates that reach it), and forgetting events."
         )
         yield Drawing(
             f"convergence-{label}",

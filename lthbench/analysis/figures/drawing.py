@@ -78,7 +78,7 @@ def by_x(label: str, look: Look, members: Iterable[Summary], x: Callable[[Summar
 
 
 def plot(axes: Axes, series: Sequence[Series], x_text: Callable[[float], str] = "{:g}".format) -> list[Point]:
-    """Draw lines with markers and 95 % intervals beside each other; the points that can be hovered over."""
+    """Draw lines with markers and 95 % intervals beside each other, and return the points that can be hovered over."""
     points = []
     for index, one in enumerate(series):
         if not one.members:
@@ -92,7 +92,7 @@ def plot(axes: Axes, series: Sequence[Series], x_text: Callable[[float], str] = 
             xs, ys, color=style.colour, marker=style.marker, linestyle=style.dash, label=one.label, markeredgewidth=0
         )
         whiskers = [(x, s.interval) for x, s in one.members if s.interval.half_width is not None]
-        # One path with gaps is a tenth of the size of a path a whisker.
+        # One path with gaps is a tenth of the size of one path per whisker.
         bars_x = [v for x, _ in whiskers for v in (x, x, float("nan"))]
         ends = [(i.mean - (i.half_width or 0), i.mean + (i.half_width or 0)) for _, i in whiskers]
         bars_y = [v for low, high in ends for v in (low * scale, high * scale, float("nan"))]
@@ -125,7 +125,7 @@ def described(series: Sequence[Series], x_text: Callable[[float], str]) -> str:
 
 
 def short_keys(keys: Iterable[str]) -> str:
-    """Task keys by their first digits; of many the first three, for the rest is in the tables beside the page."""
+    """Task keys by their first digits; of many only the first three; the rest is in the tables beside the page."""
     short = [key[:KEY_DIGITS] for key in keys]
     return " ".join(short if len(short) <= 6 else [*short[:3], f"and {len(short) - 3} more"])
 

@@ -22,7 +22,7 @@ DARK = ("#56b4e9", "#ff9140", "#2ec99b", "#e79ac6", "#f0b429", "#c9c9c9", "#b9a3
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
-# Colours as drawn -> (name of the page's variable, colour on a dark ground).
+# Colours as drawn -> (name of the page's variable, colour on a dark background).
 VARIABLES = {
     INK: ("ink", "#e6e8eb"),
     MUTED: ("muted", "#a3adb8"),

@@ -53,8 +53,8 @@ def compare(plan: Plan, store: Store, goldens: Goldens, *, whole: bool = True) -
 
 
 def decisive_comparison(comparisons: Sequence[Comparison]) -> Comparison:
-    """The one that decides whether results agree: that of the bits if they are recorded, else the test; also where the
-    bits agree and are not recorded of all pairs."""
+    """The comparison that decides whether results agree: of the bits where they are recorded; by the test otherwise,
+    and where the bits agree but are not recorded for all pairs."""
     return next(
         (c for c in comparisons if c.state == "differs" or (c.state == "agreed" and c.num_compared == c.num_run)),
         comparisons[-1],
@@ -80,7 +80,7 @@ def compare_bitwise(plan: Plan, results: Results, goldens: Goldens, *, whole: bo
     there = goldens[nearest].pairs()
     tasks = tasks_of(plan, there)
     if not tasks:
-        reason = f"of this environment only {', '.join(sorted(there))} is recorded"
+        reason = f"in this environment only {', '.join(sorted(there))} is recorded"
         return Comparison("bitwise", "no golden", reason, num_tasks=len(plan.tasks))
     if other := _other_plugins(plan, goldens[nearest]):
         return Comparison("bitwise", "no golden", other, num_tasks=len(plan.tasks))
@@ -204,7 +204,7 @@ def roles(plan: Plan) -> dict[str, str]:
 
 
 def _every_bit(recorded: Recorded, found: Recorded) -> Iterator[Difference]:
-    """What differs of a task in the same environment: where it started first, then what it made."""
+    """What differs between a task's results in the same environment: first where it started, then what it made."""
     pairs = [("status", recorded.status, found.status)]
     for kind in ("digests", "metrics"):
         before, now = getattr(recorded, kind), getattr(found, kind)

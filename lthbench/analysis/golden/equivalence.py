@@ -47,7 +47,7 @@ class Agreement:
     """The test's outcome for one quantity.
 
     Attributes:
-        p: that sound environments differ as much.
+        p: the probability that sound environments differ as much.
         tolerance: the root mean square difference from the recorded means at which p is the level of one of all
             quantities tested; None where no spread could be measured.
     """

@@ -1,4 +1,4 @@
-"""What a report begins with: in a few sentences, from its numbers alone, what was found."""
+"""The beginning of a report: what was found, in a few sentences made from its numbers alone."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def golden_comparisons(plan: Plan, store: Store, suite: Path) -> list[Comparison
 
 
 def comparisons_table(comparisons: Sequence[Comparison]) -> Grid:
-    """One line a comparison."""
+    """One line per comparison."""
     columns = ("comparison", "outcome", "what was found", "tasks compared", "golden files")
     return Grid(
         columns,
@@ -73,7 +73,7 @@ def published_table(rows: Sequence[PublishedComparison]) -> Grid:
 
 
 def sources(rows: Sequence[PublishedComparison]) -> list[tuple[str, str]]:
-    """Each source's name, and what it is, whether it is peer reviewed, and in what its setting is not ours."""
+    """The name of each source, with what it is, whether it was peer reviewed, and how its setting differs from ours."""
     told: dict[str, str] = {}
     for found in rows:
         of_source = [other.row.differs for other in rows if other.row.source == found.row.source]

@@ -81,7 +81,7 @@ class Contents:
 
     @property
     def first_figure(self) -> tuple[str, Drawing] | None:
-        """The figure beside the sentences, with the pair that it is of."""
+        """The figure beside the sentences, with its pair."""
         return next(((s.name, d) for s in self.sections for d in s.drawings if not d.is_table), None)
 
 
@@ -157,7 +157,7 @@ def _overview(suite: Suite, summaries: list[Summary]) -> Grid:
 
             at_start = [s for s in of(Imp, "test_accuracy") if not s.step]
             dense = [s for s in at_start if s.level == 0]
-            # Of several experiments the first, as in the sentences: controls are of its masks.
+            # Of several experiments the first, as in the sentences, since the controls are of its masks.
             tickets = sorted((s for s in at_start if s.level), key=lambda s: -(s.level or 0))[:1]
             level = tickets[0].level if tickets else None
             reinit = [s for s in of(Controls, "test_accuracy") if s.variant == "reinit" and s.level == level]

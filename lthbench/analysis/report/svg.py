@@ -108,7 +108,7 @@ def _with_marker_styles(text: str) -> str:
 
 
 def _coloured(text: str) -> str:
-    """The colours of figures as variables of the page, which has a value of each for light and for dark."""
+    """The colours of figures as variables of the page, which has a value for light and one for dark."""
     for light, (name, _) in VARIABLES.items():
         text = text.replace(light, f"var(--{name})")
     return text.replace(f"'{FONTS[0]}'", "var(--sans)")
@@ -125,7 +125,8 @@ def _hover_points(drawing: Drawing) -> str:
 
 
 def with_shared_styles(page: str, mark: str) -> str:
-    """A page whose figures' style attributes, of which there are few kinds, are classes; their rules go to a mark."""
+    """A page with the style attributes of its figures, of which there are few kinds, as classes; their rules replace a
+    mark."""
     names: dict[str, str] = {}
 
     def classed(m: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""The verdicts on a suite's claims as tables: one line a verdict, and one a test that it rests on."""
+"""The verdicts on a suite's claims as tables: one line per verdict, and one per test that it rests on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def tally(verdicts: Sequence[Verdict]) -> list[tuple[str, int]]:
 
 
 def interval_title(verdicts: Sequence[Verdict]) -> str:
-    """The title of a column of effects, with the level of their intervals: it is the suite's, by its `looks`."""
+    """The title of a column of effects, with the level of their intervals, which follows from the suite's `looks`."""
     effects = (part.effect for verdict in verdicts for part in verdict.parts)
     level = next((effect.confidence for effect in effects if effect and effect.confidence), None)
     return "effect" if level is None else f"effect, {100 * level:g} % interval"
@@ -36,7 +36,7 @@ def by_pair(verdicts: Sequence[Verdict]) -> Grid:
 
 
 def tested(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """The verdicts on claims that were run on a pair at least."""
+    """The verdicts on claims that were run on at least one pair."""
     run = {verdict.claim for verdict in verdicts if verdict.outcome not in SILENT}
     return [verdict for verdict in verdicts if verdict.claim in run]
 
@@ -53,14 +53,14 @@ def odds(suite: Suite) -> int:
 
 
 def rates(suite: Suite) -> Grid | None:
-    """How often a test gives each verdict with the suite's replicates; none of a single one, which has no spread."""
+    """How often a test gives each verdict with the suite's replicates; none for a single one, which has no spread."""
     if suite.replicates < 2:
         return None
     return Grid(tuple(titles()), [(f"n = {suite.replicates}", *row(suite.replicates, alpha=level_of(suite)))])
 
 
 def lines(verdicts: Sequence[Verdict]) -> Grid:
-    """One line a verdict: for LaTeX and CSV."""
+    """One line per verdict, for LaTeX and CSV."""
     columns = ("claim", "pair", "verdict", "sentence", "finding", interval_title(verdicts), "p (Holm)", "n", "origin",
                "notes")  # fmt: skip
     rows = []
@@ -75,7 +75,7 @@ def lines(verdicts: Sequence[Verdict]) -> Grid:
 
 
 def tests(verdicts: Sequence[Verdict]) -> Grid:
-    """One line a test, with all that it rests on."""
+    """One line per test, with all that it rests on."""
     columns = ("claim", "pair", "what is tested", "outcome", "what was found", interval_title(verdicts), "p",
                "p supported", "p contradicted", "p negligible", "also", "n", "margin", "power", "detectable", "outlook",
                "test", "tasks")  # fmt: skip

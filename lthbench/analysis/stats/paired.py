@@ -42,7 +42,7 @@ class Paired:
         return float(special.stdtr(self.n - 1, (self.mean - bound) / self.error))
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        """The interval at 1 - 2 alpha: the true mean lies below it, or above it, once in 1/alpha each."""
+        """The interval at 1 - 2 alpha: the true mean lies below it, and above it, with probability alpha each."""
         half = half_width(self.spread, self.n, alpha)
         return self.mean - half, self.mean + half
 
