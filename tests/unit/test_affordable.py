@@ -33,20 +33,20 @@ def parts(plan: Plan) -> list[Affordable]:
     return affordable(Powers(plan, NOTHING_RECORDED), Prices(plan, plan.cost))
 
 
-def test_no_budget_buys_nothing(parts: list[Affordable]) -> None:
+def test_without_a_budget_nothing_is_bought(parts: list[Affordable]) -> None:
     assert within(parts, 0.0) == Affordable()
 
 
-def test_more_never_decides_fewer_claims_and_the_whole_price_decides_all_that_can_be(parts: list[Affordable]) -> None:
+def test_a_larger_budget_never_decides_fewer_claims_and_the_whole_price_decides_all_that_can_be_decided(
+    parts: list[Affordable],
+) -> None:
     bought = [within(parts, share * parts[-1].seconds) for share in (0, 0.1, 0.2, 0.4, 0.6, 0.8, 1)]
     worths = [one.worth for one in bought]
     assert worths == sorted(worths) and len(set(worths)) > 3
     assert bought[-1].decided == {(claim, pair) for claim in ("C1", "C2") for pair in "ab"}
 
 
-def test_what_is_proposed_costs_what_its_options_plan_and_decides_what_it_says(
-    plan: Plan, parts: list[Affordable]
-) -> None:
+def test_a_proposal_costs_what_its_options_plan_and_decides_what_it_says(plan: Plan, parts: list[Affordable]) -> None:
     powers = Powers(plan, NOTHING_RECORDED)
     for one in parts[1:]:
         plans = [make_plan(plan.suite, part) for part in one.parts]

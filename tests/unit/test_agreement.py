@@ -33,7 +33,7 @@ def suite(
     ("quantities", "replicates", "environments", "between_replicates"),
     [(60, 3, 3, 1.0), (60, 2, 4, 30.0), (6, 2, 4, 3.0), (60, 3, 1, 0.0), (60, 3, 1, 3.0), (6, 3, 1, 0.0)],
 )
-def test_sound_suites_fail_no_oftener_than_the_level_says(
+def test_sound_suites_fail_no_more_often_than_the_level_says(
     quantities: int, replicates: int, environments: int, between_replicates: float
 ) -> None:
     rng = np.random.default_rng(0)
@@ -66,7 +66,7 @@ def test_one_value_of_another_draw_is_found_where_rounding_is_small() -> None:
     assert tolerance is not None and tolerance < wrong.recorded.mean(1).std(ddof=1)
 
 
-def test_a_difference_is_significant_from_its_tolerance_on() -> None:
+def test_a_difference_is_significant_from_its_tolerance_upwards() -> None:
     rng = np.random.default_rng(3)
     for sample in suite(rng, quantities=20, replicates=3, environments=2, between_replicates=1):
         tolerance = agreement([sample], LEVEL)[0].tolerance
@@ -155,7 +155,7 @@ def test_spreads_are_moderated_by_those_of_all_quantities() -> None:
         assert verdict.p == pytest.approx(stats.f.sf(ratio, 2, 4 + prior_degrees))
 
 
-def test_a_single_replicates_least_spread_is_what_is_common() -> None:
+def test_the_spread_of_a_single_replicate_is_at_least_the_common_one() -> None:
     alone = Sample(np.array([[5.0, 5.0]]), np.array([5.1]))
     other = Sample(np.array([[0.0, 0.0], [2.0, 2.0]]), np.array([0.0, 2.0]))
     p = agreement([alone, other], LEVEL)[0].p

@@ -213,7 +213,7 @@ def test_a_part_of_a_batch_has_the_images_of_the_whole_one(augment: Augment, pla
 
 
 @pytest.mark.parametrize("others", [{}, {"resized_crop": (0.5, 1.0)}, {"colour_jitter": (0.1, 0.1, 0.0, 0.0)}])
-def test_switching_other_kinds_on_leaves_the_flips_alone(others: dict[str, tuple[float, ...]]) -> None:
+def test_switching_on_other_augmentations_leaves_the_flips_alone(others: dict[str, tuple[float, ...]]) -> None:
     ramp = np.broadcast_to(np.linspace(250, 5, 16).astype(np.uint8), (64, 3, 16, 16))
     lit = ImageSet(pack(ramp), torch.zeros(64, dtype=torch.int64), MEAN, STD)
     batch = lit.batch(torch.arange(64), Augment.model_validate({"flip": True, **others}), rng(1))

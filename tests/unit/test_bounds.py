@@ -28,7 +28,7 @@ def written(path: Path, text: str = TINY) -> Path:
 
 @pytest.mark.parametrize("entry", ["../other.yaml", "below/../../other.yaml", "{root}/other.yaml", "link.yaml"])
 @pytest.mark.parametrize("key", ["include", "claims"])
-def test_a_suite_reads_nothing_outside_its_folder_unless_it_is_let(entry: str, key: str, tmp_path: Path) -> None:
+def test_a_suite_reads_nothing_outside_its_folder_unless_that_is_allowed(entry: str, key: str, tmp_path: Path) -> None:
     written(tmp_path / "other.yaml", TINY if key == "include" else CLAIM)
     suite = written(tmp_path / "own" / "suite.yaml", f"{TINY}{key}: [{entry.format(root=tmp_path)}]\n")
     (suite.parent / "below").mkdir()
@@ -99,7 +99,7 @@ def test_an_image_that_resizing_would_make_huge_is_refused(size: tuple[int, int]
         decode("tinyimagenet", tmp_path / "x.png", 64)
 
 
-def test_a_narrow_image_is_resized_as_ever(tmp_path: Path) -> None:
+def test_a_narrow_image_is_resized_as_before(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((2, 200, 3), np.uint8)).save(tmp_path / "x.png")
     assert decode("tinyimagenet", tmp_path / "x.png", 64).shape == (64, 64, 3)
 

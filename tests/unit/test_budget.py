@@ -39,7 +39,7 @@ def test_a_proposal_never_costs_more_than_the_budget(plan: Plan, share: float) -
         assert proposal.seconds == pytest.approx(sum(make_plan(plan.suite, proposal.part).cost.values()))
 
 
-def test_replicates_are_given_up_before_anything_else_down_to_three(plan: Plan) -> None:
+def test_replicates_are_given_up_before_anything_else_until_three_are_left(plan: Plan) -> None:
     whole = (1 + 1e-9) * sum(plan.cost.values())  # prices are added in another order
     assert propose(plan, plan.cost, whole).part == Subset()
     assert propose(plan, plan.cost, 0.99 * whole).part == Subset(replicates=4)
@@ -75,7 +75,7 @@ def test_what_is_done_costs_nothing(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("text", "found"), [("200gpuh", (200, "gpuh")), ("1.5 GPUh", (1.5, "gpuh")), ("48cpuh", (48, "cpuh"))]
 )
-def test_budgets_are_hours_of_something(text: str, found: tuple[float, str]) -> None:
+def test_budgets_are_hours_of_a_device(text: str, found: tuple[float, str]) -> None:
     assert parse_budget(text) == found
 
 

@@ -38,7 +38,7 @@ def calibration(**changes: object) -> Calibration:
     return Calibration(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def test_what_is_kept_is_read_back_and_added_to(own_cache: Path) -> None:
+def test_kept_rates_are_read_back_and_added_to(own_cache: Path) -> None:
     network = NetworkRate(model=LENET, data="mnist", evaluation=10, line=20)
     path = save_calibration(calibration(trainings=(rate(1), rate(2, batch_size=128)), networks=(network,)))
     assert path.is_relative_to(own_cache)
@@ -48,7 +48,7 @@ def test_what_is_kept_is_read_back_and_added_to(own_cache: Path) -> None:
     assert found.networks == (network,)
 
 
-def test_an_estimate_gives_way_to_what_is_timed() -> None:
+def test_an_estimate_gives_way_to_a_timed_rate() -> None:
     save_calibration(calibration(trainings=(rate(1, estimated=True),)))
     found = read_calibration(save_calibration(calibration(trainings=(rate(2),))))
     assert [(r.images_per_second, r.estimated) for r in found.trainings] == [(2, False)]
@@ -149,7 +149,7 @@ def test_calculated_seconds_are_flops_by_a_share_of_the_peak_and_say_so(device: 
     assert not device.is_measured and "calculated, not measured" in device.source
 
 
-def test_rates_of_what_is_not_loaded_are_left_alone_and_kept(own_cache: Path) -> None:
+def test_rates_of_models_that_are_not_loaded_are_left_alone_and_kept(own_cache: Path) -> None:
     """Of a plugin's model, say, by a command without the plugin."""
     path = save_calibration(calibration(trainings=(rate(1),)))
     content = json.loads(path.read_text())

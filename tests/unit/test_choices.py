@@ -206,7 +206,9 @@ def test_a_control_is_matched_by_the_mean_of_the_selection_replicates_and_held_f
             assert (anchor, recipe.pull) == ("zero", 0.001)
 
 
-def test_a_lane_goes_on_with_its_replicate_and_one_of_a_selection_replicate_with_all_of_these(tmp_path: Path) -> None:
+def test_a_lane_continues_with_its_own_replicate_and_the_lane_of_a_selection_replicate_with_all_of_these(
+    tmp_path: Path,
+) -> None:
     plan: Plan = make_plan(suite(tmp_path))
     key_of = {cell.replicate: key for key, cell in plan.cells.items() if "regulariser" in plan.users[key]}
 
@@ -235,7 +237,7 @@ def in_full(folder: Path, **changes: str) -> Suite:
     return suite(folder, text=text)
 
 
-def test_what_is_made_in_full_is_the_strength_that_claims_choose(tmp_path: Path) -> None:
+def test_the_strength_that_claims_choose_is_the_one_run_in_full(tmp_path: Path) -> None:
     """Accuracies of selection replicates are planted so that their mean is best where neither alone is."""
     planted = dict(zip(STRENGTHS, ((0.9, 0.1), (0.6, 0.6), (0.1, 0.9), (0.5, 0.5)), strict=True))
 

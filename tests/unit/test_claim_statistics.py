@@ -31,7 +31,7 @@ values = st.lists(st.floats(-10, 10), min_size=3, max_size=8, unique=True)
 
 
 @given(values, st.floats(-2, 2))
-def test_one_sided_p_and_interval_are_those_of_the_t_test(differences: list[float], bound: float) -> None:
+def test_the_one_sided_p_and_the_interval_are_those_of_the_t_test(differences: list[float], bound: float) -> None:
     found = paired(differences)
     if found is None:
         return
@@ -177,7 +177,7 @@ def test_points_without_any_spread_have_no_test(first: list[tuple[float, float]]
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])
-def test_onsets_of_one_distribution_are_told_apart_at_most_once_in_twenty_and_those_of_two_mostly(n: int) -> None:
+def test_onsets_of_one_distribution_are_told_apart_at_most_once_in_twenty_times_and_those_of_two_mostly(n: int) -> None:
     random = np.random.default_rng(8)
 
     def rate(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
@@ -251,11 +251,11 @@ def test_differences_that_do_not_vary_have_no_test(differences: list[float]) -> 
         (Effect(1.5, 1.5, 1.5), "+1.50 (+1.50 to +1.50)"),
     ],
 )
-def test_an_effect_is_told_with_the_digits_that_its_interval_allows(effect: Effect, text: str) -> None:
+def test_an_effect_has_as_many_digits_as_its_interval_allows(effect: Effect, text: str) -> None:
     assert effect_text(effect) == text
 
 
-def test_what_a_term_predicts_of_what_is_left_out_is_one_minus_the_press_ratio() -> None:
+def test_the_share_that_a_term_predicts_of_values_left_out_is_one_minus_the_press_ratio() -> None:
     random = np.random.default_rng(3)
     x, units = random.uniform(1, 5, 12), [f"recipe {i}" for i in range(12)]
     y = 2 - 0.4 * x + random.normal(0, 0.2, 12)
@@ -282,7 +282,7 @@ def test_two_replicates_have_a_test_of_one_degree_of_freedom_which_is_cauchys() 
         assert found.p_above(0) == pytest.approx(expected) and found.p_below(0) == pytest.approx(1 - expected)
 
 
-def test_what_differs_by_rounding_alone_is_told_by_the_size_of_the_differences() -> None:
+def test_differences_by_rounding_alone_are_recognised_by_their_size() -> None:
     third = [1e9 * (0.1 + 0.2), 1e9 * 0.3]
     assert third[0] != third[1] and paired(third) is None
     assert paired([1e-9, 2e-9]) is not None

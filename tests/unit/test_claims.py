@@ -64,14 +64,16 @@ BAD = {
 
 
 @pytest.mark.parametrize(("text", "line", "key", "message"), BAD.values(), ids=BAD.keys())
-def test_a_fault_is_told_with_file_line_and_key(text: str, line: int, key: str, message: str, tmp_path: Path) -> None:
+def test_a_fault_is_reported_with_file_line_and_key(
+    text: str, line: int, key: str, message: str, tmp_path: Path
+) -> None:
     with pytest.raises(SuiteError) as error:
         load(tmp_path, text)
     told = str(error.value)
     assert f"claims.yaml:{line}: " in told and key in told and message in told, told
 
 
-def test_the_origin_of_ones_own_claim_is_told_in_ones_own_words(tmp_path: Path) -> None:
+def test_the_origin_of_ones_own_claim_is_in_ones_own_words(tmp_path: Path) -> None:
     assert load(tmp_path, CLAIM.replace("abstract", "Smith 2031, figure 3"))["C1"].origin == "Smith 2031, figure 3"
 
 
@@ -132,7 +134,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize(("old", "new", "line", "message"), UNKNOWN.values(), ids=UNKNOWN.keys())
-def test_a_name_that_stands_for_nothing_in_the_suite_is_told_with_its_place(
+def test_a_name_that_stands_for_nothing_in_the_suite_is_reported_with_its_place(
     old: str, new: str, line: int, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.yaml").write_text(CLAIM.replace(old, new))
@@ -160,7 +162,7 @@ def test_an_arm_that_only_some_pairs_have_and_an_experiment_that_the_suite_leave
     assert load_suite(tmp_path / "suite.yaml").claims
 
 
-def test_a_claim_needs_no_experiment_that_only_gives_what_is_reported_beside_it(tmp_path: Path) -> None:
+def test_a_claim_needs_no_experiment_that_only_adds_what_is_reported_beside_it(tmp_path: Path) -> None:
     reported = "    - {what: x, counts: false, test: contrast, plus: {early: barrier}, metric: test_barrier}\n"
     claim = load(tmp_path, CLAIM.replace("[imp]", "[imp, stability]") + reported)["C1"]
     assert needed_kinds(claim) == ["imp"]
@@ -169,7 +171,7 @@ def test_a_claim_needs_no_experiment_that_only_gives_what_is_reported_beside_it(
 
 
 @given(st.text("ab*", max_size=3), st.text("ab*", max_size=3))
-def test_two_patterns_overlap_where_some_text_fits_both(a: str, b: str) -> None:
+def test_two_patterns_overlap_if_some_text_matches_both(a: str, b: str) -> None:
     texts = ("".join(letters) for n in range(7) for letters in product("ab", repeat=n))
     assert overlap(a, b) == any(fnmatchcase(text, a) and fnmatchcase(text, b) for text in texts)
 

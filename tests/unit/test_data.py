@@ -504,7 +504,7 @@ def test_download_fetches_with_torchvision_and_checks(tmp_path: Path, monkeypatc
         ("cifar10", None, "no data folder"),
     ],
 )
-def test_a_download_that_cannot_be_is_refused(
+def test_an_impossible_download_is_refused(
     name: str, root: Path | None, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("LTHBENCH_DATA", raising=False)
@@ -546,6 +546,6 @@ def test_classes_may_be_written_as_ranges_and_change_no_key_where_they_are_not_g
         ({"name": "mnist", "classes": [0, 1]}, "num_train must be given"),
     ],
 )
-def test_classes_that_cannot_be_are_refused(fields: dict[str, object], message: str) -> None:
+def test_impossible_classes_are_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DataSpec.model_validate(fields)

@@ -20,7 +20,7 @@ from lthbench.data.spec import DataSpec
 
 
 @pytest.mark.parametrize("fault", [OSError("no route to host"), RuntimeError("File not found or corrupted.")])
-def test_a_download_that_fails_is_told_with_its_reason(
+def test_a_download_that_fails_is_reported_with_its_reason(
     fault: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fetch(root: str, **options: bool) -> None:
@@ -43,7 +43,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
-def test_what_a_server_breaks_off_is_told_in_a_line_and_leaves_nothing(
+def test_a_download_that_the_server_breaks_off_is_reported_in_one_line_and_leaves_nothing(
     answer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Answer(socketserver.BaseRequestHandler):

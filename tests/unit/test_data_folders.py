@@ -69,7 +69,7 @@ def test_what_file_managers_leave_in_any_folder_is_skipped_and_counted(tmp_path:
     assert scan(NAME, tmp_path).skipped == each
 
 
-def test_what_was_skipped_is_told_by_prepare_and_by_list_and_check_after_it(
+def test_what_was_skipped_is_reported_by_prepare_and_by_list_and_check_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from lthbench.cli import main
@@ -262,7 +262,7 @@ def test_a_tree_that_contradicts_itself_is_refused_before_anything_is_written(
     assert not (tmp_path / "prepared").exists()
 
 
-def test_a_class_of_train_that_val_has_no_folder_of_is_named(tmp_path: Path) -> None:
+def test_a_class_of_train_without_a_folder_in_val_is_named(tmp_path: Path) -> None:
     base = tree(tmp_path, "flat")
     shutil.rmtree(base / "val" / "n02")
     with pytest.raises(DataError, match=r"val/n02 is missing, expected the images of a class that train has"):
@@ -290,7 +290,7 @@ def test_a_class_that_a_list_names_twice_is_named(tmp_path: Path) -> None:
         read_class_list(listed, 3)
 
 
-def test_names_in_no_encoding_are_read(tmp_path: Path) -> None:
+def test_names_that_are_in_no_encoding_are_read(tmp_path: Path) -> None:
     images = tree(tmp_path) / "train" / "n01" / "images"
     (images / "n01_4.JPEG").rename(images / os.fsdecode(b"n01_4\xff.JPEG"))
     folder = prepare.prepare(NAME, tmp_path)
@@ -332,7 +332,7 @@ def test_an_image_of_16_bits_is_refused_as_it_would_become_white(tmp_path: Path)
         prepare.decode(NAME, tmp_path / "x.png", SIDE)
 
 
-def test_an_image_that_cannot_be_opened_is_told_from_one_that_is_damaged(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_opened_is_distinguished_from_a_damaged_one(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x.png cannot be read \(No such file or directory\); make it readable"):
         prepare.decode(NAME, tmp_path / "x.png", SIDE)
 

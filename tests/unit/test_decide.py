@@ -64,7 +64,7 @@ def test_each_outcome_is_where_the_interval_lies() -> None:
     assert decided([-v for v in VALUES], "equivalent", margin=2.5 - half - 1e-9).outcome == "contradicted"
 
 
-def test_a_part_tells_its_effect_its_p_and_what_its_replicates_could_find() -> None:
+def test_a_part_reports_its_effect_its_p_and_what_its_replicates_could_find() -> None:
     part = decided(VALUES, margin=0.5, unit="pp")
     half = stats.t.ppf(0.95, 3) * stats.sem(VALUES)
     assert part.effect == Effect(2.5, pytest.approx(2.5 - half), pytest.approx(2.5 + half), "pp", 0.9)
@@ -92,7 +92,7 @@ def test_a_part_tells_its_effect_its_p_and_what_its_replicates_could_find() -> N
     assert decided(VALUES, done=4).finding == "2.5, 4 configurations"
 
 
-def test_an_effect_that_is_shown_may_be_told_to_be_smaller_than_what_matters() -> None:
+def test_an_effect_that_is_shown_may_be_reported_as_smaller_than_what_matters() -> None:
     assert decided([0.1, 0.11, 0.12], margin=0.5).reason == "smaller than the margin of 0.5"
     assert decided([0.1, -0.1, 0.02], margin=0.5).reason == "within 0.5 on both sides"
     assert decided([0.1, 0.11, 0.12]).reason == decided([1.1, 1.2, 1.3], margin=0.5).reason == ""
@@ -121,7 +121,7 @@ def test_what_is_missing_or_diverged_is_said_and_decides_nothing() -> None:
     assert (part.outcome, part.reason[:14], part.keys) == ("inconclusive", "early diverged", ("k",))
 
 
-def test_support_goes_before_contradiction_and_that_before_negligible_at_the_level_itself() -> None:
+def test_at_the_level_itself_support_goes_before_contradiction_and_contradiction_before_negligible() -> None:
     for p, outcome in (
         (PValues(0.05, 0.01, 0.01), "supported"),
         (PValues(0.051, 0.05, 0.01), "contradicted"),

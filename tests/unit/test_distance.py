@@ -24,7 +24,7 @@ def test_weights_that_did_not_move_have_distance_zero() -> None:
     )
 
 
-def test_nothing_has_no_distance_and_from_zero_there_is_neither_a_relative_one_nor_an_angle() -> None:
+def test_without_weights_there_is_no_distance_and_from_zero_neither_a_relative_one_nor_an_angle() -> None:
     w, nothing = {"w": torch.ones(3)}, {"w": torch.zeros(3, dtype=torch.bool)}
     assert learning_distance(w, {"w": torch.zeros(3)}, nothing, ["w"]) == {}
     assert learning_distance({"w": torch.zeros(4)}, {"w": torch.ones(4)}, None, ["w"]) == {
@@ -55,7 +55,7 @@ def test_distance_angle_does_not_depend_on_scale_but_the_raw_distance_does() -> 
     assert ten["distance"] == pytest.approx(10 * one["distance"])
 
 
-def test_the_angle_of_the_same_direction_is_0_and_of_the_opposite_2_whatever_rounding_makes_of_the_cosine() -> None:
+def test_the_angle_to_the_same_direction_is_0_and_to_the_opposite_one_2_however_the_cosine_is_rounded() -> None:
     chance = torch.Generator().manual_seed(0)
     cosines = set()
     for _ in range(50):

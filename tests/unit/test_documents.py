@@ -161,7 +161,7 @@ def refused(kind: Kind, what: str) -> None:
 
 
 @pytest.mark.parametrize("kind", NAMES, indirect=True)
-def test_what_is_no_such_file_is_refused(kind: Kind) -> None:
+def test_a_file_of_another_kind_is_refused(kind: Kind) -> None:
     for what, content in WHOLE.items():
         kind.path.write_bytes(content)
         refused(kind, what)
@@ -194,7 +194,7 @@ WITHOUT_LEASE = tuple(name for name in NAMES if name != "lease")
 
 
 @pytest.mark.parametrize("kind", WITHOUT_LEASE, indirect=True)
-def test_a_key_that_is_there_twice_is_refused_wherever_it_is(kind: Kind) -> None:
+def test_a_key_that_occurs_twice_is_refused_wherever_it_is(kind: Kind) -> None:
     for content in with_every_key_twice(kind.content):
         kind.path.write_text(content)
         refused(kind, content[:1000])
@@ -244,7 +244,7 @@ def test_a_pipe_and_a_folder_are_refused_and_not_waited_for(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("content", WHOLE.values(), ids=WHOLE)
-def test_the_note_of_a_file_of_tensors_is_read_as_carefully(content: bytes, tmp_path: Path) -> None:
+def test_the_note_in_a_file_of_tensors_is_read_as_carefully(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     outer = json.dumps({"__metadata__": metadata({"step": 1}, {})}).encode()
     inner = json.dumps({"__metadata__": {"lthbench": content.decode("latin1")}}).encode()

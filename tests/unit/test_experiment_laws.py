@@ -71,7 +71,7 @@ CHANGES: dict[str, Callable[[Cell], Any]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_changed_cell_has_its_own_masks_and_not_those_that_were_asked_before(tiny: Cell, name: str) -> None:
+def test_a_changed_cell_has_its_own_masks_and_not_those_of_the_cell_before(tiny: Cell, name: str) -> None:
     changed = {name: CHANGES[name](tiny)}
     before = tiny.mask(2, rewind=1)
     after = replace(tiny, **changed).mask(2, rewind=1)
@@ -137,7 +137,7 @@ def test_a_recipe_is_classed_by_its_onset_against_the_arms_own(own: int, other: 
 
 @settings(deadline=None)
 @given(st.floats(0.02, 0.9), st.sampled_from(["early-stopping", "low-lr"]))
-def test_matching_finds_the_search_whose_distance_is_the_pulled_ones(target: float, control: str) -> None:
+def test_matching_finds_the_search_whose_distance_is_that_of_the_pulled_one(target: float, control: str) -> None:
     """Distances planted as a smooth growing function of the rate and of the iterations are matched to 2 %."""
     cell = tour_cell()
     total = cell.iterations(cell.search.steps)
@@ -170,7 +170,7 @@ def test_matching_finds_the_search_whose_distance_is_the_pulled_ones(target: flo
 
 @settings(deadline=None)
 @given(st.floats(-2, 1), st.floats(0.1, 0.9))
-def test_a_penalty_towards_0_is_matched_as_near_as_one_comes(turn: float, target: float) -> None:
+def test_a_penalty_towards_0_is_matched_as_nearly_as_possible(turn: float, target: float) -> None:
     """Distances planted as falling up to a strength, and rising beyond it."""
     cell = tour_cell()
 
@@ -373,20 +373,20 @@ def test_the_onset_is_the_first_step_from_which_on_all_are_stable(pattern: str, 
 
 
 @pytest.mark.parametrize("pattern", ["SSUUSUUSS", "USSSSSSSU", "SSSSSSUSS", "UUUUSSSUS"])
-def test_no_onset_is_told_where_a_later_step_is_unstable(pattern: str) -> None:
+def test_no_onset_is_reported_where_a_later_step_is_unstable(pattern: str) -> None:
     found = onset_of(pattern)
     assert (found["onset_found"], found.get("onset_monotone", 0)) == (0, 0) and "onset" not in found
     assert found["onset_above_epoch"] == pattern.rindex("U")
 
 
-def test_a_bisection_that_is_not_verified_says_nothing_of_monotony() -> None:
+def test_a_bisection_that_is_not_verified_says_nothing_about_monotonicity() -> None:
     measured: list[int] = []
     assert "onset_monotone" not in onset_of("UUSSSSSSS", measured, verify=False)
     assert set(measured) == {4, 1, 2}
     assert "onset_monotone" not in onset_of("UUSSSSSSSS"), "ten steps are not verified unless asked for"
 
 
-def test_the_same_share_of_two_lengths_is_one_point_of_the_grid() -> None:
+def test_the_same_share_of_two_lengths_is_a_single_point_of_the_grid() -> None:
     """2.5 % of 1,410 iterations are 35, of 710 18: .0248 and .0254 of training."""
     experiment = Sensitivity(vary={"batch_size": (128,)}, grid=("0it", "2.5%", "10%"))
 

@@ -125,7 +125,7 @@ PAST = {
 }
 
 
-def test_a_picture_whose_pixels_are_said_to_take_more_than_there_is_takes_no_more_memory_than_its_file(
+def test_a_picture_that_claims_more_pixels_than_it_has_takes_no_more_memory_than_its_file(
     readers: dict[str, Reader],
 ) -> None:
     picture = bytearray(readers["image"].sound[0])
@@ -160,6 +160,6 @@ def test_a_checkpoint_of_an_environment_whose_names_end_a_line_is_refused_on_one
 
 
 @pytest.mark.parametrize("what", PAST)
-def test_what_a_reader_once_fell_over_is_refused(readers: dict[str, Reader], what: str) -> None:
+def test_what_a_reader_once_stumbled_over_is_refused(readers: dict[str, Reader], what: str) -> None:
     name, content = PAST[what]
     assert readers[name].judge(content) == "refused"

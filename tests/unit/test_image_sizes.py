@@ -143,7 +143,7 @@ def suite_with(tiny_suite: Path, data: str, model: str = "lenet-300-100, width: 
     return tiny_suite
 
 
-def test_keys_differ_by_size_and_are_those_of_before_without(tiny_suite: Path) -> None:
+def test_keys_depend_on_the_size_and_without_one_are_those_of_before(tiny_suite: Path) -> None:
     original = tiny_suite.read_text()
     keys = [set(make_plan(load_suite(tiny_suite)).tasks)]
     for size in (14, 20):
@@ -165,7 +165,7 @@ def test_keys_differ_by_size_and_are_those_of_before_without(tiny_suite: Path) -
         ("name: cifar10, image_size: 8", "vgg11", r"model.name: vgg11 halves its input .* they are 8 x 8"),
     ],
 )
-def test_sizes_that_cannot_be_are_told_with_file_and_key(data: str, model: str, fault: str, tiny_suite: Path) -> None:
+def test_impossible_sizes_are_reported_with_file_and_key(data: str, model: str, fault: str, tiny_suite: Path) -> None:
     with pytest.raises(SuiteError, match=rf"{tiny_suite.name}:\d+: pairs.tiny.*{fault}"):
         load_suite(suite_with(tiny_suite, data, model))
 

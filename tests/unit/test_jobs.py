@@ -131,7 +131,7 @@ def test_a_submission_that_was_suspended_while_another_went_on_sends_nothing_mor
     lease.unlink()
 
 
-def test_an_answer_of_sbatch_without_a_number_is_told(jobs: Jobs) -> None:
+def test_an_answer_of_sbatch_without_a_number_is_reported(jobs: Jobs) -> None:
     jobs.answer("echo queued, thanks")
     with pytest.raises(SchedulerError, match="sbatch said 'queued, thanks', and no job's number"):
         jobs.submit()
@@ -174,7 +174,7 @@ def test_a_controller_that_is_down_does_not_end_the_waiting(jobs: Jobs, monkeypa
 
 
 @pytest.mark.parametrize("command", ["submit", "run"])
-def test_damaged_data_are_told_before_anything_is_queued(command: str, jobs: Jobs) -> None:
+def test_damaged_data_are_reported_before_anything_is_queued(command: str, jobs: Jobs) -> None:
     jobs.suite.write_text(jobs.suite.read_text().replace("fashion-mnist-10k", "cifar10"))
     folder = jobs.folder / "data" / "cifar-10-batches-py"
     folder.mkdir(parents=True)
@@ -201,7 +201,7 @@ def test_jobs_wait_for_the_jobs_whose_results_they_need_and_for_no_others(jobs: 
         assert {job.partition("_")[0] for job in named} <= numbers
 
 
-def test_status_tells_jobs_by_state(jobs: Jobs) -> None:
+def test_status_lists_jobs_by_state(jobs: Jobs) -> None:
     jobs.submit()
     records = list(read_records(jobs.store))
     queue = jobs.queue()
@@ -239,7 +239,7 @@ def test_a_failed_task_and_what_needs_it_are_sent_again_only_when_asked(jobs: Jo
     assert not jobs.store.failures(jobs.plan.tasks)
 
 
-def test_what_jobs_were_to_do_and_a_later_submission_took_over_is_told_once(jobs: Jobs) -> None:
+def test_what_a_later_submission_took_over_from_jobs_is_reported_once(jobs: Jobs) -> None:
     jobs.submit()
     jobs.submit()
     status = suite_status(jobs.plan, jobs.store, jobs.suite, {})

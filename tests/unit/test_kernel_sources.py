@@ -42,7 +42,7 @@ def test_a_changed_source_changes_the_digest_of_what_is_compiled_from_it(
     assert {part for part, old in before.items() if digest(csrc, part) != old} == changed
 
 
-def test_only_parts_that_tell_their_sources_are_compared_and_only_in_a_checkout(
+def test_only_parts_that_name_their_sources_are_compared_and_only_in_a_checkout(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(_library, "_cpu", SimpleNamespace(built_from="0123456789ab"))
@@ -122,7 +122,7 @@ def test_the_doctor_calls_kernels_of_other_sources_a_problem(monkeypatch: pytest
         assert doctor._kernels() == [doctor.Finding(level, "kernels, cpu", text)]  # type: ignore[arg-type]
 
 
-def test_the_command_line_tells_of_them_in_one_line(
+def test_the_command_line_mentions_them_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(_library, "of_other_sources", lambda: ["cpu", "cuda"])

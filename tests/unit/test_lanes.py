@@ -67,7 +67,7 @@ def plans(draw: st.DrawFn, empty: Plan, cells: list[Cell]) -> Plan:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
 @given(data=st.data())
-def test_whatever_needs_what_lanes_are_a_graph_without_cycles(
+def test_lanes_are_a_graph_without_cycles_whatever_needs_what(
     tiny_run: tuple[Plan, Store], data: st.DataObject
 ) -> None:
     empty = replace(tiny_run[0], measurements=[])
@@ -83,7 +83,9 @@ def test_lanes_of_every_shipped_suite_obey_the_laws() -> None:
             check(make_plan(load_suite(path), Subset(replicates=2)))
 
 
-def test_masks_that_arms_take_from_each_other_are_at_home_in_the_search_that_finds_them(tiny_suite: Path) -> None:
+def test_masks_that_arms_take_from_each_other_belong_to_the_lane_of_the_search_that_finds_them(
+    tiny_suite: Path,
+) -> None:
     tiny_suite.write_text(
         tiny_suite.read_text().replace("    experiments:\n", "    experiments:\n      crossed-masks: {levels: [2]}\n")
     )

@@ -19,7 +19,7 @@ from lthbench.lease import Lease, LeaseLostError
 from lthbench.tasks.scratch import Scratch
 
 
-def test_a_lease_is_one_process_at_a_time_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_one_process_at_a_time_has_a_lease_and_it_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "lease"
     with Lease(path) as lease:
         lease.check()
@@ -68,7 +68,7 @@ def test_the_lease_of_a_killed_process_of_this_machine_is_free_at_once(tmp_path:
 
 
 @pytest.mark.parametrize("content", [json.dumps({"owner": "x", "machine": "far away", "pid": 1}), "", "{", "[]"])
-def test_the_lease_of_another_machine_is_free_when_it_is_not_touched_any_more(tmp_path: Path, content: str) -> None:
+def test_the_lease_of_another_machine_is_free_when_it_is_no_longer_touched(tmp_path: Path, content: str) -> None:
     path = tmp_path / "lease"
     path.write_text(content)
     # Its clock may be years ahead: only that nothing changes counts.
@@ -148,7 +148,7 @@ def _lost(lease: Lease) -> bool:
     return False
 
 
-def test_a_clock_that_jumps_makes_no_live_holder_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_jumps_declares_no_live_holder_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "lease"
     with Lease(path) as lease:
         real = psutil.Process.create_time
@@ -189,7 +189,7 @@ def test_a_process_of_another_user_that_proc_does_not_show_is_alive(
         lease.check()
 
 
-def test_who_was_suspended_together_with_the_holder_lets_it_wake_first(
+def test_a_contender_that_was_suspended_together_with_the_holder_lets_it_wake_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
@@ -229,7 +229,7 @@ def test_a_holder_that_wakes_while_its_lease_is_being_taken_keeps_it(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_who_is_taken_for_dead_on_its_way_to_a_lease_does_not_take_it_for_its_own(
+def test_a_process_that_is_taken_for_dead_on_its_way_to_a_lease_does_not_believe_that_it_holds_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "lease"
@@ -248,7 +248,7 @@ def test_who_is_taken_for_dead_on_its_way_to_a_lease_does_not_take_it_for_its_ow
     second.release()
 
 
-def test_who_lost_a_task_before_it_changed_anything_takes_nothing_from_its_successor(
+def test_a_process_that_lost_a_task_before_it_changed_anything_takes_nothing_from_its_successor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "lease"

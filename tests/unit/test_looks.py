@@ -57,7 +57,7 @@ def test_looks_that_were_declared_from_the_first_on_are_corrected(store: Store, 
     assert "uncorrected" in look(tmp_path, store, 8, looks=2).caution, "a third was not declared"
 
 
-def test_looks_declared_after_the_first_do_not_undo_it(store: Store, tmp_path: Path) -> None:
+def test_looks_that_are_declared_after_the_first_do_not_undo_it(store: Store, tmp_path: Path) -> None:
     look(tmp_path, store, 3)
     assert "may err in 7.5 %" in look(tmp_path, store, 6, looks=2).caution
 
@@ -69,7 +69,7 @@ def test_other_numbers_are_no_second_look(store: Store, tmp_path: Path) -> None:
     assert judge(loaded, others, {}, "s.yaml", read_looks(store))[0].looks == ()
 
 
-def test_reading_makes_no_store_and_damaged_records_are_told(store: Store, tmp_path: Path) -> None:
+def test_reading_creates_no_store_and_damaged_records_are_reported(store: Store, tmp_path: Path) -> None:
     nowhere = Store(tmp_path / "nowhere")
     look(tmp_path, nowhere, 3)
     assert not nowhere.root.exists()

@@ -68,7 +68,7 @@ def made(spec: ModelSpec, shape: tuple[int, int, int] = CIFAR, num_classes: int 
 @pytest.mark.parametrize(
     ("name", "shape", "num_classes", "num_parameters", "num_prunable", "num_tensors", "output", "first"), FACTS
 )
-def test_parameter_counts_are_the_literatures(
+def test_parameter_counts_are_those_of_the_literature(
     name: str, shape: tuple[int, int, int], num_classes: int, num_parameters: int, num_prunable: int,
     num_tensors: int, output: str, first: str,
 ) -> None:  # fmt: skip
@@ -223,7 +223,7 @@ def test_no_resnet_has_a_strided_projection_of_few_channels(width: int) -> None:
     assert all(m.in_channels >= 16 for m in strided) and len(strided) == sum(n >= 16 for n in (width, 2 * width))
 
 
-def test_a_block_of_few_channels_is_one_with_a_strided_projection() -> None:
+def test_a_block_of_few_channels_has_a_strided_projection() -> None:
     block, x = Block(4, 8, stride=2).eval(), torch.randn(2, 4, 7, 8)
     main = block.bn2(block.conv2(torch.relu(block.bn1(block.conv1(x)))))
     convolution, norm = block.shortcut
@@ -339,7 +339,7 @@ def test_the_names_of_layers_are_known_without_building_the_model(name: str) -> 
     assert ModelSpec(name=name).layers(DATASETS["cifar10"]) == prunable(network)
 
 
-def test_a_new_family_is_a_module_and_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_family_takes_a_module_and_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     def patch(shape: tuple[int, int, int], num_classes: int, width: int, norm: type[nn.Module]) -> nn.Module:
         stem = nn.Conv2d(shape[0], width, shape[1:])
         return nn.Sequential(stem, norm(width), nn.Flatten(), nn.Linear(width, num_classes))

@@ -36,7 +36,7 @@ def commands_of(command: Any) -> Iterator[Any]:
         yield from commands_of(below) if hasattr(below, "commands") else [below]
 
 
-def test_no_command_declares_an_option_anew_that_several_have() -> None:
+def test_no_command_declares_an_option_anew_that_several_commands_have() -> None:
     others = {
         ("kernels", "--threads"), ("prepare", "--workers"), ("add", "--workers"),  # several numbers of them; threads
         ("export", "--pair"), ("export", "--arm"), ("export", "--device"), ("import", "--pair"),  # of a ticket: one

@@ -146,7 +146,7 @@ def test_arrays_that_are_no_data_set_are_refused(
 
 
 @pytest.mark.parametrize("name", ["cifar10", "a/b", "", "..", "x.partial", "-x"])
-def test_names_that_are_taken_or_none_are_refused(name: str, tmp_path: Path) -> None:
+def test_names_that_are_taken_or_are_no_names_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"choose another name|is no name"):
         add_data(name, tmp_path, Wanted(arrays=arrays(tmp_path)))
 
@@ -281,7 +281,7 @@ def test_sets_of_torchvision_are_added_by_name_from_their_files(
         ("food101", "food-101/images/churros/2.jpg", None, "2.jpg"),
     ],
 )
-def test_what_is_missing_or_damaged_of_a_set_of_torchvision_is_told(
+def test_what_is_missing_or_damaged_of_a_set_of_torchvision_is_reported(
     which: str, file: str, content: bytes | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     SETS[which.replace("words", "letters")][0](tmp_path, monkeypatch)

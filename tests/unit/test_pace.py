@@ -24,12 +24,12 @@ def seconds_of(plan: Plan, key: str) -> float:
     return 2.0 + plan.cost[key] / 1e4
 
 
-def test_before_anything_is_done_no_time_is_told(plan: Plan) -> None:
+def test_before_anything_is_done_no_time_is_shown(plan: Plan) -> None:
     assert Pace().seconds_left(plan, plan.tasks, {}, at_once=2) is None
     assert Pace().part(plan, (), plan.tasks, {}) == 0
 
 
-def test_one_worker_at_a_steady_pace_is_told_the_time_that_it_takes(plan: Plan) -> None:
+def test_the_time_of_one_worker_at_a_steady_pace_is_the_time_that_it_takes(plan: Plan) -> None:
     pace, now, errors = Pace(), 1e9, []
     keys = list(plan.tasks)
     for position, key in enumerate(keys):
@@ -45,7 +45,7 @@ def test_one_worker_at_a_steady_pace_is_told_the_time_that_it_takes(plan: Plan) 
     assert pace.part(plan, keys, (), {}) == 1.0
 
 
-def test_many_small_tasks_at_the_end_are_not_told_as_nothing(plan: Plan) -> None:
+def test_many_small_tasks_at_the_end_do_not_count_as_nothing(plan: Plan) -> None:
     """By image passes alone, masks and short trainings would be 2 seconds, and 100 percent, for a minute."""
     pace, keys = Pace(), sorted(plan.tasks, key=lambda key: -plan.cost[key])
     now = 1e9
@@ -68,7 +68,7 @@ def test_a_machine_that_becomes_half_as_fast_is_seen_within_minutes(plan: Plan) 
     assert pace.seconds_left(plan, [key], {}, at_once=1, now=now) == pytest.approx(2.0, rel=0.1)
 
 
-def test_workers_that_stand_still_for_long_promise_nothing_by_their_old_rate(plan: Plan) -> None:
+def test_after_a_long_standstill_the_old_rate_promises_nothing(plan: Plan) -> None:
     pace, key, now = Pace(), next(iter(plan.tasks)), 1e9
     for _ in range(3 * FEWEST):
         now += 0.5
@@ -90,11 +90,11 @@ def test_workers_that_stand_still_for_long_promise_nothing_by_their_old_rate(pla
         (3600 * 24 * 12, "about 12 days"),
     ],
 )
-def test_times_are_told_in_words(seconds: float, words: str) -> None:
+def test_times_are_shown_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
 
 
-def test_what_was_shown_as_done_stays_done_and_says_of_which_part_it_is(
+def test_what_was_shown_as_done_stays_done_and_names_the_part_that_it_is_of(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "_EVERY", 0.0)

@@ -73,13 +73,15 @@ def test_the_mask_of_an_arm_that_is_left_out_is_searched_where_a_crossed_mask_ne
         (Subset(replicates=4), "--replicates 4: the suite has 3; give 1 to 3, or raise `replicates` in its file"),
     ],
 )
-def test_a_part_that_the_suite_has_not_is_named_with_what_there_is(suite: Suite, part: Subset, message: str) -> None:
+def test_a_part_that_the_suite_does_not_have_is_named_with_what_there_is(
+    suite: Suite, part: Subset, message: str
+) -> None:
     with pytest.raises(SuiteError) as raised:
         make_plan(suite, part)
     assert message in str(raised.value)
 
 
-def test_no_replicate_of_a_suite_with_another_first_one_is_one_of_the_same_suite_without(suite: Suite) -> None:
+def test_a_suite_with_another_first_replicate_shares_none_with_the_same_suite_without_it(suite: Suite) -> None:
     pilot = suite.model_copy(update={"first_replicate": 1000})
     assert {cell.replicate for cell in pilot.cells()} == {1000, 1001, 1002}
     assert {r.cell.replicate for r in make_plan(pilot, Subset(replicates=2)).measurements} == {1000, 1001}

@@ -35,14 +35,14 @@ def test_brackets_and_colons_are_printed_as_they_are(text: str) -> None:
 @pytest.mark.parametrize(
     "control", ["\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\r", "\x08", "\u202e", "\u2028", "\ud800"]
 )
-def test_control_characters_are_shown_and_not_obeyed(control: str) -> None:
+def test_control_characters_are_shown_and_not_executed(control: str) -> None:
     for shown in (visible(f"a{control}b"), printed(f"a{control}b")):
         assert control[0] not in shown and shown.startswith("a\\") and "b" in shown
 
 
 @settings(max_examples=200)
 @given(st.text())
-def test_whatever_text_says_no_control_of_it_reaches_the_terminal(text: str) -> None:
+def test_no_control_character_of_any_text_reaches_the_terminal(text: str) -> None:
     assert not {unicodedata.category(c) for c in printed(text)} & {"Cf", "Cs", "Zl", "Zp"}
     assert {c for c in printed(text) if unicodedata.category(c) == "Cc"} <= set("\n\t")
 
@@ -65,7 +65,7 @@ def test_numbers_and_plain_words_are_written_as_they_are(value: object) -> None:
     assert csv_cell(value) == value
 
 
-def test_text_in_tex_obeys_nothing() -> None:
+def test_text_is_not_executed_by_tex() -> None:
     assert latex_text(r"[\input{x}] $a_b$ \\") == (
         r"{[}\textbackslash{}input\{x\}] \$a\_b\$ \textbackslash{}\textbackslash{}"
     )
@@ -83,5 +83,5 @@ def test_different_names_are_different_files_on_any_disk(one: tuple[str, str], o
     assert (files[0] == files[1]) == (one == other)
 
 
-def test_names_of_any_length_are_names_of_files() -> None:
+def test_names_of_any_length_make_names_of_files() -> None:
     assert len(slug("x" * 1000, "y" * 1000)) < 200 and slug("x" * 1000) != slug("x" * 1001)

@@ -234,7 +234,7 @@ HEAD = "from lthbench.plugins import *\n"
         HEAD + "import torch\nregister_optimizer('a')(torch.optim.LBFGS)": "LBFGS needs a closure",
     }.items(),
 )  # fmt: skip
-def test_a_plugin_that_cannot_be_used_is_told_with_its_name_and_a_cure(
+def test_a_plugin_that_cannot_be_used_is_reported_with_its_name_and_a_cure(
     tmp_path: Path, source: str, message: str
 ) -> None:
     before = [set(table) for table in (MODELS, CRITERIA, OPTIMIZERS)]
@@ -244,7 +244,7 @@ def test_a_plugin_that_cannot_be_used_is_told_with_its_name_and_a_cure(
     assert [set(table) for table in (MODELS, CRITERIA, OPTIMIZERS)] == before and not LOADED
 
 
-def test_a_name_of_two_plugins_and_a_file_that_is_not_there_are_told(tmp_path: Path) -> None:
+def test_a_name_of_two_plugins_and_a_file_that_is_not_there_are_reported(tmp_path: Path) -> None:
     load_source(tmp_path)
     with pytest.raises(PluginError, match="plugin other: plugin own has a model called 'own-net' already"):
         load_source(tmp_path, name="other.py")
@@ -325,7 +325,7 @@ def test_what_is_pruned_and_what_is_the_head_can_be_said(tmp_path: Path) -> None
     assert 0 <= float(network.get_parameter("gate").min()) < 0.1
 
 
-def test_a_criterion_of_a_wrong_shape_or_with_nan_is_told_with_plugin_and_layer(tmp_path: Path) -> None:
+def test_a_criterion_of_a_wrong_shape_or_with_nan_is_reported_with_plugin_and_layer(tmp_path: Path) -> None:
     load_source(
         tmp_path,
         HEAD + "register_criterion('sums')(lambda layer: layer.weight.sum())\n"
@@ -459,7 +459,7 @@ def test_a_network_that_cannot_be_traced_or_run_without_numbers_is_planned_and_e
     assert line.num_images == 50 and bool(line.loss.isfinite().all())
 
 
-def test_unknown_options_of_an_own_optimizer_are_told_with_the_nearest(tmp_path: Path) -> None:
+def test_unknown_options_of_an_own_optimizer_are_reported_with_the_nearest_known_one(tmp_path: Path) -> None:
     load_source(tmp_path)
     with pytest.raises(
         SuiteError, match=r"decey: unknown option of optimizer 'heavy-ball' of plugin own; did you mean 'decay'"

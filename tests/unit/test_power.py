@@ -58,7 +58,7 @@ def contrast(other: str = "dense", experiments: str = "imp") -> str:
 
 
 @pytest.mark.parametrize("replicates", [3, 10])
-def test_an_effect_of_the_size_told_is_found_four_times_in_five(replicates: int, tmp_path: Path) -> None:
+def test_an_effect_of_the_reported_size_is_found_four_times_in_five(replicates: int, tmp_path: Path) -> None:
     (found,) = planned(tmp_path, contrast(), replicates, a=False)
     (part,) = found.parts
     assert part.smallest is not None and part.spread.value == ASSUMED and found.alpha == 0.05
@@ -252,7 +252,7 @@ def chance(smallest: float, bound: float, error: float, alpha: float = 0.05) -> 
 @pytest.mark.parametrize(
     ("method", "than", "variance", "unit"), [("spearman", 0, 1.06 / 11, "rho"), ("kendall", 0.3, 0.437 / 10, "tau")]
 )
-def test_a_rank_correlation_of_the_size_told_is_found_four_times_in_five(
+def test_a_rank_correlation_of_the_reported_size_is_found_four_times_in_five(
     method: str, than: float, variance: float, unit: str, tmp_path: Path
 ) -> None:
     part = of_configurations(tmp_path, RANK.replace("METHOD", method).replace("THAN", str(than)))
@@ -261,7 +261,7 @@ def test_a_rank_correlation_of_the_size_told_is_found_four_times_in_five(
     assert (part.decides, part.unit) == ("yes", f"{unit} over 14 configurations")
 
 
-def test_configurations_decide_from_as_many_on_as_the_test_wants(tmp_path: Path) -> None:
+def test_configurations_decide_as_soon_as_there_are_as_many_as_the_test_needs(tmp_path: Path) -> None:
     ranks = RANK.replace("METHOD", "spearman").replace("THAN", "0.6")
     few, enough = (of_configurations(tmp_path, ranks, rates) for rates in (11, 12))
     assert (few.decides, few.reason) == ("no", "11 configurations are planned; a verdict needs 12")
@@ -284,7 +284,7 @@ def test_a_coefficient_needs_four_configurations_and_one_for_each_term_beside_it
     assert enough.decides == "large effects" and enough.smallest == pytest.approx(math.tanh(2.4865), rel=1e-4)
 
 
-def test_a_trend_of_the_size_told_is_found_four_times_in_five(tmp_path: Path) -> None:
+def test_a_trend_of_the_reported_size_is_found_four_times_in_five(tmp_path: Path) -> None:
     part = of_configurations(tmp_path, TREND)
     # Without a trend the mean of n rank correlations of k doses varies by 1 / sqrt(n (k - 1)); here k is 4 with none.
     error = 1 / math.sqrt(5 * 3)
@@ -369,7 +369,7 @@ def test_the_weakest_test_is_that_whose_smallest_effect_is_furthest_above_what_m
     assert (found.weakest, found.decides, found.can_contradict) == (weakest, "large effects", True)
 
 
-def test_a_claim_with_a_test_that_only_a_part_of_the_pairs_measure_is_shared_by_all_that_measure_any(
+def test_a_claim_with_a_test_that_only_some_pairs_measure_is_shared_by_all_pairs_that_measure_any(
     tmp_path: Path,
 ) -> None:
     found = planned(tmp_path, with_tests("dense, margin: 0.5", "reinit, margin: 0.5"), 5, a=True, b=False)
@@ -402,7 +402,7 @@ def test_a_further_look_takes_its_share_of_the_level(tmp_path: Path) -> None:
     assert found.alpha == 0.025
 
 
-def test_configurations_of_another_pair_are_none_of_this_one(tmp_path: Path) -> None:
+def test_configurations_of_another_pair_do_not_count_for_this_one(tmp_path: Path) -> None:
     (tmp_path / "claims.yaml").write_text(RANK.replace("METHOD", "spearman").replace("THAN", "0"))
     text = CONFIGURATIONS.replace("REPLICATES", "3").replace("STRENGTHS", "[1.0]")
     pair = text.split("pairs:\n")[1]

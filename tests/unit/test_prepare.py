@@ -212,7 +212,7 @@ def test_of_two_preparations_at_once_the_second_waits_and_takes_what_the_first_m
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_a_disk_that_knows_no_locks_is_prepared_on(
+def test_preparation_works_on_a_disk_without_locks(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -408,7 +408,7 @@ def test_mapped_images_cannot_be_changed_on_disk(tmp_path: Path) -> None:
     assert (folder / "train.npy").read_bytes() == before
 
 
-def test_list_and_check_and_prepare_report_the_state(tmp_path: Path) -> None:
+def test_list_check_and_prepare_report_the_state(tmp_path: Path) -> None:
     def listed() -> object:
         return next(s for s in list_data(tmp_path) if s.name == NAME)
 
@@ -429,7 +429,7 @@ def test_list_and_check_and_prepare_report_the_state(tmp_path: Path) -> None:
         (NAME, None, "no data folder"),
     ],
 )
-def test_a_preparation_that_cannot_be_is_refused(
+def test_an_impossible_preparation_is_refused(
     name: str, root: Path | None, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("LTHBENCH_DATA", raising=False)

@@ -109,7 +109,7 @@ def test_batch_statistics_are_each_batchs_own_in_evaluation_too() -> None:
     torch.testing.assert_close(y.var((0, 2, 3), correction=0), torch.ones(3), atol=1e-3, rtol=0)
 
 
-def test_estimated_statistics_are_the_mean_over_batches_of_the_train_images() -> None:
+def test_estimated_statistics_are_means_over_batches_of_the_train_images() -> None:
     model, train = network(), images(700)
     model[1].running_mean.fill_(9.0)  # type: ignore[union-attr, operator]
     set_normalisation(model, train, "estimated")

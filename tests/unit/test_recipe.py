@@ -8,7 +8,7 @@ from lthbench.training.recipe import SGD, Recipe, Schedule
 from lthbench.training.steps import Steps
 
 
-def test_warm_up_counts_from_nothing_as_the_recipes_sources_do() -> None:
+def test_warm_up_counts_from_zero_as_the_sources_of_the_recipes_do() -> None:
     # open_lth, training/optimizers.py: min(1.0, it / warmup_iters).
     schedule = Schedule(warmup=Steps.parse("4it"))
     assert [schedule.factor(t, 10, 5) for t in range(6)] == [0, 0.25, 0.5, 0.75, 1, 1]
@@ -32,7 +32,7 @@ def test_milestones_and_warm_up_may_be_shares_of_the_training() -> None:
     assert [schedule.factor(t, 20, 5) for t in (0, 1, 2, 9, 10)] == pytest.approx([0, 0.5, 1, 1, 0.1])
 
 
-def test_the_length_of_a_training_is_no_share() -> None:
+def test_the_length_of_a_training_cannot_be_a_share() -> None:
     with pytest.raises(ValidationError, match="50% is a share of a training, not a length"):
         Recipe(steps="50%", batch_size=128, optimizer=SGD(name="sgd", lr=0.1))
 
@@ -93,7 +93,7 @@ def recipe(**changes: object) -> Recipe:
         ({"warmup": "101it"}, ("warmup",), "101it, 101 iterations, never ends: the training of 4ep has 100 iterations"),
     ],
 )
-def test_points_that_never_come_in_a_training_are_its_faults(
+def test_points_that_a_training_never_reaches_are_faults(
     schedule: dict[str, object], place: tuple[object, ...] | None, message: str | None
 ) -> None:
     faults = list(recipe(schedule=schedule).faults(DATA))
@@ -113,7 +113,7 @@ def test_a_compressed_recipe_has_the_same_schedule_in_fewer_iterations() -> None
     assert str(whole.scaled_to(Steps.parse("10%"), 25, 40).schedule.warmup) == "1it"
 
 
-def test_what_is_written_of_a_recipe_is_read_back() -> None:
+def test_a_recipe_that_is_written_is_read_back() -> None:
     one = recipe(schedule={"name": "step", "milestones": ["2ep", "3ep5it"], "gamma": 0.2}, micro_batch=3, ema=0.9)
     assert Recipe.model_validate_json(one.model_dump_json()) == one
     assert one.model_dump(mode="json")["steps"] == "4ep"

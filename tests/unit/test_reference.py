@@ -23,7 +23,7 @@ def references(**row: object) -> References:
     return References.model_validate({"sources": {"a": {"cite": "A", "peer_reviewed": True}}, "rows": [fields]})
 
 
-def test_the_shipped_numbers_have_sources_and_none_is_taken_for_reviewed_that_is_not() -> None:
+def test_the_shipped_numbers_have_sources_and_only_reviewed_ones_are_marked_as_reviewed() -> None:
     shipped = read_references(SHIPPED)
     assert {row.source for row in shipped.rows} == set(shipped.sources)
     assert [name for name, source in shipped.sources.items() if not source.peer_reviewed] == ["warmup-report"]
@@ -40,7 +40,7 @@ def test_the_shipped_numbers_have_sources_and_none_is_taken_for_reviewed_that_is
         ("step: 12ep", "step: 12", "write 500it, 160ep or 3ep50it"),
     ],
 )
-def test_a_bad_file_of_numbers_is_told_with_its_line(old: str, new: str, message: str, tmp_path: Path) -> None:
+def test_a_bad_file_of_numbers_is_reported_with_its_line(old: str, new: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "references.yaml"
     path.write_text(SHIPPED.read_text().replace(old, new))
     with pytest.raises(SuiteError, match=r"references\.yaml:") as error:

@@ -32,7 +32,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
     return put
 
 
-def test_a_queue_that_is_not_told_at_once_is_asked_for_again(program: Program) -> None:
+def test_a_queue_that_does_not_answer_at_once_is_asked_again(program: Program) -> None:
     down = "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1"
     program("squeue", down, down, down, f"echo '{JOB}'")
     told: list[str] = []
@@ -40,7 +40,7 @@ def test_a_queue_that_is_not_told_at_once_is_asked_for_again(program: Program) -
     assert len(told) == 2 and "connect failure" in told[0] and "answers again" in told[1], told
 
 
-def test_a_queue_that_is_never_told_is_no_empty_queue(program: Program) -> None:
+def test_a_queue_that_never_answers_is_not_an_empty_queue(program: Program) -> None:
     program("squeue", "exit 1")
     with pytest.raises(SchedulerError, match="squeue: ended with code 1; does Slurm run here"):
         queued(patience=0.1)
@@ -65,7 +65,7 @@ def test_a_squeue_that_hangs_is_ended_and_asked_again(program: Program, monkeypa
         "",
     ],
 )
-def test_a_line_of_another_form_is_passed_over_and_told(line: str, program: Program) -> None:
+def test_a_line_of_another_form_is_skipped_and_reported(line: str, program: Program) -> None:
     program("squeue", f"echo '{line}'; echo '{JOB}'; echo '77|RUNNING|1:00|None|a name with | in it'")
     told: list[str] = []
     assert set(queued(tell=told.append)) == {("lthbench-a", 3), ("a name with | in it", 0)}
@@ -78,7 +78,7 @@ def test_what_the_user_has_squeue_show_hides_no_job(program: Program, monkeypatc
     assert len(queued()) == 1
 
 
-def test_without_slurm_it_is_told_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_slurm_is_reported_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SchedulerError, match="squeue is not on the PATH: is this a login node"):
         queued(math.inf)
@@ -105,7 +105,7 @@ def test_jobs_that_ended_before_they_could_be_cancelled_are_no_error(program: Pr
     cancel(["5_0", "5_1"])
 
 
-def test_jobs_that_cannot_be_cancelled_are_told(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_that_cannot_be_cancelled_are_reported(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "_PATIENCE", 0.05)
     program("scancel", "echo 'scancel: error: Access denied' >&2; exit 1")
     program("squeue", f"echo '{JOB}'")

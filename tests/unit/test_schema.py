@@ -74,7 +74,7 @@ def test_the_schema_refuses_what_loading_would(path: tuple[str, ...], value: Any
     assert faults(document, suite_schema())
 
 
-def test_the_keys_of_files_are_those_that_loading_knows() -> None:
+def test_the_keys_of_suite_files_are_those_that_loading_knows() -> None:
     schema = suite_schema()
     assert set(schema["properties"]) == set(load._SUITE_KEYS)
     assert set(schema["$defs"]["Pair"]["properties"]) == set(load._PAIR_KEYS)

@@ -13,7 +13,7 @@ from lthbench.runner.signals import Signals
 from lthbench.tasks.context import Interrupted
 
 
-def test_a_signal_before_the_end_stops_a_training_at_its_step_and_then_is_handed_on() -> None:
+def test_a_signal_before_the_end_stops_a_training_at_its_step_and_is_then_handed_on() -> None:
     handed: list[int] = []
 
     def submitit_does(number: int, frame: FrameType | None) -> None:
@@ -37,7 +37,7 @@ def test_a_signal_before_the_end_stops_a_training_at_its_step_and_then_is_handed
         signal.signal(signal.SIGUSR2, before)
 
 
-def test_what_has_no_checkpoint_is_given_up_after_a_while() -> None:
+def test_a_task_without_a_checkpoint_is_given_up_after_a_while() -> None:
     with Signals(grace=0.05), pytest.raises(Interrupted):
         os.kill(os.getpid(), signal.SIGUSR2)
         time.sleep(10)

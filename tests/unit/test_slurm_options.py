@@ -36,7 +36,7 @@ def test_times_are_read_as_slurm_reads_them(text: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "12 hours", "1:2:3:4", "1-", "-5", "12:00:00h"])
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_what_is_not_a_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a time"):
         minutes(text)
 
@@ -69,7 +69,7 @@ def test_a_suite_a_profile_and_the_command_line_are_laid_over_each_other(tiny_su
         ('{partition: "gpu\\ntouch x"}', r"tiny.yaml:\d+: slurm.partition: does not fit on a line of a script"),
     ],
 )
-def test_a_fault_of_the_section_is_told_with_file_line_key_and_cure(
+def test_a_fault_of_the_section_is_reported_with_file_line_key_and_cure(
     section: str, message: str, tiny_suite: Path
 ) -> None:
     tiny_suite.write_text(tiny_suite.read_text() + f"slurm: {section}\n")
@@ -77,7 +77,7 @@ def test_a_fault_of_the_section_is_told_with_file_line_key_and_cure(
         load_suite(tiny_suite)
 
 
-def test_faults_of_profiles_are_told_with_file_line_key_and_cure(profiles: Path) -> None:
+def test_faults_of_profiles_are_reported_with_file_line_key_and_cure(profiles: Path) -> None:
     assert load_profile(None) == SlurmOptions()
     with pytest.raises(SuiteError, match=r"--profile gpu: .*slurm.yaml is not there; write it, as `gpu:"):
         load_profile("gpu")
@@ -137,7 +137,7 @@ def test_submitit_makes_a_script_of_the_options(script: Callable[[SlurmOptions],
     assert text.index("module load cuda") < text.index("\nsrun")
 
 
-def test_srun_is_told_the_processors_of_a_process_which_it_does_not_take_from_the_job(
+def test_srun_is_given_the_number_of_processors_per_process_which_it_does_not_take_from_the_job(
     script: Callable[[SlurmOptions], str],
 ) -> None:
     text = script(SlurmOptions(cpus_per_task=6))

@@ -51,7 +51,7 @@ def test_a_slow_but_moving_worker_is_left_alone(tmp_path: Path) -> None:
     assert not watch.wait(20 * 1500 - 1) and not watch.told, "its own longest pause was 1500 s"
 
 
-def test_a_worker_without_progress_is_told_of_once_and_ended_after_the_timeout(tmp_path: Path) -> None:
+def test_a_worker_without_progress_is_reported_once_and_ended_after_the_timeout(tmp_path: Path) -> None:
     watch = Watch(tmp_path, timeout=1800.0)
     watch.signs(1, 1, 1)
     assert watch.wait(59) == {} and watch.told == []
@@ -66,7 +66,7 @@ def test_without_a_timeout_nobody_is_ended(tmp_path: Path) -> None:
     assert watch.wait(1e6) == {} and watch.told == ["hangs"]
 
 
-def test_who_goes_on_is_told_of_and_may_hang_again(tmp_path: Path) -> None:
+def test_a_worker_that_goes_on_is_reported_and_may_hang_again(tmp_path: Path) -> None:
     watch = Watch(tmp_path)
     watch.signs(1, 1)
     watch.wait(61)
@@ -84,7 +84,7 @@ def test_the_first_steps_do_not_count_as_a_hang(tmp_path: Path) -> None:
     assert watch.wait(2) and watch.told, "and yet who never gets further is noticed"
 
 
-def test_who_waits_for_another_process_does_not_hang(tmp_path: Path) -> None:
+def test_a_worker_that_waits_for_another_process_does_not_hang(tmp_path: Path) -> None:
     watch = Watch(tmp_path, timeout=1.0)
     watch.signs(1, 1)
     for _ in range(1000):
@@ -103,9 +103,7 @@ def test_a_watcher_that_was_suspended_itself_takes_nobody_for_dead() -> None:
 
 
 @pytest.mark.parametrize("is_told", [True, False])
-def test_status_tells_of_the_stalled_holder_and_of_none_before_it(
-    is_told: bool, tiny_suite: Path, tmp_path: Path
-) -> None:
+def test_status_names_the_stalled_holder_and_none_before_it(is_told: bool, tiny_suite: Path, tmp_path: Path) -> None:
     store, plan = Store(tmp_path / "store"), make_plan(load_suite(tiny_suite))
     key = next(iter(plan.tasks))
     store.folder(key).mkdir(parents=True)

@@ -70,7 +70,7 @@ def test_a_plan_whose_networks_were_counted_before_needs_neither_torch_nor_stati
     assert json.loads(ran.stderr) == [] and json.loads(ran.stdout)["cost"][-1]["flops"] > 0
 
 
-def test_a_plan_on_a_machine_whose_rates_are_kept_needs_no_torch_to_say_its_hours(
+def test_a_plan_on_a_machine_whose_rates_are_kept_needs_no_torch_for_its_hours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quick_rates, "SECONDS", 0.001)
@@ -104,7 +104,7 @@ def test_a_worker_is_deterministic_without_the_compiler_statistics_or_commands()
     assert found == {"loaded": [], "on": True, "warns": False, "fills": False}
 
 
-def test_the_compiler_reads_the_variable_by_which_it_is_told_of_the_mode() -> None:
+def test_the_compiler_reads_the_variable_that_sets_its_mode() -> None:
     spec = find_spec("torch")
     assert spec is not None and spec.origin is not None
     config = Path(spec.origin).with_name("_inductor") / "config.py"

@@ -18,7 +18,7 @@ def test_one_value_has_no_interval() -> None:
     assert mean_interval([0.5]).half_width is None
 
 
-def test_the_interval_covers_the_mean_as_often_as_it_says() -> None:
+def test_the_interval_covers_the_mean_as_often_as_it_claims() -> None:
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(2000):

@@ -6,18 +6,18 @@ from lthbench.training.steps import Steps
 
 
 @pytest.mark.parametrize(("text", "count"), [("500it", 500), ("160ep", 62560), ("3ep50it", 1223), ("0it", 0)])
-def test_steps_count_in_iterations(text: str, count: int) -> None:
+def test_steps_are_counted_in_iterations(text: str, count: int) -> None:
     assert Steps.parse(text).count(391) == count
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
-def test_what_is_written_is_read(epochs: int, iterations: int) -> None:
+def test_steps_are_read_as_they_are_written(epochs: int, iterations: int) -> None:
     steps = Steps(epochs, iterations)
     assert Steps.parse(str(steps)) == steps
 
 
 @pytest.mark.parametrize(("text", "count"), [("2%", 1251), ("0.25%", 156), ("32%", 20019), ("100%", 62560), ("0%", 0)])
-def test_a_share_counts_in_iterations_of_the_whole_training_to_the_nearest(text: str, count: int) -> None:
+def test_a_share_is_counted_in_iterations_of_the_whole_training_to_the_nearest_one(text: str, count: int) -> None:
     assert Steps.parse(text).count(391, 62560) == count
 
 
@@ -31,7 +31,7 @@ def test_a_share_of_a_longer_training_is_the_same_share() -> None:
     assert Steps.parse("2%").scaled(3.0, 391) == Steps.parse("2%")
 
 
-def test_a_share_is_no_length_by_itself() -> None:
+def test_a_share_alone_is_no_length() -> None:
     with pytest.raises(ValueError, match="2% is a share of a training, not a length"):
         Steps.parse("2%").count(391)
 

@@ -31,7 +31,7 @@ SIZES = st.lists(st.integers(1, 40), min_size=2, max_size=12)
 
 
 @given(SIZES, st.data())
-def test_a_first_part_has_its_share_of_every_class_and_lies_within_a_larger_one(
+def test_a_first_part_has_its_share_of_every_class_and_is_contained_in_a_larger_one(
     sizes: list[int], data: st.DataObject
 ) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes)

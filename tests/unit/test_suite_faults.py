@@ -69,7 +69,7 @@ def values(text: str) -> list[tuple[int, int, int]]:
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=st.sampled_from(values(QUICK)), garbage=st.sampled_from(GARBAGE))
-def test_whatever_value_is_damaged_is_told_once_in_words_of_suites(
+def test_any_damaged_value_is_reported_once_in_the_words_of_suites(
     value: tuple[int, int, int], garbage: str, tmp_path: Path
 ) -> None:
     line, begin, end = value
@@ -91,14 +91,14 @@ def test_scalars_are_those_of_yaml_1_2(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_an_arm_may_be_called_as_yaml_1_1_calls_truth(tmp_path: Path) -> None:
+def test_an_arm_may_have_a_name_that_is_a_truth_value_in_yaml_1_1(tmp_path: Path) -> None:
     text = TINY.replace("early: {}", "on: {}\n      no: {extends: on}").replace("arms: [early]", "arms: [on]")
     (tmp_path / "suite.yaml").write_text(text)
     assert list(load_suite(tmp_path / "suite.yaml").pairs["tiny"].arms) == ["on", "no", "late"]
 
 
 @pytest.mark.parametrize("key", ["suite", "include", "claims"])
-def test_what_is_no_regular_file_is_refused_at_once(key: str, tmp_path: Path) -> None:
+def test_what_is_not_a_regular_file_is_refused_at_once(key: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("/dev/zero", str(tmp_path / "pipe")):
         path = tmp_path / "suite.yaml"
@@ -119,14 +119,14 @@ VGG = TINY[: TINY.index("      rewound")].replace("lenet-300-100, width: 10", "v
 VGG = VGG.replace("num_train: 300", "num_train: 65")
 
 
-def test_a_last_batch_of_one_image_is_told_where_batch_normalisation_cannot_take_it(tmp_path: Path) -> None:
+def test_a_last_batch_of_one_image_is_reported_where_batch_normalisation_cannot_take_it(tmp_path: Path) -> None:
     (message,) = told(tmp_path, VGG)
     assert message.startswith("10: pairs.tiny.arms.early.recipe.batch_size: 65 images in batches of 64 leave one")
     for cure in ("batch_size: 64, drop_last: true", "batch_size: 32, micro_batch: 11, drop_last: true"):
         assert not told(tmp_path, VGG.replace("batch_size: 64", cure.replace(", ", "\n      ")))
 
 
-def test_a_last_batch_of_one_image_of_few_is_told_by_plan(tmp_path: Path) -> None:
+def test_a_last_batch_of_one_image_of_a_few_shot_training_is_reported_by_plan(tmp_path: Path) -> None:
     few = "      few-shot: {per_class: [13], draws: 1, steps: 2ep, levels: [1], target: TARGET}\n"
     target = "{name: fashion-mnist-10k, classes: [0-4]}"
     (tmp_path / "suite.yaml").write_text(VGG.replace("num_train: 65", "num_train: 66") + few.replace("TARGET", target))

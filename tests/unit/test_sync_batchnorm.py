@@ -58,7 +58,7 @@ def on_ranks(size: int, work: Callable[[Threads], None]) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize(("begin", "end"), [(0, 12), (0, 7), (4, 11), (3, 5), (2, 2)])
-def test_the_parts_of_ranks_are_a_batch_in_order_and_alike_in_size(size: int, begin: int, end: int) -> None:
+def test_the_parts_of_the_ranks_are_a_batch_in_order_and_of_nearly_equal_size(size: int, begin: int, end: int) -> None:
     places = torch.arange(20)
     parts = [places[Ranks(rank, size).shard(begin, end)] for rank in range(size)]
     assert torch.cat(parts).tolist() == list(range(begin, end))

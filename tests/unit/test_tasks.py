@@ -95,7 +95,7 @@ def accuracy_and_loss(weights: dict[str, Tensor], split: Literal["train", "valid
     return float((logits.argmax(1) == y).double().mean()), float(F.cross_entropy(logits, y))
 
 
-def test_a_training_tells_of_its_weights_what_they_are(tasks: Tasks) -> None:
+def test_a_training_reports_what_its_weights_are(tasks: Tasks) -> None:
     result = tasks.run(training(), keep=frozenset({0, 2, 4}))
     start, end, metrics = tasks.weights(result, 0), tasks.weights(result), result["metrics"]
     for split in ("train", "validation", "test"):
@@ -119,7 +119,7 @@ def test_a_training_tells_of_its_weights_what_they_are(tasks: Tasks) -> None:
     assert len(result["epoch_losses"]) == 3 and result["inputs"] == {}
 
 
-def test_a_rewound_training_begins_where_its_start_was_kept_and_tells_its_way_from_there_and_from_the_beginning(
+def test_a_rewound_training_begins_where_its_start_was_kept_and_tells_its_distance_from_there_and_from_init(
     tasks: Tasks,
 ) -> None:
     dense = tasks.run(training(), keep=frozenset({0, 2}))
@@ -144,7 +144,7 @@ def test_a_rewound_training_begins_where_its_start_was_kept_and_tells_its_way_fr
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "movement"])
-def test_a_mask_keeps_the_highest_scores_and_tells_what_it_took(tasks: Tasks, criterion: str) -> None:
+def test_a_mask_keeps_the_highest_scores_and_reports_what_it_pruned(tasks: Tasks, criterion: str) -> None:
     dense = tasks.run(training(lr=0.2), keep=frozenset({0}))
     pruning = Pruning(rate=0.5, exclude=("head",), rates={"stem": 0.2})
     network, by = Weights(task=dense["key"]), {"pruning": pruning, "criterion": criterion}
@@ -203,7 +203,7 @@ def test_scores_that_are_no_numbers_are_counted_over_all_groups() -> None:
     assert {n: m.tolist() for n, m in mask.items()} == {"a": [True, False], "b": [False, True]}
 
 
-def test_imitated_masks_come_of_a_mask_alone_and_another_draw_is_another(tasks: Tasks) -> None:
+def test_imitated_masks_depend_on_a_mask_alone_and_another_draw_gives_another_mask(tasks: Tasks) -> None:
     dense = tasks.run(training())
     mask = tasks.run(MaskSpec(network=Weights(task=dense["key"]), level=1, pruning=Pruning(rate=0.7)))
     for criterion in ("random", "shuffled"):
@@ -244,7 +244,7 @@ def test_a_line_between_networks_has_their_errors_at_its_ends_and_their_distance
     assert barrier(torch.tensor([1.0, 5.0, 2.0])) == 3.5
 
 
-def test_what_diverged_has_no_accuracies_and_nothing_is_made_of_it(tasks: Tasks) -> None:
+def test_a_diverged_training_has_no_accuracies_and_nothing_is_made_from_it(tasks: Tasks) -> None:
     diverged = tasks.run(training(lr=1e30))
     assert diverged["status"] == "diverged" and "after iteration 2" in diverged["reason"]
     assert not [name for name in diverged["metrics"] if "accuracy" in name or "distance" in name]
@@ -290,7 +290,7 @@ def test_steps_outside_a_training_cannot_be_kept_nor_its_accuracy_tracked_withou
     assert tracked["validation_curve"][-1][1] == tracked["metrics"]["validation_accuracy"]
 
 
-def test_inputs_that_are_gone_or_changed_are_told_as_unusable(tasks: Tasks) -> None:
+def test_inputs_that_are_gone_or_changed_are_reported_as_unusable(tasks: Tasks) -> None:
     dense, other = tasks.run(training()), tasks.run(training(seed=2))
     folder = tasks.folder(dense["key"])
     context = tasks.context(training(seed=1))
@@ -315,7 +315,7 @@ def test_inputs_that_are_gone_or_changed_are_told_as_unusable(tasks: Tasks) -> N
             absent("0" * 32)
 
 
-def test_a_pull_is_to_the_trainings_own_beginning_to_another_or_to_zero(tasks: Tasks) -> None:
+def test_a_pull_is_towards_the_trainings_own_initialisation_another_one_or_zero(tasks: Tasks) -> None:
     free = tasks.run(training())
     own, zero, other = (tasks.run(training(pull=5.0, anchor=a)) for a in (0, "zero", 1))  # type: ignore[arg-type]
     assert own["metrics"]["distance"] < free["metrics"]["distance"] / 2
@@ -424,7 +424,7 @@ def test_a_fraction_outside_of_0_to_1_is_no_result(tasks: Tasks, name: str, valu
     assert seal({**result, "metrics": {name: 0.0}})["metrics"] == {name: 0.0}
 
 
-def test_a_training_sees_all_images_or_so_many_of_each_class(tasks: Tasks) -> None:
+def test_a_training_sees_all_images_or_a_given_number_of_each_class(tasks: Tasks) -> None:
     splits = load(DATA)
     seen = [train_images(training(per_class=2, draw=draw), splits) for draw in (0, 1)]
     for images in seen:

@@ -51,7 +51,7 @@ def test_sums_and_collections_are_the_same_on_both_ranks(tmp_path: Path) -> None
     on_both(tmp_path, work)
 
 
-def test_a_value_that_differs_is_told_with_the_process_that_has_it(tmp_path: Path) -> None:
+def test_a_value_that_differs_is_reported_with_the_process_that_has_it(tmp_path: Path) -> None:
     def work(ranks: Ranks) -> None:
         ranks.assert_identical("the seed", "0", CPU)
         with pytest.raises(RuntimeError, match=r"the seed differs .* \(of process 1 from process 0\)"):

@@ -237,7 +237,7 @@ def test_a_verdict_says_what_was_found_and_not_what_was_tested(
     assert re.sub(r"\s+", "", verdict.finding) in re.sub(r"[\s│]+", "", captured.get())
 
 
-def test_an_open_verdict_tells_a_half_width_and_no_n_that_would_settle_it(tmp_path: Path) -> None:
+def test_an_open_verdict_gives_a_half_width_and_no_n_that_would_settle_it(tmp_path: Path) -> None:
     # Without an effect, an n that is promised to decide would find something in one of ten suites.
     loaded = suite(tmp_path, GREATER, 3, "a")
     verdict = next(v for v in (one(loaded, tickets("a", 3, np.random.default_rng(seed), 0.2)) for seed in range(99))
@@ -258,7 +258,7 @@ def test_an_open_verdict_tells_a_half_width_and_no_n_that_would_settle_it(tmp_pa
     assert "without a margin no n can be named" in no_margin.outlook.text
 
 
-def test_a_claim_of_which_one_part_is_not_applicable_is_no_more_than_contradicted(tmp_path: Path) -> None:
+def test_a_claim_with_a_part_that_is_not_applicable_is_at_most_contradicted(tmp_path: Path) -> None:
     claims = GREATER + GREATER.splitlines()[-1].replace("higher", "than late").replace("early: reinit", "late: ticket")
     loaded = suite(tmp_path, claims, 5, "a")
     early = {"early": loaded.pairs["a"].arms["early"]}
@@ -268,7 +268,7 @@ def test_a_claim_of_which_one_part_is_not_applicable_is_no_more_than_contradicte
         assert (verdict.outcome, verdict.parts[1].outcome) == (outcome, "not applicable")
 
 
-def test_arms_of_a_class_that_the_suite_has_not_make_a_claim_not_applicable(tmp_path: Path) -> None:
+def test_a_claim_about_a_class_of_arms_that_the_suite_does_not_have_is_not_applicable(tmp_path: Path) -> None:
     loaded = suite(tmp_path, GREATER, 3, "a", "b")
     without = loaded.pairs["a"].arms["early"].model_copy(update={"stability_class": None})
     pairs = {"a": loaded.pairs["a"].model_copy(update={"arms": {"other": without}}), "b": loaded.pairs["b"]}
@@ -462,7 +462,7 @@ def test_an_onset_where_stability_is_not_monotone_lies_somewhere_between(tmp_pat
     assert "not monotone in replicate 0, 1, 2" in verdict.parts[0].reason
 
 
-def test_onsets_are_told_by_validation_images_alone(tmp_path: Path) -> None:
+def test_onsets_are_determined_by_validation_images_alone(tmp_path: Path) -> None:
     w = World("a", 3, np.random.default_rng(0))
     for arm in ("early", "late"):
         for step in (0, 40, 80):
@@ -523,7 +523,7 @@ def test_a_rank_correlation_counts_a_training_of_several_names_once(tmp_path: Pa
     assert [part.n for part in verdict.parts] == [4, 4]
 
 
-def test_what_has_no_noise_scale_is_left_out_and_told(tmp_path: Path) -> None:
+def test_a_recipe_without_a_noise_scale_is_left_out_and_reported(tmp_path: Path) -> None:
     loaded, points = planned_as_one_recipe(tmp_path)
 
     def without(point: MeasuredPoint) -> MeasuredPoint:
@@ -568,7 +568,7 @@ def test_a_recipe_that_learns_nothing_decides_nothing_and_is_named(tmp_path: Pat
         ("several", (2, 2, -2, -2), "inconclusive"),
     ],
 )
-def test_over_all_pairs_every_outcome_is_that_of_every_one_or_of_several(
+def test_over_all_pairs_every_outcome_is_that_of_every_pair_or_of_several(
     over_pairs: str, effects: tuple[float, ...], outcome: str, tmp_path: Path
 ) -> None:
     claims = GREATER.replace("  tests:", f"  over_pairs: {over_pairs}\n  tests:")
