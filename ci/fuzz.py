@@ -1,7 +1,7 @@
 """Fuzz the readers of files: `ci/fuzz.py [READER...] --inputs N --seed N --begin N`.
 
 Input n of a seed is always the same, so that a run goes on at `--begin`, and a fault is found again by its number.
-Prints a line a reader, and each kind of fault once; ends with 1 where there is one.
+Prints a line per reader, and each kind of fault once; ends with 1 where there is one.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What needs a GPU, a part a call: ci/gpu.sh PART..., each within $LIMIT seconds (520), the most valuable first:
+# What needs a GPU, in parts: ci/gpu.sh PART..., each within $LIMIT seconds (520), the most valuable first:
 #   kernels    doctor, and the operators' tests on the device
 #   suite      the quick suite twice on the device: the digests of all weights and masks are equal
 #   micro      every pair in small on the device, against the recorded results by the statistical test

@@ -28,7 +28,7 @@ COPY_FLOATS = 1 << 28
 
 
 def limits() -> dict[str, float]:
-    """Copy bandwidth (bytes read and written a second) and float32 matrix rate (operations per second)."""
+    """Copy bandwidth (bytes read and written per second) and float32 matrix rate (operations per second)."""
     source, target = (torch.ones(COPY_FLOATS, device=DEVICE) for _ in range(2))
     product, operations = matmul_probe(4096, device=DEVICE)
     seconds = interleaved({"copy": lambda: target.copy_(source), "matmul": product}, 15, device=DEVICE)

@@ -4,7 +4,7 @@ The suite trains narrow ResNets, with a checkpoint after every step, in two work
 number of steps drawn anew each time, and takes all processes, the main one alone, or one worker. Runs are forked from
 this process, which has imported torch once, so that a kill costs a second. Compared are all files of the store, and
 all that results say but for times; a process killed between its result and its end leaves a lease or a checkpoint
-beside it, which are counted. Prints a line a store; kills of several seeds add up.
+beside it, which are counted. Prints a line per store; kills of several seeds add up.
 """
 
 from __future__ import annotations

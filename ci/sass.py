@@ -119,7 +119,7 @@ PHASES = (
     Phase("resolve_kernel", 0.02 * (6 + 8), serial=3e-6),
 )
 COPY = 0.9 * 3.35e12  # bytes per second, read and written, of an H100 SXM
-ISSUE = 132 * 4 * 32 * 1.7e9  # instructions of threads a second
+ISSUE = 132 * 4 * 32 * 1.7e9  # instructions of threads per second
 GAP = 2.5e-6  # seconds before each launch
 SPAN = 8192  # weights of a chunk
 # Weights with two dimensions or more.
@@ -192,7 +192,7 @@ def print_threshold(arch: str) -> None:
                 sys.exit(f"{LIBRARY} holds no kernel {phase.kernel} for {arch}; see TORCH_CUDA_ARCH_LIST")
             (code,) = found.values()
             costs[phase.kernel] = fewest_instructions(code, phase.wide_loads) / phase.weights_a_thread
-            print(f"{phase.kernel}: {costs[phase.kernel]:.1f} instructions a weight")
+            print(f"{phase.kernel}: {costs[phase.kernel]:.1f} instructions per weight")
     print(f"{'network':10} {'weights':>10} {'us':>7} {'of copy bandwidth: 8 3/8':>25} {'4 1/4 bytes per weight':>21}")
     for network, weights in NETWORKS.items():
         seconds = 0.0

@@ -4,7 +4,7 @@ import lthbench
 
 suite = lthbench.load_suite("quick", store="store")
 lthbench.run(suite, on_finished=lambda task, status: print(status, task))
-table = lthbench.results(suite)                       # a pandas DataFrame, a row a measured number
+table = lthbench.results(suite)                       # a pandas DataFrame, one measured number per row
 claims = lthbench.verdicts(suite)
 ticket = lthbench.load_ticket(suite, "lenet-fashion-10k", "early", replicate=0, level=5)
 

@@ -1,6 +1,6 @@
 """Options of several commands, each declared once: as the annotation of a dataclass's field.
 
-threads: Annotated[int, Option("CPU threads a process.", "--threads", min=1)] = 1
+threads: Annotated[int, Option("CPU threads per process.", "--threads", min=1)] = 1
 """
 
 from __future__ import annotations

@@ -107,8 +107,8 @@ def update_works(network: str) -> list[Work]:
     """
     num_weights = sum(torch.Size(s).numel() for s in parameter_shapes(network))
 
-    def work(name: str, bytes_a_weight: float, mine: Callable[[], object], **usual: Callable[[], object]) -> Work:
-        num_bytes = bytes_a_weight * num_weights
+    def work(name: str, bytes_per_weight: float, mine: Callable[[], object], **usual: Callable[[], object]) -> Work:
+        num_bytes = bytes_per_weight * num_weights
         return Work(
             f"{name}, {network}",
             {"ours": mine},

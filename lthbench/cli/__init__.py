@@ -1,4 +1,4 @@
-"""The command line, one file a command; `app` has what they share."""
+"""The command line, one file per command; `app` has what they share."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def propose_for_claims(opened: OpenSuite, device: Device, hours: float, as_json:
             }
         )
         return
-    table = Table("pair", "decides", "if effects are large", "hours", "hours a claim",
+    table = Table("pair", "decides", "if effects are large", "hours", "hours per claim",
                   title=f"{opened.path}: what {hours:g} {device.unit} decide")  # fmt: skip
     for part in bought.parts:
         (pair,) = part.pairs

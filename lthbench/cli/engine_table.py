@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def print_points(works: Sequence[Sequence[EnginePoint]], threads: int) -> None:
-    """Print a table with a row a network, or layer, and work; `works` are of one each, densities descending."""
+    """Print a table with one row per network or layer, and work; `works` are of one each, densities descending."""
     from lthbench.bench.engine_speed import crossover
 
     densities = [point.density for point in max(works, key=len)]

@@ -57,7 +57,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _unwrapped(text: str) -> str:
-    """A docstring with a line a paragraph, which help breaks where the terminal ends; lines after a \\b stay lines."""
+    """A docstring with one line per paragraph, broken by help where the terminal ends; lines after a \\b stay."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(p[2:] if p.startswith("\b\n") else p.replace("\n", " ") for p in paragraphs)
 

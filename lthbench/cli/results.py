@@ -31,7 +31,7 @@ def results(
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
-    """Print the measured numbers: a summary, or one row a number with --json or --csv."""
+    """Print the measured numbers: a summary, or one row per number with --json or --csv."""
     if as_json and as_csv:
         fail("--json and --csv are two forms of the same numbers; give one of them")
     opened = api.open_suite(source)

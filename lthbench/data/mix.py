@@ -25,7 +25,7 @@ def mix(
     Returns:
         images and class probabilities, float32 [B, num_classes].
 
-    Source: Zhang et al. 2018 (1710.09412), Yun et al. 2019 (1905.04899); one of the two a batch as in timm.
+    Source: Zhang et al. 2018 (1710.09412), Yun et al. 2019 (1905.04899); one of the two per batch, as in timm.
     """
     targets = F.one_hot(labels, num_classes).float()
     is_mixed, is_cut, row, column = rng.random(4)

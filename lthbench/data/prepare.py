@@ -245,15 +245,15 @@ def decode(name: str, file: Path, side: int | None) -> np.ndarray:
     torchvision's ImageFolder does.
 
     Raises:
-        DataError: the file cannot be read, is not an image or is a broken one, has more than 8 bits a channel, or is so
-            long and narrow that resizing would make it huge.
+        DataError: the file cannot be read, is not an image or is a broken one, has more than 8 bits per channel, or is
+            so long and narrow that resizing would make it huge.
     """
     try:
         # From memory, where a part that is said to be longer than the file takes no more than there is.
         content = io.BytesIO(read_bounded(file, _LARGEST_FILE))
         with Image.open(content, formats=("JPEG", "PNG")) as opened:
             if opened.mode.startswith(("I", "F")):  # converting these cuts all values above 255 to white
-                raise DataError(f"{name}: {file} has more than 8 bits a channel; save it with 8")
+                raise DataError(f"{name}: {file} has more than 8 bits per channel; save it with 8")
             if max(opened.size) > _LARGEST_RATIO * min(opened.size):
                 shape = " x ".join(f"{edge:,}" for edge in opened.size)
                 raise DataError(f"{name}: {file} has {shape} pixels, which is not a photograph; replace it")

@@ -174,8 +174,8 @@ class Augment(BaseModel):
         crop: pad with so many black pixels on each side, then crop the original size at random.
         resized_crop: crop between these shares of the area, aspect 3/4 to 4/3, and resize (instead of `crop`).
         flip: mirror left to right with probability 1/2.
-        autoaugment: a learned policy of two operations an image (Cubuk et al. 2019).
-        randaugment: (operations an image, magnitude of 0 to 30) (Cubuk et al. 2020).
+        autoaugment: a learned policy of two operations per image (Cubuk et al. 2019).
+        randaugment: (operations per image, magnitude of 0 to 30) (Cubuk et al. 2020).
         colour_jitter: largest change of (brightness, contrast, saturation, hue).
         erase: probability of overwriting a random rectangle with the mean colour (Zhong et al. 2020).
         mixup, cutmix: alpha of the Beta distribution of the weight of a second image (Zhang et al. 2018, Yun et al.

@@ -24,7 +24,7 @@ SCORE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 class Pruned(NamedTuple):
     """New masks, the score of the last pruned weight (-inf when none was), and the NaN scores seen.
 
-    With groups, ``threshold`` is the largest of ``thresholds``, which holds one a group. A weight that
+    With groups, ``threshold`` is the largest of ``thresholds``, which holds one per group. A weight that
     ``min_kept`` saved may lie below them.
     """
 
@@ -50,11 +50,11 @@ def prune_lowest(
             magnitude pruning; anything else (movement |w| - |w0|, random numbers) with ``magnitude=False``.
         masks: bool tensors of the same shapes; True marks a survivor. They are not changed.
         num_pruned: how many survivors to clear, 0 <= num_pruned <= number of survivors; with ``groups``, one
-            number a group.
+            number per group.
         magnitude: order by |score| (magnitude pruning); False orders by the signed score.
         groups: the group of each tensor, an index into ``num_pruned``: the rule holds within each group. None
             is one group of all tensors (global pruning); ``range(len(scores))`` is per-layer pruning.
-        min_kept: survivors that each tensor keeps at least (one number, or one a tensor; a tensor with fewer
+        min_kept: survivors that each tensor keeps at least (one number, or one per tensor; a tensor with fewer
             keeps all). Tensors at their minimum are passed over, and the rest of their group is pruned instead.
 
     Raises:
@@ -192,7 +192,7 @@ def _check_sequences(**given: Any) -> None:
 
 def _check_tensors(scores: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
     if len(scores) != len(masks):
-        raise ValueError(f"scores has {len(scores)} tensors but masks has {len(masks)}; give one mask a tensor")
+        raise ValueError(f"scores has {len(scores)} tensors but masks has {len(masks)}; give one mask per tensor")
     for i, (score, mask) in enumerate(zip(scores, masks, strict=True)):
         if score.shape != mask.shape:
             raise ValueError(f"scores[{i}] has shape {tuple(score.shape)}, masks[{i}] {tuple(mask.shape)}")
@@ -212,7 +212,7 @@ def _check_groups(
     if groups is None and len(counts) != 1:
         raise ValueError(f"num_pruned has {len(counts)} numbers without groups; give one number, or groups as well")
     if len(group_of) != len(scores):
-        raise ValueError(f"groups has {len(group_of)} numbers for {len(scores)} tensors; give one a tensor")
+        raise ValueError(f"groups has {len(group_of)} numbers for {len(scores)} tensors; give one per tensor")
     for i, g in enumerate(group_of):
         if not 0 <= g < len(counts):
             raise ValueError(f"groups[{i}] is {g}, expected 0 to {len(counts) - 1}, an index of num_pruned")

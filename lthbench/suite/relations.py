@@ -73,7 +73,7 @@ def one_value_normalised(model: ModelSpec, data: DataSpec, recipe: Recipe, num_i
         return None
     return (
         f"{num_images:,} images in batches of {recipe.batch_size} leave one image alone, of which {model.name} has one "
-        "value a channel in its last batch normalisation; give drop_last: true, or another batch_size or num_train"
+        "value per channel in its last batch normalisation; give drop_last: true, or another batch_size or num_train"
     )
 
 

@@ -274,7 +274,7 @@ class Trainer:
         before = list(self._epoch_before.values())
         distances = [_squared_distances(tracked, since) for since in (list(self._begun.values()), before)]
         largest = torch.stack(torch._foreach_norm([p.detach() for p in self.model.parameters()], math.inf)).max()
-        # Read together, so that a GPU is waited for once an epoch.
+        # Read together, so that a GPU is waited for once per epoch.
         loss_sum, weight, *squares = torch.cat([self._loss_sum[None], largest[None].double(), *distances]).tolist()
         progress.epoch_losses.append(loss_sum / progress.num_seen)
         if not math.isfinite(progress.epoch_losses[-1]) or not math.isfinite(weight):

@@ -1,4 +1,4 @@
-"""Each family of kernels beside its baselines and the machine's limit, a group a work and a row a way to do it.
+"""Each family of kernels beside its baselines and the machine's limit, a group per work and a row per way to do it.
 
     pytest tests/benchmarks --benchmark-only
 

@@ -70,4 +70,4 @@ def test_jobs_of_the_local_stand_in_know_a_users_own_things(folder: Path) -> Non
     assert results(folder / "jobs") == results(folder / "here")
     found = json.loads(lthbench("verdicts", *COMMON, "--store", "jobs", "--json"))
     (own,) = [one for one in found if one["claim"] == "own"]
-    assert own["n"] == 2, "both imported tickets, one a replicate"
+    assert own["n"] == 2, "both imported tickets, one per replicate"

@@ -1,4 +1,4 @@
-"""The CUDA kernels as they are built keep everything in registers, and have few instructions a weight."""
+"""The CUDA kernels as they are built keep everything in registers, and have few instructions per weight."""
 
 from __future__ import annotations
 

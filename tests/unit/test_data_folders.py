@@ -328,7 +328,7 @@ def test_the_first_of_several_images_is_taken(tmp_path: Path) -> None:
 
 def test_an_image_of_16_bits_is_refused_as_it_would_become_white(tmp_path: Path) -> None:
     Image.fromarray(np.full((SIDE, SIDE), 1000, np.uint16)).save(tmp_path / "x.png")
-    with pytest.raises(DataError, match=r"x.png has more than 8 bits a channel; save it with 8"):
+    with pytest.raises(DataError, match=r"x.png has more than 8 bits per channel; save it with 8"):
         prepare.decode(NAME, tmp_path / "x.png", SIDE)
 
 

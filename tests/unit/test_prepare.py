@@ -445,7 +445,7 @@ LISTED = [f"n{i:08d}" for i in range(100, 200)]
 
 @pytest.fixture
 def imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An ImageNet tree of 102 classes with one image of 20 x 16 a class and split; returns the data folder."""
+    """An ImageNet tree of 102 classes with one image of 20 x 16 per class and split; returns the data folder."""
     info = dataclasses.replace(
         DATASETS["imagenet100"], num_train=100, num_test=100, image_shape=(3, 14, 14), stored_side=16
     )
