@@ -88,11 +88,11 @@ def run(
         return
     if export is not None and tensorboard is not None:
         export(ran.plan, opened.store, tensorboard)
+    all_diverged = _tell_troubles(ran.plan, opened.store, err if as_json else out)
     if as_json:
         print_json([asdict(row) for row in api.result_rows(opened, ran.plan)])
     else:
         _print_results(opened, ran, part, with_report)
-    all_diverged = _tell_troubles(ran.plan, opened.store, err if as_json else out)
     _exit(opened, ran, {reason for progress in rounds.begun for reason in progress.reasons}, all_diverged)
 
 
