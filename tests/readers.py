@@ -41,7 +41,7 @@ from lthbench.data.image_folder import ANNOTATIONS, read_class_list, scan
 from lthbench.data.spec import DATASETS, DataSpec
 from lthbench.documents import DocumentError
 from lthbench.models.spec import ModelSpec
-from lthbench.suite.claims import load_claims
+from lthbench.suite.claims import read_claims
 from lthbench.suite.load import load_suite
 from lthbench.suite.slurm_options import load_profile
 from lthbench.suite.yaml_tree import SuiteError
@@ -313,7 +313,7 @@ def _texts(folder: Path) -> dict[str, Reader]:
         "suite": Reader(
             suite, (TINY.encode(), quick), yaml, lambda: load_suite(suite), told, lambda found: None, cost=30
         ),
-        "claims": Reader(claims, (paper,), yaml, lambda: load_claims([claims]), told, cost=40),
+        "claims": Reader(claims, (paper,), yaml, lambda: read_claims([claims])[0], told, cost=40),
         "slurm profiles": Reader(
             profiles, (profile,), yaml, lambda: [load_profile(name) for name in (None, "large")], told,
             lambda found: None, cost=4,

@@ -66,15 +66,6 @@ class Claim(Frozen):
         return value
 
 
-def load_claims(files: Iterable[Path]) -> dict[str, Claim]:
-    """Read and validate claims files.
-
-    Raises:
-        SuiteError: with one line per fault.
-    """
-    return read_claims(files)[0]
-
-
 def read_claims(files: Iterable[Path]) -> tuple[dict[str, Claim], dict[str, Located]]:
     """Read and validate claims files: the claims, and what the files say of each, with its place.
 

@@ -16,7 +16,7 @@ from lthbench.analysis.points import points
 from lthbench.experiments import EXPERIMENTS
 from lthbench.suite.claim_names import needed_kinds, overlap
 from lthbench.suite.claim_tests import Contrast, Selection
-from lthbench.suite.claims import Claim, load_claims
+from lthbench.suite.claims import Claim, read_claims
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import make_plan
 from lthbench.suite.subset import Subset
@@ -36,7 +36,7 @@ C1:
 
 def load(folder: Path, text: str) -> dict[str, Claim]:
     (folder / "claims.yaml").write_text(text)
-    return load_claims([folder / "claims.yaml"])
+    return read_claims([folder / "claims.yaml"])[0]
 
 
 def test_a_selection_is_an_arm_and_what_was_measured_of_it(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_the_papers_claims_are_found_from_any_folder_unless_it_has_claims_of_its
 
 @pytest.fixture(scope="module")
 def paper_claims() -> dict[str, Claim]:
-    return load_claims(sorted((SUITES / "claims").glob("*.yaml")))
+    return read_claims(sorted((SUITES / "claims").glob("*.yaml")))[0]
 
 
 def test_the_paper_has_23_claims_and_they_name_experiments_that_exist(paper_claims: dict[str, Claim]) -> None:
