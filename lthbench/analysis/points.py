@@ -11,7 +11,7 @@ from lthbench.data.spec import num_train_images
 from lthbench.experiments import Measurement
 from lthbench.experiments.cell import Result, is_selection
 from lthbench.suite.plan import Plan, kinds_of
-from lthbench.tasks.spec import Task, TrainSpec
+from lthbench.tasks.spec import InterpolateSpec, Task, TrainSpec
 from lthbench.tasks.store import Store
 
 Status = Literal["ok", "diverged", "refused", "at chance", "missing"]
@@ -95,13 +95,15 @@ def points(plan: Plan, store: Store) -> Iterator[MeasuredPoint]:
 
 
 def _learned(task: Task, store: Store, known: dict[str, bool]) -> bool:
-    """Whether no dense network that a task is made from ended at chance.
+    """Whether no dense network that a task is made from ended at chance; of the two ends of a path, not both: that one
+    of them did is what the path measures.
 
     Args:
         known: key -> the answer for other tasks, which is added to.
     """
     if task.key not in known:
-        known[task.key] = not ended_at_chance(task, store.result) and all(
+        of_all = any if isinstance(task.spec, InterpolateSpec) else all
+        known[task.key] = not ended_at_chance(task, store.result) and of_all(
             _learned(other, store, known) for other in task.inputs
         )
     return known[task.key]

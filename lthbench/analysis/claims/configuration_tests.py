@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lthbench.analysis.claims.decide import UNDONE, outcome_of, shortfall, unfinished
+from lthbench.analysis.claims.decide import UNDONE, failures, outcome_of, shortfall, unfinished
 from lthbench.analysis.claims.evidence import EXACTLY, THRESHOLD, Evidence, NotPlanned
 from lthbench.analysis.claims.verdict import Effect, Outcome, PartResult, PValues
 from lthbench.analysis.claims.wording import named, spread
@@ -46,7 +46,8 @@ def rank(test: Rank, evidence: Evidence, alpha: float) -> PartResult:
     }  # fmt: skip
 
     def told(outcome: Outcome, reason: str, p_values: PValues = PValues()) -> PartResult:  # noqa: B008 (immutable)
-        reason = "; ".join(filter(None, (reason, evidence.left_out())))
+        failed = f"without what failed: {why}" if (why := failures(evidence)) else ""
+        reason = "; ".join(filter(None, (reason, evidence.left_out(), failed)))
         return PartResult(outcome=outcome, reason=reason, p_values=p_values, **shown)
 
     if math.isnan(rho):

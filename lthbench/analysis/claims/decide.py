@@ -207,11 +207,16 @@ def among_pairs(part: PartResult, alpha: float, num_pairs: int) -> Outlook | Non
     return outlook(of.spread, of.gap, alpha, part.effect.unit, of.decides, num_pairs)
 
 
+def failures(evidence: Evidence) -> str:
+    """What has no value since a training failed, in words; empty if nothing has."""
+    return "; ".join(f"{why} in replicate {r}" for r, why in sorted(evidence.lacking.failed.items()))
+
+
 def shortfall(evidence: Evidence, n: int) -> str | None:
     """Why nothing is decided with these replicates: some are not done, some failed."""
     lacking = evidence.lacking
     if lacking.failed:
-        return "; ".join(f"{why} in replicate {r}" for r, why in sorted(lacking.failed.items()))
+        return failures(evidence)
     if lacking.missing:
         return f"{n} of {evidence.planned} replicates done; {UNDONE}"
     if n < evidence.planned:
