@@ -51,7 +51,7 @@ def quantity(metric: str) -> Quantity:
         return Quantity(label, digits=1, unit="ep")
     if metric in ("onset_share", "onset_above_share", "share_to_converge", "share_unconverged"):
         return Quantity(label, 100, 2, "% of training")
-    if metric in ("search_epochs", "empty_layers"):
+    if metric in ("search_epochs", "empty_layers", "dead_units"):
         return Quantity(label, digits=1)
     return Quantity(label)
 

@@ -26,15 +26,16 @@ from lthbench.training.steps import Steps
 
 FORMS = ("distance", "distance_rms", "distance_relative", "distance_angle")
 TRAINED = ACCURACY + DISTANCE + tuple(f"{form}_from_init" for form in FORMS)
-PRUNED = (*(f"{form}_{part}" for form in FORMS for part in ("kept", "pruned")), "empty_layers")
+PRUNED = (*(f"{form}_{part}" for form in FORMS for part in ("kept", "pruned")), "empty_layers", "dead_units")
 
 
 class Imp(Experiment):
     """Accuracy and learning distance of the trained tickets of every level from 0 (dense) to `levels`.
 
     Measurements: `dense` (level 0) and `ticket`, with accuracies, distances and, where rewound, distances `_from_init`;
-    `mask`, with the distances of the weights that this pruning keeps and removes (`_kept`, `_pruned`). All have
-    `empty_layers`, how many prunable layers have no survivor; a distance over no weight is missing.
+    `mask`, with the distances of the weights that this pruning keeps and removes (`_kept`, `_pruned`) and `dead_units`,
+    how many neurons and channels have no kept weight into them. All have `empty_layers`, how many prunable layers have
+    no survivor; a distance over no weight is missing.
 
     Attributes:
         levels: how often the network is pruned.

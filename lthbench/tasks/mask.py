@@ -30,8 +30,9 @@ def make_mask(spec: MaskSpec, context: Context) -> dict[str, Any]:
     """Make one mask and return its result; the mask is written into the task's folder.
 
     Returns:
-        metrics: density over all prunable weights; empty_layers (those without a survivor); the learning distances,
-        where there are such weights, of those that this pruning keeps and that it removes (`_kept`, `_pruned`);
+        metrics: density over all prunable weights; empty_layers (those without a survivor); dead_units (neurons and
+        channels with no kept weight into them); the learning distances, where there are such weights, of those that
+        this pruning keeps and that it removes (`_kept`, `_pruned`);
         layer_density; thresholds (the largest pruned score of each
         group); num_nan (scores that were NaN); digests.
 
@@ -69,6 +70,7 @@ def make_mask(spec: MaskSpec, context: Context) -> dict[str, Any]:
     survivors = {name: int(m.sum()) for name, m in mask.items()}
     metrics["density"] = sum(survivors.values()) / sum(m.numel() for m in mask.values())
     metrics["empty_layers"] = sum(count == 0 for count in survivors.values())
+    metrics["dead_units"] = sum(int((~m.flatten(1).any(1)).sum()) for m in mask.values())
     return {
         **result,
         "artefacts": artefacts | context.write_mask(mask),

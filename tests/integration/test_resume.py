@@ -35,6 +35,12 @@ pairs:
 """
 
 
+# Densities at which its convolutions are over the kept weights.
+BLOCKED = SUITE.replace("steps: 5ep", "steps: 5ep\n      engine: blocked").replace(
+    "    recipe:", "    pruning: {rate: 0.8}\n    recipe:"
+)
+
+
 # Stochastic depth, micro batches and the average: state beside weights and momentum, and draws within the network.
 SWIN = """\
 title: resume
@@ -88,7 +94,9 @@ def digests(suite: Path, store: Path) -> dict[str, object]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("text", "whole_group"), [(SUITE, True), (SWIN, False)], ids=["all processes", "the main process alone"]
+    ("text", "whole_group"),
+    [(SUITE, True), (SWIN, False), (BLOCKED, True)],
+    ids=["all processes", "the main process alone", "the blocked engine"],
 )
 def test_a_run_killed_again_and_again_ends_in_the_bits_of_an_uninterrupted_one(
     tmp_path: Path, text: str, whole_group: bool

@@ -171,6 +171,8 @@ def test_a_mask_keeps_the_highest_scores_and_reports_what_it_pruned(tasks: Tasks
     assert result["metrics"]["density"] == pytest.approx(sum(int(m.sum()) for m in mask.values()) / sizes)
     assert result["layer_density"] == pytest.approx({n: float(m.double().mean()) for n, m in mask.items()})
     assert (result["metrics"]["empty_layers"], result["num_nan"]) == (0, 0)
+    dead = sum(not any(unit.flatten()) for m in mask.values() for unit in m)
+    assert result["metrics"]["dead_units"] == dead
 
 
 def test_layers_without_a_survivor_are_counted_and_have_no_distance(tasks: Tasks) -> None:
@@ -178,6 +180,7 @@ def test_layers_without_a_survivor_are_counted_and_have_no_distance(tasks: Tasks
     spec = MaskSpec(network=Weights(task=dense["key"]), level=1, pruning=Pruning(rate=0.001, rates={"fc2.*": 0.9999}))
     mask = tasks.run(spec)
     assert mask["metrics"]["empty_layers"] == 1 and mask["layer_density"]["fc2.weight"] == 0
+    assert mask["metrics"]["dead_units"] == len(tasks.mask(mask)["fc2.weight"])
     ticket = tasks.run(training(mask=mask["key"]))
     assert ticket["metrics"]["empty_layers"] == 1
     assert set(ticket["layer_distance"]) == set(ticket["layer_overlap"]) == {"fc1.weight", "fc.weight"}
