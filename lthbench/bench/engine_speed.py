@@ -89,7 +89,7 @@ def crossover(points: Sequence[EnginePoint]) -> float | None:
 def network_points(name: str, densities: Sequence[float], rounds: int) -> Iterator[list[EnginePoint]]:
     """Time a training step, and the evaluation of a batch, at all densities, interleaved; a list for each work.
 
-    Masks are random, of all weights but those of the first and the last layer.
+    Masks are random, of all weights but those of the first convolution and the last layer.
     """
     spec, network = ModelSpec(name=name), NETWORKS[name]
     images = noise_images(network.data, network.batch, CPU)
@@ -132,7 +132,8 @@ def _masked(spec: ModelSpec, data: str, density: float) -> tuple[nn.Module, dict
     set_initial_weights(model, spec, seed=0)
     generator = torch.Generator().manual_seed(0)
     parameters = dict(model.named_parameters())
-    inner = prunable(model, spec)[1:-1]
+    first = parameters[prunable(model, spec)[0]].dim() == 4  # a convolution of the image's few channels
+    inner = prunable(model, spec)[first:-1]
     mask = {name: torch.rand(parameters[name].shape, generator=generator) < density for name in inner}
     apply_mask(model, mask)
     return model, mask
