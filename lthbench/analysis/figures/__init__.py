@@ -18,6 +18,7 @@ from lthbench.analysis.figures import (
     probes,
     proxies,
     regulariser,
+    training_time,
     transfer,
 )
 from lthbench.analysis.figures.drawing import Drawing
@@ -37,6 +38,7 @@ FAMILIES = (
     few_shot,
     transfer,
     convergence,
+    training_time,
 )
 
 
