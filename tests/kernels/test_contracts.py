@@ -13,6 +13,7 @@ from devices import needs_kernels
 from devices import reference as on_reference
 from torch import Tensor, nn
 
+import lthbench.bench.timing  # noqa: F401 (the shapes of its probes)
 from lthbench.engine import evaluate_linear_path
 from lthbench.ops import MaskedAdamW, MaskedSGD, prune_lowest
 from lthbench.ops._library import kernels_available
