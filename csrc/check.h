@@ -26,7 +26,7 @@ inline void check_dtype(const std::string& name, const Tensor& t, ScalarType dty
             dtype_name);
 }
 
-// `t` has the shape and strides of the argument `first_name`, so that both are traversed together.
+// `t` lies on the device of the argument `first_name`.
 inline void check_device(const std::string& name, const Tensor& t, const std::string& first_name,
                          const Tensor& first) {
   LTH_CHECK(t.device() == first.device(), name, " lies on another device than ", first_name,

@@ -1,14 +1,14 @@
 // Unpacks and checks the tensor lists of the masked update: what the operators, on the CPU and on CUDA, and
-// the optimizer cache (by check_update) demand of memory. Its scalars are those of update_options.h.
+// the optimizer cache (by check_update) demand of memory. Its scalars are those of masked_update.h.
 #pragma once
 
 #include "check.h"
+#include "masked_update.h"
 #include "spans.h"
-#include "update_options.h"
 
 namespace lth {
 
-// The lists of an update, one entry a weight. An empty list stands for none, as does an empty tensor in
+// The lists of an update, one entry per weight. An empty list stands for none, as does an empty tensor in
 // `masks` and `anchors`, and in the states of an optimizer: a weight without a gradient has none.
 struct UpdateLists {
   const std::vector<Tensor>&weights, &grads;
@@ -88,7 +88,7 @@ inline std::vector<UpdateTensor> sgd_tensors(
     const std::vector<Tensor>& weights, const std::vector<Tensor>& grads, const std::vector<Tensor>& momenta,
     const std::vector<Tensor>& masks, const std::vector<Tensor>& anchors, double momentum, bool first_step) {
   LTH_CHECK(momentum == 0.0 || !momenta.empty(),
-            "momenta is empty, but momentum is not 0; give one buffer a weight");
+            "momenta is empty, but momentum is not 0; give one buffer per weight");
   const std::vector<Tensor> none;
   return update_tensors({weights, grads, "momenta", momenta, "", none, masks, anchors}, first_step);
 }

@@ -1,4 +1,4 @@
-// Masks of one bit a weight: bit i % 32 of word i / 32, zero after the last weight.
+// Masks of one bit per weight: bit i % 32 of word i / 32, zero after the last weight.
 #pragma once
 
 #include <cstdint>

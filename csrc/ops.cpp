@@ -3,7 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lthbench, m) {
-  // One bit a weight: bit i % 32 of word i / 32 is element i of the flat mask; the bits after the last are 0.
+  // One bit per weight: bit i % 32 of word i / 32 is element i of the flat mask; bits after the last are 0.
   m.def("pack_mask(Tensor mask) -> Tensor");
   m.def("unpack_mask(Tensor words, int numel) -> Tensor");
 

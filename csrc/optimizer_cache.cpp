@@ -18,7 +18,7 @@
 
 #include "common/built_from.h"
 #include "common/spans.h"
-#include "update_options.h"
+#include "masked_update.h"
 
 namespace py = pybind11;
 

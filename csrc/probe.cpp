@@ -13,7 +13,7 @@ namespace {
 
 Tensor probe_read(const Tensor& words) {
   check_contiguous("words", words);
-  LTH_CHECK(words.element_size() == 4, "words has ", words.element_size(), " bytes an element, expected 4");
+  LTH_CHECK(words.element_size() == 4, "words has ", words.element_size(), " bytes per element, expected 4");
   Tensor sum = torch::stable::empty({}, ScalarType::Long);
   *static_cast<int64_t*>(sum.mutable_data_ptr()) =
       probe_read_cpu(static_cast<const uint32_t*>(words.const_data_ptr()), words.numel());

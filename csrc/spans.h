@@ -1,4 +1,4 @@
-// Spans of tensors of 4 bytes an element.
+// Spans of tensors of 4 bytes per element.
 #pragma once
 
 #include <vector>

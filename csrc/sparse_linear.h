@@ -1,5 +1,5 @@
 // Products of a linear layer that visit surviving weights only, and their gradients, for activations with one
-// feature a row and one image a column.
+// feature per row and one image per column.
 #pragma once
 
 #include <cstdint>

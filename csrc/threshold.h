@@ -2,7 +2,7 @@
 //
 // Every tensor belongs to a group. In each group the survivors are ordered by (key, flat index in list
 // order), see common/score.h, and the first num_pruned of them lose their mask bit: exactly that many,
-// ties at the lowest index first. Global pruning is one group, per-layer pruning one group a tensor.
+// ties at the lowest index first. Global pruning is one group, per-layer pruning one group per tensor.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// Activations in blocks of 16 images, one a vector lane: [num_blocks, channels, height + 2, width + 2, 16]
+// Activations in blocks of 16 images, one per vector lane: [num_blocks, channels, height + 2, width + 2, 16]
 // with a border of zeros one pixel wide.
 #pragma once
 

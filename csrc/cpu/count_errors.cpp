@@ -9,7 +9,7 @@
 namespace lth {
 namespace {
 
-constexpr int kLanes = 16;  // rows handled together, one a vector lane
+constexpr int kLanes = 16;  // rows handled together, one per vector lane
 constexpr int64_t kRowsPerItem =
     64;  // a multiple of kLanes; fixed, so that sums do not depend on the threads
 
@@ -71,7 +71,7 @@ Partial count_rows(const LogitsBatch& batch, int64_t network, int64_t begin, int
   float maximum[kLanes], sum[kLanes];
   int32_t best[kLanes];
   Partial total{0, 0};
-  double product = 1;  // of the rows' sums: its logarithm is taken once, not once a row
+  double product = 1;  // of the rows' sums: its logarithm is taken once, not once per row
   for (int64_t first = begin; first < end; first += kLanes) {
     const int64_t count = std::min<int64_t>(kLanes, end - first);
     for (int64_t j = 0; j < kLanes; ++j) {

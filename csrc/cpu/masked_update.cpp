@@ -15,7 +15,7 @@ constexpr int kLanes = 32;
 // Floats ahead of the loop that are prefetched: across page boundaries, which the hardware prefetcher does
 // not cross. Worth 2 to 6 % where the weights lie in memory.
 constexpr int64_t kPrefetch = 512;
-constexpr int64_t kFlush = 2048;  // weights whose squared distances are summed in float32, 64 a lane
+constexpr int64_t kFlush = 2048;  // weights whose squared distances are summed in float32, 64 per lane
 
 // A rule with its compile-time choices: what update_chunk() applies to each weight.
 template <SgdKind kKind, bool kAnchor>

@@ -8,7 +8,7 @@
 namespace lth {
 namespace {
 
-constexpr int64_t kGrain = 4096;  // words a thread
+constexpr int64_t kGrain = 4096;  // words per thread
 
 // Eight bytes to 1 where they are not 0: bytes seen as bool may hold any number.
 inline uint64_t ones(uint64_t eight) {

@@ -44,8 +44,8 @@ __device__ __forceinline__ double row_loss(float sum, float best, const float* z
   return valid ? log(double(sum)) + (double(best) - z[label]) : nan("");
 }
 
-// Rows of at most kFewClasses classes, a thread each; a block's rows lie together and are read 16 bytes at a
-// time.
+// Rows of at most kFewClasses classes, one thread each; a block's rows lie together and are read 16 bytes at
+// a time.
 __global__ void __launch_bounds__(kRowsPerBlock)
     count_short_rows_kernel(const LogitsBatch batch, double* __restrict__ partial_loss,
                             int64_t* __restrict__ partial_errors) {
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(kThreads)
   write_partial<kWarps>(loss, wrong, partial_loss, partial_errors);
 }
 
-// One block a network adds its partial sums, always in the same order.
+// One block per network adds its partial sums, always in the same order.
 __global__ void __launch_bounds__(kThreads)
     sum_kernel(const double* __restrict__ partial_loss, const int64_t* __restrict__ partial_errors,
                int64_t num_partials, double* __restrict__ loss_sum, int64_t* __restrict__ num_errors) {

@@ -1,7 +1,7 @@
 """What the masked optimizers and the operators require of numbers and memory, in every implementation.
 
 The kernels check the same for themselves, for the operators and the optimizer cache alike: lists of tensors in
-csrc/masked_update_checks.h, the numbers of every step in csrc/update_options.h.
+csrc/masked_update_checks.h, the numbers of every step in csrc/masked_update.h.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 //
 // A bracket is narrow when its ends are ordinary keys: everything in [low, high] is a candidate and its key
 // is kept. It is heavy when an end may be shared by many weights (zeros, a quantisation grid): the ends are
-// then recorded as one bit a weight and only the keys strictly between them are kept.
+// then recorded as one bit per weight and only the keys strictly between them are kept.
 #pragma once
 
 #include <cstring>

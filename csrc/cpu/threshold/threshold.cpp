@@ -27,7 +27,7 @@ constexpr int64_t kMinSample = 1024, kMaxSample = 8192;
 constexpr int64_t kSamplesInFlight = 512;  // so many prefetched before the first is used
 constexpr double kFirstWidth = 3.0;   // half width of the first bracket, in standard deviations of the rank
 constexpr int64_t kHeavyShare = 128;  // an end shared by 1/128 of the sample is heavy
-constexpr int64_t kGrain = 4;         // chunks a thread
+constexpr int64_t kGrain = 4;         // chunks per thread
 
 struct Group {
   int64_t num_pruned = 0, survivors = 0;

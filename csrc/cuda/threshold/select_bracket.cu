@@ -30,7 +30,7 @@ __device__ inline void key_range(const uint32_t (&keys)[kSamplesEach], uint32_t&
   largest = __reduce_max_sync(kFullWarp, largest_of[threadIdx.x % kWarps]);
 }
 
-// One block a group, which keeps its sample in registers. Both ends are found at once, a digit of them in
+// One block per group, which keeps its sample in registers. Both ends are found at once, a digit of them in
 // each round, and within the sample's own range, so that few keys share a bin.
 __global__ void __launch_bounds__(kThreads) bracket_kernel(Work work) {
   __shared__ unsigned bins[2][kBins];

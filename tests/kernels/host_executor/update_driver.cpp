@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "driver.h"
-#include "update_options.h"
+#include "masked_update.h"
 
 namespace {
 
