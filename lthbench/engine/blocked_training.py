@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -174,7 +175,11 @@ class _Rewriter:
                 if node.op == "placeholder":
                     self.count = self.body.call_method("size", (self.made[node], 0))
         self.body.lint()
-        return fx.GraphModule({**self.modules.by_name, **self.calls}, self.body)
+        # What the network reads of itself beside its layers: a table of position biases, a class token.
+        own = {str(node.target): attrgetter(str(node.target)) for node in self.nodes if node.op == "get_attr"}
+        network = self.modules.by_name[""]
+        read = {name: of(network) for name, of in own.items()}
+        return fx.GraphModule({**self.modules.by_name, **self.calls, **read}, self.body)
 
     def _emit_convolution(self, node: fx.Node, chain: Chain | None = None) -> None:
         """Emit a convolution, or a chain that begins with one in place of its last node."""

@@ -16,7 +16,7 @@ from lthbench.bench.throughput import noise_images
 from lthbench.data.spec import DataSpec
 from lthbench.engine.blocked_training import NormalisedConvolution, blocked_training
 from lthbench.models.build import prunable
-from lthbench.models.spec import ModelSpec
+from lthbench.models.spec import MODELS, ModelSpec
 from lthbench.ops.batch_norm import BatchNorm
 from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
 from lthbench.ops.masked_convolution import MaskedConvolution, plane_mean
@@ -269,6 +269,30 @@ def test_a_network_in_blocks_computes_what_the_dense_masked_one_does(name, width
         assert (own - gradient).norm() <= 4 * (other - gradient).norm() + 2e-3 * gradient.norm() + 1e-6
         # Over surviving weights alone there is no other gradient.
         assert density > 0.25 or n not in mask or not got[n][~mask[n]].any()
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_of_the_package_trains_by_the_engine(name):
+    """Some have parameters beside their layers (Swin's position biases), which a step must move too."""
+    spec = ModelSpec(name=name)
+    data = DataSpec(name="tinyimagenet" if name in ("resnet18", "resnet50") or "swin" in name else "cifar10")
+    model = make_network(spec, data, torch.device("cpu"))
+    set_initial_weights(model, spec, seed=0)
+    g, weights = torch.Generator().manual_seed(1), dict(model.named_parameters())
+    mask = {n: torch.rand(weights[n].shape, generator=g) < 0.05 for n in prunable(model, spec)}
+    apply_mask(model, mask)
+    dense, passes = copy.deepcopy(model).train(), blocked_training(model.train(), mask)
+    assert passes is not None
+    side = data.info.image_shape[1]
+    x = torch.randn(2, *data.info.image_shape[:1], side, side, generator=torch.Generator().manual_seed(2))
+    torch.manual_seed(3)
+    logits = passes(x)
+    torch.manual_seed(3)
+    usual = dense(x)
+    torch.testing.assert_close(logits, usual, rtol=1e-3, atol=1e-3 * float(usual.detach().abs().max()))
+    got, expected = gradients(model, logits), gradients(dense, usual)
+    assert got.keys() == expected.keys() == weights.keys()
 
 
 @needs_kernels
