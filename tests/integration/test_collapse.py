@@ -145,3 +145,6 @@ def test_a_dense_network_that_learns_nothing_is_told_with_all_that_is_made_from_
     assert {point.status for point in found if point.arm == "still"} == {"at chance"}
     assert {point.status for point in found if point.arm == "a"} == {"ok"}
     assert any(point.numbers for point in found if point.arm == "still"), "what was measured is still shown"
+    report = contents.gather(plan, Store(tmp_path / "store"), tmp_path / "suite.yaml")
+    troubles = [row for row in report.sections[0].troubles.rows if row[1] == "at chance"]
+    assert len(troubles) == 2 and all("still" in row[0] for row in troubles)

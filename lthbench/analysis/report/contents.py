@@ -16,6 +16,7 @@ from lthbench.analysis.claims.verdict import Verdict
 from lthbench.analysis.figures import Drawing, Measured, draw_figures
 from lthbench.analysis.figures.drawing import Grid, short_keys
 from lthbench.analysis.golden.files import Comparison
+from lthbench.analysis.points import ended_at_chance
 from lthbench.analysis.published import PublishedComparison
 from lthbench.analysis.quantity import interval_text
 from lthbench.analysis.report.abstract import sentences
@@ -215,7 +216,8 @@ def _gaps(plan: Plan, store: Store, pair: str, command: str) -> Iterator[Gap]:
 
 
 def _troubles(plan: Plan, store: Store, pair: str) -> Grid:
-    """The tasks of a pair that diverged, were refused or failed at the last attempt, and networks with empty layers."""
+    """The tasks of a pair that diverged, were refused or failed at the last attempt, dense networks that ended at chance,
+    and networks with empty layers."""
     rows = []
     for key, task in plan.tasks.items():
         cell = plan.cells[key]
@@ -225,6 +227,9 @@ def _troubles(plan: Plan, store: Store, pair: str) -> Grid:
         what = f"{cell.arm} {cell.replicate_name}: {describe(task)}"
         if result is not None and result["status"] != "ok":
             rows.append((what, str(result["status"]), str(result.get("reason") or ""), short_keys([key])))
+        elif ended_at_chance(task, store.result):
+            why = "no better than guessing on its train images: it counts in no verdict, nor does what is made from it"
+            rows.append((what, "at chance", why, short_keys([key])))
         elif result is not None and isinstance(task.spec, TrainSpec) and result["metrics"]["empty_layers"]:
             empty = [layer for layer, density in result["layer_density"].items() if density == 0]
             rows.append((what, "empty layers", f"no weight survives in {', '.join(empty)}", short_keys([key])))
