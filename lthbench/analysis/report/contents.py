@@ -216,8 +216,8 @@ def _gaps(plan: Plan, store: Store, pair: str, command: str) -> Iterator[Gap]:
 
 
 def _troubles(plan: Plan, store: Store, pair: str) -> Grid:
-    """The tasks of a pair that diverged, were refused or failed at the last attempt, dense networks that ended at chance,
-    and networks with empty layers."""
+    """The tasks of a pair that diverged, were refused or failed at the last attempt, dense networks that ended at
+    chance, and networks with empty layers."""
     rows = []
     for key, task in plan.tasks.items():
         cell = plan.cells[key]
