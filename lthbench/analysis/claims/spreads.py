@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,12 @@ class Spreads:
 
     def of(self, test: Test, claim: Claim) -> Callable[[str, Pair], Spread]:
         """The spread on a pair of what a claim's test compares, in the effect's unit."""
-        found = {r: spread for r in self.recorded if (spread := _recorded_spread(test, claim, r)) is not None}
-        return lambda name, pair: _spread_on(name, pair, test, claim, found)
+
+        @cache
+        def found() -> Mapping[RecordedPair, float]:  # only of a test that the suite measures
+            return {r: spread for r in self.recorded if (spread := _recorded_spread(test, claim, r)) is not None}
+
+        return lambda name, pair: _spread_on(name, pair, test, claim, found())
 
 
 def _spread_on(name: str, pair: Pair, test: Test, claim: Claim, found: Mapping[RecordedPair, float]) -> Spread:
