@@ -64,7 +64,7 @@ class MeasuredPoint(Subject):
 
 def points(plan: Plan, store: Store) -> Iterator[MeasuredPoint]:
     """Every measurement of a plan, in the plan's order."""
-    learned: dict[str, bool] = {}
+    learned: dict[tuple[str, int], bool] = {}
     for placed in plan.measurements:
         measurement, cell = placed.measurement, placed.cell
         tasks = (measurement.task, *measurement.others)
@@ -74,7 +74,8 @@ def points(plan: Plan, store: Store) -> Iterator[MeasuredPoint]:
         status: Status = "missing"
         if is_whole:
             status = next((r["status"] for r in done if r["status"] != "ok"), "ok")
-            if status == "ok" and not all(_learned(task, store, learned) for task in tasks):
+            length = _length(measurement.task)
+            if status == "ok" and not all(_learned(task, store, length, learned) for task in tasks):
                 status = "at chance"
         epoch, share = (None, None) if measurement.step is None else moment(measurement.step, measurement.task)
         yield MeasuredPoint(
@@ -94,24 +95,34 @@ def points(plan: Plan, store: Store) -> Iterator[MeasuredPoint]:
         )
 
 
-def _learned(task: Task, store: Store, known: dict[str, bool]) -> bool:
+def _learned(task: Task, store: Store, length: int, known: dict[tuple[str, int], bool]) -> bool:
     """Whether no dense network that a task is made from ended at chance; of the two ends of a path, not both: that one
-    of them did is what the path measures.
+    of them did is what the path measures. Nor does a shorter training count, as that of a mask search of a small
+    budget: how much the budget can shrink is what is measured there.
 
     Args:
-        known: key -> the answer for other tasks, which is added to.
+        length: iterations of the training that is measured.
+        known: key and length -> the answer for other tasks, which is added to.
     """
-    if task.key not in known:
+    place = task.key, length
+    if place not in known:
         of_all = any if isinstance(task.spec, InterpolateSpec) else all
-        known[task.key] = not ended_at_chance(task, store.result) and of_all(
-            _learned(other, store, known) for other in task.inputs
-        )
-    return known[task.key]
+        failed = ended_at_chance(task, store.result) and _length(task) >= length
+        known[place] = not failed and of_all(_learned(other, store, length, known) for other in task.inputs)
+    return known[place]
+
+
+def _length(task: Task) -> int:
+    """The iterations of a training's recipe; of a mask or a path, of what it is made of."""
+    spec = task.spec
+    if not isinstance(spec, TrainSpec):
+        return _length(task.inputs[0]) if task.inputs else 0
+    return spec.recipe.steps.count(spec.recipe.steps_per_epoch(num_train_images(spec.data)))
 
 
 def ended_at_chance(task: Task, result_of: Callable[[str], Result | None]) -> bool:
     """Whether a task trained a dense network on all of its images, to the end of its recipe, and it is no better on
-    them than guessing among their classes, at most four standard errors above.
+    them than guessing among their classes: at most four standard errors above, and half of what there is to learn.
 
     Its weights may be finite, and masks be made from it; but they are of no trained network.
     """
@@ -127,7 +138,8 @@ def ended_at_chance(task: Task, result_of: Callable[[str], Result | None]) -> bo
     result = result_of(task.key)
     accuracy = None if result is None else result["metrics"].get("train_accuracy")
     chance = 1 / spec.data.num_labels
-    return accuracy is not None and accuracy <= chance + 4 * math.sqrt(chance * (1 - chance) / spec.num_images)
+    error = math.sqrt(chance * (1 - chance) / spec.num_images)
+    return accuracy is not None and accuracy <= chance + min(4 * error, (1 - chance) / 2)
 
 
 def moment(step: int, task: Task) -> tuple[float, float]:

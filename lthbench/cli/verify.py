@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,7 +83,7 @@ def verify(
             out.print(f"removed: results of before in {other}")
     else:
         comparisons = [
-            replace(comparison, accept=_accept(suite, store.root, golden))
+            replace(comparison, accept=_accept(suite, store.root, golden, part.pairs))
             for comparison in compare(plan, store, read_golden(folder), whole=part == WHOLE)
             if comparison.kind == "statistical" or not statistical
         ]
@@ -168,9 +169,10 @@ def _spread(mean: float, deviation: float | None, n: int | None) -> str:
     return number if n is None else f"{number} ({n})"
 
 
-def _accept(suite: Path, store: Path, golden: Path | None) -> str:
+def _accept(suite: Path, store: Path, golden: Path | None, pairs: Sequence[str]) -> str:
     words = ["lthbench", "verify", str(suite), "--store", str(store)]
     words += given("--engine")
+    words += [word for pair in pairs for word in ("--pair", pair)]
     words += ["--golden", str(golden)] if golden else []
     return shlex.join([*words, "--update", "--reason"]) + " 'WHY'"
 

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from lthbench.engine import policy
 from lthbench.engine.chains import Chain, Modules, absorb_skips
 from lthbench.ops.batch_norm import BatchNorm
-from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
+from lthbench.ops.convolution import BLOCK, SparsityPattern, from_blocked, to_blocked
 from lthbench.ops.masked_convolution import MaskedConvolution, plane_mean
 from lthbench.ops.masked_linear import MaskedLinear
 
@@ -101,6 +101,10 @@ class NormalisedConvolution(BlockedConvolution):
     def forward(self, x: Tensor, num_images: int, residual: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
         """Batch-blocked activations to the same; the layer's running statistics move as they do in torch."""
         layer = self.norm
+        if not layer.training:
+            raise RuntimeError(
+                "a normalisation is in evaluation mode; the blocked engine trains with batch statistics alone"
+            )
         assert layer.momentum is not None
         if layer.num_batches_tracked is not None:
             layer.num_batches_tracked.add_(1)
@@ -242,4 +246,6 @@ def _is_plane_mean(node: fx.Node) -> bool:
 
 
 def _images(x: Tensor, num_images: int) -> Tensor:
+    if not 0 <= BLOCK * len(x) - num_images < BLOCK:
+        raise RuntimeError("the network changes the number of its images within; train it by the engine 'torch'")
     return from_blocked(x)[:num_images]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import Call, run_here
 
-from lthbench.analysis.points import points
+from lthbench.analysis.points import ended_at_chance, points
 from lthbench.analysis.report import contents
 from lthbench.analysis.table import results_table
 from lthbench.cli.results import print_summary
@@ -26,8 +26,10 @@ from lthbench.tasks.context import Context
 from lthbench.tasks.interpolate import interpolate
 from lthbench.tasks.layout import Layout
 from lthbench.tasks.network import make_network, set_initial_weights, weights_of
-from lthbench.tasks.spec import InterpolateSpec, TrainSpec, Weights
+from lthbench.tasks.spec import InterpolateSpec, Task, TrainSpec, Weights
 from lthbench.tasks.store import Store
+from lthbench.training.recipe import SGD, Recipe
+from lthbench.training.steps import Steps
 
 SUITE = """\
 title: collapse
@@ -148,3 +150,41 @@ def test_a_dense_network_that_learns_nothing_is_told_with_all_that_is_made_from_
     report = contents.gather(plan, Store(tmp_path / "store"), tmp_path / "suite.yaml")
     troubles = [row for row in report.sections[0].troubles.rows if row[1] == "at chance"]
     assert len(troubles) == 2 and all("still" in row[0] for row in troubles)
+
+
+def test_only_a_training_as_long_as_the_measured_one_can_be_at_chance_for_it(tmp_path: Path) -> None:
+    """How short the trainings of a mask search may be is what a small budget measures."""
+    text = (
+        SUITE.replace("2ep", "20ep")
+        .replace("budgets: [0.5]", "budgets: [1, 0.05]")
+        .replace("num_train: 100", "num_train: 300")
+    )
+    (tmp_path / "suite.yaml").write_text(text)
+    plan = make_plan(load_suite(tmp_path / "suite.yaml"))
+
+    class Short:
+        """A store in which the short trainings have learned nothing, and all others have."""
+
+        def result(self, key: str) -> dict[str, Any]:
+            spec = plan.tasks[key].spec
+            short = isinstance(spec, TrainSpec) and spec.recipe.steps.count(5) < 20
+            numbers = dict.fromkeys(("test_accuracy", "density", "distance", "distance_relative"), 0.5)
+            return {"status": "ok", "metrics": {**numbers, "train_accuracy": 0.12 if short else 0.95}, "seconds": 1}
+
+    found = [point for point in points(plan, Short()) if point.experiment == "aimp"]  # type: ignore[arg-type]
+    assert found and {point.status for point in found} == {"ok"}
+
+
+def test_of_two_classes_and_few_images_a_perfect_network_is_not_at_chance() -> None:
+    spec = TrainSpec(
+        model=ModelSpec(name="lenet-300-100", width=10),
+        data=DataSpec(name="fashion-mnist-10k", classes=(0, 1), num_train=8, validation=2),
+        recipe=Recipe(steps=Steps(epochs=1), batch_size=4, optimizer=SGD(name="sgd", lr=0.1)),
+        seed=0,
+    )
+
+    def at_chance(accuracy: float) -> bool:
+        result = {"metrics": {"train_accuracy": accuracy}}
+        return ended_at_chance(Task(spec), lambda _: result)  # type: ignore[arg-type]
+
+    assert at_chance(0.5) and not at_chance(1.0)

@@ -272,6 +272,29 @@ def test_a_network_in_blocks_computes_what_the_dense_masked_one_does(name, width
 
 
 @needs_kernels
+def test_what_the_passes_cannot_compute_is_an_error_and_not_another_result():
+    model, mask = network("resnet8", 1.0)
+    passes = blocked_training(model, mask)
+    assert passes is not None
+    next(layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)).eval()
+    with pytest.raises(RuntimeError, match="in evaluation mode"):
+        passes(torch.randn(2, 3, 8, 8))
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Linear(4 * 64, 10)
+
+        def forward(self, x):
+            return self.fc(self.conv(torch.cat([x, -x])).flatten(1))
+
+    passes = blocked_training(Twice(), {})
+    assert passes is not None
+    with pytest.raises(RuntimeError, match="number of its images"):
+        passes(torch.randn(16, 3, 8, 8))
+
+
+@needs_kernels
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_model_of_the_package_trains_by_the_engine(name):
     """Some have parameters beside their layers (Swin's position biases), which a step must move too."""

@@ -633,3 +633,24 @@ def test_numbers_and_keys_of_a_verdict_are_those_of_its_tasks(tmp_path: Path) ->
     assert verdict.p == verdict.p_alone.supported == pytest.approx(expected.pvalue)
     assert set(verdict.keys) == {p.key for p in points}
     assert verdict.parts[0].also is not None and verdict.parts[0].also[0] == "Wilcoxon"
+
+
+def test_a_waiting_time_over_levels_leaves_out_a_replicate_that_failed_at_one(tmp_path: Path) -> None:
+    claim = """\
+C1:
+  sentence: Tickets are faster.
+  origin: inferred
+  experiments: [convergence]
+  tests:
+    - {what: sooner, test: waiting, shorter: {early: ticket}, longer: {early: reinit}, metric: share_to_converge,
+       censored: share_unconverged, levels: range}
+"""
+    loaded = suite(tmp_path, claim, 3, "a")
+    points = [
+        MeasuredPoint("a", "convergence", "early", r, variant, level, 0.5, 0,
+                      "diverged" if (r, variant, level) == (2, "ticket", 2) else "ok",
+                      {"share_unconverged": 0.1, "share_to_converge": 0.15 + level / 10}, f"{variant}{r}{level}")
+        for r in range(3) for variant in ("ticket", "reinit") for level in (1, 2)
+    ]  # fmt: skip
+    verdict = one(loaded, points)
+    assert (verdict.outcome, verdict.parts[0].n) == ("inconclusive", 2)

@@ -75,7 +75,7 @@ LTH_INLINE void normalise(const BatchNorm& layer, int64_t begin, int64_t end) {
     double first = 0, second = 0;
     moments<V>(layer, c, shift, &first, &second);
     const double count = num_pixels(layer), moved = first / count;
-    const double mean = shift + moved, variance = std::max(0.0, second / count - moved * moved);
+    const double mean = shift + moved, variance = std::max(second / count - moved * moved, 0.0);  // NaN stays
     const double rstd = 1 / std::sqrt(variance + double(layer.eps));
     layer.mean[c] = float(mean);
     layer.rstd[c] = float(rstd);

@@ -119,7 +119,8 @@ def waiting(test: Waiting, evidence: Evidence, alpha: float) -> PartResult:
             reached = evidence.values(side, test.metric, level)
             for r, before in evidence.values(side, test.censored, level).items():
                 spans.setdefault(r, []).append((before, reached.get(r, before)))
-        groups.append({r: (sum(t[0] for t in v) / len(v), sum(t[1] for t in v) / len(v)) for r, v in spans.items()})
+        whole = {r: v for r, v in spans.items() if len(v) == len(levels)}  # the others failed at a level
+        groups.append({r: (sum(t[0] for t in v) / len(v), sum(t[1] for t in v) / len(v)) for r, v in whole.items()})
 
     def tell(effect: Effect, n: str) -> str:
         return sooner(effect, n, named(test.shorter), named(test.longer), test.metric)

@@ -31,7 +31,8 @@ def draw(measured: Measured) -> Iterator[Drawing]:
         legend(figure, axes)
         where = ", ".join(sorted(set(_machines(measured, label))))
         caption = (
-            "Seconds of one training, with its evaluation, against density; level 0 is the dense network. They were "
+            "Seconds of one training, with its evaluation, against density; level 0 is the dense network, and a "
+            "rewound ticket takes fewer steps. They were "
             f"taken while the suite ran (on {where}), and count what else those machines did; `lthbench bench engine` "
             "compares the engines."
         )
@@ -46,12 +47,12 @@ def _times(measured: Measured, label: str, arm: str) -> Iterator[Summary]:
     """The seconds of an arm's trainings by level."""
     for tickets in measured.of(label, "test_accuracy", arm):
         if tickets.variant in ("ticket", "dense"):
-            seconds = [measured.result_of(key)["seconds"] for key in tickets.keys]
+            seconds = [float(measured.result_of(key).get("seconds", 0)) for key in tickets.keys]
             yield replace(tickets, metric="seconds", interval=mean_interval(seconds))
 
 
 def _machines(measured: Measured, label: str) -> Iterator[str]:
     for key in (key for tickets in measured.of(label, "test_accuracy") for key in tickets.keys):
-        environment = measured.result_of(key)["environment"]
-        device = str(environment["device"])
+        environment = measured.result_of(key).get("environment", {})
+        device = str(environment.get("device", "an unknown device"))
         yield str(environment.get("processor") or device) if device in ("x86_64", "aarch64", "arm64") else device

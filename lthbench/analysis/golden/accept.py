@@ -8,6 +8,7 @@ from pathlib import Path
 import lthbench
 from lthbench.analysis.golden.compare import compare_bitwise, compare_statistically
 from lthbench.analysis.golden.files import (
+    Comparison,
     Entry,
     Golden,
     GoldenError,
@@ -35,8 +36,9 @@ def accept(
 ) -> tuple[Path, list[Path]]:
     """Record the results of a whole suite, or of some of its pairs, as golden, with the reason.
 
-    What was recorded of other pairs stays. Recordings of the same pairs that disagree with these results are removed,
-    unless `keep_others` says that the same code gave them: then all of them together show how far environments differ.
+    What was recorded of the suite's other pairs stays. Recordings of the pairs that disagree with these results are
+    removed, unless `keep_others` says that the same code gave them: then all of them together show how far environments
+    differ. So are recordings of pairs that the suite no longer has.
     If the same results are recorded already, nothing changes.
 
     Args:
@@ -65,14 +67,15 @@ def accept(
     before = read_golden(folder)
     path = golden_file(folder, environment)
     others = {p: golden for p, golden in before.items() if p != path}
-    pairs = {plan.cells[key].pair for key in plan.tasks}
+    pairs, planned = {plan.cells[key].pair for key in plan.tasks}, set(plan.suite.pairs)
     alike = {p: own for p, golden in others.items() if (own := golden.of(pairs)).tasks}
-    stale = compare_statistically(plan, results, alike).state == "differs"
-    if path in before and before[path].pairs() & pairs:
-        state = compare_bitwise(plan, results, {path: before[path].of(pairs)}).state
-        if state == "agreed" and pairs <= before[path].pairs():
+    stale = _differing(plan, compare_statistically(plan, results, alike))
+    if path in before and (known := before[path].pairs() & pairs):
+        bits = compare_bitwise(plan, results, {path: before[path].of(pairs)})
+        if bits.state == "agreed" and known == pairs and all(golden.pairs() <= planned for golden in before.values()):
             return path, []
-        stale = state == "differs"
+        # Bits say of these pairs whether other code gave what is recorded; by the test, of the others.
+        stale = (stale - known) | _differing(plan, bits)
     names, chosen = task_names(plan), chosen_tasks(plan)
     golden = Golden(
         suite=suite.name,
@@ -82,17 +85,23 @@ def accept(
         history=[Entry(date=date.today().isoformat(), lthbench=lthbench.__version__, reason=reason.strip())],
         tasks=[recorded(key, names[key], result, chosen=key in chosen) for key, result in results.items()],
     )
-    write_golden(path, _with_other_pairs(golden, before.get(path), path))
-    changed = sorted(alike) if stale and not keep_others else []
-    for other in changed:
-        if rest := others[other].of(others[other].pairs() - pairs).tasks:
-            write_golden(other, others[other].model_copy(update={"tasks": rest}))
-        else:
-            other.unlink()
+    write_golden(path, _with_other_pairs(golden, before.get(path), path, planned))
+    changed = []
+    for other, recorded_there in sorted(others.items()):
+        rest = recorded_there.of((recorded_there.pairs() & planned) - (set() if keep_others else stale))
+        if len(rest.tasks) < len(recorded_there.tasks):
+            changed.append(other)
+            write_golden(other, rest) if rest.tasks else other.unlink()
     return path, changed
 
 
-def _with_other_pairs(golden: Golden, before: Golden | None, path: Path) -> Golden:
+def _differing(plan: Plan, comparison: Comparison) -> set[str]:
+    """The pairs of which a comparison found differences."""
+    tasks = {difference.key: difference.task.split()[0] for difference in comparison.differences}
+    return {plan.cells[key].pair if key in plan.tasks else pair for key, pair in tasks.items()}
+
+
+def _with_other_pairs(golden: Golden, before: Golden | None, path: Path, planned: set[str]) -> Golden:
     """New results with what the environment's file has of other pairs, and its history.
 
     Raises:
@@ -100,7 +109,7 @@ def _with_other_pairs(golden: Golden, before: Golden | None, path: Path) -> Gold
     """
     if before is None:
         return golden
-    rest = before.of(before.pairs() - golden.pairs()).tasks
+    rest = before.of((before.pairs() & planned) - golden.pairs()).tasks
     plugins, policy = golden.plugins, golden.policy
     if rest:
         if any(before.plugins.get(name, own) != own for name, own in plugins.items()) or (

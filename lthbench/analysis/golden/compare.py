@@ -84,7 +84,7 @@ def compare_bitwise(plan: Plan, results: Results, goldens: Goldens, *, whole: bo
         return Comparison("bitwise", "no golden", reason, num_tasks=len(plan.tasks))
     if other := _other_plugins(plan, goldens[nearest]):
         return Comparison("bitwise", "no golden", other, num_tasks=len(plan.tasks))
-    if policy_of(tasks.values(), here) != goldens[nearest].policy:
+    if (policy := policy_of(tasks.values(), here)) and policy != goldens[nearest].policy:
         reason = "since they were recorded here, lthbench/engine/policy.py chooses other kernels for the blocked engine"
         return Comparison("bitwise", "no golden", reason, num_tasks=len(plan.tasks))
     golden = goldens[nearest].by_key()
@@ -137,11 +137,11 @@ def compare_statistically(plan: Plan, results: Results, goldens: Goldens, *, who
 def _other_plugins(plan: Plan, golden: Golden) -> str | None:
     """Why a golden file is of other tasks, where plugins were other versions than those that are loaded."""
     here = plugins_of(tasks_of(plan, golden.pairs()).values())
-    for name in sorted(here.keys() | golden.plugins.keys()):
-        if here.get(name) != golden.plugins.get(name):
+    for name in sorted(here):
+        if here[name] != golden.plugins.get(name):
             return (
                 f"it was recorded with plugin {name} {short(golden.plugins.get(name, {}))} and here it is "
-                f"{short(here.get(name, {}))}; go back to that version, or record results of this one by --update"
+                f"{short(here[name])}; go back to that version, or record results of this one by --update"
             )
     return None
 
