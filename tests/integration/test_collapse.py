@@ -144,7 +144,7 @@ def test_a_dense_network_that_learns_nothing_is_told_with_all_that_is_made_from_
     assert "2 dense networks of tiny still ended at chance" in told, told
     plan = make_plan(load_suite(tmp_path / "suite.yaml"))
     found = list(points(plan, Store(tmp_path / "store")))
-    assert {point.status for point in found if point.arm == "still"} == {"at chance"}
+    assert {p.status for p in found if p.arm == "still" and p.experiment != "aimp"} == {"at chance"}
     assert {point.status for point in found if point.arm == "a"} == {"ok"}
     assert any(point.numbers for point in found if point.arm == "still"), "what was measured is still shown"
     report = contents.gather(plan, Store(tmp_path / "store"), tmp_path / "suite.yaml")
