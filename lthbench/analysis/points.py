@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lthbench.data.spec import num_train_images
 from lthbench.experiments import Measurement
@@ -113,11 +113,25 @@ def _learned(task: Task, store: Store, length: int, known: dict[tuple[str, int],
 
 
 def _length(task: Task) -> int:
-    """The iterations of a training's recipe; of a mask or a path, of what it is made of."""
+    """The iterations of a training's recipe; of a mask or a path, of the first training that it is made of."""
+    steps = _steps(task)
+    return steps.in_all if steps else 0
+
+
+class _Steps(NamedTuple):
+    """Iterations of a training's recipe."""
+
+    per_epoch: int
+    in_all: int
+
+
+def _steps(task: Task) -> _Steps | None:
+    """Those of a training; of a mask or a path, of the first that it is made of, and None if it is made of none."""
     spec = task.spec
     if not isinstance(spec, TrainSpec):
-        return _length(task.inputs[0]) if task.inputs else 0
-    return spec.recipe.steps.count(spec.recipe.steps_per_epoch(num_train_images(spec.data)))
+        return _steps(task.inputs[0]) if task.inputs else None
+    per_epoch = spec.recipe.steps_per_epoch(num_train_images(spec.data))
+    return _Steps(per_epoch, spec.recipe.steps.count(per_epoch))
 
 
 def ended_at_chance(task: Task, result_of: Callable[[str], Result | None]) -> bool:
@@ -145,11 +159,9 @@ def ended_at_chance(task: Task, result_of: Callable[[str], Result | None]) -> bo
 def moment(step: int, task: Task) -> tuple[float, float]:
     """An iteration in epochs and as a share of the training's length; for a mask or a barrier, of the trainings it is
     made of."""
-    spec = task.spec
-    if not isinstance(spec, TrainSpec):
-        return moment(step, task.inputs[0])
-    per_epoch = spec.recipe.steps_per_epoch(num_train_images(spec.data))
-    return step / per_epoch, step / spec.recipe.steps.count(per_epoch)
+    steps = _steps(task)
+    assert steps is not None, "a step is of a training"
+    return step / steps.per_epoch, step / steps.in_all
 
 
 def costs(plan: Plan) -> dict[tuple[str, str], float]:

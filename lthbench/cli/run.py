@@ -184,10 +184,10 @@ def _by_reason(failed: Mapping[str, str]) -> dict[str, list[str]]:
 def _tell_troubles(plan: Plan, store: Store, console: Console) -> bool:
     """Print how many trainings diverged, dense networks learned nothing, and networks have empty layers; return whether
     all diverged."""
-    found = [(task.spec, result) for key, task in plan.tasks.items() if (result := store.result(key)) is not None]
-    trainings = [result for spec, result in found if isinstance(spec, TrainSpec)]
+    results = {key: result for key in plan.tasks if (result := store.result(key)) is not None}
+    trainings = [result for key, result in results.items() if isinstance(plan.tasks[key].spec, TrainSpec)]
     statuses = [result["status"] for result in trainings]
-    refused = sum(result["status"] == "refused" for _, result in found)
+    refused = sum(result["status"] == "refused" for result in results.values())
     diverged = statuses.count("diverged")
     all_diverged = 0 < diverged == len(statuses) - statuses.count("refused")
     if all_diverged:
@@ -196,7 +196,7 @@ def _tell_troubles(plan: Plan, store: Store, console: Console) -> bool:
         console.print(
             f"{diverged:,} of {len(statuses):,} trainings diverged; {refused:,} tasks that need them were refused"
         )
-    if idle := [task for task in plan.tasks.values() if ended_at_chance(task, store.result)]:
+    if idle := [task for task in plan.tasks.values() if ended_at_chance(task, results.get)]:
         whose = sorted({f"{cell.pair} {cell.arm}" for cell in (plan.cells[task.key] for task in idle)})
         console.print(
             f"{len(idle):,} dense networks of {', '.join(whose)} ended at chance: their recipes learn nothing, and no "

@@ -215,8 +215,8 @@ def failures(evidence: Evidence) -> str:
 def shortfall(evidence: Evidence, n: int) -> str | None:
     """Why nothing is decided with these replicates: some are not done, some failed."""
     lacking = evidence.lacking
-    if lacking.failed:
-        return failures(evidence)
+    if why := failures(evidence):
+        return why
     if lacking.missing:
         return f"{n} of {evidence.planned} replicates done; {UNDONE}"
     if n < evidence.planned:
@@ -226,6 +226,6 @@ def shortfall(evidence: Evidence, n: int) -> str | None:
 
 def unfinished(what: str, counts: bool, evidence: Evidence) -> PartResult:
     """The part of a test that has no value of any replicate yet."""
-    if evidence.lacking.failed:
-        return PartResult(what, "inconclusive", shortfall(evidence, 0) or "", counts, keys=tuple(evidence.keys))
+    if why := failures(evidence):
+        return PartResult(what, "inconclusive", why, counts, keys=tuple(evidence.keys))
     return PartResult(what, "not run", "no replicate is done", counts)

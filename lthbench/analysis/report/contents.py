@@ -227,7 +227,7 @@ def _troubles(plan: Plan, store: Store, pair: str) -> Grid:
         what = f"{cell.arm} {cell.replicate_name}: {describe(task)}"
         if result is not None and result["status"] != "ok":
             rows.append((what, str(result["status"]), str(result.get("reason") or ""), short_keys([key])))
-        elif ended_at_chance(task, store.result):
+        elif ended_at_chance(task, {key: result}.get):
             why = "no better than guessing on its train images: it counts in no verdict, nor does what is made from it"
             rows.append((what, "at chance", why, short_keys([key])))
         elif result is not None and isinstance(task.spec, TrainSpec) and result["metrics"]["empty_layers"]:
