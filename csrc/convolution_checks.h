@@ -3,10 +3,12 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <limits>
 #include <optional>
 
 #include "check.h"
 #include "common/image_blocks.h"
+#include "sparse_convolution.h"
 
 namespace lth {
 
@@ -94,5 +96,28 @@ Tensor set_output(Layer& layer, const Tensor& input, const std::optional<Tensor>
   layer.output = static_cast<float*>(output.mutable_data_ptr());
   return output;
 }
+
+// Sets kernel, stride, padding and the output's sides of a layer whose input's sides and channels are set.
+inline void set_geometry(ConvolutionShape& layer, int64_t kernel, int64_t stride, int64_t padding) {
+  layer.kernel = kernel;
+  layer.stride = stride;
+  layer.padding = padding;
+  LTH_CHECK(kernel >= 1 && stride >= 1 && padding >= 0 && padding <= 1, "kernel, stride and padding are ",
+            kernel, ", ", stride, " and ", padding, ", expected at least 1, at least 1, and 0 or 1");
+  LTH_CHECK(layer.height + 2 * padding >= kernel && layer.width + 2 * padding >= kernel, "kernel is ", kernel,
+            ", larger than the padded input");
+  layer.out_height = (layer.height + 2 * padding - kernel) / stride + 1;
+  layer.out_width = (layer.width + 2 * padding - kernel) / stride + 1;
+}
+
+// Offsets into the planes of a block have 32 bits.
+inline void check_reach(const char* name, int64_t channels, int64_t height, int64_t width) {
+  const int64_t limit = std::numeric_limits<int32_t>::max();
+  LTH_CHECK(height + 2 < limit / (width + 2) && channels < limit / ((height + 2) * (width + 2)), name,
+            " has ", channels, " planes, more than 32-bit offsets reach");
+}
+
+inline const int32_t* ints(const Tensor& t) { return static_cast<const int32_t*>(t.const_data_ptr()); }
+inline const float* floats(const Tensor& t) { return static_cast<const float*>(t.const_data_ptr()); }
 
 }  // namespace lth

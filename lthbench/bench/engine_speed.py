@@ -17,8 +17,9 @@ from lthbench.data.spec import DATASETS, DataSpec
 from lthbench.engine.blocked_evaluation import blocked_evaluation
 from lthbench.models.build import prunable
 from lthbench.models.spec import ModelSpec
-from lthbench.ops.convolution import SparsityPattern, to_blocked
+from lthbench.ops.convolution import SparsityPattern, to_blocks
 from lthbench.ops.masked_convolution import MaskedConvolution
+from lthbench.ops.normalisation import Activations
 from lthbench.tasks.network import apply_mask, make_network, set_initial_weights
 from lthbench.training.loop import Trainer, evaluate
 from lthbench.training.recipe import SGD, Recipe
@@ -165,23 +166,24 @@ def layer_points(densities: Sequence[float], rounds: int) -> Iterator[list[Engin
         planes = x.clone().requires_grad_()
         dense = partial(torch.conv2d, stride=stride, padding=kernel // 2)
         calls: dict[str, Callable[[], object]] = {"torch": partial(_forward_and_gradients, dense, planes, leaf)}
-        blocks = to_blocked(x).requires_grad_()
+        blocks = to_blocks(x).requires_grad_()
         for density in densities:
             mask = torch.rand(weight.shape, generator=generator) < density
-            convolution = MaskedConvolution(SparsityPattern.of(mask), kernel, stride, kernel // 2).__call__
-            calls[f"{density:g}"] = partial(
-                _forward_and_gradients, convolution, blocks, weight.clone().requires_grad_()
-            )
+            sparse = _of_blocks(MaskedConvolution(SparsityPattern.of(mask), kernel, stride, kernel // 2))
+            calls[f"{density:g}"] = partial(_forward_and_gradients, sparse, blocks, weight.clone().requires_grad_())
         if (kernel, stride) == (3, 1):
-            calls["winograd"] = partial(
-                _forward_and_gradients, MaskedConvolution(None).__call__, blocks, weight.clone().requires_grad_()
-            )
+            winograd = _of_blocks(MaskedConvolution(None))
+            calls["winograd"] = partial(_forward_and_gradients, winograd, blocks, weight.clone().requires_grad_())
         ms = {name: 1e3 * seconds for name, seconds in interleaved(calls, rounds).items()}
         name = f"{kernel}x{kernel}, {channels} channels, {side} pixels, stride {stride}"
         work, torch_ms = "forward and gradients", ms["torch"]
         yield [EnginePoint(name, work, batch, density, torch_ms, ms[f"{density:g}"]) for density in densities]
         if "winograd" in ms:
             yield [EnginePoint(f"{name}, by Winograd", work, batch, 1.0, torch_ms, ms["winograd"])]
+
+
+def _of_blocks(convolution: MaskedConvolution) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda x, weight: convolution(Activations(x), weight)[0]
 
 
 def _forward_and_gradients(layer: Callable[..., Tensor], x: Tensor, weight: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The training passes of a network over its kept weights; convolutions are batch-blocked (ops/convolution.py).
+"""The training passes of a network over its kept weights; convolutions are of blocks of images.
 
 The network's graph is traced, and a module made that computes what the network does in training, with its very
 parameters and running statistics: convolutions over the kept weights or dense ones, normalisation with the residual
@@ -11,17 +11,17 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
 
 from lthbench.engine import policy
 from lthbench.engine.chains import Chain, Modules, absorb_skips
-from lthbench.ops.batch_norm import BatchNorm
-from lthbench.ops.convolution import BLOCK, SparsityPattern, from_blocked, to_blocked
-from lthbench.ops.masked_convolution import MaskedConvolution, plane_mean
+from lthbench.ops.convolution import SparsityPattern, from_blocks, to_blocks
+from lthbench.ops.masked_convolution import MaskedConvolution, check_blocks, plane_mean
 from lthbench.ops.masked_linear import MaskedLinear
+from lthbench.ops.normalisation import Activations, BatchNorm
 
 
 def blocked_training(model: nn.Module, mask: Mapping[str, Tensor]) -> fx.GraphModule | None:
@@ -73,34 +73,35 @@ def required_blocked_training(model: nn.Module, mask: Mapping[str, Tensor], *, a
 
 
 class BlockedConvolution(nn.Module):
-    """A convolution of the network's, batch-blocked, of every `skip`-th pixel; `again`: it hands on its input too."""
+    """A convolution of the network's on blocks of images, with the batch normalisation behind it, if there is one.
 
-    def __init__(self, layer: nn.Conv2d, mask: Tensor | None, again: bool, skip: int = 1) -> None:
+    Args:
+        relu: whether what is read passes one.
+        skip: it is of every `skip`-th pixel.
+        keep: whether what is read, finished, is handed on too.
+    """
+
+    def __init__(
+        self, layer: nn.Conv2d, norm: nn.BatchNorm2d | None, mask: Tensor | None, skip: int, relu: bool, keep: bool
+    ) -> None:
         super().__init__()
-        self.weight, self.again = layer.weight, again
+        self.weight, self.norm, self.relu, self.keep = layer.weight, norm, relu, keep
         kept = mask if mask is not None else torch.ones(layer.weight.shape, dtype=torch.bool)
         dense = policy.choose_kernel(layer, mask, blocked=True, trained=True) == "winograd"
         geometry = layer.kernel_size[0], layer.stride[0] * skip, int(layer.padding[0])
         self.convolution = MaskedConvolution(None if dense else SparsityPattern.of(kept), *geometry)
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Batch-blocked activations to batch-blocked activations."""
-        y: Tensor | tuple[Tensor, Tensor] = self.convolution(x, self.weight, again=self.again)
-        return y
+    def forward(
+        self, values: Tensor, affine: Tensor | None, residual: Tensor | None, num_images: int
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What was handed on (`Activations`) to values and affine of the output, and the finished input if asked.
 
-
-class NormalisedConvolution(BlockedConvolution):
-    """The same with the batch normalisation behind it, and the residual and the ReLU that follow."""
-
-    def __init__(
-        self, layer: nn.Conv2d, norm: nn.BatchNorm2d, relu: bool, mask: Tensor | None, again: bool, skip: int = 1
-    ) -> None:
-        super().__init__(layer, mask, again, skip)
-        self.norm, self.relu = norm, relu
-
-    def forward(self, x: Tensor, num_images: int, residual: Tensor | None) -> Tensor | tuple[Tensor, Tensor]:  # type: ignore[override]
-        """Batch-blocked activations to the same; the layer's running statistics move as they do in torch."""
-        layer = self.norm
+        The layer's running statistics move as they do in torch.
+        """
+        check_blocks(values, num_images)
+        read, layer = Activations(values, affine, residual, self.relu), self.norm
+        if layer is None:
+            return self.convolution(read, self.weight, num_images=num_images, keep=self.keep)
         if not layer.training:
             raise RuntimeError(
                 "a normalisation is in evaluation mode; the blocked engine trains with batch statistics alone"
@@ -108,11 +109,8 @@ class NormalisedConvolution(BlockedConvolution):
         assert layer.momentum is not None
         if layer.num_batches_tracked is not None:
             layer.num_batches_tracked.add_(1)
-        norm = BatchNorm(layer.running_mean, layer.running_var, layer.momentum, layer.eps, self.relu)
-        y: Tensor | tuple[Tensor, Tensor] = self.convolution.normalised(
-            x, self.weight, norm, layer.weight, layer.bias, num_images, residual, again=self.again
-        )
-        return y
+        norm = BatchNorm(layer.weight, layer.bias, layer.running_mean, layer.running_var, layer.momentum, layer.eps)
+        return self.convolution(read, self.weight, norm, num_images, keep=self.keep)
 
 
 class SparseLinear(nn.Module):
@@ -125,6 +123,15 @@ class SparseLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., I] to [..., O]."""
         return self.linear(x.flatten(0, -2), self.weight, self.bias).unflatten(0, x.shape[:-1])
+
+
+class _Unfinished(NamedTuple):
+    """The nodes of `Activations`, which the first layer that reads them finishes."""
+
+    values: fx.Node
+    affine: fx.Node | None = None
+    residual: fx.Node | None = None
+    relu: bool = False
 
 
 class _Tracer(fx.Tracer):
@@ -147,7 +154,8 @@ class _Rewriter:
                 self.norms[last] = chain
                 self.absorbed |= {chain.layer, chain.norm, chain.add} - {last}
         self.made: dict[fx.Node, fx.Node] = {}
-        self.blocked: set[fx.Node] = set()  # the nodes whose value is made batch-blocked
+        self.blocked: set[fx.Node] = set()  # the nodes whose value is made in blocks
+        self.unfinished: dict[fx.Node, _Unfinished] = {}  # of these those that are not normalised yet
         self.calls: dict[str, nn.Module] = {}
         self.count: fx.Node  # of the images
 
@@ -171,9 +179,12 @@ class _Rewriter:
             elif node in self.linears:
                 self.made[node] = self._linear(node)
             elif source in self.blocked and _is_plane_mean(node):
-                self.made[node] = self.body.call_function(plane_mean, (self.made[source], self.count))
+                assert isinstance(source, fx.Node)
+                self.made[node] = self.body.call_function(plane_mean, (self._in_blocks(source), self.count))
             elif source in self.blocked and type(self.modules.module(node)) is nn.Identity:
-                self._set(node, self.made[source])
+                assert isinstance(source, fx.Node)
+                self.made[node] = self._in_blocks(source)
+                self.blocked.add(node)
             else:
                 self.made[node] = self.body.node_copy(node, self._as_images)
                 if node.op == "placeholder":
@@ -191,20 +202,24 @@ class _Rewriter:
         source, layer = convolution.args[0], self.modules.module(convolution)
         assert isinstance(source, fx.Node) and isinstance(layer, nn.Conv2d)
         self.unread[source] -= 1
-        again = source in self.blocked and self.unread[source] > 0
-        how = self.mask.get(f"{convolution.target}.weight"), again, self.skips.get(convolution, 1)
+        keep = source in self.blocked and self.unread[source] > 0
+        read = self.unfinished.pop(source, None) or _Unfinished(self._in_blocks(source))
+        norm = None if chain is None or chain.norm is None else self.modules.module(chain.norm)
+        assert norm is None or isinstance(norm, nn.BatchNorm2d)
+        mask, skip = self.mask.get(f"{convolution.target}.weight"), self.skips.get(convolution, 1)
+        call = BlockedConvolution(layer, norm, mask, skip, read.relu, keep)
+        made = self._call(call, (read.values, read.affine, read.residual, self.count))
+        if keep:
+            self.made[source] = self._item(made, 2)
+        self.blocked.add(node)
         if chain is None:
-            made = self._call(BlockedConvolution(layer, *how), (self._batch_blocked(source),))
-        else:
-            norm = None if chain.norm is None else self.modules.module(chain.norm)
-            assert isinstance(norm, nn.BatchNorm2d)
-            residual = None if chain.residual is None else self._batch_blocked(chain.residual)
-            call = NormalisedConvolution(layer, norm, chain.relu is not None, *how)
-            made = self._call(call, (self._batch_blocked(source), self.count, residual))
-        if again:
-            self.made[source] = self.body.call_function(operator.getitem, (made, 1))
-            made = self.body.call_function(operator.getitem, (made, 0))
-        self._set(node, made)
+            self.made[node] = self._item(made, 0)
+            return
+        residual = None if chain.residual is None else self._in_blocks(chain.residual)
+        self.unfinished[node] = _Unfinished(self._item(made, 0), self._item(made, 1), residual, chain.relu is not None)
+
+    def _item(self, made: fx.Node, index: int) -> fx.Node:
+        return self.body.call_function(operator.getitem, (made, index))
 
     def _linear(self, node: fx.Node) -> fx.Node:
         layer, mask = self.modules.module(node), self.mask.get(f"{node.target}.weight")
@@ -220,17 +235,18 @@ class _Rewriter:
         self.calls[name] = module
         return self.body.call_module(name, arguments)
 
-    def _set(self, node: fx.Node, made: fx.Node) -> None:
-        self.made[node] = made
-        self.blocked.add(node)
-
-    def _batch_blocked(self, node: fx.Node) -> fx.Node:
+    def _in_blocks(self, node: fx.Node) -> fx.Node:
+        """The node's value, finished, for what is no convolution with a normalisation behind it."""
+        unfinished = self.unfinished.pop(node, None)
+        if unfinished is not None:
+            self.made[node] = self.body.call_function(_finished, (*unfinished, self.count))
         made = self.made[node]
-        return made if node in self.blocked else self.body.call_function(to_blocked, (made,))
+        return made if node in self.blocked else self.body.call_function(to_blocks, (made,))
 
     def _as_images(self, node: fx.Node) -> fx.Node:
-        made = self.made[node]
-        return self.body.call_function(_images, (made, self.count)) if node in self.blocked else made
+        if node not in self.blocked:
+            return self.made[node]
+        return self.body.call_function(_images, (self._in_blocks(node), self.count))
 
     def _has_kernel(self, node: fx.Node) -> bool:
         layer = self.modules.module(node)
@@ -245,7 +261,10 @@ def _is_plane_mean(node: fx.Node) -> bool:
     return node.op == "call_method" and node.target == "mean" and node.args[1:] == ((2, 3),) and not node.kwargs
 
 
+def _finished(values: Tensor, affine: Tensor, residual: Tensor | None, relu: bool, num_images: int) -> Tensor:
+    return Activations(values, affine, residual, relu).finished(num_images)
+
+
 def _images(x: Tensor, num_images: int) -> Tensor:
-    if not 0 <= BLOCK * len(x) - num_images < BLOCK:
-        raise RuntimeError("the network changes the number of its images within; train it by the engine 'torch'")
-    return from_blocked(x)[:num_images]
+    check_blocks(x, num_images)
+    return from_blocks(x)[:num_images]

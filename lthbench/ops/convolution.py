@@ -2,7 +2,8 @@
 
 Activations lie as [G, C, H + 2, W + 2, 16] with a border of zeros, one image per vector lane. Each kept weight is then
 one broadcast and a row of vector products, whatever its position, and the transform of a tile consists of additions of
-whole vectors.
+whole vectors. A training's activations lie without the border (ops/masked_convolution.py), which its kernels add to the
+few rows that they work on.
 """
 
 from __future__ import annotations
@@ -51,21 +52,35 @@ class SparsityPattern:
             order.int(),
         )
 
+    @property
+    def lists(self) -> tuple[Tensor, ...]:
+        """Those by output and by input channel, as the gradient of a layer takes them."""
+        return self.col_indices, self.row_ptr, self.row_indices, self.col_ptr, self.order
+
 
 def _starts(counts: Tensor) -> Tensor:
     """Where lists of so many entries begin that lie one after the other, and where the last ends."""
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
 
 
+def to_blocks(x: Tensor) -> Tensor:
+    """Images [B, C, H, W] in blocks without a border, [ceil(B / 16), C, H, W, 16], padded with images of 0."""
+    return F.pad(x, (0,) * 7 + (-x.shape[0] % BLOCK,)).unflatten(0, (-1, BLOCK)).permute(0, 2, 3, 4, 1).contiguous()
+
+
+def from_blocks(x: Tensor) -> Tensor:
+    """Blocks without a border as [16 G, C, H, W], with the padding images."""
+    return x.permute(0, 4, 1, 2, 3).flatten(0, 1)
+
+
 def to_blocked(x: Tensor) -> Tensor:
     """Images [B, C, H, W] in the batch-blocked layout, [ceil(B / 16), C, H + 2, W + 2, 16], padded with images of 0."""
-    padded = F.pad(x, (1, 1, 1, 1, 0, 0, 0, -x.shape[0] % BLOCK))
-    return padded.unflatten(0, (-1, BLOCK)).permute(0, 2, 3, 4, 1).contiguous()
+    return to_blocks(F.pad(x, (1, 1, 1, 1)))
 
 
 def from_blocked(x: Tensor) -> Tensor:
     """Batch-blocked activations as [16 G, C, H, W], with the padding images."""
-    return x[:, :, 1:-1, 1:-1].permute(0, 4, 1, 2, 3).flatten(0, 1)
+    return from_blocks(x[:, :, 1:-1, 1:-1])
 
 
 def sparse_convolution(

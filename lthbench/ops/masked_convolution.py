@@ -1,8 +1,10 @@
-"""Convolutions of a training in the batch-blocked layout (ops/convolution.py), with their gradients."""
+"""Convolutions of a training over the kept weights, with their gradients, on blocks of images without a border.
+
+What a convolution hands on is normalised when it is read (ops/normalisation.py).
+"""
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -12,14 +14,15 @@ from torch.autograd.function import once_differentiable
 
 from lthbench.ops._fake import shape_only
 from lthbench.ops._library import kernels_available
-from lthbench.ops.batch_norm import BatchNorm
-from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
+from lthbench.ops.convolution import BLOCK, SparsityPattern, from_blocks, to_blocks
+from lthbench.ops.normalisation import Activations, BatchNorm
 
 
 class MaskedConvolution(NamedTuple):
-    """A batch-blocked convolution of a training, without bias: over the kept weights, or dense by Winograd's filtering.
+    """A convolution of a training, without bias: over the kept weights, or dense by Winograd's filtering.
 
-    With a pattern, the gradient of pruned weights is 0. Second derivatives are a RuntimeError.
+    With a pattern, the gradient of pruned weights is 0. Second derivatives are a RuntimeError, as arguments of a wrong
+    shape or dtype are.
 
     Attributes:
         pattern: which weights are kept; None for dense 3x3 filters with stride and padding 1 (`winograd_convolution`).
@@ -31,187 +34,184 @@ class MaskedConvolution(NamedTuple):
     stride: int = 1
     padding: int = 1
 
-    def __call__(self, x: Tensor, weight: Tensor, *, again: bool = False) -> Any:
-        """x [G, I, H + 2, W + 2, 16] and weight [O, I, kernel, kernel] to [G, O, H' + 2, W' + 2, 16].
-
-        The gradients of padding images must be 0, as those that `normalised` gives are.
-
-        Args:
-            again: return x too, for what else reads it: its gradient from there is then added in the same pass.
-        """
-        if not kernels_available("cpu"):
-            y = self._reference(x, weight)
-            return (y, x) if again else y
-        return _Convolution.apply(x, weight, self, again)
-
-    def normalised(
+    def __call__(
         self,
-        x: Tensor,
+        read: Activations,
         weight: Tensor,
-        norm: BatchNorm,
-        gain: Tensor,
-        bias: Tensor,
-        num_images: int,
-        residual: Tensor | None = None,
+        norm: BatchNorm | None = None,
+        num_images: int | None = None,
         *,
-        again: bool = False,
-    ) -> Any:
-        """The convolution with the normalisation behind it, whose weight and bias [O] are `gain` and `bias`.
+        keep: bool = False,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What is read [G, I, H, W, 16] and weight [O, I, kernel, kernel] to [G, O, H', W', 16].
 
         Args:
-            num_images: of the batch; the padding images behind them count for nothing and have gradients of 0.
-            residual: [G, O, H' + 2, W' + 2, 16], added before the ReLU, or None.
-            again: as above.
+            norm: the normalisation behind it, which whatever reads the output does.
+            num_images: of the batch; the padding images behind them count for nothing and have gradients of 0, which
+                those of the output must have without `norm`. None where there are none.
+            keep: return what was read too, finished, for what else reads it: its gradient from there is then added in
+                the same pass. Always so where a residual is added.
 
-        Raises:
-            RuntimeError: an argument's shape or dtype is not as above.
+        Returns:
+            `values` and `affine` of `Activations`, the latter None without `norm`; and what was read, or None.
         """
-        if not kernels_available("cpu"):
-            y = norm.reference(self._reference(x, weight), gain, bias, num_images, residual)
-            return (y, x) if again else y
-        return _NormalisedConvolution.apply(x, weight, gain, bias, residual, self, norm, num_images, again)
-
-    def output(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The output, and the weights as the kernels read them."""
-        pattern, ops = self.pattern, torch.ops.lthbench
-        no_bias = _zeros(weight.shape[0])
-        if pattern is None:
-            used = weight.contiguous()
-            return ops.winograd_convolution(x, used, no_bias, None, False), used
-        used = weight.take(pattern.index)
-        lists = pattern.col_indices, pattern.row_ptr
-        return ops.sparse_convolution(x, used, *lists, no_bias, None, *self[1:], False), used
-
-    def input_gradient(self, x: Tensor, used: Tensor, dy: Tensor, other: Tensor | None) -> Tensor:
-        """dx, to which `other`, the gradient of the input's other use, is added."""
-        pattern, ops = self.pattern, torch.ops.lthbench
-        other = None if other is None else other.contiguous()
-        if pattern is None:
-            turned = used.flip(2, 3).transpose(0, 1).contiguous()
-            dx: Tensor = ops.winograd_convolution(dy, turned, _zeros(used.shape[1]), other, False)
-            return dx
-        lists = pattern.row_indices, pattern.col_ptr, pattern.order
-        sides = (size - 2 for size in x.shape[2:4])
-        return ops.sparse_convolution_input_gradient(dy, used, *lists, other, *sides, *self[1:])
-
-    def weight_gradient(self, x: Tensor, weight: Tensor, dy: Tensor) -> Tensor:
-        """dw [O, I, kernel, kernel], 0 where a weight is pruned."""
-        pattern, ops = self.pattern, torch.ops.lthbench
-        if pattern is None:
-            dw: Tensor = ops.dense_convolution_weight_gradient(x, dy, self.stride)
-            return dw
-        at_kept = ops.sparse_convolution_weight_gradient(x, dy, pattern.col_indices, pattern.row_ptr, *self[1:])
-        # torch refuses put_ as not deterministic, although no index repeats here.
-        return at_kept.new_zeros(weight.numel()).scatter_(0, pattern.index, at_kept).view(weight.shape)
+        num_images = BLOCK * len(read.values) if num_images is None else num_images
+        keep = keep or read.residual is not None
+        y: Tensor
+        if kernels_available("cpu"):
+            of_norm = (None, None) if norm is None else (norm.gain, norm.bias)
+            y, affine, x = _Layer.apply(*read, weight, *of_norm, self, norm, num_images, keep)
+            return y, affine, x
+        x = read.reference(num_images)
+        y = self._reference(x, weight)
+        return y, None if norm is None else norm.reference(y, num_images), x if keep else None
 
     def _reference(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.pattern is not None:
             kept = torch.zeros(weight.numel(), dtype=torch.bool).index_fill_(0, self.pattern.index, 1)
             weight = weight * kept.view(weight.shape)
-        return to_blocked(F.conv2d(from_blocked(x), weight, None, self.stride, self.padding))
+        return to_blocks(F.conv2d(from_blocks(x), weight, None, self.stride, self.padding))
 
 
-@cache
-def _zeros(size: int) -> Tensor:
-    return torch.zeros(size)
-
-
-class _Convolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, layer: MaskedConvolution, again: bool) -> Any:
-        y, used = layer.output(x, weight)
-        ctx.save_for_backward(x, used, weight)
-        ctx.layer = layer
-        return (y, x) if again else y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor, other: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        x, used, weight = ctx.saved_tensors
-        layer, dy = ctx.layer, dy.contiguous()
-        dx = layer.input_gradient(x, used, dy, other) if ctx.needs_input_grad[0] else None
-        dw = layer.weight_gradient(x, weight, dy) if ctx.needs_input_grad[1] else None
-        return dx, dw, None, None
-
-
-class _NormalisedConvolution(torch.autograd.Function):
-    """One node for both, since a node takes as long as the kernels of a small layer."""
+class _Layer(torch.autograd.Function):
+    """One node for a convolution and the normalisation before it, which read the same rows."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        gain: Tensor,
-        bias: Tensor,
+        values: Tensor,
+        affine: Tensor | None,
         residual: Tensor | None,
+        relu: bool,
+        weight: Tensor,
+        gain: Tensor | None,
+        bias: Tensor | None,
         layer: MaskedConvolution,
-        norm: BatchNorm,
+        norm: BatchNorm | None,
         num_images: int,
-        again: bool,
-    ) -> Any:
-        y, used = layer.output(x, weight)
-        z, of_norm = norm.output(y, gain, bias, num_images, residual)
-        ctx.save_for_backward(x, used, weight, y, *of_norm)
-        ctx.layer, ctx.num_images, ctx.adds = layer, num_images, residual is not None
-        return (z, x) if again else z
+        keep: bool,
+    ) -> tuple[Tensor | None, ...]:
+        ctx.set_materialize_grads(False)
+        pattern, of_norm = layer.pattern, (None,) * 4 if norm is None else norm[:4]
+        momentum, eps = (0.0, 0.0) if norm is None else norm[4:]
+        used = weight.contiguous() if pattern is None else weight.take(pattern.index)
+        lists = (None, None) if pattern is None else (pattern.col_indices, pattern.row_ptr)
+        finishes = keep and affine is not None
+        y, of_y, rstd, finished = torch.ops.lthbench.convolution_layer(
+            values, affine, residual, relu, finishes, used, *lists, len(weight), *layer[1:],
+            *of_norm, num_images, eps, momentum,
+        )  # fmt: skip
+        saved = (None,) * 3 if norm is None else (y, of_y, rstd)
+        ctx.save_for_backward(values, affine, finished if finishes else None, used, weight, gain, *saved)
+        ctx.layer, ctx.relu, ctx.adds, ctx.num_images = layer, relu, residual is not None, num_images
+        return y, None if norm is None else of_y, (finished if finishes else values) if keep else None
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dz: Tensor, other: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        x, used, weight, y, *of_norm = ctx.saved_tensors
-        layer, needs = ctx.layer, ctx.needs_input_grad
-        dy, residual, gain, bias = torch.ops.lthbench.blocked_batch_norm_gradient(
-            dz.contiguous(), y, *of_norm, ctx.num_images, ctx.adds
-        )
-        dx = layer.input_gradient(x, used, dy, other) if needs[0] else None
-        dw = layer.weight_gradient(x, weight, dy) if needs[1] else None
-        return dx, dw, gain, bias, residual if ctx.adds else None, None, None, None, None
+    def backward(
+        ctx: Any, dy: Tensor | None, d_affine: Tensor | None, other: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        values, affine, finished, used, weight, gain, y, of_y, rstd = ctx.saved_tensors
+        pattern, geometry = ctx.layer.pattern, ctx.layer[1:]
+        lists = (None,) * 5 if pattern is None else pattern.lists
+        if gain is not None and d_affine is None:
+            d_affine = torch.zeros_like(of_y)
+        if dy is None:
+            dy = values.new_zeros(_output_shape(values, len(weight), *geometry)) if y is None else torch.zeros_like(y)
+        dx, of_affine, dw, d_gain = torch.ops.lthbench.convolution_layer_gradient(
+            dy.contiguous(), d_affine, None if other is None else other.contiguous(), values, affine, finished,
+            ctx.relu, used, *lists, *geometry, gain, y, of_y, rstd, ctx.num_images, ctx.needs_input_grad[0],
+        )  # fmt: skip
+        if pattern is not None:
+            # torch refuses put_ as not deterministic, although no index repeats here.
+            dw = dw.new_zeros(weight.numel()).scatter_(0, pattern.index, dw).view(weight.shape)
+        of_norm = (None, None) if d_affine is None else (d_gain, d_affine[2])
+        if not ctx.needs_input_grad[0]:
+            dx = None
+        read = dx, of_affine if affine is not None else None, dx if ctx.adds else None, None
+        return *read, dw, *of_norm, None, None, None, None
 
 
 def plane_mean(x: Tensor, num_images: int) -> Tensor:
-    """The mean of every plane: blocks [G, C, H + 2, W + 2, 16] to [num_images, C]."""
-    mean: Tensor = _PlaneMean.apply(x)
-    return mean.permute(0, 2, 1).flatten(0, 1)[:num_images]
+    """The mean of every plane: blocks [G, C, H, W, 16] to [num_images, C].
+
+    Raises:
+        RuntimeError: these are not the blocks of so many images.
+    """
+    check_blocks(x, num_images)
+    return x.mean((2, 3)).permute(0, 2, 1).flatten(0, 1)[:num_images]
 
 
-class _PlaneMean(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.shape = x.shape
-        return x.sum((2, 3)) / ((x.shape[2] - 2) * (x.shape[3] - 2))  # the border is 0
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        height, width = ctx.shape[2] - 2, ctx.shape[3] - 2
-        dx = grad.new_zeros(ctx.shape)
-        dx[:, :, 1:-1, 1:-1] = (grad / (height * width))[:, :, None, None]
-        return dx
+def check_blocks(x: Tensor, num_images: int) -> None:
+    """Raise a RuntimeError unless x [G, ...] are the blocks of so many images."""
+    if not 0 <= BLOCK * len(x) - num_images < BLOCK:
+        raise RuntimeError("the network changes the number of its images within; train it by the engine 'torch'")
 
 
-@shape_only("sparse_convolution_input_gradient")
-def _input_gradient_shape(
-    grad: Tensor,
-    values: Tensor,
-    row_indices: Tensor,
-    col_ptr: Tensor,
-    order: Tensor,
+def _output_shape(input: Tensor, num_outputs: int, kernel: int, stride: int, padding: int) -> tuple[int, ...]:
+    torch._check(input.dim() == 5, lambda: f"input has {input.dim()} dimensions, expected 5")
+    height, width = ((size + 2 * padding - kernel) // stride + 1 for size in input.shape[2:4])
+    return input.shape[0], num_outputs, height, width, input.shape[4]
+
+
+@shape_only("convolution_layer")
+def _layer_shape(
+    input: Tensor,
+    affine: Tensor | None,
     residual: Tensor | None,
-    height: int,
-    width: int,
-    *geometry: int,
-) -> Tensor:
-    torch._check(grad.dim() == 5, lambda: f"grad has {grad.dim()} dimensions, expected 5")
-    return grad.new_empty(grad.shape[0], col_ptr.shape[0] - 1, height + 2, width + 2, grad.shape[4])
+    relu: bool,
+    keep: bool,
+    weight: Tensor,
+    col_indices: Tensor | None,
+    row_ptr: Tensor | None,
+    num_outputs: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    gain: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    num_images: int,
+    eps: float,
+    momentum: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    y = input.new_empty(_output_shape(input, num_outputs, kernel, stride, padding))
+    made = input.new_empty((0,) if gain is None else (3, num_outputs))
+    return (
+        y,
+        made,
+        input.new_empty((0,) if gain is None else gain.shape),
+        input.new_empty(input.shape if keep else (0,)),
+    )
 
 
-@shape_only("sparse_convolution_weight_gradient")
-def _weight_gradient_shape(input: Tensor, grad: Tensor, col_indices: Tensor, row_ptr: Tensor, *geometry: int) -> Tensor:
-    return input.new_empty(col_indices.shape)
+@shape_only("convolution_layer_gradient")
+def _layer_gradient_shape(
+    grad: Tensor,
+    affine_grad: Tensor | None,
+    finished_grad: Tensor | None,
+    input: Tensor,
+    affine: Tensor | None,
+    finished: Tensor | None,
+    relu: bool,
+    weight: Tensor,
+    col_indices: Tensor | None,
+    row_ptr: Tensor | None,
+    row_indices: Tensor | None,
+    col_ptr: Tensor | None,
+    order: Tensor | None,
+    kernel: int,
+    stride: int,
+    padding: int,
+    gain: Tensor | None,
+    output: Tensor | None,
+    output_affine: Tensor | None,
+    rstd: Tensor | None,
+    num_images: int,
+    passes_on: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def like(t: Tensor | None, wanted: bool = True) -> Tensor:
+        return input.new_empty(t.shape if t is not None and wanted else (0,))
 
-
-@shape_only("dense_convolution_weight_gradient")
-def _dense_weight_gradient_shape(input: Tensor, grad: Tensor, stride: int) -> Tensor:
-    torch._check(grad.dim() == 5, lambda: f"grad has {grad.dim()} dimensions, expected 5")
-    return input.new_empty(grad.shape[1], input.shape[1], 3, 3)
+    return like(input, passes_on), like(affine, passes_on), like(weight), like(gain)

@@ -14,12 +14,12 @@ from torch import Tensor, library, nn
 
 from lthbench.bench.throughput import noise_images
 from lthbench.data.spec import DataSpec
-from lthbench.engine.blocked_training import NormalisedConvolution, blocked_training
+from lthbench.engine.blocked_training import BlockedConvolution, blocked_training
 from lthbench.models.build import prunable
 from lthbench.models.spec import MODELS, ModelSpec
-from lthbench.ops.batch_norm import BatchNorm
-from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
+from lthbench.ops.convolution import SparsityPattern, from_blocks, to_blocks
 from lthbench.ops.masked_convolution import MaskedConvolution, plane_mean
+from lthbench.ops.normalisation import Activations, BatchNorm
 from lthbench.tasks.network import apply_mask, make_network, set_initial_weights
 from lthbench.training.loop import Trainer
 from lthbench.training.recipe import SGD, Recipe
@@ -84,19 +84,14 @@ class Layer:
         counts = self.weight.shape[1] * area, self.weight.shape[0] * area, pixels
         return [(n + 2) * ROUNDING * t + 1e-30 for n, t in zip(counts, (y, dx, dw), strict=True)]
 
-    def blocked(self, pattern: SparsityPattern | None, *, again: bool = False) -> list[Tensor]:
+    def blocked(self, pattern: SparsityPattern | None, *, keep: bool = False) -> list[Tensor]:
         layer = MaskedConvolution(pattern, self.kernel, self.stride, self.padding)
-        # A border of zeros is all that is added, so that gradients of blocks are blocks of gradients.
-        x, weight = to_blocked(self.x).requires_grad_(), (self.weight * self.mask).requires_grad_()
-        outputs, grads = [layer(x, weight)], [to_blocked(self.dy)]
-        if again:
-            outputs, grads = list(layer(x, weight, again=True)), [*grads, to_blocked(self.other)]
-        dx, dw = torch.autograd.grad(outputs, (x, weight), grads)
-        for t in (outputs[0], dx):
-            border = t.detach().clone()
-            border[:, :, 1:-1, 1:-1] = 0
-            assert not border.any()
-        return [from_blocked(outputs[0].detach())[: len(self.x)], from_blocked(dx)[: len(self.x)], dw]
+        # The layout only moves values, so that gradients of blocks are blocks of gradients.
+        x, weight = to_blocks(self.x).requires_grad_(), (self.weight * self.mask).requires_grad_()
+        y, _, read = layer(Activations(x), weight, keep=keep)
+        outputs, grads = ([y, read], [self.dy, self.other]) if keep else ([y], [self.dy])
+        dx, dw = torch.autograd.grad(outputs, (x, weight), [to_blocks(t) for t in grads])
+        return [from_blocks(y.detach())[: len(self.x)], from_blocks(dx)[: len(self.x)], dw]
 
 
 def assert_within(got: list[Tensor], exact: list[Tensor], bounds: list[Tensor]) -> None:
@@ -116,30 +111,30 @@ def test_a_masked_convolution_and_its_gradients_are_those_of_the_dense_one_withi
 def test_what_else_reads_the_input_has_its_gradient_added(case):
     layer = Layer(*case)
     pattern = SparsityPattern.of(layer.mask)
-    alone, together = layer.blocked(pattern), layer.blocked(pattern, again=True)
+    alone, together = layer.blocked(pattern), layer.blocked(pattern, keep=True)
     torch.testing.assert_close(together[1], alone[1] + layer.other, rtol=0, atol=1e-5)
     assert torch.equal(together[0], alone[0]) and torch.equal(together[2], alone[2])
 
 
-@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("case", [(20, 3, 6, (8, 8)), (16, 16, 16, (7, 5)), (33, 8, 4, (16, 12))])
-def test_a_dense_convolution_by_winograd_has_the_gradients_of_the_direct_one(case, again):
+def test_a_dense_convolution_by_winograd_has_the_gradients_of_the_direct_one(case, keep):
     layer = Layer(*case, (3, 1, 1), 1.0)
-    got, (y, dx, dw) = layer.blocked(None, again=again), layer.exact()
-    dx = dx + layer.other if again else dx
+    got, (y, dx, dw) = layer.blocked(None, keep=keep), layer.exact()
+    dx = dx + layer.other if keep else dx
     # Its filtering errs by 1e-5 standard deviations of an output at the most.
     filtered = [torch.full_like(t, 2e-5 * float(t.std())) for t in (y, dx)]
     assert_within(got, [y, dx, dw], [*filtered, layer.bounds()[2]])
 
 
-@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("pattern", [True, False])
-def test_the_reference_of_a_masked_convolution_agrees(pattern, again):
+def test_the_reference_of_a_masked_convolution_agrees(pattern, keep):
     layer = Layer(20, 4, 6, (8, 8), (3, 1, 1), 0.5 if pattern else 1.0)
     kept = SparsityPattern.of(layer.mask) if pattern else None
-    got = layer.blocked(kept, again=again)
+    got = layer.blocked(kept, keep=keep)
     with on_reference():
-        expected = layer.blocked(kept, again=again)
+        expected = layer.blocked(kept, keep=keep)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
@@ -152,11 +147,12 @@ NORMS = [
 ]
 
 
-def norm_alone(x, weight, bias, num_images, norm, residual=None):
+def norm_alone(x, num_images, norm, relu=False, residual=None):
     """A normalisation behind a convolution that changes nothing."""
     same = torch.eye(x.shape[1])[..., None, None]
     convolution = MaskedConvolution(SparsityPattern.of(same.bool()), 1, 1, 0)
-    return convolution.normalised(x, same, norm, weight, bias, num_images, residual)
+    y, affine, _ = convolution(Activations(x), same, norm, num_images)
+    return Activations(y, affine, residual, relu).finished(num_images)
 
 
 def normalised(num_images, channels, plane, relu, adds):
@@ -171,13 +167,14 @@ def normalised(num_images, channels, plane, relu, adds):
     y = y.relu() if relu else y
     of_exact = torch.autograd.grad(y, exact[: 4 if adds else 3], dy.double())
     # Lanes that are no images hold what a layer before left there.
-    blocks = [to_blocked(t) for t in (x, other)]
+    blocks = [to_blocks(t) for t in (x, other)]
     for t in blocks:
-        t[-1, :, 1:-1, 1:-1, num_images % 16 or 16 :] = 7
+        t[-1, ..., num_images % 16 or 16 :] = 7
     ours = [t.requires_grad_() for t in (blocks[0], weight, bias, blocks[1])]
     statistics = torch.zeros(channels), torch.ones(channels)
-    z = norm_alone(*ours[:3], num_images, BatchNorm(*statistics, 1.0, 1e-3, relu), ours[3] if adds else None)
-    of_ours = torch.autograd.grad(z, ours[: 4 if adds else 3], to_blocked(dy))
+    norm = BatchNorm(*ours[1:3], *statistics, 1.0, 1e-3)
+    z = norm_alone(ours[0], num_images, norm, relu, ours[3] if adds else None)
+    of_ours = torch.autograd.grad(z, ours[: 4 if adds else 3], to_blocks(dy))
     torch.testing.assert_close(statistics[0].double(), x.double().mean((0, 2, 3)))
     torch.testing.assert_close(statistics[1].double(), x.double().var((0, 2, 3)), rtol=1e-5, atol=1e-5)
     return [z.detach(), *of_ours], [y.detach(), *of_exact]
@@ -192,17 +189,17 @@ def test_normalisation_with_what_follows_has_the_outputs_and_gradients_of_the_la
         with on_reference():
             got, exact = normalised(*case)
     for a, b in zip(got, exact, strict=True):
-        a = from_blocked(a)[: case[0]] if a.dim() == 5 else a
+        a = from_blocks(a)[: case[0]] if a.dim() == 5 else a
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=2e-5)
     if case[0] % 16:
         assert not got[1][-1, ..., case[0] % 16 :].any()
 
 
 def test_the_mean_of_a_large_offset_loses_no_digits_of_the_variance():
-    x = to_blocked(torch.randn(32, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.01 + 1000)
+    x = to_blocks(torch.randn(32, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.01 + 1000)
     mean, variance = torch.zeros(2), torch.zeros(2)
-    norm_alone(x, torch.ones(2), torch.zeros(2), 32, BatchNorm(mean, variance, 1.0))
-    images = from_blocked(x).double()
+    norm_alone(x, 32, BatchNorm(torch.ones(2), torch.zeros(2), mean, variance, 1.0))
+    images = from_blocks(x).double()
     torch.testing.assert_close(variance.double(), images.var((0, 2, 3)), rtol=1e-4, atol=0)
     torch.testing.assert_close(mean.double(), images.mean((0, 2, 3)), rtol=1e-7, atol=0)
 
@@ -222,12 +219,12 @@ def test_threads_change_no_bit_of_a_training_pass():
 
 def test_the_mean_of_a_plane_and_its_gradient():
     x = torch.randn(20, 3, 4, 6)
-    blocks, images = to_blocked(x).requires_grad_(), x.clone().requires_grad_()
+    blocks, images = to_blocks(x).requires_grad_(), x.clone().requires_grad_()
     got, expected = plane_mean(blocks, 20), images.mean((2, 3))
     torch.testing.assert_close(got, expected)
     dy = torch.randn(20, 3)
     (dx,), (exact,) = torch.autograd.grad(got, blocks, dy), torch.autograd.grad(expected, images, dy)
-    torch.testing.assert_close(dx, to_blocked(exact))
+    torch.testing.assert_close(dx, to_blocks(exact))
 
 
 def network(name: str, density: float, width: int | None = None) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -325,10 +322,10 @@ def test_all_of_a_network_is_in_blocks_from_the_images_to_the_pooling(width):
     passes = blocked_training(model, mask)
     assert passes is not None
     kinds = [type(passes.get_submodule(str(node.target))) for node in passes.graph.nodes if node.op == "call_module"]
-    assert kinds.count(NormalisedConvolution) == 21  # with two projections
+    assert kinds.count(BlockedConvolution) == 21  # with two projections
     assert kinds.count(nn.Linear) == 1 and len(kinds) == 22
     functions = [node.target for node in passes.graph.nodes if node.op == "call_function"]
-    assert functions.count(to_blocked) == functions.count(plane_mean) == 1
+    assert functions.count(to_blocks) == functions.count(plane_mean) == 1
     assert {id(p) for p in passes.parameters()} == {id(p) for p in model.parameters()}
 
 
@@ -361,19 +358,24 @@ def test_layers_without_a_form_in_blocks_are_given_images():
 
 @needs_kernels
 def test_operators_of_training_keep_their_contract_with_torch():
-    x, dy = to_blocked(torch.randn(2, 2, 5, 5)), to_blocked(torch.randn(2, 3, 5, 5))
+    x, dy = to_blocks(torch.randn(2, 2, 5, 5)), to_blocks(torch.randn(2, 3, 5, 5))
     p = SparsityPattern.of(torch.rand(3, 2, 3, 3) < 0.5)
-    values, sums = torch.randn(len(p.index)), (torch.ones(2), torch.ones(2))
-    lists, geometry = (p.row_indices, p.col_ptr, p.order), (3, 1, 1)
+    values, affine, of_y, threes = torch.randn(len(p.index)), torch.ones(3, 2), torch.ones(3, 3), torch.ones(3)
+    running, geometry, none = (torch.zeros(3), torch.ones(3)), (3, 1, 1), (None,) * 5
     ops = torch.ops.lthbench
-    library.opcheck(ops.sparse_convolution_input_gradient.default, (dy, values, *lists, x, 5, 5, *geometry))
-    library.opcheck(ops.sparse_convolution_weight_gradient.default, (x, dy, p.col_indices, p.row_ptr, *geometry))
-    library.opcheck(ops.dense_convolution_weight_gradient.default, (x, dy, 1))
-    library.opcheck(ops.blocked_batch_norm.default, (x, *sums, x.clone(), None, None, 2, 1e-5, 0.1, True))
-    running = torch.zeros(2), torch.ones(2)
-    library.opcheck(ops.blocked_batch_norm.default, (x, *sums, x.clone(), *running, 2, 1e-5, 0.1, True))
-    library.opcheck(ops.blocked_batch_norm_gradient.default, (x, x, x, None, None, *sums, torch.ones(2), 2, True))
-    library.opcheck(ops.blocked_batch_norm_gradient.default, (x, x, None, *sums, *sums, torch.ones(2), 2, True))
+    kept, norm = (values, p.col_indices, p.row_ptr, 3), (threes, threes)
+    how = 2, 1e-5, 0.1
+    finishes = x, affine, x.clone(), True, True, *kept, *geometry, *norm, *running, *how
+    library.opcheck(ops.convolution_layer.default, finishes)
+    library.opcheck(ops.convolution_layer.default, (x, None, None, False, False, *kept, *geometry, *none[:4], *how))
+    of_norm, dense = (threes, dy.clone(), of_y, threes), (torch.randn(3, 2, 3, 3), *none)
+    read = x, affine, x.clone(), True
+    passes_on = dy, of_y, x, *read, values, *p.lists, *geometry, *of_norm, 2, True
+    library.opcheck(ops.convolution_layer_gradient.default, passes_on)
+    ends = dy, None, None, x, None, None, False, *dense, *geometry, *none[:4], 2, False
+    library.opcheck(ops.convolution_layer_gradient.default, ends)
+    library.opcheck(ops.normalise.default, (x, affine, x.clone(), True))
+    library.opcheck(ops.normalise_gradient.default, (x, x.clone(), affine, x.clone(), True, 2))
 
 
 @needs_kernels

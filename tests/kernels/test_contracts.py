@@ -13,7 +13,8 @@ from devices import needs_kernels
 from devices import reference as on_reference
 from torch import Tensor, nn
 
-import lthbench.bench.timing  # noqa: F401 (the shapes of its probes)
+import lthbench.bench.timing
+import lthbench.engine.blocked_training  # noqa: F401 (both have operators' shapes)
 from lthbench.engine import evaluate_linear_path
 from lthbench.ops import MaskedAdamW, MaskedSGD, prune_lowest
 from lthbench.ops._library import kernels_available
@@ -85,18 +86,6 @@ def right() -> dict[str, dict[str, Any]]:
             "input": torch.ones(1, 2, 6, 6, 16), "weight": torch.ones(2, 2, 3, 3), "bias": torch.ones(2),
             "residual": torch.ones(1, 2, 6, 6, 16), "relu": False,
         },
-        "sparse_convolution_input_gradient": {
-            "grad": torch.ones(1, 2, 6, 6, 16), "values": torch.ones(3), "row_indices": ints(0, 4, 2),
-            "col_ptr": ints(0, 2, 3), "order": ints(0, 2, 1), "residual": torch.ones(1, 2, 6, 6, 16), "height": 4,
-            "width": 4, "kernel": 3, "stride": 1, "padding": 1,
-        },
-        "sparse_convolution_weight_gradient": {
-            "input": torch.ones(1, 2, 6, 6, 16), "grad": torch.ones(1, 2, 6, 6, 16), "col_indices": ints(0, 4, 2),
-            "row_ptr": ints(0, 2, 3), "kernel": 3, "stride": 1, "padding": 1,
-        },
-        "dense_convolution_weight_gradient": {
-            "input": torch.ones(1, 2, 6, 6, 16), "grad": torch.ones(1, 2, 6, 6, 16), "stride": 1,
-        },
         "sparse_linear": {
             "input": torch.ones(3, 5), "values": torch.ones(3), "col_indices": ints(0, 2, 1), "row_ptr": ints(0, 2, 3),
             "bias": torch.ones(2),
@@ -109,15 +98,29 @@ def right() -> dict[str, dict[str, Any]]:
             "input": torch.ones(3, 5), "grad": torch.ones(2, 5), "col_indices": ints(0, 2, 1),
             "row_ptr": ints(0, 2, 3),
         },
-        "blocked_batch_norm": {
-            "input": torch.ones(1, 2, 6, 6, 16), "weight": torch.ones(2), "bias": torch.ones(2),
-            "residual": torch.ones(1, 2, 6, 6, 16), "running_mean": torch.ones(2), "running_var": torch.ones(2),
-            "num_images": 3, "eps": 1e-5, "momentum": 0.1, "relu": True,
+        "convolution_layer": {
+            "input": torch.ones(1, 2, 4, 4, 16), "affine": torch.ones(3, 2), "residual": torch.ones(1, 2, 4, 4, 16),
+            "relu": True, "keep": True, "weight": torch.ones(3), "col_indices": ints(0, 4, 2),
+            "row_ptr": ints(0, 2, 3), "num_outputs": 2, "kernel": 3, "stride": 1, "padding": 1,
+            "gain": torch.ones(2), "bias": torch.ones(2), "running_mean": torch.ones(2), "running_var": torch.ones(2),
+            "num_images": 3, "eps": 1e-5, "momentum": 0.1,
         },
-        "blocked_batch_norm_gradient": {
-            "grad": torch.ones(1, 2, 6, 6, 16), "input": torch.ones(1, 2, 6, 6, 16),
-            "output": None, "scale": torch.ones(2), "offset": torch.ones(2), "weight": torch.ones(2),
-            "mean": torch.ones(2), "rstd": torch.ones(2), "num_images": 3, "residual": True,
+        "convolution_layer_gradient": {
+            "grad": torch.ones(1, 2, 4, 4, 16), "affine_grad": torch.ones(3, 2),
+            "finished_grad": torch.ones(1, 2, 4, 4, 16), "input": torch.ones(1, 2, 4, 4, 16),
+            "affine": torch.ones(3, 2), "finished": torch.ones(1, 2, 4, 4, 16), "relu": True, "weight": torch.ones(3),
+            "col_indices": ints(0, 4, 2), "row_ptr": ints(0, 2, 3), "row_indices": ints(0, 4, 2),
+            "col_ptr": ints(0, 2, 3), "order": ints(0, 2, 1), "kernel": 3, "stride": 1, "padding": 1,
+            "gain": torch.ones(2), "output": torch.ones(1, 2, 4, 4, 16), "output_affine": torch.ones(3, 2),
+            "rstd": torch.ones(2), "num_images": 3, "passes_on": True,
+        },
+        "normalise": {
+            "input": torch.ones(1, 2, 4, 4, 16), "affine": torch.ones(3, 2), "residual": torch.ones(1, 2, 4, 4, 16),
+            "relu": True,
+        },
+        "normalise_gradient": {
+            "grad": torch.ones(1, 2, 4, 4, 16), "input": torch.ones(1, 2, 4, 4, 16), "affine": torch.ones(3, 2),
+            "finished": torch.ones(1, 2, 4, 4, 16), "relu": True, "num_images": 3,
         },
     }  # fmt: skip
 
@@ -252,17 +255,6 @@ CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("winograd_convolution", {"input": torch.ones(1, 0, 6, 6, 16)}, "input has no channel"),
     ("winograd_convolution", {"bias": torch.ones(0)}, "bias has no output channel"),
     ("sparse_convolution", {"input": torch.empty(0, 2, 2**21, 2**21, 16), "residual": None}, "input has 2 planes"),
-    ("sparse_convolution_input_gradient", {"kernel": 4}, "kernel is 4, more than 2 larger"),
-    ("sparse_convolution_input_gradient", {"height": 9}, "grad has no shape"),
-    ("sparse_convolution_input_gradient", {"height": 2**62}, "height is 4611686018427387904"),
-    ("sparse_convolution_input_gradient", {"order": ints(0, 1, 3)}, r"order\[2\] is 3, expected 0 to 2"),
-    ("sparse_convolution_input_gradient", {"row_indices": ints(0, 4, 18)}, r"row_indices\[2\] is 18, expected 0 to 17"),
-    ("sparse_convolution_input_gradient", {"col_ptr": ints(0, 3, 2)}, "col_ptr does not go from 0 to the 3"),
-    ("sparse_convolution_weight_gradient", {"stride": 2}, "grad has no shape"),
-    ("sparse_convolution_weight_gradient", {"col_indices": ints(4, 4, 2)}, r"col_indices\[1\] is 4, not above"),
-    ("sparse_convolution_weight_gradient", {"input": torch.ones(2, 2, 6, 6, 16)}, "input has 2 blocks"),
-    ("dense_convolution_weight_gradient", {"stride": 0}, "stride"),
-    ("dense_convolution_weight_gradient", {"input": torch.ones(1, 0, 6, 6, 16)}, "input has no channel"),
     ("sparse_linear", {"col_indices": ints(0, 3, 1)}, r"col_indices\[1\] is 3, expected 0 to 2"),
     ("sparse_linear", {"row_ptr": ints(0, 2, 4)}, "row_ptr does not go from 0 to the 3"),
     ("sparse_linear", {"bias": torch.ones(3)}, "bias has 3 entries, expected 2"),
@@ -271,16 +263,42 @@ CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("sparse_linear_input_gradient", {"row_indices": ints(0, 2, 0)}, r"row_indices\[1\] is 2, expected 0 to 1"),
     ("sparse_linear_weight_gradient", {"grad": torch.ones(2, 4)}, "grad has 4 images, input 5"),
     ("sparse_linear_weight_gradient", {"grad": torch.ones(3, 5)}, "grad has 3 outputs, row_ptr 2"),
-    ("blocked_batch_norm", {"num_images": 0}, "num_images is 0"),
-    ("blocked_batch_norm", {"num_images": 17}, "num_images is 17, which do not make the 1 blocks"),
-    ("blocked_batch_norm", {"eps": math.nan}, "eps is nan"),
-    ("blocked_batch_norm", {"input": torch.ones(1, 2, 2, 6, 16), "residual": None}, "input has no shape"),
-    ("blocked_batch_norm", {"momentum": -1.0}, "momentum is -1"),
-    ("blocked_batch_norm", {"running_var": None}, "running_mean and running_var are given together"),
-    ("blocked_batch_norm_gradient", {"num_images": -1}, "num_images is -1"),
-    ("blocked_batch_norm_gradient", {"output": torch.ones(1, 2, 6, 6, 15)}, "output has 15 entries"),
-    ("blocked_batch_norm_gradient", {"output": torch.ones(1, 2, 6, 6, 16)}, "and without output"),
-    ("blocked_batch_norm_gradient", {"offset": None}, "scale and offset are given together"),
+    ("convolution_layer", {"kernel": 4}, "kernel is 4, more than 2 larger"),
+    ("convolution_layer", {"stride": 0}, "stride"),
+    ("convolution_layer", {"num_outputs": 0}, "weight has no output channel"),
+    ("convolution_layer", {"num_images": 0}, "num_images is 0"),
+    ("convolution_layer", {"num_images": 17}, "num_images is 17, which do not make the 1 blocks"),
+    ("convolution_layer", {"eps": math.nan}, "eps is nan"),
+    ("convolution_layer", {"momentum": -1.0}, "momentum is -1"),
+    ("convolution_layer", {"running_var": None}, "running_mean and running_var are given together"),
+    ("convolution_layer", {"gain": None, "bias": None}, "given together, and with gain"),
+    ("convolution_layer", {"bias": None}, "gain and bias are given together"),
+    ("convolution_layer", {"row_ptr": None}, "col_indices and row_ptr are given together"),
+    ("convolution_layer", {"affine": None, "residual": None, "relu": False}, "keep is given without affine"),
+    ("convolution_layer", {"affine": None}, "residual and relu are given without affine"),
+    ("convolution_layer", {"affine": torch.ones(2, 2)}, r"affine has not the shape \[3, 2\]"),
+    ("convolution_layer", {"gain": torch.ones(3)}, r"gain has not the shape \[2\]"),
+    ("convolution_layer", {"col_indices": None, "row_ptr": None}, "weight is not contiguous with 4 dimensions"),
+    (
+        "convolution_layer",
+        {"col_indices": None, "row_ptr": None, "weight": torch.ones(2, 2, 3, 3), "stride": 2},
+        "stride is 2, expected 1",
+    ),
+    ("convolution_layer", {"col_indices": ints(4, 4, 2)}, r"col_indices\[1\] is 4, not above"),
+    ("convolution_layer", {"input": torch.ones(1, 2, 0, 4, 16), "residual": None}, "input has no shape"),
+    ("convolution_layer", {"input": torch.empty(0, 2, 2**21, 2**21, 16), "residual": None}, "input has 2 planes"),
+    ("convolution_layer_gradient", {"stride": 2}, "grad has no shape"),
+    ("convolution_layer_gradient", {"num_images": -1}, "num_images is -1"),
+    ("convolution_layer_gradient", {"order": ints(0, 1, 3)}, r"order\[2\] is 3, expected 0 to 2"),
+    ("convolution_layer_gradient", {"row_indices": ints(0, 4, 18)}, r"row_indices\[2\] is 18, expected 0 to 17"),
+    ("convolution_layer_gradient", {"col_ptr": ints(0, 3, 2)}, "col_ptr does not go from 0 to the 3"),
+    ("convolution_layer_gradient", {"order": None}, "lists by output and by input channel are given together"),
+    ("convolution_layer_gradient", {"rstd": None}, "output_affine and rstd are given together"),
+    ("convolution_layer_gradient", {"input": torch.ones(2, 2, 4, 4, 16), "finished": None}, "grad has no shape"),
+    ("convolution_layer_gradient", {"affine": None, "relu": False}, "finished is given without affine"),
+    ("convolution_layer_gradient", {"finished": torch.ones(1, 2, 4, 4, 15)}, "finished has 15 entries"),
+    ("normalise", {"affine": torch.ones(3, 3)}, r"affine has not the shape \[3, 2\]"),
+    ("normalise_gradient", {"num_images": 33}, "num_images is 33, which do not make the 1 blocks"),
 ]
 
 

@@ -3,12 +3,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "common/parallel.h"
 #include "cpu/conv/image_blocks.h"
+#include "cpu/conv/rows.h"
 #include "cpu/conv/sum_blocks.h"
-#include "cpu/conv/taps.h"
-#include "cpu/scratch.h"
-#include "sparse_convolution.h"
 
 // Sums over pixels round differently in every implementation anyway, so fma is allowed.
 #include "common/contract.h"
@@ -21,11 +18,9 @@ constexpr int64_t kOutputsAtOnce = 4;
 constexpr int64_t kBandPixels = 64;  // whose gradients, of four channels, fill half of an L1 cache
 
 struct Work {
-  DenseWeightGradient layer;
+  ConvolutionShape layer;
   Strides strides;
-  int64_t fours;   // groups of output channels, the last perhaps smaller
-  int64_t rows;    // of a band
-  float* partial;  // [num_blocks, num_outputs, num_inputs, 3, 3]
+  int64_t rows;  // of a band
 };
 
 // sums[o][k] += the gradients of channel o times the pixels that tap k of a kernel's row multiplies.
@@ -59,60 +54,71 @@ LTH_INLINE void sum_band(const float* input, const float* grad, int64_t rows, co
 }
 
 template <class V, int kOutputs>
-LTH_INLINE void sum_outputs(const Work& w, int64_t block, int64_t first, V* sums) {
-  const DenseWeightGradient& layer = w.layer;
+LTH_INLINE void sum_outputs(const Work& w, const float* input, const float* of_grad, int64_t rows,
+                            int64_t first, float* result, V* sums) {
+  const ConvolutionShape& layer = w.layer;
   const Strides& t = w.strides;
   const int64_t each = kOutputs * kSide;
   std::fill(sums, sums + layer.num_inputs * kSide * each, V{});
-  const float* grad = layer.grad + (block * t.out_block + first * t.out_plane + t.out_row + 1) * kBlock;
-  for (int64_t y = 0; y < layer.out_height; y += w.rows)
+  const float* grad = of_grad + (first * t.out_plane + t.out_row + 1) * kBlock;
+  for (int64_t y = 0; y < rows; y += w.rows)
     for (int64_t c = 0; c < layer.num_inputs; ++c)
       for (int64_t row = 0; row < kSide; ++row) {
-        const int64_t from = block * t.in_block + c * t.in_plane + (y * layer.stride + row) * t.in_row;
-        sum_band<V, kOutputs>(layer.input + from * kBlock, grad + y * t.out_row * kBlock,
-                              std::min(w.rows, layer.out_height - y), w, sums + (c * kSide + row) * each);
+        const int64_t from = c * t.in_plane + (y * layer.stride + row) * t.in_row;
+        sum_band<V, kOutputs>(input + from * kBlock, grad + y * t.out_row * kBlock,
+                              std::min(w.rows, rows - y), w, sums + (c * kSide + row) * each);
       }
   constexpr int64_t kLanes = kBlock / kParts<V>;
   const float* sum = reinterpret_cast<const float*>(sums);
   for (int64_t c = 0; c < layer.num_inputs; ++c)
     for (int64_t row = 0; row < kSide; ++row)
       for (int64_t o = 0; o < kOutputs; ++o)
-        for (int64_t k = 0; k < kSide; ++k, sum += kLanes) {
-          const int64_t filter = (block * layer.num_outputs + first + o) * layer.num_inputs + c;
-          w.partial[(filter * kSide + row) * kSide + k] = sum_lanes<kLanes>(sum);
-        }
+        for (int64_t k = 0; k < kSide; ++k, sum += kLanes)
+          result[(((first + o) * layer.num_inputs + c) * kSide + row) * kSide + k] = sum_lanes<kLanes>(sum);
 }
 
-// Items: four output channels of a block.
+// Four output channels at a time.
 template <class V>
-LTH_INLINE void sum_items(const Work& w, int64_t begin, int64_t end) {
-  const Scratch scratch(w.layer.num_inputs * kSide * kOutputsAtOnce * kSide * sizeof(V), 0);
-  auto* sums = static_cast<V*>(scratch.data());
-  for (int64_t item = begin; item < end; ++item) {
-    const int64_t block = item / w.fours, first = item % w.fours * kOutputsAtOnce;
+LTH_INLINE void sum_rows(const Work& w, const float* input, const float* grad, int64_t rows, float* result,
+                         float* room) {
+  V* sums = reinterpret_cast<V*>(room);
+  for (int64_t first = 0; first < w.layer.num_outputs; first += kOutputsAtOnce) {
     const int64_t count = std::min(kOutputsAtOnce, w.layer.num_outputs - first);
     if (count == kOutputsAtOnce) {
-      sum_outputs<V, kOutputsAtOnce>(w, block, first, sums);
+      sum_outputs<V, kOutputsAtOnce>(w, input, grad, rows, first, result, sums);
     } else {
-      for (int64_t o = 0; o < count; ++o) sum_outputs<V, 1>(w, block, first + o, sums);
+      for (int64_t o = 0; o < count; ++o) sum_outputs<V, 1>(w, input, grad, rows, first + o, result, sums);
     }
   }
 }
 
-LTH_FOR_EACH_ISA(items, sum_items, (const Work& w, int64_t begin, int64_t end), (w, begin, end))
+LTH_FOR_EACH_ISA(rows, sum_rows,
+                 (const Work& w, const float* input, const float* grad, int64_t rows, float* result,
+                  float* room),
+                 (w, input, grad, rows, result, room))
+
+class DenseWeightGradientRows : public WeightGradientRows {
+ public:
+  DenseWeightGradientRows(const ConvolutionShape& shape, const Strides& strides)
+      : work_{shape, strides, std::max<int64_t>(1, kBandPixels / shape.out_width)} {}
+
+  size_t room() const override { return work_.layer.num_inputs * kSide * kOutputsAtOnce * kSide * kBlock; }
+
+  void operator()(const float* input, const float* grad, int64_t begin, int64_t end, float* sums,
+                  float* room) const override {
+    run_(work_, input, grad, end - begin, sums, room);
+  }
+
+ private:
+  Work work_;
+  void (*run_)(const Work&, const float*, const float*, int64_t, float*, float*) = LTH_OF_THIS_CPU(rows);
+};
 
 }  // namespace
 
-void dense_weight_gradient_cpu(const DenseWeightGradient& layer) {
-  Work w{layer, strides_of(layer), (layer.num_outputs + kOutputsAtOnce - 1) / kOutputsAtOnce,
-         std::max<int64_t>(1, kBandPixels / layer.out_width), nullptr};
-  const int64_t count = layer.num_outputs * layer.num_inputs * kSide * kSide;
-  std::vector<float> partial(layer.num_blocks * count);
-  w.partial = partial.data();
-  const auto run = LTH_OF_THIS_CPU(items);
-  auto body = [&](int64_t begin, int64_t end) { run(w, begin, end); };
-  parallel_for(layer.num_blocks * w.fours, 1, body);
-  sum_blocks(w.partial, layer.num_blocks, count, layer.output);
+std::unique_ptr<WeightGradientRows> dense_weight_gradient_rows(const ConvolutionShape& shape,
+                                                               const Strides& strides) {
+  return std::make_unique<DenseWeightGradientRows>(shape, strides);
 }
 
 }  // namespace lth

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "common/parallel.h"
-#include "cpu/conv/taps.h"
+#include "cpu/conv/rows.h"
 
 // The sums are those of a convolution, which no two implementations round alike: fma is welcome.
 #include "common/contract.h"
@@ -14,16 +14,15 @@ namespace {
 
 constexpr int64_t kShared = 4;  // output channels of a dense layer that are summed at once
 
-// Sums over the taps of a lattice: writes bias (or 0) + sums + `residual`, with a ReLU if asked.
+// Sums over the taps of a lattice: writes bias (or 0) + sums + what is added, with a ReLU if asked.
 struct Sums {
   Lattice lattice;
   Taps taps;
-  const float* input;     // of position (0, 0)
-  const float* values;    // of the taps
-  const float* bias;      // or nullptr
-  const float* residual;  // of the output's shape, or nullptr
-  float* output;          // of position (0, 0)
+  const float* values;       // of the taps
+  std::vector<float> given;  // the values, where they are no caller's
+  const float* bias;         // or nullptr
   int64_t outputs;
+  int64_t start;  // in the output, of position (0, 0); in blocks of 16 images
   // Every weight survives, so that output channels read the same: taps.offsets are those of the first, and
   // the values of channel o begin at o * each.
   bool dense;
@@ -34,16 +33,23 @@ struct Sums {
   int64_t height, width;
 };
 
+// Those of the first row's position 0; residual is nullptr where nothing is added.
+struct Operands {
+  const float *input, *residual;
+  float* output;
+};
+
 // Rows [y, y + kRows), columns [x, x + kColumns) of all channels, one group of input channels after another:
 // what a group's weights read then stays in the L1 cache for all output channels.
 template <class V, int kStep, int kRows, int kColumns>
-LTH_INLINE void sparse_tile(const Sums& s, size_t group, const float* input, int64_t start) {
+LTH_INLINE void sparse_tile(const Sums& s, const Operands& of, size_t group, const float* input,
+                            int64_t start) {
   const Lattice& l = s.lattice;
   const int64_t step = kStep ? kStep : l.in_step;
   const bool last = group + 1 == s.taps.groups();
   const int32_t* offsets = s.taps.offsets.data();
   const int32_t *first = s.taps.first[group].data(), *behind = s.taps.first[group + 1].data();
-  const float* added = last ? s.residual : nullptr;
+  const float* added = last ? of.residual : nullptr;
   const bool relu = last && s.relu;
   for (int64_t o = 0; o < s.outputs; ++o) {
     const int32_t begin = first[o], end = behind[o];
@@ -56,7 +62,7 @@ LTH_INLINE void sparse_tile(const Sums& s, size_t group, const float* input, int
       for (int c = 0; c < kColumns; ++c)
 #pragma GCC unroll 4
         for (int p = 0; p < kParts<V>; ++p)
-          sums[r][c][p] = group == 0 ? bias : at<V>(s.output, place + (r * l.out_row + c) * l.out_step)[p];
+          sums[r][c][p] = group == 0 ? bias : at<V>(of.output, place + (r * l.out_row + c) * l.out_step)[p];
     for (int32_t i = begin; i < end; ++i) {
       const float weight = s.values[i];
       const float* from = input + offsets[i] * kBlock;
@@ -73,7 +79,7 @@ LTH_INLINE void sparse_tile(const Sums& s, size_t group, const float* input, int
 #pragma GCC unroll 16
       for (int c = 0; c < kColumns; ++c) {
         const int64_t pixel = place + (r * l.out_row + c) * l.out_step;
-        V* out = reinterpret_cast<V*>(s.output + pixel * kBlock);
+        V* out = reinterpret_cast<V*>(of.output + pixel * kBlock);
         const V* residual = added ? at<V>(added, pixel) : nullptr;
 #pragma GCC unroll 4
         for (int p = 0; p < kParts<V>; ++p)
@@ -84,7 +90,8 @@ LTH_INLINE void sparse_tile(const Sums& s, size_t group, const float* input, int
 
 // The same of a layer without pruned weights: what is loaded serves kShared output channels.
 template <class V, int kStep, int kRows, int kColumns>
-LTH_INLINE void dense_tile(const Sums& s, size_t group, const float* input, int64_t start) {
+LTH_INLINE void dense_tile(const Sums& s, const Operands& of, size_t group, const float* input,
+                           int64_t start) {
   // As many columns at once as make 16 or 8 sums.
   constexpr int kAtOnce = kParts<V> == 1 && kColumns % 4 == 0 ? 4 : 1;
   const Lattice& l = s.lattice;
@@ -105,7 +112,7 @@ LTH_INLINE void dense_tile(const Sums& s, size_t group, const float* input, int6
 #pragma GCC unroll 4
             for (int p = 0; p < kParts<V>; ++p)
               sums[k][j][p] = group == 0 ? (s.bias ? s.bias[o + k] : 0) - V{}
-                                         : at<V>(s.output, place + k * l.out_plane + j * l.out_step)[p];
+                                         : at<V>(of.output, place + k * l.out_plane + j * l.out_step)[p];
         for (int32_t i = begin; i < end; ++i) {
           const float* pixels = from + s.taps.offsets[i] * kBlock;
 #pragma GCC unroll 4
@@ -122,8 +129,8 @@ LTH_INLINE void dense_tile(const Sums& s, size_t group, const float* input, int6
 #pragma GCC unroll 4
           for (int64_t j = 0; j < kAtOnce; ++j) {
             const int64_t pixel = place + k * l.out_plane + j * l.out_step;
-            V* out = reinterpret_cast<V*>(s.output + pixel * kBlock);
-            const V* residual = last && s.residual ? at<V>(s.residual, pixel) : nullptr;
+            V* out = reinterpret_cast<V*>(of.output + pixel * kBlock);
+            const V* residual = last && of.residual ? at<V>(of.residual, pixel) : nullptr;
 #pragma GCC unroll 4
             for (int p = 0; p < kParts<V>; ++p)
               out[p] = finish(sums[k][j][p], residual ? residual + p : nullptr, last && s.relu);
@@ -132,107 +139,148 @@ LTH_INLINE void dense_tile(const Sums& s, size_t group, const float* input, int6
   }
 }
 
-// Bands of kRows rows, those of a block one after another.
+// Rows [begin, end), a tile's at a time.
 template <class V, int kStep, int kRows, int kColumns>
-LTH_INLINE void bands(const Sums& s, int64_t begin, int64_t end) {
+LTH_INLINE void bands(const Sums& s, const Operands& of, int64_t begin, int64_t end) {
   const Lattice& l = s.lattice;
-  const int64_t step = kStep ? kStep : l.in_step, in_a_block = l.rows / kRows;
-  for (int64_t i = begin; i < end; ++i) {
-    const int64_t block = i / in_a_block, y = i % in_a_block * kRows;
+  const int64_t step = kStep ? kStep : l.in_step;
+  for (int64_t y = begin; y < end; y += kRows) {
     if (s.clears) {
       const int64_t top = y * l.out_step, rows = std::min(kRows * l.out_step, s.height - top);
       const Pixels band{top, 0, rows, s.width};
-      float* plane = s.output + (block * l.out_block - l.out_row - 1) * kBlock;
+      float* plane = of.output - (begin * l.out_step * l.out_row + l.out_row + 1) * kBlock;
       for (int64_t o = 0; o < s.outputs; ++o)
         clear_border(plane + o * l.out_plane * kBlock, s.height, s.width, band);
     }
     for (int64_t x = 0; x < l.columns; x += kColumns) {
-      const float* input = s.input + (block * l.in_block + (y * l.in_row + x) * step) * kBlock;
-      const int64_t start = block * l.out_block + (y * l.out_row + x) * l.out_step;
+      const float* input = of.input + ((y - begin) * l.in_row + x) * step * kBlock;
+      const int64_t start = ((y - begin) * l.out_row + x) * l.out_step;
       for (size_t group = 0; group < s.taps.groups(); ++group) {
         if (s.dense) {
-          dense_tile<V, kStep, kRows, kColumns>(s, group, input, start);
+          dense_tile<V, kStep, kRows, kColumns>(s, of, group, input, start);
         } else {
-          sparse_tile<V, kStep, kRows, kColumns>(s, group, input, start);
+          sparse_tile<V, kStep, kRows, kColumns>(s, of, group, input, start);
         }
       }
     }
   }
 }
 
-LTH_TILED(bands, bands, (const Sums& s, int64_t begin, int64_t end), (s, begin, end))
+LTH_TILED(bands, bands, (const Sums& s, const Operands& of, int64_t begin, int64_t end), (s, of, begin, end))
 
-void sum(const Sums& s, int64_t num_blocks, const Tile& tile) {
-  const auto run = bands_for(tile, s.lattice.in_step);
-  auto body = [&](int64_t begin, int64_t end) { run(s, begin, end); };
-  parallel_for(num_blocks * (s.lattice.rows / tile.rows), 4, body);
+// The sums of one lattice or of several, whose positions together are those of a plane.
+class SparseRows : public ConvolutionRows {
+ public:
+  void add(Sums&& sums) {
+    const Tile tile = tile_of(sums.lattice);
+    run_.push_back(bands_for(tile, sums.lattice.in_step));
+    sums_.push_back(std::move(sums));
+  }
+
+  static Tile tile_of(const Lattice& l) { return tile_for(positions_for_this_cpu(), l.rows, l.columns); }
+
+  void operator()(const float* input, float* output, int64_t begin, int64_t end, float*) const override {
+    sum(input, nullptr, output, begin, end);
+  }
+
+  // The same, with a residual in planes like the output's, or nullptr.
+  void sum(const float* input, const float* residual, float* output, int64_t begin, int64_t end) const {
+    for (size_t i = 0; i < sums_.size(); ++i) {
+      const Sums& s = sums_[i];
+      const int64_t start = s.start * kBlock;
+      const int64_t from = std::min(begin, s.lattice.rows), to = std::min(end, s.lattice.rows);
+      run_[i](s, {input, residual ? residual + start : nullptr, output + start}, from, to);
+    }
+  }
+
+ private:
+  std::vector<Sums> sums_;
+  std::vector<void (*)(const Sums&, const Operands&, int64_t, int64_t)> run_;
+};
+
+Sums forward_sums(const ConvolutionShape& shape, const Strides& strides, const float* values,
+                  const int32_t* col_indices, const int32_t* row_ptr) {
+  Sums s{};
+  s.lattice = forward_lattice(shape, strides);
+  s.taps = forward_taps(shape, strides, SparseRows::tile_of(s.lattice), col_indices, row_ptr);
+  s.values = values;
+  s.outputs = shape.num_outputs;
+  s.start = s.lattice.out_row + 1;
+  s.each = shape.num_inputs * shape.kernel * shape.kernel;
+  s.dense = row_ptr[shape.num_outputs] == shape.num_outputs * s.each && shape.num_outputs % kShared == 0;
+  return s;
 }
 
 }  // namespace
 
-void sparse_convolution_cpu(const SparseConvolution& layer) {
-  Sums s{};
-  s.lattice = forward_lattice(layer);
-  const Tile tile = tile_for(positions_for_this_cpu(), s.lattice.rows, s.lattice.columns);
-  s.taps = forward_taps(layer, tile, layer.col_indices, layer.row_ptr);
-  const int64_t start = (s.lattice.out_row + 1) * kBlock;
-  s.input = layer.input;
-  s.values = layer.values;
-  s.bias = layer.bias;
-  s.residual = layer.residual ? layer.residual + start : nullptr;
-  s.output = layer.output + start;
-  s.outputs = layer.num_outputs;
-  s.each = layer.num_inputs * layer.kernel * layer.kernel;
-  s.dense = layer.num_weights == layer.num_outputs * s.each && layer.num_outputs % kShared == 0;
-  s.relu = layer.relu;
-  s.clears = true;
-  s.height = layer.out_height;
-  s.width = layer.out_width;
-  sum(s, layer.num_blocks, tile);
+std::unique_ptr<ConvolutionRows> sparse_rows(const ConvolutionShape& shape, const Strides& strides,
+                                             const Weights& weights) {
+  auto rows = std::make_unique<SparseRows>();
+  rows->add(forward_sums(shape, strides, weights.values, weights.col_indices, weights.row_ptr));
+  return rows;
 }
 
-void sparse_input_gradient_cpu(const SparseInputGradient& layer) {
-  const Strides t = strides_of(layer);
-  const int64_t kernel = layer.kernel, area = kernel * kernel, step = layer.stride;
+std::unique_ptr<ConvolutionRows> sparse_input_gradient_rows(const ConvolutionShape& shape,
+                                                            const Strides& strides, const Weights& weights) {
+  const Strides& t = strides;
+  auto all = std::make_unique<SparseRows>();
+  const int64_t kernel = shape.kernel, area = kernel * kernel, step = shape.stride;
   // Input pixels whose row is y0 and whose column x0 modulo the stride are read by the same taps.
-  for (int64_t y0 = 0; y0 < std::min(step, layer.height); ++y0)
-    for (int64_t x0 = 0; x0 < std::min(step, layer.width); ++x0) {
+  for (int64_t y0 = 0; y0 < std::min(step, shape.height); ++y0)
+    for (int64_t x0 = 0; x0 < std::min(step, shape.width); ++x0) {
       Sums s{};
-      const int64_t rows = (layer.height - y0 + step - 1) / step,
-                    columns = (layer.width - x0 + step - 1) / step;
-      s.lattice = {rows, columns, 1, t.out_row, t.out_block, step, t.in_row, t.in_plane, t.in_block};
-      const Tile tile = tile_for(positions_for_this_cpu(), rows, columns);
+      const int64_t rows = (shape.height - y0 + step - 1) / step,
+                    columns = (shape.width - x0 + step - 1) / step;
+      s.lattice = {rows, columns, 1, t.out_row, step, t.in_row, t.in_plane};
+      const Tile tile = SparseRows::tile_of(s.lattice);
       std::vector<int32_t> ptr{0}, entries;
-      std::vector<float> values;
-      for (int64_t c = 0; c < layer.num_inputs; ++c) {
-        for (int32_t i = layer.col_ptr[c]; i < layer.col_ptr[c + 1]; ++i) {
-          const int64_t place = layer.row_indices[i] % area;
-          const int64_t y = y0 + layer.padding - place / kernel, x = x0 + layer.padding - place % kernel;
+      for (int64_t c = 0; c < shape.num_inputs; ++c) {
+        for (int32_t i = weights.col_ptr[c]; i < weights.col_ptr[c + 1]; ++i) {
+          const int64_t place = weights.row_indices[i] % area;
+          const int64_t y = y0 + shape.padding - place / kernel, x = x0 + shape.padding - place % kernel;
           if (y % step != 0 || x % step != 0) continue;
-          entries.push_back(layer.row_indices[i]);
-          values.push_back(layer.values[layer.order[i]]);
-          s.taps.offsets.push_back(
-              int32_t(layer.row_indices[i] / area * t.out_plane + (y / step + 1) * t.out_row + x / step + 1));
+          entries.push_back(weights.row_indices[i]);
+          s.given.push_back(weights.values[weights.order[i]]);
+          s.taps.offsets.push_back(int32_t(weights.row_indices[i] / area * t.out_plane +
+                                           (y / step + 1) * t.out_row + x / step + 1));
         }
         ptr.push_back(int32_t(entries.size()));
       }
-      const int64_t groups = count_groups(s.lattice, tile, (kernel + step - 1) / step, layer.num_outputs,
-                                          layer.num_inputs, int64_t(entries.size()));
-      s.taps.first = divide(ptr.data(), entries.data(), layer.num_inputs, layer.num_outputs, area, groups);
-      const int64_t start = ((y0 + 1) * t.in_row + x0 + 1) * kBlock;
-      s.input = layer.grad;
-      s.values = values.data();
-      s.residual = layer.residual ? layer.residual + start : nullptr;
-      s.output = layer.output + start;
-      s.outputs = layer.num_inputs;
-      s.each = int64_t(entries.size()) / layer.num_inputs;
-      s.dense =
-          layer.num_weights == layer.num_outputs * layer.num_inputs * area && layer.num_inputs % kShared == 0;
-      s.clears = y0 == 0 && x0 == 0;
-      s.height = layer.height;
-      s.width = layer.width;
-      sum(s, layer.num_blocks, tile);
+      const int64_t groups = count_groups(s.lattice, tile, (kernel + step - 1) / step, shape.num_outputs,
+                                          shape.num_inputs, int64_t(entries.size()));
+      s.taps.first = divide(ptr.data(), entries.data(), shape.num_inputs, shape.num_outputs, area, groups);
+      s.values = s.given.data();
+      s.outputs = shape.num_inputs;
+      s.start = (y0 + 1) * t.in_row + x0 + 1;
+      s.each = int64_t(entries.size()) / shape.num_inputs;
+      s.dense = weights.num_weights == shape.num_outputs * shape.num_inputs * area &&
+                shape.num_inputs % kShared == 0;
+      all->add(std::move(s));
     }
+  return all;
+}
+
+void sparse_convolution_cpu(const SparseConvolution& layer) {
+  const Strides t = strides_of(layer);
+  Sums sums = forward_sums(layer, t, layer.values, layer.col_indices, layer.row_ptr);
+  sums.bias = layer.bias;
+  sums.relu = layer.relu;
+  sums.clears = true;
+  sums.height = layer.out_height;
+  sums.width = layer.out_width;
+  SparseRows rows;
+  rows.add(std::move(sums));
+  const int64_t items = (layer.out_height + kRowsAtOnce - 1) / kRowsAtOnce;
+  auto body = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t block = i / items, y = i % items * kRowsAtOnce;
+      const int64_t from = (block * t.in_block + y * layer.stride * t.in_row) * kBlock,
+                    to = (block * t.out_block + y * t.out_row) * kBlock;
+      rows.sum(layer.input + from, layer.residual ? layer.residual + to : nullptr, layer.output + to, y,
+               y + kRowsAtOnce);
+    }
+  };
+  parallel_for(layer.num_blocks * items, 1, body);
 }
 
 }  // namespace lth

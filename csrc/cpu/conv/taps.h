@@ -17,8 +17,8 @@ constexpr int64_t kL1Bytes = 32 * 1024;  // of a core's first cache, for the inp
 // and offsets are. Where one of them steps over every `step`-th pixel of its plane, the other has step 1.
 struct Lattice {
   int64_t rows, columns;
-  int64_t in_step, in_row, in_block;
-  int64_t out_step, out_row, out_plane, out_block;
+  int64_t in_step, in_row;
+  int64_t out_step, out_row, out_plane;
 };
 
 struct Taps {
@@ -85,15 +85,13 @@ inline Strides strides_of(const ConvolutionShape& s) {
 }
 
 // The positions of a layer's output.
-inline Lattice forward_lattice(const ConvolutionShape& s) {
-  const Strides t = strides_of(s);
-  return {s.out_height, s.out_width, s.stride, t.in_row, t.in_block, 1, t.out_row, t.out_plane, t.out_block};
+inline Lattice forward_lattice(const ConvolutionShape& s, const Strides& t) {
+  return {s.out_height, s.out_width, s.stride, t.in_row, 1, t.out_row, t.out_plane};
 }
 
 // Of a layer's weights, those of output channel o at [row_ptr[o], row_ptr[o + 1]); from the start of a block.
-inline Taps forward_taps(const ConvolutionShape& s, const Tile& tile, const int32_t* col_indices,
-                         const int32_t* row_ptr) {
-  const Strides t = strides_of(s);
+inline Taps forward_taps(const ConvolutionShape& s, const Strides& t, const Tile& tile,
+                         const int32_t* col_indices, const int32_t* row_ptr) {
   const int64_t area = s.kernel * s.kernel, border = 1 - s.padding, count = row_ptr[s.num_outputs];
   Taps taps;
   taps.offsets.resize(count);
@@ -102,7 +100,8 @@ inline Taps forward_taps(const ConvolutionShape& s, const Tile& tile, const int3
     taps.offsets[i] = int32_t(col_indices[i] / area * t.in_plane + (place / s.kernel + border) * t.in_row +
                               place % s.kernel + border);
   }
-  const int64_t groups = count_groups(forward_lattice(s), tile, s.kernel, s.num_inputs, s.num_outputs, count);
+  const int64_t groups =
+      count_groups(forward_lattice(s, t), tile, s.kernel, s.num_inputs, s.num_outputs, count);
   taps.first = divide(row_ptr, col_indices, s.num_outputs, s.num_inputs, area, groups);
   return taps;
 }

@@ -9,7 +9,8 @@
 
 #include "common/isa.h"
 #include "common/parallel.h"
-#include "cpu/conv/image_blocks.h"
+#include "cpu/conv/rows.h"
+#include "cpu/conv/winograd_transforms.h"
 #include "cpu/scratch.h"
 
 // The sums are those of a convolution, which no two implementations round alike: fma is welcome.
@@ -20,14 +21,7 @@ namespace {
 
 constexpr int64_t kBandVectors = 64;  // of one position's input: tiles of a band times input channels
 constexpr int64_t kSums = 4;          // output channels, and tiles, that a product sums at once
-constexpr int64_t kPixels = 4;        // of a tile's output, in each direction
-constexpr int64_t kSide = 6;          // of a transformed tile
-constexpr int64_t kPositions = kSide * kSide;
-constexpr int64_t kFilters = 4096;  // whose transform is worth a thread
-
-// Polynomials are interpolated at 0, +-kA, +-kB and infinity, their products exact in float32. Of the points
-// with four bits these make the smallest errors: a third of the root mean square that 1 and 2 make.
-constexpr float kA = 0.625f, kB = 1.5f, kA2 = kA * kA, kB2 = kB * kB;
+constexpr int64_t kFilters = 4096;    // whose transform is worth a thread
 
 // From a position's values to the next one's: their number is a power of two mostly, which would put what is
 // read or written together into one set of the L1 cache.
@@ -40,7 +34,9 @@ LTH_INLINE int64_t stride_of(int64_t channels, int64_t width, int64_t parts = 1)
 
 struct Shape {
   // In blocks of 16 images.
-  int64_t row, plane, in_block, out_block;
+  int64_t row, in_plane, out_plane, in_block, out_block;
+  int64_t first_row;     // of a block's output, that the operands begin with
+  bool clears;           // whether the border is written
   int64_t across, down;  // tiles of a plane
   int64_t tiles;         // of a band
   int64_t columns;       // that the tiles of a band in one row read
@@ -66,50 +62,6 @@ LTH_INLINE Run run_at(const WinogradConvolution& layer, const Shape& s, int64_t 
   return {tile / s.across / s.down, pixels, t, count};
 }
 
-// out[i] = row i of G w.
-template <class V>
-LTH_INLINE void transform_filter(const V w[3], V out[kSide]) {
-  constexpr float by_a = 1 / (2 * kA2 * (kA2 - kB2)), by_b = 1 / (2 * kB2 * (kB2 - kA2));
-  const V even_a = by_a * w[0] + by_a * kA2 * w[2], odd_a = by_a * kA * w[1];
-  const V even_b = by_b * w[0] + by_b * kB2 * w[2], odd_b = by_b * kB * w[1];
-  out[0] = 1 / (kA2 * kB2) * w[0];
-  out[1] = even_a + odd_a;
-  out[2] = even_a - odd_a;
-  out[3] = even_b + odd_b;
-  out[4] = even_b - odd_b;
-  out[5] = w[2];
-}
-
-// `lanes` filters [lanes][3][3] as G w G', the first position's at `transformed`, `position` apart.
-template <class V, bool kWhole>
-LTH_INLINE void transform_lanes(const float* weight, int64_t lanes, int64_t position,
-                                float* __restrict__ transformed) {
-  constexpr int64_t kLanes = kBlock / kParts<V>;
-  const int64_t count = kWhole ? kLanes : lanes;
-  float filter[9][kLanes] = {};
-  for (int64_t lane = 0; lane < count; ++lane)
-#pragma GCC unroll 9
-    for (int i = 0; i < 9; ++i) filter[i][lane] = weight[9 * lane + i];
-  V rows[kSide][3];
-#pragma GCC unroll 3
-  for (int j = 0; j < 3; ++j) {
-    V column[3], result[kSide];
-#pragma GCC unroll 3
-    for (int i = 0; i < 3; ++i) std::memcpy(&column[i], filter[3 * i + j], sizeof(V));
-    transform_filter(column, result);
-#pragma GCC unroll 6
-    for (int i = 0; i < kSide; ++i) rows[i][j] = result[i];
-  }
-#pragma GCC unroll 6
-  for (int i = 0; i < kSide; ++i) {
-    V result[kSide];
-    transform_filter(rows[i], result);
-#pragma GCC unroll 6
-    for (int j = 0; j < kSide; ++j)
-      std::memcpy(transformed + (kSide * i + j) * position, &result[j], count * sizeof(float));
-  }
-}
-
 // transformed [36][num_outputs][num_inputs] = G w G' of the filters w of output channels [begin, end).
 template <class V>
 LTH_INLINE void transform_filters(const WinogradConvolution& layer, int64_t begin, int64_t end,
@@ -123,43 +75,21 @@ LTH_INLINE void transform_filters(const WinogradConvolution& layer, int64_t begi
   if (i < last) transform_lanes<V, false>(layer.weight + 9 * i, last - i, position, transformed + i);
 }
 
-// out[i] = row i of B' d for a row or a column d of a tile's input.
-template <class V>
-LTH_INLINE void transform(const V d[kSide], V out[kSide]) {
-  const V even_a = d[4] - kB2 * d[2], odd_a = d[3] - kB2 * d[1];
-  const V even_b = d[4] - kA2 * d[2], odd_b = d[3] - kA2 * d[1];
-  out[0] = (d[4] - (kA2 + kB2) * d[2]) + kA2 * kB2 * d[0];
-  out[1] = even_a + kA * odd_a;
-  out[2] = even_a - kA * odd_a;
-  out[3] = even_b + kB * odd_b;
-  out[4] = even_b - kB * odd_b;
-  out[5] = (d[5] - (kA2 + kB2) * d[3]) + kA2 * kB2 * d[1];
-}
-
-// out[i] = row i of A' m.
-template <class V>
-LTH_INLINE void transform_back(const V m[kSide], V out[kPixels]) {
-  const V even_a = m[1] + m[2], odd_a = m[1] - m[2], even_b = m[3] + m[4], odd_b = m[3] - m[4];
-  out[0] = m[0] + even_a + even_b;
-  out[1] = kA * odd_a + kB * odd_b;
-  out[2] = kA2 * even_a + kB2 * even_b;
-  out[3] = kA * kA2 * odd_a + (kB * kB2 * odd_b + m[5]);
-}
-
 // transformed [36][num_inputs][tiles] = B' d B of every tile d of a run; `room` holds a row of B' d, all of
 // its columns.
 template <class V>
 LTH_INLINE void transform_input(const WinogradConvolution& layer, const Shape& s, const Run& run,
                                 int64_t tiles, V* __restrict__ transformed, V* __restrict__ room) {
   constexpr int64_t parts = kParts<V>;
-  const float* start = layer.input + (run.block * s.in_block + run.pixels.y * s.row + run.pixels.x) * kBlock;
+  const int64_t y = run.pixels.y - s.first_row;
+  const float* start = layer.input + (run.block * s.in_block + y * s.row + run.pixels.x) * kBlock;
   const int64_t position = stride_of(layer.num_inputs, tiles * parts, parts);
   const int64_t columns = kPixels * run.tiles + 2;
   int64_t rows[kSide];
   for (int64_t i = 0; i < kSide; ++i) rows[i] = std::min(i, run.pixels.rows + 1) * s.row;
   for (int64_t c = 0; c < layer.num_inputs; ++c) {
     for (int64_t x = 0; x < columns; ++x) {
-      const int64_t from = c * s.plane + std::min(x, run.pixels.columns + 1);
+      const int64_t from = c * s.in_plane + std::min(x, run.pixels.columns + 1);
       for (int64_t p = 0; p < parts; ++p) {
         V column[kSide], result[kSide];
 #pragma GCC unroll 6
@@ -236,14 +166,16 @@ LTH_INLINE void transform_output(const WinogradConvolution& layer, const Shape& 
                                  int64_t tiles, const V* __restrict__ summed) {
   constexpr int64_t parts = kParts<V>;
   const int64_t position = stride_of(layer.num_outputs, tiles * parts, parts);
-  const int64_t start = run.block * s.out_block + (run.pixels.y + 1) * s.row + run.pixels.x + 1;
+  const int64_t y = run.pixels.y - s.first_row;
+  const int64_t start = run.block * s.out_block + (y + 1) * s.row + run.pixels.x + 1;
   for (int64_t o = 0; o < layer.num_outputs; ++o) {
-    clear_border(layer.output + (run.block * s.out_block + o * s.plane) * kBlock, layer.height, layer.width,
-                 run.pixels);
+    if (s.clears)
+      clear_border(layer.output + (run.block * s.out_block + o * s.out_plane) * kBlock, layer.height,
+                   layer.width, run.pixels);
     const V* m = summed + (o * tiles + run.first) * parts;
-    const V bias = layer.bias[o] - V{};
+    const V bias = (layer.bias ? layer.bias[o] : 0) - V{};
     for (int64_t t = 0; t < run.tiles; ++t) {
-      const int64_t pixel = start + o * s.plane + kPixels * t;
+      const int64_t pixel = start + o * s.out_plane + kPixels * t;
       const int64_t columns = std::min(kPixels, run.pixels.columns - kPixels * t);
       for (int64_t p = 0; p < parts; ++p) {
         V rows[kPixels][kSide];
@@ -303,39 +235,103 @@ LTH_FOR_EACH_ISA(convolve, convolve,
                   int64_t tiles, float* scratch),
                  (layer, s, filters, begin, tiles, scratch))
 
-}  // namespace
-
-void winograd_convolution_cpu(const WinogradConvolution& layer) {
-  const auto transform_some = LTH_OF_THIS_CPU(transform_filters);
-  const auto convolve_band = LTH_OF_THIS_CPU(convolve);
-  Shape s{};
-  s.row = layer.width + 2;
-  s.plane = (layer.height + 2) * s.row;
-  s.in_block = layer.num_inputs * s.plane;
-  s.out_block = layer.num_outputs * s.plane;
+// So many tiles at once that a band's operands fit the caches; for `count` tiles.
+Shape shape_of(const WinogradConvolution& layer, const Strides& t, int64_t count) {
+  Shape s{t.in_row, t.in_plane, t.out_plane, t.in_block, t.out_block};
   s.across = (layer.width + kPixels - 1) / kPixels;
   s.down = (layer.height + kPixels - 1) / kPixels;
-  const int64_t count = layer.num_blocks * s.down * s.across;
   const int64_t fit = std::max<int64_t>(kSums, kBandVectors / layer.num_inputs / kSums * kSums);
-  s.tiles = std::min(count, fit);
+  s.tiles = std::min(count ? count : s.across * s.down, fit);
   s.columns = kPixels * std::min(s.tiles, s.across) + 2;
+  return s;
+}
+
+size_t room_of(const WinogradConvolution& layer, const Shape& s) {
+  const size_t vectors =
+      kPositions * (stride_of(layer.num_inputs, s.tiles) + stride_of(layer.num_outputs, s.tiles)) +
+      kSide * s.columns;
+  return vectors * kBlock;
+}
+
+void transform_all(const WinogradConvolution& layer, float* transformed) {
+  const auto transform_some = LTH_OF_THIS_CPU(transform_filters);
+  auto body = [&](int64_t begin, int64_t end) { transform_some(layer, begin, end, transformed); };
+  parallel_for(layer.num_outputs, kFilters / layer.num_inputs + 1, body);
+}
+
+WinogradConvolution layer_of(const ConvolutionShape& shape, const float* weight) {
+  WinogradConvolution layer{};
+  layer.weight = weight;
+  layer.num_inputs = shape.num_inputs;
+  layer.height = shape.height;
+  layer.width = shape.width;
+  layer.num_outputs = shape.num_outputs;
+  layer.num_blocks = 1;
+  return layer;
+}
+
+class WinogradRows : public ConvolutionRows {
+ public:
+  WinogradRows(const WinogradConvolution& layer, const Strides& strides)
+      : layer_(layer),
+        shape_(shape_of(layer, strides, 0)),
+        filters_(kPositions * filter_stride(layer) * sizeof(float), 0) {
+    transform_all(layer, static_cast<float*>(filters_.data()));
+  }
+
+  size_t room() const override { return room_of(layer_, shape_); }
+
+  void operator()(const float* input, float* output, int64_t begin, int64_t end, float* room) const override {
+    WinogradConvolution layer = layer_;
+    layer.input = input;
+    layer.output = output;
+    Shape shape = shape_;
+    shape.first_row = begin;
+    const int64_t last = (std::min(end, layer.height) + kPixels - 1) / kPixels * shape.across;
+    for (int64_t tile = begin / kPixels * shape.across; tile < last; tile += shape.tiles)
+      run_(layer, shape, static_cast<const float*>(filters_.data()), tile, std::min(shape.tiles, last - tile),
+           room);
+  }
+
+ private:
+  WinogradConvolution layer_;
+  Shape shape_;
+  Scratch filters_;
+  void (*run_)(const WinogradConvolution&, const Shape&, const float*, int64_t, int64_t,
+               float*) = LTH_OF_THIS_CPU(convolve);
+};
+
+}  // namespace
+
+std::unique_ptr<ConvolutionRows> winograd_rows(const ConvolutionShape& shape, const Strides& strides,
+                                               const float* weight) {
+  return std::make_unique<WinogradRows>(layer_of(shape, weight), strides);
+}
+
+void winograd_convolution_cpu(const WinogradConvolution& layer) {
+  const auto convolve_band = LTH_OF_THIS_CPU(convolve);
+  ConvolutionShape sizes{};
+  sizes.num_inputs = layer.num_inputs;
+  sizes.num_outputs = layer.num_outputs;
+  sizes.height = sizes.out_height = layer.height;
+  sizes.width = sizes.out_width = layer.width;
+  const int64_t side = (layer.height + kPixels - 1) / kPixels * ((layer.width + kPixels - 1) / kPixels);
+  const int64_t count = layer.num_blocks * side;
+  Shape s = shape_of(layer, strides_of(sizes), count);
+  s.clears = true;
   const Scratch filters(kPositions * filter_stride(layer) * sizeof(float), 0);
   auto* transformed = static_cast<float*>(filters.data());
-  auto transform = [&](int64_t begin, int64_t end) { transform_some(layer, begin, end, transformed); };
-  parallel_for(layer.num_outputs, kFilters / layer.num_inputs + 1, transform);
+  transform_all(layer, transformed);
   // A thread begins with its own bands, whose input it wrote, and then takes what others have not begun.
   const int64_t bands = (count + s.tiles - 1) / s.tiles;
   std::vector<std::atomic<bool>> taken(bands);
   auto body = [&](int64_t begin, int64_t) {
-    const size_t vectors =
-        kPositions * (stride_of(layer.num_inputs, s.tiles) + stride_of(layer.num_outputs, s.tiles)) +
-        kSide * s.columns;
-    const Scratch scratch(vectors * kBlock * sizeof(float), 0);
+    const Scratch room(room_of(layer, s) * sizeof(float), 0);
     for (int64_t k = begin; k < begin + bands; ++k) {
       const int64_t i = k % bands;
       if (taken[i].exchange(true, std::memory_order_relaxed)) continue;
       convolve_band(layer, s, transformed, i * s.tiles, std::min(s.tiles, count - i * s.tiles),
-                    static_cast<float*>(scratch.data()));
+                    static_cast<float*>(room.data()));
     }
   };
   parallel_for(bands, 1, body);
