@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <cstring>
 
-#if defined(__x86_64__)
+#include "cpu/conv/image_blocks.h"
+
+#if LTH_X86
 #include <immintrin.h>
 #endif
-
-#include "cpu/conv/image_blocks.h"
 
 // Sums over pixels round differently in every implementation anyway, so fma is allowed.
 #include "common/contract.h"
@@ -28,7 +28,7 @@ LTH_INLINE void fetch(const V* from) {
 }
 
 // Stores past the caches, if asked.
-#if defined(__x86_64__)
+#if LTH_X86
 LTH_INLINE void put(Four* to, Four value, bool past) {
   if (past) {
     _mm_stream_ps(reinterpret_cast<float*>(to), (__m128)value);
