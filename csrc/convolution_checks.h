@@ -110,6 +110,12 @@ inline void set_geometry(ConvolutionShape& layer, int64_t kernel, int64_t stride
   layer.out_width = (layer.width + 2 * padding - kernel) / stride + 1;
 }
 
+// That no weight reaches beyond one pixel of border.
+inline void check_one_pixel(int64_t kernel, int64_t padding) {
+  LTH_CHECK(kernel <= padding + 2, "kernel is ", kernel, ", more than 2 larger than the padding of ",
+            padding);
+}
+
 // Offsets into the planes of a block have 32 bits.
 inline void check_reach(const char* name, int64_t channels, int64_t height, int64_t width) {
   const int64_t limit = std::numeric_limits<int32_t>::max();

@@ -54,8 +54,7 @@ void set_sizes(ConvolutionShape& layer, const Tensor& input, int64_t num_outputs
   layer.width = input.size(3);
   layer.num_outputs = num_outputs;
   LTH_CHECK(num_outputs > 0, "weight has no output channel");
-  LTH_CHECK(kernel <= padding + 2, "kernel is ", kernel, ", more than 2 larger than the padding of ",
-            padding);
+  check_one_pixel(kernel, padding);
   set_geometry(layer, kernel, stride, padding);
   check_reach("input", layer.num_inputs, layer.height, layer.width);
   check_reach("output", layer.num_outputs, layer.out_height, layer.out_width);

@@ -28,4 +28,9 @@ struct SparseConvolution : ConvolutionShape {
 
 void sparse_convolution_cpu(const SparseConvolution& layer);
 
+// The second of the first, whose output is nowhere written but for a few rows in the cache: first.output and
+// second.input are not used, and nothing is added to the first. The second's kernel is at most 2 larger than
+// its padding.
+void sparse_convolution_pair_cpu(const SparseConvolution& first, const SparseConvolution& second);
+
 }  // namespace lth

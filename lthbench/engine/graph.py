@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-from lthbench.engine.fused_layers import BlockedConvolution, convolution
+from lthbench.engine.fused_layers import BlockedConvolution, BlockedPair, convolution
 from lthbench.ops.convolution import SparsityPattern, to_blocked
 
 
@@ -75,7 +75,7 @@ class Fused:
     @property
     def blocked(self) -> bool:
         """Whether convolutions have the batch-blocked layout."""
-        return any(isinstance(module, BlockedConvolution) for module in self.body.children())
+        return any(isinstance(module, (BlockedConvolution, BlockedPair)) for module in self.body.children())
 
     @property
     def stays_in_blocks(self) -> bool:

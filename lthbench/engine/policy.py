@@ -91,7 +91,7 @@ FILLS_A_GPU = 16 << 20
 # Images evaluated at a time, so that activations of small networks stay in the cache; of each thread on the CPU.
 IMAGES_CUDA = 1024
 IMAGES_PLANES = 64
-IMAGES_BLOCKED = 16
+IMAGES_BLOCKED = 64
 IMAGES_VECTORS = 336
 
 # What the activations of a path may take of a GPU. Far below what most have free, so that how images are divided, and

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from lthbench.engine.chains import Chain, Modules, absorb_skips, only_user
-from lthbench.engine.fused_layers import BlockedConvolution, convolution, scale_and_shift
+from lthbench.engine.fused_layers import BlockedConvolution, convolution, pair_convolutions, scale_and_shift
 from lthbench.engine.graph import FollowingLinear, Fused, SharedLinear, Weight
 from lthbench.engine.policy import choose_kernel
 from lthbench.ops.convolution import SparsityPattern, from_blocked, to_blocked
@@ -119,6 +119,7 @@ class _GraphRewriter:
             self.made[node] = self._emit(node)
         self.body.erase_node(self.head_constants)
         self.body.erase_node(self.head)
+        pair_convolutions(self.body, self.calls)
         self.body.lint()
         root: Any = {**self.modules, **self.calls} if self.calls else self.model
         trainable = fx.GraphModule(self.model, self.graph)

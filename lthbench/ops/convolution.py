@@ -8,7 +8,9 @@ few rows that they work on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -123,6 +125,44 @@ def sparse_convolution(
     return _reference(x, weight.view(-1, x.shape[1], kernel, kernel), bias, stride, padding, residual, relu)
 
 
+class SparseFilters(NamedTuple):
+    """The kept weights of a convolution, and what it is: arguments of `sparse_convolution`."""
+
+    values: Tensor
+    bias: Tensor
+    pattern: SparsityPattern
+    kernel: int
+    stride: int
+    padding: int
+    relu: bool
+
+
+def sparse_convolution_pair(
+    x: Tensor, first: SparseFilters, second: SparseFilters, residual: Tensor | None = None
+) -> Tensor:
+    """Two convolutions one after the other, with the bits of `sparse_convolution`; what lies between them stays in the
+    cache, a few rows at a time.
+
+    Args:
+        second: its kernel is at most 2 larger than its padding.
+        residual: is added to the second.
+    """
+    check_no_gradient(x=x, values=first.values, bias=first.bias, residual=residual)
+    check_no_gradient(values=second.values, bias=second.bias)
+    if kernels_available("cpu"):
+        made: Tensor = torch.ops.lthbench.sparse_convolution_pair(
+            x, *_of_first(first), *_of_first(second)[:4], residual, *second[3:]
+        )
+        return made
+    x = sparse_convolution(x, *first[:-1], relu=first.relu)
+    return sparse_convolution(x, *second[:-1], residual, relu=second.relu)
+
+
+def _of_first(filters: SparseFilters) -> tuple[Any, ...]:
+    pattern = filters.pattern
+    return filters.values, pattern.col_indices, pattern.row_ptr, filters.bias, *filters[3:]
+
+
 def winograd_convolution(
     x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None, *, relu: bool = False
 ) -> Tensor:
@@ -175,8 +215,40 @@ def _sparse_convolution_shape(
     relu: bool,
 ) -> Tensor:
     torch._check(input.dim() == 5, lambda: f"input has {input.dim()} dimensions, expected 5")
-    height, width = ((size - 2 + 2 * padding - kernel) // stride + 3 for size in input.shape[2:4])
-    return input.new_empty(input.shape[0], bias.shape[0], height, width, input.shape[4])
+    return input.new_empty(_output_shape(input.shape, bias, kernel, stride, padding))
+
+
+def _output_shape(
+    input: Sequence[int], bias: Tensor, kernel: int, stride: int, padding: int
+) -> tuple[int, int, int, int, int]:
+    height, width = ((size - 2 + 2 * padding - kernel) // stride + 3 for size in input[2:4])
+    return input[0], bias.shape[0], height, width, input[4]
+
+
+@shape_only("sparse_convolution_pair")
+def _sparse_convolution_pair_shape(
+    input: Tensor,
+    first_values: Tensor,
+    first_col_indices: Tensor,
+    first_row_ptr: Tensor,
+    first_bias: Tensor,
+    first_kernel: int,
+    first_stride: int,
+    first_padding: int,
+    first_relu: bool,
+    values: Tensor,
+    col_indices: Tensor,
+    row_ptr: Tensor,
+    bias: Tensor,
+    residual: Tensor | None,
+    kernel: int,
+    stride: int,
+    padding: int,
+    relu: bool,
+) -> Tensor:
+    torch._check(input.dim() == 5, lambda: f"input has {input.dim()} dimensions, expected 5")
+    between = _output_shape(input.shape, first_bias, first_kernel, first_stride, first_padding)
+    return input.new_empty(_output_shape(between, bias, kernel, stride, padding))
 
 
 @shape_only("winograd_convolution")

@@ -82,6 +82,13 @@ def right() -> dict[str, dict[str, Any]]:
             "row_ptr": ints(0, 2, 3), "bias": torch.ones(2), "residual": torch.ones(1, 2, 6, 6, 16), "kernel": 3,
             "stride": 1, "padding": 1, "relu": False,
         },
+        "sparse_convolution_pair": {
+            "input": torch.ones(1, 2, 6, 6, 16), "first_values": torch.ones(3), "first_col_indices": ints(0, 4, 2),
+            "first_row_ptr": ints(0, 2, 3), "first_bias": torch.ones(2), "first_kernel": 3, "first_stride": 1,
+            "first_padding": 1, "first_relu": True, "values": torch.ones(3), "col_indices": ints(0, 4, 2),
+            "row_ptr": ints(0, 2, 3), "bias": torch.ones(2), "residual": torch.ones(1, 2, 6, 6, 16), "kernel": 3,
+            "stride": 1, "padding": 1, "relu": False,
+        },
         "winograd_convolution": {
             "input": torch.ones(1, 2, 6, 6, 16), "weight": torch.ones(2, 2, 3, 3), "bias": torch.ones(2),
             "residual": torch.ones(1, 2, 6, 6, 16), "relu": False,
@@ -263,6 +270,14 @@ CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("sparse_linear_input_gradient", {"row_indices": ints(0, 2, 0)}, r"row_indices\[1\] is 2, expected 0 to 1"),
     ("sparse_linear_weight_gradient", {"grad": torch.ones(2, 4)}, "grad has 4 images, input 5"),
     ("sparse_linear_weight_gradient", {"grad": torch.ones(3, 5)}, "grad has 3 outputs, row_ptr 2"),
+    ("sparse_convolution_pair", {"kernel": 4}, "kernel is 4, more than 2 larger"),
+    (
+        "sparse_convolution_pair",
+        {"first_col_indices": ints(0, 18, 2)},
+        r"first_col_indices\[1\] is 18, expected 0 to 17",
+    ),
+    ("sparse_convolution_pair", {"col_indices": ints(0, 18, 2)}, r"col_indices\[1\] is 18, expected 0 to 17"),
+    ("sparse_convolution_pair", {"residual": torch.ones(1, 2, 5, 6, 16)}, "residual has 5 entries in dimension 2"),
     ("convolution_layer", {"kernel": 4}, "kernel is 4, more than 2 larger"),
     ("convolution_layer", {"stride": 0}, "stride"),
     ("convolution_layer", {"num_outputs": 0}, "weight has no output channel"),

@@ -14,9 +14,11 @@ from torch import Tensor, library
 from lthbench.ops import convolution, interpolation
 from lthbench.ops._library import kernels_available
 from lthbench.ops.convolution import (
+    SparseFilters,
     SparsityPattern,
     from_blocked,
     sparse_convolution,
+    sparse_convolution_pair,
     to_blocked,
     winograd_convolution,
 )
@@ -190,6 +192,32 @@ def test_a_sparse_convolution_is_the_convolution_with_the_masked_weight(
     assert not border.any()
 
 
+PAIRS = [(3, 1, 1), (3, 2, 1), (1, 1, 0), (1, 2, 0), (2, 1, 1), (1, 1, 1), (2, 1, 0), (3, 3, 1)]
+
+
+@pytest.mark.parametrize("plane", [(32, 32), (16, 16), (8, 8), (7, 9), (4, 4), (36, 16)])
+@pytest.mark.parametrize("second", PAIRS)
+def test_a_pair_of_sparse_convolutions_has_the_bits_of_one_after_the_other(plane, second):
+    for first in PAIRS[:5]:
+        g = torch.Generator().manual_seed(0)
+        x = to_blocked(torch.randn(17, 3, *plane, generator=g))
+        layers = []
+        for inputs, outputs, geometry in ((3, 24, first), (24, 5, second)):
+            kept = torch.rand(outputs, inputs, geometry[0], geometry[0], generator=g) < 0.3
+            pattern = SparsityPattern.of(kept)
+            values, bias = torch.randn(len(pattern.index), generator=g), torch.randn(outputs, generator=g)
+            layers.append(SparseFilters(values, bias, pattern, *geometry, inputs == 3))
+        a, b = layers
+        between = sparse_convolution(x, *a[:-1], relu=True)
+        if min(between.shape[2:4]) - 2 + 2 * second[2] < second[0]:
+            continue
+        expected = sparse_convolution(between, *b[:-1])
+        assert torch.equal(sparse_convolution_pair(x, a, b), expected)
+        residual = torch.randn(expected.shape, generator=g)
+        got = sparse_convolution_pair(x, a, b._replace(relu=True), residual)
+        assert torch.equal(got, sparse_convolution(between, *b[:-1], residual, relu=True))
+
+
 def test_the_reference_of_a_sparse_convolution_agrees(reference):
     g = torch.Generator().manual_seed(0)
     x, weight, bias = torch.randn(20, 4, 8, 8, generator=g), torch.randn(6, 4, 3, 3, generator=g), torch.randn(6)
@@ -319,6 +347,9 @@ def test_operators_of_the_cpu_keep_their_contract_with_torch():
         torch.randn(3),
     )
     library.opcheck(torch.ops.lthbench.sparse_convolution.default, (*operands, None, 3, 2, 1, True))
+    second = SparsityPattern.of(torch.ones(2, 3, 1, 1, dtype=torch.bool))
+    operands = *operands, 3, 2, 1, True, torch.randn(6), second.col_indices, second.row_ptr, torch.randn(2)
+    library.opcheck(torch.ops.lthbench.sparse_convolution_pair.default, (*operands, None, 1, 1, 0, False))
     operands = (to_blocked(torch.randn(2, 2, 5, 5)), torch.randn(3, 2, 3, 3), torch.randn(3), None, True)
     library.opcheck(torch.ops.lthbench.winograd_convolution.default, operands)
 

@@ -1,10 +1,12 @@
 #include "sparse_convolution.h"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "common/parallel.h"
 #include "cpu/conv/rows.h"
+#include "cpu/scratch.h"
 
 // The sums are those of a convolution, which no two implementations round alike: fma is welcome.
 #include "common/contract.h"
@@ -12,7 +14,8 @@
 namespace lth {
 namespace {
 
-constexpr int64_t kShared = 4;  // output channels of a dense layer that are summed at once
+constexpr int64_t kShared = 4;              // output channels of a dense layer that are summed at once
+constexpr int64_t kPairBytes = 640 * 1024;  // of a core's second cache, for what lies between two layers
 
 // Sums over the taps of a lattice: writes bias (or 0) + sums + what is added, with a ReLU if asked.
 struct Sums {
@@ -260,16 +263,63 @@ std::unique_ptr<ConvolutionRows> sparse_input_gradient_rows(const ConvolutionSha
   return all;
 }
 
-void sparse_convolution_cpu(const SparseConvolution& layer) {
-  const Strides t = strides_of(layer);
-  Sums sums = forward_sums(layer, t, layer.values, layer.col_indices, layer.row_ptr);
+namespace {
+
+SparseRows rows_of(const SparseConvolution& layer, const Strides& strides, bool clears) {
+  Sums sums = forward_sums(layer, strides, layer.values, layer.col_indices, layer.row_ptr);
   sums.bias = layer.bias;
   sums.relu = layer.relu;
-  sums.clears = true;
+  sums.clears = clears;
   sums.height = layer.out_height;
   sums.width = layer.out_width;
   SparseRows rows;
   rows.add(std::move(sums));
+  return rows;
+}
+
+// Rows of what a pair's second layer reads, in the cache: planes with a border, one row of room before the
+// first.
+class Between {
+ public:
+  // For so many of the second layer's rows at a time.
+  Between(const SparseConvolution& second, int64_t rows)
+      : shape_(second),
+        row_(second.width + 2),
+        plane_((rows * second.stride + 2) * row_),
+        memory_((second.num_inputs * plane_ + row_) * kBlock * sizeof(float), 0) {
+    first_ = static_cast<float*>(memory_.data()) + row_ * kBlock;
+    for (int64_t i = 0; i < second.num_inputs * plane_; i += row_) {  // the sides of the border
+      std::memset(first_ + i * kBlock, 0, kBlock * sizeof(float));
+      std::memset(first_ + (i + row_ - 1) * kBlock, 0, kBlock * sizeof(float));
+    }
+  }
+
+  static int64_t plane(const SparseConvolution& second, int64_t rows) {
+    return (rows * second.stride + 2) * (second.width + 2);
+  }
+
+  // From a row with the border on, which the first one in memory is.
+  float* at(int64_t row) const { return first_ + row * row_ * kBlock; }
+
+  // A row of the border; one behind those in memory is not read.
+  void clear(int64_t row) const {
+    if (row * row_ == plane_) return;
+    for (int64_t c = 0; c < shape_.num_inputs; ++c)
+      std::memset(at(row) + c * plane_ * kBlock, 0, row_ * kBlock * sizeof(float));
+  }
+
+ private:
+  const SparseConvolution& shape_;
+  int64_t row_, plane_;
+  Scratch memory_;
+  float* first_;
+};
+
+}  // namespace
+
+void sparse_convolution_cpu(const SparseConvolution& layer) {
+  const Strides t = strides_of(layer);
+  const SparseRows rows = rows_of(layer, t, true);
   const int64_t items = (layer.out_height + kRowsAtOnce - 1) / kRowsAtOnce;
   auto body = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -281,6 +331,37 @@ void sparse_convolution_cpu(const SparseConvolution& layer) {
     }
   };
   parallel_for(layer.num_blocks * items, 1, body);
+}
+
+void sparse_convolution_pair_cpu(const SparseConvolution& first, const SparseConvolution& second) {
+  Strides of_first = strides_of(first), of_second = strides_of(second);
+  // Rows of the first layer begin anywhere, so that its tiles must have one alone, or the plane be whole.
+  const Tile tile = SparseRows::tile_of(forward_lattice(first, of_first));
+  const int64_t bytes =
+      second.stride * second.num_inputs * of_second.in_row * kBlock * int64_t(sizeof(float));
+  const int64_t fit = std::max<int64_t>(kRowsAtOnce, kPairBytes / bytes / kRowsAtOnce * kRowsAtOnce);
+  const int64_t whole = (second.out_height + kRowsAtOnce - 1) / kRowsAtOnce * kRowsAtOnce;
+  const int64_t each = tile.rows > 1 ? whole : std::min(fit, whole);
+  const int64_t items = (second.out_height + each - 1) / each;
+  of_first.out_plane = of_second.in_plane = Between::plane(second, each);
+  const SparseRows make = rows_of(first, of_first, false), sum = rows_of(second, of_second, true);
+  auto body = [&](int64_t begin, int64_t end) {
+    const Between between(second, each);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t block = i / items, y = i % items * each, last = std::min(y + each, second.out_height);
+      // Of the first layer's output, without the border, from the row above the second layer's first on.
+      const int64_t start = y * second.stride, from = std::max<int64_t>(start - 1, 0);
+      const int64_t to =
+          items == 1 ? first.out_height : std::min((last - 1) * second.stride + 2, first.out_height);
+      if (start == 0) between.clear(0);
+      if (to == first.out_height) between.clear(to + 1 - start);
+      make.sum(first.input + (block * of_first.in_block + from * first.stride * of_first.in_row) * kBlock,
+               nullptr, between.at(from - start), from, to);
+      const int64_t out = (block * of_second.out_block + y * of_second.out_row) * kBlock;
+      sum.sum(between.at(0), second.residual ? second.residual + out : nullptr, second.output + out, y, last);
+    }
+  };
+  parallel_for(second.num_blocks * items, 1, body);
 }
 
 }  // namespace lth
