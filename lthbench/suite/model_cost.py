@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import lthbench
 from lthbench.data.spec import DataSpec
-from lthbench.home import cache_folder
 from lthbench.models.spec import ModelSpec
-from lthbench.tasks.atomic import write_atomically
+from lthbench.suite.kept import digest_of, kept
 from lthbench.tasks.layout import Layout, pruning_groups
 from lthbench.tasks.spec import Pruning, num_survivors
 
@@ -55,31 +51,16 @@ def model_cost(model: ModelSpec, data: DataSpec) -> ModelCost:
     A plugin's model is always counted, as its source is not known here.
     """
     info = data.info
-    file = None if model.is_measured else _kept(model, info.image_shape, info.num_classes)
-    if file is not None:
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # none, or damaged: counted again
-            return _read(file.read_text())
-    from lthbench.suite.operators import count
 
-    counted = count(model, info)
-    if file is not None:
-        with contextlib.suppress(OSError):  # a folder that cannot be written costs time only
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, json.dumps(asdict(counted)).encode())
-    return counted
+    def counted() -> ModelCost:
+        from lthbench.suite.operators import count
 
+        return count(model, info)
 
-def _read(text: str) -> ModelCost:
-    kept = json.loads(text)
-    return ModelCost(**(kept | {"layout": Layout(**kept["layout"])}))
-
-
-def _kept(model: ModelSpec, image_shape: tuple[int, int, int], num_classes: int) -> Path | None:
-    """The file of a model's cost, whose name has all that it depends on; None where there is no folder for it."""
-    if (folder := cache_folder()) is None:
-        return None
-    known = [torch_version(), _sources(), model.model_dump_json(), str((image_shape, num_classes))]
-    return folder / "models" / f"{hashlib.sha256(chr(10).join(known).encode()).hexdigest()[:32]}.json"
+    if model.is_measured:
+        return counted()
+    known = [torch_version(), _sources(), model.model_dump_json(), str((info.image_shape, info.num_classes))]
+    return kept("models", known, counted, lambda cost: ModelCost(**(cost | {"layout": Layout(**cost["layout"])})))
 
 
 @cache
@@ -87,7 +68,7 @@ def _sources() -> str:
     """The digest of what builds and counts networks."""
     package = Path(lthbench.__file__).parent
     files = [*sorted((package / "models").glob("*.py")), package / "suite/operators.py", package / "tasks/layout.py"]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return digest_of(files)
 
 
 @cache

@@ -85,6 +85,22 @@ def test_a_plan_on_a_machine_whose_rates_are_kept_needs_no_torch_for_its_hours(
     assert json.loads(ran.stderr) == [] and json.loads(ran.stdout)["here"]["is_measured"]
 
 
+def test_a_plan_that_was_made_before_needs_no_statistics_for_what_its_claims_decide(
+    own_cache: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    ran = [
+        subprocess.run(
+            [sys.executable, "-c", PLAN.format(suite="quick", store=str(store), heavy=("scipy.stats", *HEAVY[3:]))],
+            capture_output=True, text=True, check=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    first, second = (json.loads(each.stdout) for each in ran)
+    assert second == first and any(part["spread"]["value"] for claim in first["claims"] for part in claim["parts"])
+    assert "statsmodels" in json.loads(ran[0].stderr) and json.loads(ran[1].stderr) == []
+
+
 def test_a_damaged_count_is_counted_again(own_cache: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     (pair,) = load_suite(tmp_path / "tiny.yaml").pairs.values()

@@ -6,16 +6,18 @@ assumed to vary as in the literature; dimensionless quantities as on the recorde
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from scipy import special
 
+import lthbench
 from lthbench.analysis.claims.evidence import Evidence
 from lthbench.analysis.claims.judge import part_of
 from lthbench.analysis.golden.files import Recorded, golden_folder, read_golden
@@ -23,6 +25,7 @@ from lthbench.analysis.golden.record import task_names
 from lthbench.analysis.points import MeasuredPoint
 from lthbench.suite.claim_tests import Contrast, Test
 from lthbench.suite.claims import Claim
+from lthbench.suite.kept import digest_of, kept
 from lthbench.suite.load import load_suite
 from lthbench.suite.plan import PlannedMeasurement, kinds_of, make_plan
 from lthbench.suite.schema import Pair, Suite
@@ -71,45 +74,87 @@ class RecordedPair:
 
 @dataclass(frozen=True)
 class Spreads:
-    """What is known of spreads: the pairs with golden results."""
+    """What is known of spreads: from the golden results of some suites. Tests of these take seconds, so what they gave
+    on shipped ones is kept in files."""
 
-    recorded: tuple[RecordedPair, ...]
+    files: tuple[Path, ...]
 
     @classmethod
     def known(cls, suite: Path) -> Spreads:
-        """From the golden results of a suite and of the shipped tour, which has every experiment.
+        """From the golden results of a suite and of the shipped tour, which has every experiment."""
+        files = dict.fromkeys(file.resolve() for file in (suite, shipped_suites() / "tour.yaml"))
+        return cls(tuple(file for file in files if golden_folder(file).is_dir()))
+
+    @cached_property
+    def recorded(self) -> tuple[RecordedPair, ...]:
+        """The pairs with golden results.
 
         Raises:
             SuiteError: golden results, or the suite that they are of, cannot be read.
         """
-        files = dict.fromkeys(file.resolve() for file in (suite, shipped_suites() / "tour.yaml"))
-        return cls(tuple(pair for file in files for pair in recorded_pairs(file)))
+        return tuple(pair for file in self.files for pair in recorded_pairs(file))
 
     def of(self, test: Test, claim: Claim) -> Callable[[str, Pair], Spread]:
-        """The spread on a pair of what a claim's test compares, in the effect's unit."""
+        """The spread on a pair of what a claim's test compares, in the effect's unit; raises as `recorded`."""
 
         @cache
-        def found() -> Mapping[RecordedPair, float]:  # only of a test that the suite measures
-            return {r: spread for r in self.recorded if (spread := _recorded_spread(test, claim, r)) is not None}
+        def found() -> list[_Known]:  # only of a test that the suite measures
+            if any(file.parent != shipped_suites().resolve() for file in self.files):
+                return self._found(test, claim)  # what such a suite includes is not known here
+            names = [file.name for file in self.files]
+            known = [*names, *_versions(), test.model_dump_json(), claim.model_dump_json()]
+            return kept(
+                "spreads", known, lambda: self._found(test, claim), lambda rows: [_Known(**row) for row in rows]
+            )
 
         return lambda name, pair: _spread_on(name, pair, test, claim, found())
 
+    def _found(self, test: Test, claim: Claim) -> list[_Known]:
+        return [
+            _Known(r.evidence.name, _networks(r.pair), r.label, spread)
+            for r in self.recorded
+            if (spread := _recorded_spread(test, claim, r)) is not None
+        ]
 
-def _spread_on(name: str, pair: Pair, test: Test, claim: Claim, found: Mapping[RecordedPair, float]) -> Spread:
-    for recorded, spread in found.items():
-        if (recorded.evidence.name, recorded.pair.model, recorded.pair.data) == (name, pair.model, pair.data):
-            return Spread(spread, f"recorded: {recorded.label}")
+
+@dataclass(frozen=True)
+class _Known:
+    """The spread on a recorded pair of what a test compares."""
+
+    pair: str
+    networks: str
+    label: str
+    spread: float
+
+
+def _networks(pair: Pair) -> str:
+    """What of a pair its spreads depend on, beside its name."""
+    return pair.model.model_dump_json() + pair.data.model_dump_json()
+
+
+@cache
+def _versions() -> list[str]:
+    """What the spreads of shipped suites depend on: this package, its suites and results, and the tests' libraries."""
+    sources, suites = sorted(Path(lthbench.__file__).parent.rglob("*.py")), shipped_suites()
+    data = [file for kind in ("yaml", "json") for file in sorted(suites.rglob(f"*.{kind}"))]
+    return [digest_of([*sources, *data]), *map(importlib.metadata.version, ("numpy", "scipy", "statsmodels"))]
+
+
+def _spread_on(name: str, pair: Pair, test: Test, claim: Claim, found: Sequence[_Known]) -> Spread:
+    for known in found:
+        if (known.pair, known.networks) == (name, _networks(pair)):
+            return Spread(known.spread, f"recorded: {known.label}")
     if isinstance(test, Contrast):
         metric = test.plus[0].metric or test.metric
         if metric.endswith("accuracy") and set(claim.experiments) <= _FULLY_TRAINED:
             shares = [1 / len(side) for side in (test.plus, test.minus) if side]
             return Spread(ASSUMED * abs(test.times) * math.sqrt(sum(shares) / 2), ASSUMED_FROM)
         if not metric.endswith(_COMPARABLE):
-            found = {}
+            found = ()
     if not found:
         return UNKNOWN
-    pooled = math.sqrt(sum(spread**2 for spread in found.values()) / len(found))
-    return Spread(pooled, f"recorded elsewhere: {'; '.join(recorded.label for recorded in found)}")
+    pooled = math.sqrt(sum(known.spread**2 for known in found) / len(found))
+    return Spread(pooled, f"recorded elsewhere: {'; '.join(known.label for known in found)}")
 
 
 def _recorded_spread(test: Test, claim: Claim, recorded: RecordedPair) -> float | None:
