@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from lthbench.data.datasets import data_root
 from lthbench.data.error import DataError
 from lthbench.data.image_folder import class_list_id, read_class_list
-from lthbench.data.loading import data_root, read_split
 from lthbench.data.own_preparation import add_own
 from lthbench.data.own_sets import PROBLEMS, know_own_sets
 from lthbench.data.own_sources import Wanted, source_of
 from lthbench.data.prepare import MANIFEST, folder_of, prepare
 from lthbench.data.prepared import skipped_in
+from lthbench.data.reading import read_split
 from lthbench.data.sheets import FOLDER
 from lthbench.data.spec import DATASETS, DataInfo
 from lthbench.names import unknown

@@ -15,8 +15,8 @@ from PIL import Image
 from lthbench.data import prepared
 from lthbench.data.datasets import DATASETS
 from lthbench.data.images import pack
-from lthbench.data.loading import read_split
 from lthbench.data.prepare import MANIFEST, Source, folder_of, prepare_from, resize_shorter_edge
+from lthbench.data.reading import read_split
 
 
 def read_resized(

@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lthbench.data import cifar, idx, prepared, sheets
 from lthbench.data.datasets import DATASETS, DataInfo, data_root
 from lthbench.data.error import DataError
 from lthbench.data.images import ImageSet, pack
+from lthbench.data.reading import check_number, read_part, split_train
 from lthbench.data.spec import DataSpec
 from lthbench.data.strata import DIVISION, random_words, stratified_order
 
-__all__ = ["DataError", "Splits", "data_root", "load", "read_split", "split_train"]
+__all__ = ["DataError", "Splits", "data_root", "load", "split_train"]
 
 
 class Splits(NamedTuple):
@@ -42,49 +42,8 @@ def load(spec: DataSpec, root: Path | None = None, device: torch.device | str = 
     return _load(spec, data_root(root), torch.device(device))
 
 
-def read_split(
-    name: str, root: Path | None, split: str, class_list: str | None = None, *, full: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Read and verify one split, "train" or "test".
-
-    Args:
-        class_list: as in `DataSpec`.
-        full: verify every byte of a prepared data set, however large.
-
-    Returns:
-        uint8 images [N, H, W] or [N, 3, H, W], or of prepared ones the packed pixels int32 [N, S, S]; and labels
-        int64 [N].
-
-    Raises:
-        DataError: as `load`.
-    """
-    info = DATASETS[name]
-    if info.kind == "sheets":
-        return sheets.read_split(split)
-    if root is None:
-        raise DataError(f"{name}: no data folder is given; point --data or LTHBENCH_DATA at the one with {info.folder}")
-    if info.is_prepared:
-        return prepared.read_split(name, root, split, class_list, full=full)
-    readers = {"idx": idx.read_split, "cifar": cifar.read_split}
-    return readers[info.kind](name, root, split)
-
-
-def split_train(labels: np.ndarray, spec: DataSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Divide the train split, labels int64 [N], into indices (train, validation), ascending and disjoint.
-
-    Validation is the first part of a fixed stratified order, and `num_train` the first part of the rest's.
-    """
-    words = random_words(len(labels), DIVISION)
-    order = stratified_order(labels, words)
-    validation, rest = order[: spec.validation], np.sort(order[spec.validation :])
-    train = rest[stratified_order(labels[rest], words[rest])[: spec.num_train]]
-    return np.sort(train), np.sort(validation)
-
-
 @lru_cache(maxsize=4)
 def _load(spec: DataSpec, root: Path | None, device: torch.device) -> Splits:
-    from lthbench.data.image_sizes import read_resized
-
     info = DATASETS[spec.name]
 
     def image_set(images: np.ndarray, labels: np.ndarray) -> ImageSet:
@@ -98,24 +57,13 @@ def _load(spec: DataSpec, root: Path | None, device: torch.device) -> Splits:
         chosen = images.subset(torch.from_numpy(rows)) if len(rows) < len(images) else images
         return stand_in(chosen, spec.info) if spec.like else chosen
 
-    def read(split: str) -> tuple[np.ndarray, np.ndarray]:
-        if spec.image_size is None:
-            return read_split(spec.name, root, split, spec.class_list)
-        side = spec.info.stored_side or spec.image_size
-        return read_resized(spec.name, root, split, side, spec.class_list)
-
-    images, labels = read("train")
+    images, labels = read_part(spec, root, "train")
     both, labels = of_classes(image_set(images, labels), labels, spec.classes)
-    if len(labels) < spec.validation + (spec.num_train or 1):
-        raise DataError(
-            f"{spec.title}: has {len(labels):,} train images, too few for validation {spec.validation} "
-            f"and num_train {spec.num_train}"
-        )
+    check_number(spec, "train", len(labels))
     train, validation = split_train(labels, spec)
-    images, labels = read("test")
+    images, labels = read_part(spec, root, "test")
     test, labels = of_classes(image_set(images, labels), labels, spec.classes)
-    if len(labels) < (spec.num_test or 1):
-        raise DataError(f"{spec.title}: has {len(labels):,} test images, too few for num_test {spec.num_test}")
+    check_number(spec, "test", len(labels))
     tested = np.sort(stratified_order(labels, random_words(len(labels), DIVISION))[: spec.num_test])
     return Splits(part(both, train), part(both, validation), part(test, tested))
 

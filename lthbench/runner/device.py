@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NewType
 
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ Device = NewType("Device", str)
 `resolve_device` has looked, once: where a command begins, or a job."""
 
 CPU = Device("cpu")
+_GIVEN = "SLURM_JOB_GPUS", "SLURM_STEP_GPUS"
+# NVIDIA's on servers, on Windows' Linux, and on its boards; AMD's.
+_DRIVERS = "nvidia*", "dxg", "nvhost*", "nvmap", "kfd"
 
 
 class DeviceError(Exception):
@@ -49,6 +54,8 @@ def resolve_device(asked: str, processes: int = 1) -> Device:
         DeviceError: this machine does not have it; or Slurm gave this job GPUs that torch does not see, and the CPU
             would do their work for days.
     """
+    if asked == CPU or (asked == "auto" and not may_have_gpu()):
+        return CPU
     import torch
 
     try:
@@ -69,13 +76,19 @@ def resolve_device(asked: str, processes: int = 1) -> Device:
     return Device(str(device))
 
 
+def may_have_gpu() -> bool:
+    """Whether torch has to be asked for GPUs: it is here anyway, a driver is, or Slurm gave some to this job."""
+    drivers = (file for pattern in _DRIVERS for file in Path("/dev").glob(pattern))
+    return "torch" in sys.modules or any(map(os.environ.get, _GIVEN)) or any(drivers)
+
+
 def _present() -> Device:
     """A GPU where there is one, else the processor."""
     import torch
 
     if torch.cuda.is_available():
         return Device("cuda")
-    for variable in ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS"):
+    for variable in _GIVEN:
         if given := os.environ.get(variable):
             raise DeviceError(
                 f"this job was given GPUs ({variable}={given}), and torch {torch.__version__} sees none: is it built "
@@ -87,9 +100,11 @@ def _present() -> Device:
 def num_groups(device: Device, processes: int) -> int:
     """How many trainings have GPUs of their own at a time, `processes` each: all GPUs for `cuda`, else the named one's
     only."""
+    if device != "cuda":
+        return 1
     import torch
 
-    return torch.cuda.device_count() // processes if device == "cuda" else 1
+    return torch.cuda.device_count() // processes
 
 
 def device_of_worker(device: Device, index: int, processes: int) -> Device:

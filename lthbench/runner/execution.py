@@ -61,18 +61,18 @@ def on_this_machine(store: Store, options: RunOptions, where: Local, *, retry_fa
     """Make the function that runs the missing tasks of a plan in workers of this machine.
 
     Args:
-        tell: called if the tasks run without kernels.
+        tell: called if the tasks run here, without kernels; workers say so themselves, as this process needs no torch.
 
     Raises:
         OptionError, DeviceError: this machine cannot do what the options ask.
     """
-    from lthbench.ops._library import why_no_kernels
     from lthbench.runner.local import run_plan
 
     settings = options.settings(store.root.absolute(), where.processes)
-    require_these_kernels(settings.device)
-    if (reason := why_no_kernels(settings.device)) is not None:
-        tell(f"no kernels ({reason}): the plain PyTorch reference computes, slower")
+    if where.workers == 0:
+        require_these_kernels(settings.device)
+        if (lack := without_kernels(settings.device)) is not None:
+            tell(lack)
     if where.workers is not None:
         workers = where.workers
     elif settings.device == CPU:
@@ -103,14 +103,22 @@ def require_these_kernels(device: str) -> None:
         raise OptionError(reason)
 
 
+def without_kernels(device: str) -> str | None:
+    """What to tell of a device where the reference computes; None where kernels do."""
+    from lthbench.ops._library import why_no_kernels
+
+    reason = why_no_kernels(device)
+    return None if reason is None else f"no kernels ({reason}): the plain PyTorch reference computes, slower"
+
+
 def require_data(planned: Plan, data: Path | None) -> None:
     """Read the data sets of a plan, so that a missing one is reported before anything is trained or queued.
 
     Raises:
         DataError: one is not there, or not whole.
     """
-    from lthbench.data.loading import load
+    from lthbench.data.reading import require
 
     # Those of the tasks, not of the suite's pairs: a part needs fewer, a transfer more.
     for spec in {task.spec.data for task in planned.tasks.values() if not isinstance(task.spec, MaskSpec)}:
-        load(spec, data)
+        require(spec, data)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
+from lthbench.options import OptionError
 from lthbench.runner.device import DeviceLostError
 from lthbench.runner.queue import Outcome, Queue
 from lthbench.runner.settings import Settings
@@ -46,6 +47,7 @@ def run_plan(
 
     Raises:
         StoreError: the store's disk is full or read-only.
+        OptionError: workers found other kernels than those of the sources.
         DeviceLostError: tasks ran in this process, and its GPU failed for good.
     """
     watcher = watcher or Watcher()
@@ -236,6 +238,8 @@ def _hear(run: _Run, worker: WorkerProcess, message: dict[str, Any], stalls: Sta
                 run.fail(key, index, message["error"])
         case "store":
             raise StoreError(message["error"])
+        case "option":
+            raise OptionError(message["error"])
     return True
 
 

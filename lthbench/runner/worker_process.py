@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
+from lthbench.options import OptionError
 from lthbench.runner.allocator import kept_memory
 from lthbench.runner.device import DeviceLostError, device_of_worker
 from lthbench.runner.settings import Settings
@@ -46,7 +47,7 @@ class WorkerProcess:
         self.key: str | None = None
         self.connection, theirs = context.Pipe()
         its = replace(settings, device=device_of_worker(settings.device, index, settings.processes))
-        self.process: BaseProcess = context.Process(target=serve, args=(theirs, its.dumps()), daemon=True)
+        self.process: BaseProcess = context.Process(target=serve, args=(theirs, its.dumps(), index == 0), daemon=True)
         with kept_memory(), _without_script():
             self.process.start()
         theirs.close()
@@ -94,8 +95,12 @@ class WorkerProcess:
         self.process.join(_GRACE)  # and one that waits for a dead disk not even to that
 
 
-def serve(connection: Connection, options: str) -> None:
-    """The loop of a worker: tasks in, results out, until the pipe closes."""
+def serve(connection: Connection, options: str, is_first: bool) -> None:
+    """The loop of a worker: tasks in, results out, until the pipe closes.
+
+    Args:
+        is_first: of the workers, which all have the same to tell of the kernels.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def send(**message: Any) -> None:
@@ -104,12 +109,19 @@ def serve(connection: Connection, options: str) -> None:
         except OSError:  # the parent is gone: no one waits for this result, and another process may need the folder
             os._exit(1)
 
+    from lthbench.runner.execution import require_these_kernels, without_kernels
     from lthbench.runner.worker import Worker
     from lthbench.tasks.context import UnusableInputError
 
-    worker = Worker(
-        Settings.loads(options), tell=lambda text: send(kind="told", text=text), waits=lambda: send(kind="waits")
-    )
+    settings = Settings.loads(options)
+    try:
+        require_these_kernels(settings.device)
+    except OptionError as error:
+        send(kind="option", error=str(error))
+        return
+    if is_first and (lack := without_kernels(settings.device)) is not None:
+        send(kind="told", text=lack)
+    worker = Worker(settings, tell=lambda text: send(kind="told", text=text), waits=lambda: send(kind="waits"))
     report: Callable[[int, int], None] = lambda done, total: send(kind="progress", done=done, total=total)  # noqa: E731
     while True:
         try:

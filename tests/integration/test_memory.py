@@ -18,7 +18,7 @@ import json, sys
 from pathlib import Path
 import numpy as np
 import torch
-from lthbench.data import loading
+from lthbench.data import reading
 from lthbench.runner.settings import Settings
 from lthbench.runner.worker import Worker
 from lthbench.tasks import train
@@ -30,7 +30,7 @@ if not data:
         count = 50_000 if split == "train" else 10_000
         rng = np.random.default_rng(0)
         return rng.integers(0, 256, (count, 3, 32, 32), np.uint8), np.arange(count) % 10
-    loading.read_split = read_split
+    reading.read_split = read_split
 evaluate = train.evaluate
 train.evaluate = lambda model, images, sign: evaluate(model, images.subset(torch.arange(1000)), sign)  # a minute less
 spec = TrainSpec.model_validate({

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lthbench.data import cifar, idx, loading, sheets
+from lthbench.data import cifar, idx, loading, reading, sheets
 from lthbench.data.commands import check_data, download_data, list_data
 from lthbench.data.images import unpack
 from lthbench.data.loading import DataError
@@ -274,7 +274,7 @@ def test_the_loaded_images_are_torchvisions(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["fashion-mnist-10k", "mnist", "fashion-mnist", "cifar10", "cifar100"])
 def test_mean_and_deviation_are_those_of_the_train_split(name: str) -> None:
-    images, _ = loading.read_split(name, original(name), "train")
+    images, _ = reading.read_split(name, original(name), "train")
     axes = (0, 2, 3) if images.ndim == 4 else None
     assert np.allclose(images.mean(axes) / 255, DATASETS[name].mean, atol=6e-6)
     assert np.allclose(images.std(axes) / 255, DATASETS[name].std, atol=6e-6)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import signal
 import sys
 import warnings
+from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +21,7 @@ from lthbench.ops._library import KernelWarning, built_from, kernels_available, 
 from lthbench.ops.sources import digest
 from lthbench.runner.settings import Settings
 from lthbench.runner.worker import Worker
+from lthbench.runner.worker_process import serve
 
 CSRC = Path(__file__).parents[2] / "csrc"
 
@@ -90,7 +94,9 @@ def test_no_result_is_computed_by_kernels_of_other_sources(
     assert _library.why_not_these_kernels(device) is None
 
 
-@pytest.mark.parametrize("command", [["run", "--device", "cpu"], ["submit", "--cluster", "debug", "--device", "cpu"]])
+@pytest.mark.parametrize(
+    "command", [["run", "--device", "cpu", "--workers", "0"], ["submit", "--cluster", "debug", "--device", "cpu"]]
+)
 def test_a_run_on_kernels_of_other_sources_ends_before_anything_is_computed(
     command: list[str], tmp_path: Path, tiny_suite: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -105,6 +111,34 @@ def test_a_run_on_kernels_of_other_sources_ends_before_anything_is_computed(
     assert not list(tmp_path.glob("store/tasks/*"))
     with pytest.raises(RuntimeError, match="built from other sources"):
         Worker(Settings(tmp_path / "store"))
+
+
+def test_a_worker_with_kernels_of_other_sources_says_so_and_does_no_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_library, "of_other_sources", lambda: ["cpu"])
+    monkeypatch.delenv("LTHBENCH_REFERENCE", raising=False)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    ours, its = Pipe()
+    serve(its, Settings(tmp_path / "store").dumps(), is_first=True)
+    told = json.loads(ours.recv_bytes())
+    assert told["kind"] == "option" and "by ci/install.sh, or set LTHBENCH_REFERENCE=1" in told["error"]
+    assert not ours.poll() and not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_first_of_all_workers_tells_that_there_are_no_kernels(
+    is_first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTHBENCH_REFERENCE", "1")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    ours, its = Pipe()
+    ours.send_bytes(b"no task")
+    with pytest.raises(ValueError):
+        serve(its, Settings(tmp_path / "store").dumps(), is_first)
+    assert ours.poll() == is_first
+    if is_first:
+        assert "no kernels (LTHBENCH_REFERENCE=1)" in json.loads(ours.recv_bytes())["text"]
 
 
 def test_the_doctor_calls_kernels_of_other_sources_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,14 +13,15 @@ import torch
 from conftest import TINY
 
 from lthbench.bench import quick_rates
+from lthbench.runner.device import may_have_gpu, resolve_device
 from lthbench.suite.calibration import save_calibration
 from lthbench.suite.load import load_suite
 from lthbench.suite.model_cost import model_cost, torch_version
 
 HEAVY = ("torch", "torchvision", "scipy", "pandas", "statsmodels", "matplotlib")
-PLAN = """
+COMMAND = """
 import json, sys
-sys.argv = ["lthbench", "plan", {suite!r}, "--store", {store!r}, "--json"]
+sys.argv = ["lthbench", "{command}", {suite!r}, "--store", {store!r}, "--json"]
 from lthbench.cli import main
 try:
     main()
@@ -65,7 +66,9 @@ def test_a_plan_whose_networks_were_counted_before_needs_neither_torch_nor_stati
     counted = model_cost(pair.model, pair.data)
     model_cost.cache_clear()
     assert model_cost(pair.model, pair.data) == counted and len(list((own_cache / "models").iterdir())) == 1
-    program = PLAN.format(suite=str(tmp_path / "tiny.yaml"), store=str(tmp_path / "store"), heavy=HEAVY)
+    program = COMMAND.format(
+        command="plan", suite=str(tmp_path / "tiny.yaml"), store=str(tmp_path / "store"), heavy=HEAVY
+    )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(ran.stderr) == [] and json.loads(ran.stdout)["cost"][-1]["flops"] > 0
 
@@ -80,7 +83,9 @@ def test_a_plan_on_a_machine_whose_rates_are_kept_needs_no_torch_for_its_hours(
     pairs = load_suite(tmp_path / "tiny.yaml").pairs
     model_cost.cache_clear()  # so that what the networks cost is kept, too
     save_calibration(quick_rates.quick_rates(pairs.values(), None, torch.device("cpu"), threads=1))
-    program = PLAN.format(suite=str(tmp_path / "tiny.yaml"), store=str(tmp_path / "store"), heavy=HEAVY)
+    program = COMMAND.format(
+        command="plan", suite=str(tmp_path / "tiny.yaml"), store=str(tmp_path / "store"), heavy=HEAVY
+    )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(ran.stderr) == [] and json.loads(ran.stdout)["here"]["is_measured"]
 
@@ -88,17 +93,34 @@ def test_a_plan_on_a_machine_whose_rates_are_kept_needs_no_torch_for_its_hours(
 def test_a_plan_that_was_made_before_needs_no_statistics_for_what_its_claims_decide(
     own_cache: Path, tmp_path: Path
 ) -> None:
-    store = tmp_path / "store"
-    ran = [
-        subprocess.run(
-            [sys.executable, "-c", PLAN.format(suite="quick", store=str(store), heavy=("scipy.stats", *HEAVY[3:]))],
-            capture_output=True, text=True, check=True,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
+    heavy = ("scipy.stats", *HEAVY[3:])
+    program = COMMAND.format(command="plan", suite="quick", store=str(tmp_path / "store"), heavy=heavy)
+    words = [sys.executable, "-c", program]
+    ran = [subprocess.run(words, capture_output=True, text=True, check=True) for _ in range(2)]
     first, second = (json.loads(each.stdout) for each in ran)
     assert second == first and any(part["spread"]["value"] for claim in first["claims"] for part in claim["parts"])
     assert "statsmodels" in json.loads(ran[0].stderr) and json.loads(ran[1].stderr) == []
+
+
+def test_a_run_leaves_torch_to_its_workers_and_shows_its_results_without_tests(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(f"{TINY.partition('      rewound')[0]}".replace("levels: 2", "levels: 0"))
+    heavy = ("scipy.stats", *(name for name in HEAVY if name != "scipy"))
+    store = str(tmp_path / "store")
+    program = COMMAND.format(command="run", suite=str(tmp_path / "tiny.yaml"), store=store, heavy=heavy)
+    program = program.replace('"--json"', '"--json", "--device", "cpu", "--workers", "1"')
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert json.loads(ran.stderr.splitlines()[-1]) == [] and json.loads(ran.stdout)
+
+
+def test_without_a_gpus_driver_torch_is_not_asked_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr("lthbench.runner.device._DRIVERS", ("no-such-device*",))
+    assert not may_have_gpu() and resolve_device("auto") == "cpu" and "torch" not in sys.modules
+    monkeypatch.setattr("lthbench.runner.device._DRIVERS", ("null",))
+    assert may_have_gpu()
+    monkeypatch.setattr("lthbench.runner.device._DRIVERS", ())
+    monkeypatch.setenv("SLURM_JOB_GPUS", "0")
+    assert may_have_gpu()
 
 
 def test_a_damaged_count_is_counted_again(own_cache: Path, tmp_path: Path) -> None:

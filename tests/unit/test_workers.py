@@ -20,7 +20,7 @@ from lthbench.suite.plan import make_plan
 from lthbench.tasks.store import Store
 
 
-def do_nothing(connection: Connection, options: str) -> None:
+def do_nothing(connection: Connection, options: str, is_first: bool) -> None:
     """A worker for which every task is done at once."""
     while True:
         connection.recv_bytes()
