@@ -3,6 +3,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <limits>
 #include <optional>
 
@@ -100,10 +101,11 @@ Tensor set_output(Layer& layer, const Tensor& input, const std::optional<Tensor>
 // Sets kernel, stride, padding and the output's sides of a layer whose input's sides and channels are set.
 inline void set_geometry(ConvolutionShape& layer, int64_t kernel, int64_t stride, int64_t padding) {
   layer.kernel = kernel;
-  layer.stride = stride;
   layer.padding = padding;
   LTH_CHECK(kernel >= 1 && stride >= 1 && padding >= 0 && padding <= 1, "kernel, stride and padding are ",
             kernel, ", ", stride, " and ", padding, ", expected at least 1, at least 1, and 0 or 1");
+  layer.stride =
+      std::min(stride, std::max(layer.height, layer.width) + 2);  // larger ones leave one pixel too
   LTH_CHECK(layer.height + 2 * padding >= kernel && layer.width + 2 * padding >= kernel, "kernel is ", kernel,
             ", larger than the padded input");
   layer.out_height = (layer.height + 2 * padding - kernel) / stride + 1;

@@ -90,7 +90,7 @@ void set_finished(Read& read, const Optional& finished, const Tensor& input) {
   if (!finished) return;
   LTH_CHECK(read.affine, "finished is given without affine");
   check_shape("finished", *finished, input, "input");
-  read.finished = data(*finished);  // which is only read
+  read.finished = floats(*finished);
 }
 
 Tensor none(const Tensor& like) { return torch::stable::new_empty(like, {0}); }
@@ -111,6 +111,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> convolution_layer(
   LTH_CHECK(running_mean.has_value() == running_var.has_value() && (gain || !running_mean),
             "running_mean and running_var are given together, and with gain");
   if (gain) {
+    LTH_CHECK(num_images > 1 || layer.out_height * layer.out_width > 1,
+              "num_images is 1, of one pixel: a normalisation needs two values of a channel");
     layer.gain = channels("gain", *gain, num_outputs, input);
     layer.bias = channels("bias", *bias, num_outputs, input);
   }
@@ -131,7 +133,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> convolution_layer(
   layer.output = data(output);
   layer.affine = data(made);
   layer.rstd = data(rstd);
-  layer.read.finished = keep ? data(finished) : nullptr;
+  layer.read.kept = keep ? data(finished) : nullptr;
   convolution_layer_cpu(layer);
   return {output, made, rstd, finished};
 }
@@ -203,7 +205,7 @@ Tensor normalise(const Tensor& input, const Tensor& affine, const Optional& resi
   Normalised layer = normalised_of(input, input.size(0) * kBlock);
   layer.read = read;
   Tensor finished = torch::stable::empty_like(input);
-  layer.read.finished = data(finished);
+  layer.read.kept = data(finished);
   normalise_cpu(layer);
   return finished;
 }

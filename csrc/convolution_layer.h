@@ -24,6 +24,9 @@
 //     dgain = rstd dscale',   dvariance = - rstd^3 gain dscale' / 2
 //     dy' = scale' g + dmean' / N + 2 dvariance (y' - mean') / N
 //
+// Padding images count for nothing: what was handed back for them is 0, and so is what is handed back. Their
+// activations are those of an image of zeros.
+//
 // Sums go over items of rows (cpu/conv/rows.h) and then over the items in order, so that the number of
 // threads changes no bit.
 #pragma once
@@ -40,7 +43,8 @@ struct Read {
   const float* affine;    // [3, channels]; or nullptr, where they are finished
   const float* residual;  // of the shape of values; or nullptr
   bool relu;
-  float* finished;  // x, of the shape of values, is written there (and read for gradients); or nullptr
+  float* kept;            // forward: x, of the shape of values, is written there; or nullptr
+  const float* finished;  // for gradients: x as it was kept; or nullptr
 };
 
 // Its gradients, or nullptr where they are not wanted.
@@ -79,7 +83,7 @@ struct ConvolutionLayerGradient : ConvolutionShape {
   int64_t num_images;
   const float* grad;           // what was handed back for the output; 0 for padding images
   const float* affine_grad;    // [3, num_outputs]
-  const float* finished_grad;  // what was handed back for read.finished, or for what is read; or nullptr
+  const float* finished_grad;  // what else was handed back for what is read; or nullptr
   Read read;
   Weights weights;
   const float *gain, *output, *affine, *rstd;  // of the normalisation; or nullptr

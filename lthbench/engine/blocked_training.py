@@ -9,6 +9,7 @@ torch's.
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -18,8 +19,8 @@ from torch import Tensor, fx, nn
 
 from lthbench.engine import policy
 from lthbench.engine.chains import Chain, Modules, absorb_skips
-from lthbench.ops.convolution import SparsityPattern, from_blocks, to_blocks
-from lthbench.ops.masked_convolution import MaskedConvolution, check_blocks, plane_mean
+from lthbench.ops.convolution import SparsityPattern, from_blocks
+from lthbench.ops.masked_convolution import MaskedConvolution, blocks_of, plane_mean
 from lthbench.ops.masked_linear import MaskedLinear
 from lthbench.ops.normalisation import Activations, BatchNorm
 
@@ -47,9 +48,11 @@ def has_blocked_layers(model: nn.Module) -> bool:
 
 def _traced(model: nn.Module) -> fx.Graph | None:
     try:
-        return _Tracer().trace(model)
+        graph = _Tracer().trace(model)
     except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError):
         return None  # its forward pass depends on values, or asks of its images what their proxy cannot tell
+    modules = Modules(dict(model.named_modules()))
+    return None if modules.has_keywords(graph) or modules.overwritten(graph) is not None else graph
 
 
 def required_blocked_training(model: nn.Module, mask: Mapping[str, Tensor], *, alone: bool) -> fx.GraphModule:
@@ -98,7 +101,6 @@ class BlockedConvolution(nn.Module):
 
         The layer's running statistics move as they do in torch.
         """
-        check_blocks(values, num_images)
         read, layer = Activations(values, affine, residual, self.relu), self.norm
         if layer is None:
             return self.convolution(read, self.weight, num_images=num_images, keep=self.keep)
@@ -145,19 +147,21 @@ class _Rewriter:
         self.modules, self.mask = modules, mask
         self.skips = absorb_skips(graph, modules)
         self.nodes = list(graph.nodes)
+        self.uses = Counter(node.target for node in self.nodes if node.op == "call_module")
         self.convolutions = {node for node in self.nodes if self._has_kernel(node)}
         self.linears = {node for node in self.nodes if isinstance(modules.module(node), nn.Linear)}
         self.norms: dict[fx.Node, Chain] = {}  # normalisations with what follows, by the last node
         self.absorbed: set[fx.Node | None] = set()
         for last, chain in modules.find_chains(self.nodes).items():
-            if chain.layer in self.convolutions and self._keeps_statistics(chain.norm):
+            if chain.layer in self.convolutions and self._has_form(chain):
                 self.norms[last] = chain
                 self.absorbed |= {chain.layer, chain.norm, chain.add} - {last}
         self.made: dict[fx.Node, fx.Node] = {}
         self.blocked: set[fx.Node] = set()  # the nodes whose value is made in blocks
         self.unfinished: dict[fx.Node, _Unfinished] = {}  # of these those that are not normalised yet
         self.calls: dict[str, nn.Module] = {}
-        self.count: fx.Node  # of the images
+        self.images = next(node for node in self.nodes if node.op == "placeholder")
+        self.count: fx.Node  # of these
 
     @property
     def applies(self) -> bool:
@@ -167,7 +171,7 @@ class _Rewriter:
     def rewritten(self) -> fx.GraphModule:
         """The module, which computes in the order of the network's graph."""
         self.body = fx.Graph()
-        self.unread = {node: len(node.users) for node in self.nodes}  # by the convolutions that are still to come
+        self.unread = {node: len(node.users) for node in self.nodes}  # by convolutions
         for node in self.nodes:
             if node in self.absorbed:
                 continue
@@ -187,7 +191,7 @@ class _Rewriter:
                 self.blocked.add(node)
             else:
                 self.made[node] = self.body.node_copy(node, self._as_images)
-                if node.op == "placeholder":
+                if node.op == "placeholder" and node is self.images:
                     self.count = self.body.call_method("size", (self.made[node], 0))
         self.body.lint()
         # What the network reads of itself beside its layers: a table of position biases, a class token.
@@ -241,7 +245,7 @@ class _Rewriter:
         if unfinished is not None:
             self.made[node] = self.body.call_function(_finished, (*unfinished, self.count))
         made = self.made[node]
-        return made if node in self.blocked else self.body.call_function(to_blocks, (made,))
+        return made if node in self.blocked else self.body.call_function(blocks_of, (made, self.count))
 
     def _as_images(self, node: fx.Node) -> fx.Node:
         if node not in self.blocked:
@@ -252,9 +256,14 @@ class _Rewriter:
         layer = self.modules.module(node)
         return type(layer) is nn.Conv2d and policy.trains_blocked(layer, self.mask.get(f"{node.target}.weight"))
 
-    def _keeps_statistics(self, node: fx.Node | None) -> bool:
-        layer = None if node is None else self.modules.module(node)
-        return isinstance(layer, nn.BatchNorm2d) and layer.affine and layer.momentum is not None
+    def _has_form(self, chain: Chain) -> bool:
+        """Whether the normalisation of a chain, and what follows it, is one that the kernels do."""
+        layer = None if chain.norm is None else self.modules.module(chain.norm)
+        if chain.norm is None or not isinstance(layer, nn.BatchNorm2d) or not layer.affine or layer.momentum is None:
+            return False
+        # Called twice, statistics move in the order of the calls, which a chain is not; a parameter is added to all.
+        own = chain.residual is not None and chain.residual.op == "get_attr"
+        return self.uses[chain.norm.target] == 1 and not own
 
 
 def _is_plane_mean(node: fx.Node) -> bool:
@@ -266,5 +275,4 @@ def _finished(values: Tensor, affine: Tensor, residual: Tensor | None, relu: boo
 
 
 def _images(x: Tensor, num_images: int) -> Tensor:
-    check_blocks(x, num_images)
     return from_blocks(x)[:num_images]

@@ -58,6 +58,23 @@ class Modules:
         module = self.module(node)
         return type(module) is nn.Conv2d and module.kernel_size == (1, 1) and module.padding == (0, 0)
 
+    def has_keywords(self, graph: fx.Graph) -> bool:
+        """Whether a layer is given its input by name, where it is not looked for here."""
+        return any(node.op == "call_module" and node.kwargs for node in graph.nodes)
+
+    def overwritten(self, graph: fx.Graph) -> fx.Node | None:
+        """A node that overwrites what is read elsewhere, if any does: fusing moves reads past writes."""
+        for node in graph.nodes:
+            overwrites = (
+                getattr(self.module(node), "inplace", False)
+                or node.kwargs.get("inplace", False)
+                or node.target is torch.relu_
+                or (node.op == "call_method" and str(node.target).endswith("_"))
+            )
+            if overwrites and isinstance(node.args[0], fx.Node) and len(node.args[0].users) > 1:
+                return node
+        return None
+
     def find_chains(self, nodes: Sequence[fx.Node]) -> dict[fx.Node, Chain]:
         """The chains of a graph, by their last nodes."""
         chains: dict[fx.Node, Chain] = {}

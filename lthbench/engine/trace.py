@@ -76,7 +76,10 @@ class _GraphRewriter:
         self.nodes = Modules(self.modules)
         self.state = self.model.state_dict()
         self.position = {node: i for i, node in enumerate(nodes)}
-        self._check_mutation(nodes)
+        if self.nodes.has_keywords(self.graph):
+            raise _Unknown("a layer is given its input by name")
+        if (node := self.nodes.overwritten(self.graph)) is not None:
+            raise _Unknown(f"{node} overwrites what is read elsewhere")
         self.chains = self.nodes.find_chains(nodes)  # last node -> chain
         absorbed = {n for c in self.chains.values() for n in (c.layer, c.norm, c.add, c.relu) if n and n is not c.last}
         shared = self._find_shared(nodes)
@@ -132,19 +135,6 @@ class _GraphRewriter:
             frozenset(self.state),
             trainable,
         )
-
-    def _check_mutation(self, nodes: Sequence[fx.Node]) -> None:
-        """Refuse a graph where what is overwritten is read elsewhere: fusing moves reads past writes."""
-        for node in nodes:
-            module = self.nodes.module(node)
-            overwrites = (
-                getattr(module, "inplace", False)
-                or node.kwargs.get("inplace", False)
-                or node.target is torch.relu_
-                or (node.op == "call_method" and str(node.target).endswith("_"))
-            )
-            if overwrites and isinstance(node.args[0], fx.Node) and len(node.args[0].users) > 1:
-                raise _Unknown(f"{node} overwrites what is read elsewhere")
 
     def _find_shared(self, nodes: Sequence[fx.Node]) -> set[fx.Node]:
         """The nodes whose value is the same for all networks."""

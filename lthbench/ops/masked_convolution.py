@@ -112,7 +112,16 @@ class _Layer(torch.autograd.Function):
         ctx: Any, dy: Tensor | None, d_affine: Tensor | None, other: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         values, affine, finished, used, weight, gain, y, of_y, rstd = ctx.saved_tensors
+        if dy is None and d_affine is None:  # what was read has another use, and the output none
+            assert other is not None
+            if affine is None:
+                return other, *(None,) * 10
+            handed_back, of_affine = torch.ops.lthbench.normalise_gradient(
+                other.contiguous(), values, affine, finished, ctx.relu, ctx.num_images
+            )
+            return handed_back, of_affine, handed_back if ctx.adds else None, *(None,) * 8
         pattern, geometry = ctx.layer.pattern, ctx.layer[1:]
+        passes_on = any(ctx.needs_input_grad[:3])
         lists = (None,) * 5 if pattern is None else pattern.lists
         if gain is not None and d_affine is None:
             d_affine = torch.zeros_like(of_y)
@@ -120,32 +129,33 @@ class _Layer(torch.autograd.Function):
             dy = values.new_zeros(_output_shape(values, len(weight), *geometry)) if y is None else torch.zeros_like(y)
         dx, of_affine, dw, d_gain = torch.ops.lthbench.convolution_layer_gradient(
             dy.contiguous(), d_affine, None if other is None else other.contiguous(), values, affine, finished,
-            ctx.relu, used, *lists, *geometry, gain, y, of_y, rstd, ctx.num_images, ctx.needs_input_grad[0],
+            ctx.relu, used, *lists, *geometry, gain, y, of_y, rstd, ctx.num_images, passes_on,
         )  # fmt: skip
         if pattern is not None:
             # torch refuses put_ as not deterministic, although no index repeats here.
             dw = dw.new_zeros(weight.numel()).scatter_(0, pattern.index, dw).view(weight.shape)
         of_norm = (None, None) if d_affine is None else (d_gain, d_affine[2])
-        if not ctx.needs_input_grad[0]:
-            dx = None
-        read = dx, of_affine if affine is not None else None, dx if ctx.adds else None, None
-        return *read, dw, *of_norm, None, None, None, None
+        read = (dx, of_affine if affine is not None else None, dx if ctx.adds else None) if passes_on else (None,) * 3
+        return *read, None, dw, *of_norm, None, None, None, None
 
 
 def plane_mean(x: Tensor, num_images: int) -> Tensor:
-    """The mean of every plane: blocks [G, C, H, W, 16] to [num_images, C].
-
-    Raises:
-        RuntimeError: these are not the blocks of so many images.
-    """
-    check_blocks(x, num_images)
+    """The mean of every plane: blocks [G, C, H, W, 16] to [num_images, C]."""
     return x.mean((2, 3)).permute(0, 2, 1).flatten(0, 1)[:num_images]
 
 
-def check_blocks(x: Tensor, num_images: int) -> None:
-    """Raise a RuntimeError unless x [G, ...] are the blocks of so many images."""
-    if not 0 <= BLOCK * len(x) - num_images < BLOCK:
-        raise RuntimeError("the network changes the number of its images within; train it by the engine 'torch'")
+def blocks_of(x: Tensor, num_images: int) -> Tensor:
+    """The blocks of images [B, C, H, W].
+
+    Raises:
+        RuntimeError: they are not so many, as where a summand is broadcast.
+    """
+    if x.dim() != 4 or len(x) != num_images:
+        raise RuntimeError(
+            f"the network convolves or adds values of shape {tuple(x.shape)} where it was given {num_images} images, "
+            "so it changes the number of its images within, or adds the same to all; train it by the engine 'torch'"
+        )
+    return to_blocks(x)
 
 
 def _output_shape(input: Tensor, num_outputs: int, kernel: int, stride: int, padding: int) -> tuple[int, ...]:

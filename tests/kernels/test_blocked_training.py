@@ -18,7 +18,7 @@ from lthbench.engine.blocked_training import BlockedConvolution, blocked_trainin
 from lthbench.models.build import prunable
 from lthbench.models.spec import MODELS, ModelSpec
 from lthbench.ops.convolution import SparsityPattern, from_blocks, to_blocks
-from lthbench.ops.masked_convolution import MaskedConvolution, plane_mean
+from lthbench.ops.masked_convolution import MaskedConvolution, blocks_of, plane_mean
 from lthbench.ops.normalisation import Activations, BatchNorm
 from lthbench.tasks.network import apply_mask, make_network, set_initial_weights
 from lthbench.training.loop import Trainer
@@ -50,6 +50,11 @@ CASES = [
     (16, 4, 8, (8, 8), (3, 1, 1), 1.0),
     (16, 8, 8, (8, 8), (3, 2, 1), 1.0),
     (1, 2, 3, (1, 1), (1, 2, 0), 1.0),
+    (17, 40, 24, (9, 126), (3, 1, 1), 0.2),  # these two in several items of rows
+    (17, 24, 40, (19, 60), (3, 2, 1), 0.1),
+    (16, 4, 6, (6, 8), (1, 1, 1), 0.5),
+    (16, 4, 6, (6, 8), (2, 1, 1), 0.5),
+    (16, 4, 6, (5, 5), (3, 2**40, 1), 0.5),
 ]
 
 
@@ -117,7 +122,9 @@ def test_what_else_reads_the_input_has_its_gradient_added(case):
 
 
 @pytest.mark.parametrize("keep", [False, True])
-@pytest.mark.parametrize("case", [(20, 3, 6, (8, 8)), (16, 16, 16, (7, 5)), (33, 8, 4, (16, 12))])
+@pytest.mark.parametrize(
+    "case", [(20, 3, 6, (8, 8)), (16, 16, 16, (7, 5)), (33, 8, 4, (16, 12)), (17, 40, 24, (9, 126))]
+)
 def test_a_dense_convolution_by_winograd_has_the_gradients_of_the_direct_one(case, keep):
     layer = Layer(*case, (3, 1, 1), 1.0)
     got, (y, dx, dw) = layer.blocked(None, keep=keep), layer.exact()
@@ -144,6 +151,7 @@ NORMS = [
     (16, 5, (7, 5), False, False),
     (33, 4, (5, 6), True, False),
     (1, 2, (2, 3), False, True),
+    (17, 24, (14, 126), True, True),  # in several items of rows
 ]
 
 
@@ -204,12 +212,21 @@ def test_the_mean_of_a_large_offset_loses_no_digits_of_the_variance():
     torch.testing.assert_close(mean.double(), images.mean((0, 2, 3)), rtol=1e-7, atol=0)
 
 
+def test_an_outlier_costs_the_variance_no_digits():
+    x = torch.randn(16, 2, 32, 32, generator=torch.Generator().manual_seed(0))
+    x[0, :, 0, 0] = 1e4
+    mean, variance = torch.zeros(2), torch.zeros(2)
+    norm_alone(to_blocks(x), 16, BatchNorm(torch.ones(2), torch.zeros(2), mean, variance, 1.0))
+    torch.testing.assert_close(variance.double(), x.double().var((0, 2, 3)), rtol=1e-5, atol=0)
+
+
 @needs_kernels
-def test_threads_change_no_bit_of_a_training_pass():
+@pytest.mark.parametrize("case", [CASES[7], CASES[11]])
+def test_threads_change_no_bit_of_a_training_pass(case):
     before, passes = torch.get_num_threads(), []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        found = [*Layer(*CASES[7]).blocked(SparsityPattern.of(Layer(*CASES[7]).mask))]
+        found = [*Layer(*case).blocked(SparsityPattern.of(Layer(*case).mask))]
         found += Layer(40, 6, 9, (8, 8), (3, 1, 1), 1.0).blocked(None) + normalised(*NORMS[0])[0]
         passes.append(found)
     torch.set_num_threads(before)
@@ -268,6 +285,72 @@ def test_a_network_in_blocks_computes_what_the_dense_masked_one_does(name, width
         assert density > 0.25 or n not in mask or not got[n][~mask[n]].any()
 
 
+class Block(nn.Module):
+    """Two convolutions with normalisation, whose sum a third reads; how they are called is the argument."""
+
+    def __init__(self, call) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(i, 4, 3, padding=1, bias=False) for i in (3, 4, 4))
+        self.n, self.m, self.fc = nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.Linear(4, 10)
+        self.added, self.call = nn.Parameter(torch.randn(1, 4, 1, 1)), call
+
+    def forward(self, x):
+        return self.fc(self.call(self, x).mean((2, 3)))
+
+
+def _frozen(block, x):
+    y = F.relu(block.n(block.a(x)))
+    return block.c(F.relu(block.m(block.b(y)) + y))
+
+
+def _unread(block, x):
+    y = F.relu(block.n(block.a(x)))
+    block.b(y)
+    return block.c(y)
+
+
+def _overwriting(block, x):
+    y = block.n(block.a(x))
+    return block.c(F.relu(y, inplace=True)) + y
+
+
+CALLS = {
+    "a summand that is the layer's own input": _frozen,
+    "a layer whose output nothing reads": _unread,
+    "a normalisation that is called twice": lambda k, x: F.relu(k.n(k.a(x)) + k.n(k.b(F.relu(k.a(x))))),
+    "a parameter that is added to all": lambda k, x: k.c(F.relu(k.n(k.a(x)) + k.added)),
+    "two readers and a pool": lambda k, x: k.c(z := F.relu(k.n(k.a(x)))) + k.m(k.b(z)) + F.avg_pool2d(z, 3, 1, 1),
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize("freezes", [False, True])
+@pytest.mark.parametrize("how", CALLS)
+def test_however_layers_are_called_the_dense_computation_is_had(how, freezes):
+    torch.manual_seed(0)
+    model = Block(CALLS[how]).train()
+    for parameter in [*model.a.parameters(), *model.n.parameters()] if freezes else []:
+        parameter.requires_grad_(False)
+    dense, passes = copy.deepcopy(model).double(), blocked_training(model, {})
+    assert passes is not None
+    for step in range(2):
+        x = torch.randn(18, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+        logits, usual = passes(x), dense(x.double())
+        torch.testing.assert_close(logits.double(), usual, rtol=1e-4, atol=1e-4)
+        got, expected = gradients(model, logits), gradients(dense, usual)
+        assert got.keys() == expected.keys()
+        for n in expected:
+            torch.testing.assert_close(got[n], expected[n], rtol=1e-3, atol=1e-4)
+        buffers = {n: b.double() for n, b in model.named_buffers()}
+        torch.testing.assert_close(buffers, {n: b.double() for n, b in dense.named_buffers()}, rtol=1e-4, atol=1e-5)
+
+
+@needs_kernels
+def test_a_network_that_overwrites_what_is_read_again_or_names_its_input_is_left_to_torch():
+    assert blocked_training(Block(_overwriting), {}) is None
+    assert blocked_training(Block(lambda k, x: k.a(input=x)), {}) is None
+
+
 @needs_kernels
 def test_what_the_passes_cannot_compute_is_an_error_and_not_another_result():
     model, mask = network("resnet8", 1.0)
@@ -276,19 +359,31 @@ def test_what_the_passes_cannot_compute_is_an_error_and_not_another_result():
     next(layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)).eval()
     with pytest.raises(RuntimeError, match="in evaluation mode"):
         passes(torch.randn(2, 3, 8, 8))
-
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.fc = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.Linear(4 * 64, 10)
-
-        def forward(self, x):
-            return self.fc(self.conv(torch.cat([x, -x])).flatten(1))
-
-    passes = blocked_training(Twice(), {})
+    several = {
+        "twice": lambda k, x: k.a(torch.cat([x, -x])),
+        "half": lambda k, x: k.a(x[:4]),
+        "one for all": lambda k, x: k.c(k.n(k.a(x)) + F.relu(k.added.expand(1, 4, 8, 8))),
+    }
+    for call in several.values():
+        for number in (8, 16):
+            passes = blocked_training(Block(call).train(), {})
+            assert passes is not None
+            with pytest.raises(RuntimeError, match=rf"where it was given {number} images"):
+                passes(torch.randn(number, 3, 8, 8))
+    passes = blocked_training(Block(lambda k, x: k.n(k.a(x))).train(), {})
     assert passes is not None
-    with pytest.raises(RuntimeError, match="number of its images"):
-        passes(torch.randn(16, 3, 8, 8))
+    with pytest.raises(RuntimeError, match="two values of a channel"):
+        passes(torch.randn(1, 3, 1, 1))
+
+
+@needs_kernels
+def test_nan_passes_a_relu():
+    model = Block(_frozen).train()
+    passes = blocked_training(model, {})
+    assert passes is not None
+    x = torch.randn(4, 3, 8, 8)
+    x[0] = torch.nan
+    assert passes(x).isnan().all()
 
 
 @needs_kernels
@@ -325,7 +420,7 @@ def test_all_of_a_network_is_in_blocks_from_the_images_to_the_pooling(width):
     assert kinds.count(BlockedConvolution) == 21  # with two projections
     assert kinds.count(nn.Linear) == 1 and len(kinds) == 22
     functions = [node.target for node in passes.graph.nodes if node.op == "call_function"]
-    assert functions.count(to_blocks) == functions.count(plane_mean) == 1
+    assert functions.count(blocks_of) == functions.count(plane_mean) == 1
     assert {id(p) for p in passes.parameters()} == {id(p) for p in model.parameters()}
 
 

@@ -280,6 +280,11 @@ CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("sparse_convolution_pair", {"residual": torch.ones(1, 2, 5, 6, 16)}, "residual has 5 entries in dimension 2"),
     ("convolution_layer", {"kernel": 4}, "kernel is 4, more than 2 larger"),
     ("convolution_layer", {"stride": 0}, "stride"),
+    (
+        "convolution_layer",
+        {"num_images": 1, "stride": 2**62, **{name: torch.ones(1, 2, 4, 4, 16) for name in ("input", "residual")}},
+        "two values of a channel",
+    ),
     ("convolution_layer", {"num_outputs": 0}, "weight has no output channel"),
     ("convolution_layer", {"num_images": 0}, "num_images is 0"),
     ("convolution_layer", {"num_images": 17}, "num_images is 17, which do not make the 1 blocks"),

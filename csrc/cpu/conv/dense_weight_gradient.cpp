@@ -5,7 +5,7 @@
 
 #include "cpu/conv/image_blocks.h"
 #include "cpu/conv/rows.h"
-#include "cpu/conv/sum_blocks.h"
+#include "cpu/conv/sum_items.h"
 
 // Sums over pixels round differently in every implementation anyway, so fma is allowed.
 #include "common/contract.h"

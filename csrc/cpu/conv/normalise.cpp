@@ -120,7 +120,7 @@ template <class V>
 LTH_INLINE void finish_rows(const Finish& f, int64_t start, PlaneRows rows, RowsAt<float> to, PlaneRows own) {
   constexpr int64_t parts = kParts<V>;
   const PlaneShape& s = f.shape;
-  const bool past = goes_past<V>(f, f.read.finished);
+  const bool past = goes_past<V>(f, f.read.kept);
   for (int64_t c = 0; c < s.channels; ++c) {
     const float scale = f.scale ? f.scale[c] : 1, offset = f.scale ? f.offset[c] : 0;
     for (int64_t y = rows.begin; y < rows.end; ++y) {
@@ -140,8 +140,8 @@ LTH_INLINE void finish_rows(const Finish& f, int64_t start, PlaneRows rows, Rows
           fetch(in + i);
           out[i] = in[i];
         }
-      } else if (f.read.finished && y >= own.begin && y < own.end) {
-        V* kept = to_pixel<V>(f.read.finished, first);
+      } else if (f.read.kept && y >= own.begin && y < own.end) {
+        V* kept = to_pixel<V>(f.read.kept, first);
         for (int64_t i = 0; i < s.width * parts; ++i) put(kept + i, made(i), past);
       } else {
         for (int64_t i = 0; i < s.width * parts; ++i) made(i);
@@ -151,7 +151,16 @@ LTH_INLINE void finish_rows(const Finish& f, int64_t start, PlaneRows rows, Rows
   wait_for_stores();
 }
 
-// The sums are those of (y - shift): the shift is a pixel, so that a mean far from 0 loses no precision.
+template <class V>
+LTH_INLINE float first_mean(const V* row, int64_t width, int64_t images) {
+  V sums[kAtOnce][kParts<V>] = {};
+  for_pixels<V>(
+      width, [&](int64_t i, int64_t k, int64_t p) __attribute__((always_inline)) { sums[k][p] += row[i]; });
+  return float(sum_images<V>(sums, images) / double(width * images));
+}
+
+// The sums are those of (y - shift): the shift is the mean of a row, so that a mean far from 0 loses no
+// precision.
 template <class V>
 LTH_INLINE void copy_out_rows(const CopyOut& f, int64_t start, PlaneRows rows, int64_t images,
                               RowsAt<const float> from, Moments* moments) {
@@ -159,7 +168,7 @@ LTH_INLINE void copy_out_rows(const CopyOut& f, int64_t start, PlaneRows rows, i
   const bool past = goes_past<V>(f, f.to);
   for (int64_t c = 0; c < s.channels; ++c) {
     const float* plane = from.data + c * from.plane * kBlock;
-    const float shift = plane[kBlock];
+    const float shift = first_mean<V>(at<V>(plane, 1), s.width, images);
     V sums[kAtOnce][kParts<V>] = {}, squares[kAtOnce][kParts<V>] = {};
     for (int64_t y = rows.begin; y < rows.end; ++y) {
       const V* row = at<V>(plane, (y - rows.begin) * s.row() + 1);
@@ -180,8 +189,8 @@ LTH_INLINE void copy_out_rows(const CopyOut& f, int64_t start, PlaneRows rows, i
 }
 
 template <class V>
-LTH_INLINE void spread_rows(const Spread& f, int64_t start, PlaneRows rows, int64_t images,
-                            RowsAt<float> to) {
+LTH_INLINE void output_gradient_rows(const OutputGradient& f, int64_t start, PlaneRows rows, int64_t images,
+                                     RowsAt<float> to) {
   constexpr int64_t parts = kParts<V>;
   const PlaneShape& s = f.shape;
   const Lanes lanes(images);
@@ -216,8 +225,8 @@ LTH_INLINE void spread_rows(const Spread& f, int64_t start, PlaneRows rows, int6
 }
 
 template <class V, bool kRelu, bool kNormalised>
-LTH_INLINE void pass_rows_as(const Pass& f, int64_t start, PlaneRows rows, int64_t images,
-                             RowsAt<const float> from, RowsAt<const float> x, GradientSums* sums) {
+LTH_INLINE void input_gradient_rows_as(const InputGradient& f, int64_t start, PlaneRows rows, int64_t images,
+                                       RowsAt<const float> from, RowsAt<const float> x, GradientSums* sums) {
   constexpr int64_t parts = kParts<V>;
   const PlaneShape& s = f.shape;
   const bool past = goes_past<V>(f, f.to);
@@ -249,11 +258,11 @@ LTH_INLINE void pass_rows_as(const Pass& f, int64_t start, PlaneRows rows, int64
 }
 
 template <class V>
-LTH_INLINE void pass_rows(const Pass& f, int64_t start, PlaneRows rows, int64_t images,
-                          RowsAt<const float> from, RowsAt<const float> x, GradientSums* sums) {
-  if (!f.mean) return pass_rows_as<V, false, false>(f, start, rows, images, from, x, sums);
-  if (f.read.relu) return pass_rows_as<V, true, true>(f, start, rows, images, from, x, sums);
-  pass_rows_as<V, false, true>(f, start, rows, images, from, x, sums);
+LTH_INLINE void input_gradient_rows(const InputGradient& f, int64_t start, PlaneRows rows, int64_t images,
+                                    RowsAt<const float> from, RowsAt<const float> x, GradientSums* sums) {
+  if (!f.mean) return input_gradient_rows_as<V, false, false>(f, start, rows, images, from, x, sums);
+  if (f.read.relu) return input_gradient_rows_as<V, true, true>(f, start, rows, images, from, x, sums);
+  input_gradient_rows_as<V, false, true>(f, start, rows, images, from, x, sums);
 }
 
 LTH_FOR_EACH_ISA(finish, finish_rows,
@@ -263,12 +272,12 @@ LTH_FOR_EACH_ISA(copy_out, copy_out_rows,
                  (const CopyOut& f, int64_t start, PlaneRows rows, int64_t images, RowsAt<const float> from,
                   Moments* moments),
                  (f, start, rows, images, from, moments))
-LTH_FOR_EACH_ISA(spread, spread_rows,
-                 (const Spread& f, int64_t start, PlaneRows rows, int64_t images, RowsAt<float> to),
+LTH_FOR_EACH_ISA(output_gradient, output_gradient_rows,
+                 (const OutputGradient& f, int64_t start, PlaneRows rows, int64_t images, RowsAt<float> to),
                  (f, start, rows, images, to))
-LTH_FOR_EACH_ISA(pass, pass_rows,
-                 (const Pass& f, int64_t start, PlaneRows rows, int64_t images, RowsAt<const float> from,
-                  RowsAt<const float> x, GradientSums* sums),
+LTH_FOR_EACH_ISA(input_gradient, input_gradient_rows,
+                 (const InputGradient& f, int64_t start, PlaneRows rows, int64_t images,
+                  RowsAt<const float> from, RowsAt<const float> x, GradientSums* sums),
                  (f, start, rows, images, from, x, sums))
 
 }  // namespace
@@ -282,13 +291,13 @@ void CopyOut::operator()(int64_t start, PlaneRows rows, int64_t images, RowsAt<c
   LTH_OF_THIS_CPU(copy_out)(*this, start, rows, images, from, moments);
 }
 
-void Spread::operator()(int64_t start, PlaneRows rows, int64_t images, RowsAt<float> to) const {
-  LTH_OF_THIS_CPU(spread)(*this, start, rows, images, to);
+void OutputGradient::operator()(int64_t start, PlaneRows rows, int64_t images, RowsAt<float> to) const {
+  LTH_OF_THIS_CPU(output_gradient)(*this, start, rows, images, to);
 }
 
-void Pass::operator()(int64_t start, PlaneRows rows, int64_t images, RowsAt<const float> from,
-                      RowsAt<const float> x, GradientSums* sums) const {
-  LTH_OF_THIS_CPU(pass)(*this, start, rows, images, from, x, sums);
+void InputGradient::operator()(int64_t start, PlaneRows rows, int64_t images, RowsAt<const float> from,
+                               RowsAt<const float> x, GradientSums* sums) const {
+  LTH_OF_THIS_CPU(input_gradient)(*this, start, rows, images, from, x, sums);
 }
 
 }  // namespace lth

@@ -46,7 +46,7 @@ struct OfPlanes {
   int64_t num_blocks;
 };
 
-// x of rows, at `to`; and of rows `own` at read.finished.
+// x of rows, at `to`; and of rows `own` at read.kept.
 struct Finish : OfPlanes {
   Read read;
   const float *scale, *offset;  // [channels], of y: offset = bias - scale mean; nullptr where y is finished
@@ -62,7 +62,7 @@ struct CopyOut : OfPlanes {
 
 // The gradient of an output, at `to`: scale grad + constant + slope (y - mean) of the images, [channels]
 // each, or grad itself (scale is nullptr).
-struct Spread : OfPlanes {
+struct OutputGradient : OfPlanes {
   const float *grad, *output;
   const float *scale, *mean, *constant, *slope;
   void operator()(int64_t start, PlaneRows rows, int64_t images, RowsAt<float> to) const;
@@ -70,7 +70,7 @@ struct Spread : OfPlanes {
 
 // From the gradient of x, `from` and what `other` adds, that which is handed back for y, and the sums of
 // rows, [channels]. Where a relu is passed, x is at `x`. Without mean y is finished, and there are no sums.
-struct Pass : OfPlanes {
+struct InputGradient : OfPlanes {
   Read read;
   const float* mean;
   const float* other;  // or nullptr

@@ -15,7 +15,7 @@
 
 namespace lth {
 
-constexpr int64_t kRowsAtOnce = 4;
+constexpr int64_t kRowsAtOnce = 4;  // a multiple of the rows of every tile (taps.h, winograd.cpp)
 
 // Writes the rows of an output from those of an input.
 struct ConvolutionRows {

@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "cpu/conv/rows.h"
-#include "cpu/conv/sum_blocks.h"
+#include "cpu/conv/sum_items.h"
 
 // Sums over pixels round differently in every implementation anyway, so fma is allowed.
 #include "common/contract.h"
