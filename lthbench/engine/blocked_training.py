@@ -171,7 +171,7 @@ class _Rewriter:
     def rewritten(self) -> fx.GraphModule:
         """The module, which computes in the order of the network's graph."""
         self.body = fx.Graph()
-        self.unread = {node: len(node.users) for node in self.nodes}  # by convolutions
+        self.unread = {node: len(node.users) for node in self.nodes}  # less the convolutions that are made
         for node in self.nodes:
             if node in self.absorbed:
                 continue

@@ -65,6 +65,11 @@ def _starts(counts: Tensor) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
 
 
+def output_side(size: int, kernel: int, stride: int, padding: int) -> int:
+    """The side of a convolution's output, without a border."""
+    return (size + 2 * padding - kernel) // stride + 1
+
+
 def to_blocks(x: Tensor) -> Tensor:
     """Images [B, C, H, W] in blocks without a border, [ceil(B / 16), C, H, W, 16], padded with images of 0."""
     return F.pad(x, (0,) * 7 + (-x.shape[0] % BLOCK,)).unflatten(0, (-1, BLOCK)).permute(0, 2, 3, 4, 1).contiguous()
@@ -221,7 +226,7 @@ def _sparse_convolution_shape(
 def _output_shape(
     input: Sequence[int], bias: Tensor, kernel: int, stride: int, padding: int
 ) -> tuple[int, int, int, int, int]:
-    height, width = ((size - 2 + 2 * padding - kernel) // stride + 3 for size in input[2:4])
+    height, width = (output_side(size - 2, kernel, stride, padding) + 2 for size in input[2:4])
     return input[0], bias.shape[0], height, width, input[4]
 
 

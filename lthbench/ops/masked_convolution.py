@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from lthbench.ops._fake import shape_only
 from lthbench.ops._library import kernels_available
-from lthbench.ops.convolution import BLOCK, SparsityPattern, from_blocks, to_blocks
+from lthbench.ops.convolution import BLOCK, SparsityPattern, from_blocks, output_side, to_blocks
 from lthbench.ops.normalisation import Activations, BatchNorm
 
 
@@ -160,7 +160,7 @@ def blocks_of(x: Tensor, num_images: int) -> Tensor:
 
 def _output_shape(input: Tensor, num_outputs: int, kernel: int, stride: int, padding: int) -> tuple[int, ...]:
     torch._check(input.dim() == 5, lambda: f"input has {input.dim()} dimensions, expected 5")
-    height, width = ((size + 2 * padding - kernel) // stride + 1 for size in input.shape[2:4])
+    height, width = (output_side(size, kernel, stride, padding) for size in input.shape[2:4])
     return input.shape[0], num_outputs, height, width, input.shape[4]
 
 
