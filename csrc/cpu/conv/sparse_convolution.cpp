@@ -285,7 +285,7 @@ class Between {
   Between(const SparseConvolution& second, int64_t rows)
       : shape_(second),
         row_(second.width + 2),
-        plane_((rows * second.stride + 2) * row_),
+        plane_(plane(second, rows)),
         memory_((second.num_inputs * plane_ + row_) * kBlock * sizeof(float), 0) {
     first_ = static_cast<float*>(memory_.data()) + row_ * kBlock;
     for (int64_t i = 0; i < second.num_inputs * plane_; i += row_) {  // the sides of the border
